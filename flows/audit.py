@@ -1,0 +1,118 @@
+"""The audit: the whole DAG as one Prefect flow.
+
+    index -> activations -> thresholds -> tally -> null -> dissection -> gates -> report
+
+Which stages a file asks for, and what each reads, is written down in `flows.plan.build`; here they become task runs.
+The verified stage directory is the cache: a task whose stage is done returns `Cached`, and Prefect keeps no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, flow
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.states import Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.plan import Plan, Request
+from flows.run import Outcome, carry_out, finish, session_of, start
+from microtome.errors import InputError, Interrupted
+from storage import Artifact
+from tasks.stage import Job, Session
+from tasks.stages import STAGES
+
+
+def _run_stage(job: Job, session: Session, refresh: bool) -> State[Any] | tuple[Artifact, bool, float]:
+    artifact, cached, seconds = carry_out(job, session, refresh=refresh)
+    result = (artifact, cached, seconds)
+    return Completed(name="Cached", data=result) if cached else result
+
+
+def _worth_another_try(_task: object, _run: object, state: State[Any]) -> bool:
+    """Only a failing disk or network can be better the next time; wrong input and a full disk cannot."""
+    error = state.result(raise_on_failure=False)
+    cause = getattr(error, "__cause__", None)
+    return isinstance(cause, OSError) and cause.errno != 28 and not isinstance(error, InputError | Interrupted)
+
+
+STAGE_TASKS: dict[str, Task[Any, Any]] = {
+    stage.name: Task(
+        _run_stage,
+        name=stage.name,
+        task_run_name=f"{stage.name}-{{job.key.digest}}",
+        retries=stage.retries,
+        retry_delay_seconds=5,
+        retry_condition_fn=_worth_another_try if stage.retries else None,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    for stage in STAGES.values()
+}
+
+
+def submit(jobs: Sequence[Job], session: Session, refresh: Sequence[str]) -> dict[str, PrefectFuture[Any]]:
+    """One task run per job, each after what it reads."""
+    futures: dict[str, PrefectFuture[Any]] = {}
+    for job in jobs:
+        needed = [futures[name.name] for name in job.inputs.values() if name.name in futures]
+        futures[job.name] = STAGE_TASKS[job.name].submit(job, session, job.name in refresh, wait_for=needed)
+    return futures
+
+
+def resolve(plan: Plan, futures: dict[str, PrefectFuture[Any]], run: Any) -> Outcome:
+    """Wait for every task; the first failure is raised after all are resolved, and what is done is recorded."""
+    done: dict[str, tuple[Artifact, bool, float]] = {}
+    failure: Exception | None = None
+    for name, future in futures.items():
+        future.wait()
+        if future.state.is_completed():
+            done[name] = future.state.data if isinstance(future.state.data, tuple) else future.result()
+        elif failure is None:
+            failure = _failure(future)
+    if failure is not None:
+        finish(plan, run, done, "stopped" if isinstance(failure, Interrupted) else "failed")
+        raise failure
+    return finish(plan, run, done, "done")
+
+
+def _failure(future: PrefectFuture[Any]) -> Exception:
+    try:
+        future.result(raise_on_failure=True)
+    except Exception as error:
+        return error
+    return RuntimeError(f"task run ended as {future.state.name}")
+
+
+@flow(
+    name="audit",
+    flow_run_name="{file}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    persist_result=False,
+    validate_parameters=False,
+)
+def audit(
+    file: str,
+    only: Sequence[str] = (),
+    refresh: Sequence[str] = (),
+    workspace: str | None = None,
+    device: str | None = None,
+    overrides: Sequence[str] = (),
+) -> State[Any]:
+    """Audit a network as a file says.
+
+    Args:
+        file: the audit file.
+        only, refresh: names of stages.
+        workspace, device: instead of the file's.
+        overrides: `dotted.key=value`.
+    """
+    plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides)))
+    plan.preflight()
+    session = session_of(plan)
+    run = start(plan, session)
+    outcome = resolve(plan, submit(plan.jobs, session, refresh), run)
+    return Completed(message=f"run {outcome.run.run_id}: {outcome.run.status}", data=outcome)

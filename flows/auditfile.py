@@ -1,0 +1,233 @@
+"""The audit file: read, checked whole before anything runs, every fault named with its line and key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from microtome.errors import InputError, suggest
+
+Size = Annotated[tuple[int, int], Field(description="(height, width) in pixels")]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputModel(_Strict):
+    """The network's input frame."""
+
+    size: Size
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resize: Literal["squash", "shortest-side-crop"] = "squash"
+
+
+class NetworkModel(_Strict):
+    """The network under audit."""
+
+    load: str
+    arguments: dict[str, Any] = {}
+    weights: str | None = None
+    layers: Annotated[list[str], Field(min_length=1)]
+    input: InputModel
+
+
+class DatasetModel(BaseModel):
+    """A data set; keys beyond these are options of its format."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    format: str
+    root: str | None = None
+    split: list[str] | None = None
+    crop: Literal["none", "object"] = "none"
+    crop_margin: Annotated[float, Field(ge=0)] = 0.0
+    mask_size: Size | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The format's own keys."""
+        return dict(self.model_extra or {})
+
+
+class DissectionModel(_Strict):
+    """Network Dissection."""
+
+    dataset: str = "main"
+    tail: Share = 0.005
+    min_iou: Annotated[float, Field(ge=0, lt=1)] = 0.04
+    bootstrap: Annotated[int, Field(ge=0)] = 1000
+    permutations: Annotated[int, Field(ge=0)] = 200
+    align: Literal["receptive-field", "half-pixel"] = "receptive-field"
+    inclusive: bool = False
+    denominator: Literal["category", "all-images"] = "category"
+
+
+class ReportModel(_Strict):
+    """The report."""
+
+    top_images: Annotated[int, Field(ge=1, le=20)] = 5
+
+
+class StagesModel(_Strict):
+    """The stages that are asked for."""
+
+    dissection: DissectionModel | None = None
+    report: ReportModel | None = ReportModel()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_without_options(cls, value: Any) -> Any:
+        """`dissection:` with nothing after it asks for the stage with its defaults; `false` does without it."""
+        if not isinstance(value, dict):
+            return value
+        return {key: {} if inner is None else None if inner is False else inner for key, inner in value.items()}
+
+
+class GateModel(_Strict):
+    """What makes an audit fail: one of min, max, max_drop."""
+
+    metric: Annotated[str, Field(pattern=r"^(layers|units)\.\w+$")]
+    min: float | None = None
+    max: float | None = None
+    max_drop: Share | None = None
+    layer: str | None = None
+    baseline: str | None = None
+    certain: bool = False
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> GateModel:
+        if sum(limit is not None for limit in (self.min, self.max, self.max_drop)) != 1:
+            raise ValueError("must have exactly one of min, max, max_drop")
+        return self
+
+
+class ExecutionModel(_Strict):
+    """How it is carried out; none of it changes a result but `precision`."""
+
+    runner: Literal["local"] = "local"
+    precision: Literal["float32", "float16"] = "float32"
+    storage: Literal["auto", "none", "lz4", "zstd"] = "auto"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    shard_images: Annotated[int, Field(ge=1)] | None = None
+
+
+class AuditModel(_Strict):
+    """The whole file."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.\- ]+$")]
+    network: NetworkModel
+    dataset: DatasetModel | None = None
+    datasets: dict[str, DatasetModel] = {}
+    workspace: str = ".microtome"
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    stages: StagesModel
+    gates: list[GateModel] = []
+    execution: ExecutionModel = ExecutionModel()
+
+    @model_validator(mode="after")
+    def _data_sets(self) -> AuditModel:
+        if (self.dataset is None) == (not self.datasets):
+            raise ValueError("must have either `dataset` or `datasets`")
+        return self
+
+    @property
+    def named_datasets(self) -> Mapping[str, DatasetModel]:
+        """Data sets by name; a single one is called `main`."""
+        return self.datasets or {"main": self.dataset}  # type: ignore[dict-item]
+
+
+def read_audit(file: Path, overrides: Sequence[str] = ()) -> AuditModel:
+    """Read and check an audit file.
+
+    Args:
+        file: YAML.
+        overrides: `dotted.key=value`, values in YAML.
+
+    Raises:
+        InputError: no such file, no YAML, or keys and values that are not allowed; all of them, with lines.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    try:
+        content = yaml.safe_load(text)
+        lines = dict(_lines(yaml.compose(text)))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise InputError(f"{file}{where}: is not YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: must hold keys and values, got {type(content).__name__}")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return AuditModel.model_validate(content)
+    except ValidationError as error:
+        raise InputError([_fault(file, lines, fault) for fault in error.errors()]) from error
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise InputError(f"--set: must be key=value, got {override!r}")
+    *folders, last = key.split(".")
+    place = content
+    for folder in folders:
+        if not isinstance(place.get(folder), dict):
+            place[folder] = {}
+        place = place[folder]
+    place[last] = yaml.safe_load(value)
+
+
+def _lines(node: yaml.Node | None, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Line of every key and item."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, key.value)
+            yield inner, key.start_mark.line + 1
+            yield from _lines(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for place, item in enumerate(node.value):
+            yield (*path, place), item.start_mark.line + 1
+            yield from _lines(item, (*path, place))
+
+
+def _fault(file: Path, lines: Mapping[tuple[str | int, ...], int], fault: Any) -> str:
+    path = tuple(fault["loc"])
+    known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in lines), ())
+    where = f"{file}:{lines[known]}" if known else str(file)
+    key = ".".join(str(part) for part in path)
+    if fault["type"] == "extra_forbidden":
+        allowed = _keys_beside(path)
+        return f"{where}: {key}: unknown key{suggest(str(path[-1]), allowed)}"
+    if fault["type"] == "missing":
+        return f"{where}: {key}: is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {key + ': ' if key else ''}{message[:1].lower() + message[1:]}, got {fault['input']!r:.80}"
+
+
+def _keys_beside(path: Sequence[str | int]) -> list[str]:
+    """Keys that are allowed where the last one of `path` stands."""
+    model: type[BaseModel] = AuditModel
+    for part in path[:-1]:
+        if isinstance(part, str) and part in model.model_fields:
+            found = _model_in(model.model_fields[part].annotation)
+            model = found or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(inner) for inner in getattr(annotation, "__args__", ()))
+    return next((model for model in found if model), None)

@@ -1,0 +1,289 @@
+"""The command line. Results go to stdout, progress and errors to stderr.
+
+Exit status: 0 done and every gate passed; 1 a gate failed; 2 bad usage or input; 3 a stage failed; 130 stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from microtome import __version__
+from microtome.errors import InputError, Interrupted
+
+FILE = click.argument("file", type=click.Path(path_type=Path))
+WORKSPACE = click.option("--workspace", metavar="W", help="Workspace folder, instead of the audit file's.")
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Instead of the audit file's.")
+SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value: stages.dissection.tail=0.01")
+WHERE = click.option("--workspace", default=".microtome", show_default=True, metavar="W", help="Workspace folder.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: run a command and leave with its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        status = cli.main(arguments, prog_name="microtome", standalone_mode=False)
+    except (click.ClickException, InputError, Interrupted, KeyboardInterrupt, Exception) as error:
+        if debug:
+            raise
+        status = _explain(error)
+    sys.stdout.flush()
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explain(error: BaseException) -> int:
+    """Tell what went wrong; gives the exit status."""
+    from flows.run import StageFailed
+
+    if isinstance(error, click.ClickException):
+        error.show()
+        return 2
+    if isinstance(error, InputError):
+        for fault in error.faults:
+            print(f"error: {fault}", file=sys.stderr)
+        return 2
+    if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
+        print("stopped; everything finished is kept", file=sys.stderr)
+        return 130
+    known = isinstance(error, StageFailed)
+    text = str(error) if known else f"{type(error).__name__}: {error}"
+    print(f"error: {text}\n(--debug shows where)", file=sys.stderr)
+    return 3
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="microtome")
+def cli() -> None:
+    """Audit trained vision networks: which units detect which concepts, and how far to trust each answer.
+
+    --debug, anywhere, shows tracebacks.
+    """
+
+
+@cli.command()
+@FILE
+@click.option("--only", multiple=True, metavar="STAGE", help="Only this stage and what it needs; may be repeated.")
+@click.option("--refresh", multiple=True, metavar="STAGE", help="Run this stage even if it is done; may be repeated.")
+@WORKSPACE
+@DEVICE
+@SET
+def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], **options: Any) -> int:
+    """Run the audit that FILE describes; what is done already is not done again."""
+    from flows.plan import Plan, Request
+    from flows.run import from_cache, prefect_environment, server_configured
+
+    request = Request(file, only, refresh, options["workspace"], options["device"], options["overrides"])
+    plan = Plan(request)
+    outcome = None if server_configured() else from_cache(plan)
+    if outcome is None:
+        plan.preflight()
+        prefect_environment(plan)
+        outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(*_arguments(request), return_state=True))
+    return _tell(outcome)
+
+
+@cli.command()
+@click.argument("stage")
+@FILE
+@WORKSPACE
+@DEVICE
+@SET
+def rerun(stage: str, file: Path, **options: Any) -> int:
+    """Run one STAGE of an audit again, its inputs from the cache."""
+    from flows.plan import Plan, Request
+    from flows.run import prefect_environment
+
+    plan = Plan(Request(file, (stage,), (stage,), options["workspace"], options["device"], options["overrides"]))
+    prefect_environment(plan)
+    call = (str(file), options["workspace"], options["device"], options["overrides"])
+    return _tell(_with_prefect(lambda: _flow("flows.stages", stage)(*call, return_state=True)))
+
+
+@cli.command()
+@FILE
+@WORKSPACE
+@DEVICE
+@SET
+def plan(file: Path, **options: Any) -> None:
+    """Show what an audit would run, what is cached, and the bytes and time foreseen."""
+    from flows.foresee import foresee
+    from flows.plan import Plan, Request
+
+    planned = Plan(Request(file, (), (), options["workspace"], options["device"], options["overrides"]))
+    planned.preflight()
+    rows = [[row.stage, row.state, row.size, row.seconds] for row in foresee(planned)]
+    _table(["stage", "state", "bytes", "seconds"], rows)
+
+
+@cli.command()
+@WHERE
+def runs(workspace: str) -> None:
+    """List the runs of a workspace, the latest last."""
+    from storage import RunStore
+
+    rows = [
+        [run.run_id, run.name, run.network, run.status, f"{run.seconds:.1f} s"]
+        for run in RunStore(_open(workspace)).all()
+    ]
+    _table(["run", "audit", "network", "status", "time"], rows)
+
+
+@cli.command()
+@click.argument("run", required=False)
+@WHERE
+def show(run: str | None, workspace: str) -> None:
+    """Show one RUN: its figures, gates and stages. The latest by default."""
+    from flows.compare import shown
+
+    print(shown(_open(workspace), _run(workspace, run)))
+
+
+@cli.command()
+@click.argument("first")
+@click.argument("second")
+@WHERE
+def compare(first: str, second: str, workspace: str) -> None:
+    """Compare two runs, layer by layer, with intervals."""
+    from flows.compare import compared
+
+    print(compared(_open(workspace), _run(workspace, first), _run(workspace, second)))
+
+
+@cli.command()
+@click.option("--keep", default=5, show_default=True, help="Runs kept per audit, the latest.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@WHERE
+def gc(keep: int, dry_run: bool, workspace: str) -> None:
+    """Remove stages that none of the latest runs uses."""
+    from flows.compare import collect
+
+    for folder, size in collect(_open(workspace), keep, dry_run=dry_run):
+        print(f"{'would remove' if dry_run else 'removed'} {folder} ({size / 1e6:.1f} MB)")
+
+
+@cli.command()
+@click.argument("query")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
+@click.option("--run", default=None, metavar="RUN", help="A run, or `all`; the latest by default.")
+@WHERE
+def sql(query: str, form: str, run: str | None, workspace: str) -> None:
+    """Query the tables of a run with DuckDB's SQL."""
+    from flows.query import answer
+    from storage import RunStore
+
+    files = _open(workspace)
+    chosen = RunStore(files).all() if run == "all" else [_run(workspace, run)]
+    answer(files, chosen, query, form, sys.stdout)
+
+
+@cli.command("open")
+@click.argument("run", required=False)
+@WHERE
+def open_report(run: str | None, workspace: str) -> None:
+    """Open the report of a RUN in the browser, and print where it is."""
+    page = _report_page(workspace, run)
+    print(page)
+    if sys.stdout.isatty():
+        click.launch(page.as_uri())
+
+
+@cli.command()
+@click.argument("run", required=False)
+@click.option("--single-file", type=click.Path(path_type=Path), metavar="OUT", required=True, help="One HTML file with everything in it.")
+@WHERE
+def report(run: str | None, single_file: Path, workspace: str) -> None:
+    """Write the report of a RUN as one file."""
+    from microtome.report.single import inline
+
+    page = _report_page(workspace, run)
+    single_file.write_text(inline(page.parent), encoding="utf-8")
+    print(single_file)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), default=Path("audit.yaml"))
+def init(file: Path) -> None:
+    """Write a commented audit file to start from."""
+    from flows.starter import STARTER
+
+    if file.exists():
+        raise InputError(f"{file}: is there already; name another file")
+    file.write_text(STARTER, encoding="utf-8")
+    print(file)
+
+
+def _with_prefect(call: Callable[[], Any]) -> Any:
+    from flows.run import stoppable
+
+    with stoppable():
+        state = call()
+    return state.result(raise_on_failure=True)
+
+
+def _flow(module: str, name: str) -> Any:
+    from importlib import import_module
+
+    return getattr(import_module(module), name)
+
+
+def _arguments(request: Any) -> tuple[Any, ...]:
+    return (str(request.file), request.only, request.refresh, request.workspace, request.device, request.overrides)
+
+
+def _tell(outcome: Any) -> int:
+    """Say how a run ended; gives the exit status."""
+    run = outcome.run
+    for gate in run.gates:
+        limit = "" if gate["limit"] is None else f", limit {gate['limit']:g}"
+        note = f" ({gate['note']})" if gate["note"] else ""
+        print(f"{'passed' if gate['passed'] else 'FAILED'}  {gate['gate']}: {gate['value']:g}{limit}{note}")
+    if outcome.report:
+        print(f"report  {outcome.report}")
+    print(f"run     {run.run_id}  {run.status} in {run.seconds:.1f} s")
+    return 1 if run.status == "gate failed" else 0
+
+
+def _open(workspace: str) -> Any:
+    from storage import open_files
+
+    if not Path(workspace).is_dir():
+        raise InputError(f"--workspace: no such folder, got {workspace!r}")
+    return open_files(workspace)
+
+
+def _run(workspace: str, run_id: str | None) -> Any:
+    from microtome.errors import suggest
+    from storage import RunStore
+
+    store = RunStore(_open(workspace))
+    found = store.find(run_id)
+    if found is None:
+        names = [run.run_id for run in store.all()]
+        hint = suggest(run_id, names) if run_id and names else ""
+        raise InputError(f"run: {f'no single run {run_id!r}' if run_id else 'no run'} in {workspace}{hint}")
+    return found
+
+
+def _report_page(workspace: str, run_id: str | None) -> Path:
+    run = _run(workspace, run_id)
+    if "report" not in run.stages:
+        raise InputError(f"run {run.run_id}: has no report; it was {run.status}")
+    return Path(_open(workspace).location(f"{run.stages['report']['folder']}/index.html"))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from flows.query import text_table
+
+    print(text_table(head, rows))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

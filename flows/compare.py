@@ -1,0 +1,98 @@
+"""What runs found, one beside another; and which stages no run needs any more."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from flows.query import text_table
+from storage import Files, RunRecord, RunStore
+from storage.catalogue import connect
+
+FIGURES = (
+    ("detectors", "detectors_low", "detectors_high"),
+    ("unique_per_category", "unique_low", "unique_high"),
+    ("unique_per_unit", "unique_per_unit_low", "unique_per_unit_high"),
+    ("significant", None, None),
+    ("mean_iou", None, None),
+)
+
+
+def shown(files: Files, run: RunRecord) -> str:
+    """A run's figures, gates and stages, as text."""
+    parts = [f"run      {run.run_id}\naudit    {run.name}\nnetwork  {run.network}\nstatus   {run.status}"]
+    layers = _layers(files, run)
+    if layers:
+        head = ["layer", "units", *(figure for figure, _, _ in FIGURES)]
+        rows = [[row["layer"], row["units"], *(_figure(row, *names) for names in FIGURES)] for row in layers]
+        parts.append(text_table(head, rows))
+    if run.gates:
+        gates = [[gate["gate"], gate["value"], gate["limit"], "yes" if gate["passed"] else "NO"] for gate in run.gates]
+        parts.append(text_table(["gate", "value", "limit", "passed"], gates))
+    stages = [
+        [name, "cached" if stage["cached"] else "run", float(stage["seconds"]), stage["folder"]]
+        for name, stage in run.stages.items()
+    ]
+    parts.append(text_table(["stage", "state", "seconds", "folder"], stages))
+    return "\n\n".join(parts)
+
+
+def compared(files: Files, first: RunRecord, second: RunRecord) -> str:
+    """Two runs' layers beside each other, in order, and how many labels agree."""
+    one, two = _layers(files, first), _layers(files, second)
+    rows: list[list[Any]] = []
+    for a, b in zip(one, two, strict=False):
+        name = a["layer"] if a["layer"] == b["layer"] else f"{a['layer']} / {b['layer']}"
+        rows += [[name, names[0], _figure(a, *names), _figure(b, *names)] for names in FIGURES]
+    head = ["layer", "figure", f"{first.name} {first.run_id}", f"{second.name} {second.run_id}"]
+    same, units = _agreement(files, first, second)
+    note = f"{same} of {units} units carry the same label in both" if units else "no layer in common"
+    return text_table(head, rows) + "\n\n" + note
+
+
+def collect(files: Files, keep: int, *, dry_run: bool) -> Iterator[tuple[str, int]]:
+    """Remove the stages that none of the latest runs of any audit uses; gives folder and bytes of each.
+
+    Args:
+        files: the workspace.
+        keep: runs kept per audit.
+        dry_run: only tell.
+    """
+    named: dict[str, list[RunRecord]] = defaultdict(list)
+    for run in RunStore(files).all():
+        named[run.name].append(run)
+    kept = [run for runs in named.values() for run in runs[-keep:]]
+    used = {str(stage["folder"]) for run in kept for stage in run.stages.values()}
+    sizes: dict[str, int] = defaultdict(int)
+    for name in files.names("stages"):
+        stamp = files.stamp(name)
+        sizes["/".join(name.split("/")[:3])] += stamp.size if stamp else 0
+    for folder, size in sizes.items():
+        if folder not in used:
+            if not dry_run:
+                files.remove(folder)
+            yield folder, size
+
+
+def _layers(files: Files, run: RunRecord) -> list[dict[str, Any]]:
+    return connect(files, [run]).sql("select * from layers order by layer").to_arrow_table().to_pylist()
+
+
+def _agreement(files: Files, first: RunRecord, second: RunRecord) -> tuple[int, int]:
+    query = """
+        select count(*) filter (a.concept is not distinct from b.concept and a.category is not distinct from b.category),
+               count(*)
+        from units a join units b using (layer, unit)
+        where a.run_id = ? and b.run_id = ?
+    """
+    (row,) = connect(files, [first, second]).execute(query, [first.run_id, second.run_id]).fetchall()
+    return int(row[0]), int(row[1])
+
+
+def _figure(row: dict[str, Any], name: str, low: str | None, high: str | None) -> str:
+    value = row[name]
+    if value is None:
+        return "-"
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{text} [{row[low]:.0f}, {row[high]:.0f}]" if low and row[low] is not None else text

@@ -1,0 +1,174 @@
+"""Carry a plan out: with Prefect where there is something to do, without it where there is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from flows.console import progress
+from flows.plan import Plan
+from microtome.errors import InputError, Interrupted
+from storage import Artifact, RunRecord, RunStore, StageStore
+from tasks.stage import Job, Session, environment
+
+STOP = threading.Event()
+
+
+class StageFailed(Exception):  # noqa: N818 - what the user reads is "a stage failed"
+    """A stage failed; what was finished is kept. Exit status 3."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    run: RunRecord
+    report: Path | None
+
+
+def session_of(plan: Plan) -> Session:
+    """The session of a plan's run."""
+    return Session(plan.files, plan.device, plan.threads, progress(), STOP)
+
+
+def start(plan: Plan, session: Session) -> RunRecord:
+    """Record that a run begins; runs of this workspace that were killed are marked as stopped."""
+    store = RunStore(plan.files)
+    for orphan in (run for run in store.all() if run.status == "running" and not _alive(run)):
+        store.save(orphan.ended("killed", seconds=orphan.seconds))
+    about = {
+        "audit": plan.audit.model_dump(mode="json", exclude_none=True),
+        "file": str(plan.request.file),
+        "environment": environment(session),
+        "process": os.getpid(),
+    }
+    weights = f" {Path(plan.audit.network.weights).name}" if plan.audit.network.weights else " random"
+    run = RunRecord.start(plan.audit.name, plan.audit.network.load.partition(":")[2] + weights, about)
+    store.save(run)
+    return run
+
+
+def finish(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]], status: str) -> Outcome:
+    """Record how a run ended, and judge its gates."""
+    stages = {
+        name: {"folder": artifact.folder, "cached": cached, "seconds": round(seconds, 3), "digest": artifact.digest}
+        for name, (artifact, cached, seconds) in done.items()
+    }
+    gates = tuple(done["gates"][0].json("gates.json")) if "gates" in done else ()
+    if status == "done" and not all(gate["passed"] for gate in gates):
+        status = "gate failed"
+    run = run.ended(status, stages=stages, gates=gates)
+    RunStore(plan.files).save(run)
+    page = f"{done['report'][0].folder}/index.html" if "report" in done else None
+    return Outcome(run, Path(plan.files.location(page)) if page else None)
+
+
+def from_cache(plan: Plan) -> Outcome | None:
+    """A run all of whose stages are done: recorded at once, without Prefect. None where something is to do."""
+    if plan.missing():
+        return None
+    session = session_of(plan)
+    store, run = StageStore(plan.files), start(plan, session)
+    done: dict[str, tuple[Artifact, bool, float]] = {}
+    for job in plan.jobs:
+        artifact = store.find(job.key)
+        if artifact is None:
+            return None
+        session.progress.end(job.name, "cached")
+        done[job.name] = (artifact, True, 0.0)
+    return finish(plan, run, done, "done")
+
+
+def carry_out(job: Job, session: Session, *, refresh: bool) -> tuple[Artifact, bool, float]:
+    """One stage, with a line about it: the artifact, whether it was cached, and seconds.
+
+    Raises:
+        InputError, Interrupted: as they are. StageFailed: anything else, in one sentence.
+    """
+    from tasks.stage import execute
+
+    began = time.perf_counter()
+    try:
+        artifact, cached = execute(job, session, refresh=refresh)
+    except Interrupted:
+        session.progress.end(job.name, "stopped; what is finished is kept")
+        raise
+    except InputError:
+        session.progress.end(job.name, "failed")
+        raise
+    except Exception as error:
+        session.progress.end(job.name, "failed")
+        raise StageFailed(f"stage {job.name} failed: {_sentence(error)}") from error
+    seconds = time.perf_counter() - began
+    session.progress.end(job.name, "cached" if cached else f"done in {seconds:.1f} s")
+    return artifact, cached, seconds
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C, or a polite kill, asks the stages to end after the shard in hand; a second one ends at once."""
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if STOP.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        STOP.set()
+        progress().say("stopping after the shard in hand; once more to stop at once")
+
+    STOP.clear()
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def prefect_environment(plan: Plan) -> None:
+    """Settings for Prefect, before it is imported: no outbound call, and a home in the workspace where none is set."""
+    settings: dict[str, Any] = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_CLI_PROMPT": "false",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    if not server_configured():
+        os.environ.setdefault("PREFECT_HOME", plan.files.location("prefect"))
+
+
+def server_configured() -> bool:
+    """Whether the user told Prefect of a server, by the environment or a profile."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect"))
+    try:
+        return "PREFECT_API_URL" in (home / "profiles.toml").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def _alive(run: RunRecord) -> bool:
+    process = run.about.get("process")
+    try:
+        os.kill(int(process), 0)  # type: ignore[arg-type]
+    except (OSError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == 28:
+        return "the disk is full; free some space and run it again, what is finished is kept"
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,123 @@
+"""The frame a picture is put into: crop and resize, the same for pictures, masks and landmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from microtome.datasets.base import Landmark, Record
+
+CROP_SHARE = 224 / 256  # of the resized shorter side that the usual centre crop keeps
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How one picture lies in the frame: crop `box`, resize it to `resized`, cut `size` out of that at `offset`.
+
+    All pairs are (x, y) or (width, height); `box` is x0, y0, x1, y1 in pixels of the stored picture, half-open.
+    """
+
+    box: tuple[float, float, float, float]
+    resized: tuple[int, int]
+    offset: tuple[int, int]
+    size: tuple[int, int]
+
+    def picture(self, image: Image.Image) -> NDArray[np.uint8]:
+        """(height, width, 3) in the frame; PIL bilinear on the uint8 crop, untouched where nothing changes."""
+        if self.box != (0, 0, *image.size):
+            image = image.crop(tuple(int(v) for v in self.box))
+        if image.size != self.resized:
+            image = image.resize(self.resized, Image.Resampling.BILINEAR)
+        if self.resized != self.size:
+            x, y = self.offset
+            image = image.crop((x, y, x + self.size[0], y + self.size[1]))
+        return np.asarray(image)
+
+    def mask(self, plane: NDArray, stored: tuple[int, int], size: tuple[int, int]) -> NDArray:
+        """Nearest neighbour: each pixel of the result takes the mask pixel under its centre.
+
+        Args:
+            plane: (..., height, width) labels over the whole stored picture, in any resolution.
+            stored: (width, height) of the stored picture.
+            size: (height, width) of the result, over the whole frame.
+        """
+        height, width = plane.shape[-2:]
+        if self == whole(stored, self.size) and (height, width) == size:
+            return plane
+        columns = self._source(0, size[1], width / stored[0], width)
+        rows = self._source(1, size[0], height / stored[1], height)
+        return plane[..., rows[:, None], columns[None, :]]
+
+    def landmark(self, mark: Landmark) -> Landmark:
+        """The landmark in the frame's pixels."""
+        x, y = (
+            (value - self.box[axis]) * self.resized[axis] / (self.box[axis + 2] - self.box[axis]) - self.offset[axis]
+            for axis, value in enumerate((mark.x, mark.y))
+        )
+        return Landmark(mark.name, x, y)
+
+    def _source(self, axis: int, count: int, scale: float, limit: int) -> NDArray[np.intp]:
+        centres = (np.arange(count) + 0.5) * self.size[axis] / count + self.offset[axis]
+        origin = self.box[axis] + centres * (self.box[axis + 2] - self.box[axis]) / self.resized[axis]
+        return np.clip(np.floor(origin * scale), 0, limit - 1).astype(np.intp)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The network's input frame.
+
+    Args:
+        size: (height, width) of the network's input, in pixels.
+        resize: `squash` (aspect not kept) or `shortest-side-crop` (shorter side to 256/224 of the size, centre crop).
+        crop: `object` crops to the record's box first, `none` does not.
+        margin: added to each side of the box, as a share of its longer side.
+        mask_size: (height, width) of masks; half the input by default.
+    """
+
+    size: tuple[int, int]
+    resize: str = "squash"
+    crop: str = "none"
+    margin: float = 0.0
+    mask_size: tuple[int, int] | None = None
+
+    @property
+    def masks(self) -> tuple[int, int]:
+        """(height, width) of masks."""
+        return self.mask_size or (self.size[0] // 2, self.size[1] // 2)
+
+    def place(self, record: Record) -> Placement:
+        """How a picture lies in the frame."""
+        height, width = self.size
+        box = self._box(record)
+        if self.resize == "squash":
+            return Placement(box, (width, height), (0, 0), (width, height))
+        scale = max(round(height / CROP_SHARE) / (box[3] - box[1]), round(width / CROP_SHARE) / (box[2] - box[0]))
+        resized = (max(width, int((box[2] - box[0]) * scale)), max(height, int((box[3] - box[1]) * scale)))
+        offset = (round((resized[0] - width) / 2), round((resized[1] - height) / 2))
+        return Placement(box, resized, offset, (width, height))
+
+    def _box(self, record: Record) -> tuple[float, float, float, float]:
+        if self.crop != "object" or record.box is None:
+            return (0, 0, record.width, record.height)
+        x0, y0, x1, y1 = record.box
+        pad = self.margin * max(x1 - x0, y1 - y0)
+        return (
+            max(0, round(x0 - pad)),
+            max(0, round(y0 - pad)),
+            min(record.width, round(x1 + pad)),
+            min(record.height, round(y1 + pad)),
+        )
+
+
+def whole(stored: tuple[int, int], size: tuple[int, int]) -> Placement:
+    """The placement that squashes a whole picture of `stored` (width, height) into `size` (width, height)."""
+    return Placement((0, 0, *stored), size, (0, 0), size)
+
+
+def stack(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """(images, height, width, 3) of pictures that share a frame."""
+    return np.stack(pictures)

@@ -1,0 +1,41 @@
+"""The one kind of error that a user can cause, and how it is put into words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class InputError(Exception):
+    """Something the user gave is wrong: a file, a key, a layer, a weight. Exit status 2.
+
+    Args:
+        faults: one sentence per fault; all that were found, so that one run suffices to mend them.
+    """
+
+    def __init__(self, faults: str | Iterable[str]) -> None:
+        self.faults = (faults,) if isinstance(faults, str) else tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class Interrupted(Exception):  # noqa: N818 - it is a request that was honoured, not an error
+    """The user asked to stop; everything finished is kept. Exit status 130."""
+
+
+def suggest(got: str, allowed: Sequence[str], *, most: int = 3) -> str:
+    """A clause naming the nearest allowed names, or all of them where they are few.
+
+    Args:
+        got: the name that was not found.
+        allowed: the names there are.
+        most: how many near names are given.
+
+    Returns:
+        for example `; did you mean 'features.12'?`, or an empty string when there is nothing to say.
+    """
+    near = difflib.get_close_matches(got, allowed, n=most, cutoff=0.5)
+    if near:
+        return "; did you mean " + " or ".join(repr(name) for name in near) + "?"
+    if len(allowed) <= 12:
+        return "; allowed: " + ", ".join(allowed)
+    return ""

@@ -1,0 +1,189 @@
+"""Load a network from a factory and weights that cannot run code."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from microtome.errors import InputError, suggest
+from microtome.importing import importable, named_object
+
+if TYPE_CHECKING:
+    import torch
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Where a network comes from.
+
+    Args:
+        load: `package.module:factory`; the factory returns a `torch.nn.Module`.
+        arguments: keyword arguments of the factory.
+        weights: a `.safetensors` file, a state dict (`.pth`, `.pt`, `.bin`), the name of torchvision weights, or None
+            for the factory's own initialisation under `seed`.
+        root: the directory relative paths start from, and where a module of the user's own is looked for.
+        seed: of the factory's initialisation.
+    """
+
+    load: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    root: Path = Path()
+    seed: int = 0
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The weights as a file, or None where they are none or a torchvision name."""
+        if self.weights is None or not self.weights.endswith(SUFFIXES):
+            return None
+        return self.root / self.weights
+
+    def digest(self, file_digest: Callable[[Path], str]) -> str:
+        """Digest of all that determines the network: factory, its code, arguments, weights by content.
+
+        Does not import torch, so that an audit with nothing to do answers at once.
+
+        Args:
+            file_digest: content digest of a file, hexadecimal.
+        """
+        file = self.weights_file
+        content = {
+            "load": self.load,
+            "code": _code_version(self.load.partition(":")[0], self.root),
+            "arguments": dict(self.arguments),
+            "weights": file_digest(file) if file else self.weights,
+            "seed": None if file else self.seed,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def load_network(spec: NetworkSpec) -> torch.nn.Module:
+    """Build the network, put the weights in, and freeze it: eval mode, no parameter wants a gradient.
+
+    Raises:
+        InputError: the factory is not there or fails, the weights are no plain state dict or do not fit.
+    """
+    import torch
+
+    factory = _factory(spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        try:
+            module = factory(**spec.arguments)
+        except (TypeError, ValueError, KeyError) as error:
+            given = ", ".join(f"{k}={v!r}" for k, v in spec.arguments.items())
+            raise InputError(f"network.load: {spec.load}({given}) failed: {error}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(
+            f"network.load: the factory must return a torch.nn.Module, got {type(module).__name__} from {spec.load}"
+        )
+    if spec.weights is not None:
+        _fill(module, _state_dict(spec), spec.weights)
+    return module.eval().requires_grad_(False)
+
+
+def _factory(spec: NetworkSpec) -> Any:
+    factory = named_object(spec.load, spec.root, "network.load")
+    if not callable(factory):
+        raise InputError(f"network.load: {spec.load} must be callable, got {type(factory).__name__}")
+    return factory
+
+
+def _code_version(module_name: str, root: Path) -> str:
+    """Version of an installed package, or digest of the source of a module of the user's own."""
+    try:
+        with importable(root):
+            found = importlib.util.find_spec(module_name.partition(".")[0])
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        return "missing"
+    folders = [Path(folder) for folder in found.submodule_search_locations or ()]
+    sources = [file for folder in folders for file in sorted(folder.rglob("*.py"))] or [Path(str(found.origin))]
+    if "site-packages" in sources[0].parts:
+        name = module_name.partition(".")[0]
+        owners = importlib.metadata.packages_distributions().get(name, [name])
+        return f"{owners[0]}=={importlib.metadata.version(owners[0])}"
+    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _state_dict(spec: NetworkSpec) -> dict[str, torch.Tensor]:
+    file = spec.weights_file
+    if file is None:
+        return _torchvision_weights(str(spec.weights), spec.load)
+    if not file.is_file():
+        raise InputError(f"network.weights: no such file, got {str(spec.weights)!r} (looked for {file})")
+    return _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+
+
+def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"network.weights: {file} is not a readable safetensors file: {error}") from error
+
+
+def _read_pickle(file: Path) -> dict[str, torch.Tensor]:
+    """A state dict, read by torch's restricted unpickler, which runs no code of the file's."""
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"network.weights: {file} must hold a plain state dict (tensors only), got a file that needs more: {first} "
+            "Save it again with torch.save(module.state_dict(), file), or as safetensors."
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise InputError(
+            f"network.weights: {file} must hold a plain state dict (name -> tensor), got {type(content).__name__}"
+        )
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _torchvision_weights(name: str, load: str) -> dict[str, torch.Tensor]:
+    from torchvision.models import get_model_weights
+
+    try:
+        choices = get_model_weights(load.partition(":")[2])
+    except ValueError as error:
+        raise InputError(
+            f"network.weights: must be a file ending in {', '.join(SUFFIXES)}, or a torchvision weights name for a "
+            f"torchvision network, got {name!r}"
+        ) from error
+    member = name.rpartition(".")[2]
+    names = [*choices.__members__, "DEFAULT"]
+    if member not in names:
+        raise InputError(f"network.weights: no torchvision weights {name!r}{suggest(member, names)}")
+    return dict(getattr(choices, member).get_state_dict(progress=False, check_hash=True))
+
+
+def _fill(module: torch.nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+    own = module.state_dict()
+    faults = [f"missing {name}" for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    faults += [f"not in the network: {name}" for name in state if name not in own]
+    faults += [
+        f"{name} must be {tuple(own[name].shape)}, got {tuple(tensor.shape)}"
+        for name, tensor in state.items()
+        if name in own and own[name].shape != tensor.shape
+    ]
+    if faults:
+        listed = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise InputError(f"network.weights: {source} does not fit the network: {listed}")
+    module.load_state_dict(state, strict=False)

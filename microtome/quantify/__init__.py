@@ -1,0 +1,1 @@
+"""Survey section 2: how interpretable is each unit, and how sure is that?"""

@@ -1,0 +1,175 @@
+"""Network Dissection (Bau et al. 2017; Zhou et al. 2017): integer pixel counts, and the scores that follow from them.
+
+    IoU_{k,c} = I / (A + L - I)
+
+I = sum |M_k & L_c|, L = sum |L_c|, A = sum of |M_k| over the images in which anything of c's category is annotated.
+Counts are kept per image, in sparse form: any resampling, split or threshold on the IoU is then a query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from microtome.quantify.upsample import Lit
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Annotations of a batch, at segmentation resolution, in the numbering of the data set's concept table.
+
+    Args:
+        planes: (images, planes, pixels); 0 for none, else 1 + index into the picture's `present`.
+        present: per picture, the concepts that occur in its planes (indices into the concept table).
+        whole: per picture, the concepts that label all of it.
+    """
+
+    planes: NDArray[np.uint16]
+    present: Sequence[NDArray[np.int64]]
+    whole: Sequence[NDArray[np.int64]]
+
+    def part(self, images: slice) -> Labels:
+        """Some of the pictures."""
+        return Labels(self.planes[images], self.present[images], self.whole[images])
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sparse counts of a batch; `image` counts from the batch's first. Sorted by image, unit, concept."""
+
+    image: NDArray[np.int64]
+    unit: NDArray[np.int64]
+    concept: NDArray[np.int64]
+    intersection: NDArray[np.int64]
+    activated: NDArray[np.int64]
+    """(images, units) pixels lit."""
+
+
+def tally(lit: Lit, labels: Labels, units: int) -> Counts:
+    """Count the lit pixels of each unit on each concept, per image.
+
+    A pixel that carries a label in two planes must have it in one only (the index sees to that), so that it counts
+    once. A label of the whole picture meets every lit pixel.
+
+    Args:
+        lit: the lit pixels of a batch.
+        labels: the batch's annotations.
+        units: number of units.
+    """
+    images = len(labels.present)
+    row = lit.image * units + lit.unit
+    activated = torch.bincount(row, minlength=images * units).cpu().numpy().reshape(images, units)
+    most = max((len(present) for present in labels.present), default=0) + 1
+    total = torch.zeros(images * units * most, dtype=torch.long, device=row.device)
+    planes = torch.from_numpy(labels.planes.astype(np.int32)).to(row.device)
+    for plane in planes.unbind(1):
+        key = plane.flatten()[lit.image * plane.shape[1] + lit.pixel]
+        total += torch.bincount(row * most + key, minlength=len(total))
+    dense = total.cpu().numpy().reshape(images, units, most)
+    image, unit, local = np.nonzero(dense[:, :, 1:])
+    table = np.zeros((images, most), np.int64)
+    for index, present in enumerate(labels.present):
+        table[index, 1 : len(present) + 1] = present
+    sparse = (image, unit, table[image, local + 1], dense[image, unit, local + 1])
+    return _sorted(_with_whole(sparse, labels, activated), activated)
+
+
+def _with_whole(
+    sparse: tuple[NDArray[np.int64], ...], labels: Labels, activated: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], ...]:
+    """Append the labels of whole pictures: their intersection is all that the unit lights."""
+    parts = [sparse]
+    for image, whole in enumerate(labels.whole):
+        units = np.flatnonzero(activated[image])
+        for concept in whole:
+            rows = len(units)
+            parts.append((np.full(rows, image), units, np.full(rows, concept), activated[image, units]))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def _sorted(sparse: tuple[NDArray[np.int64], ...], activated: NDArray[np.int64]) -> Counts:
+    image, unit, concept, intersection = sparse
+    order = np.lexsort((concept, unit, image))
+    return Counts(image[order], unit[order], concept[order], intersection[order], activated)
+
+
+def iou(
+    intersection: NDArray[np.int64], activation: NDArray[np.int64], label_pixels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Intersection over union from integer counts; an empty union gives 0.
+
+    Args:
+        intersection: (units, concepts).
+        activation: (units, concepts), A as each concept's category sees it.
+        label_pixels: (concepts,).
+    """
+    union = activation + label_pixels - intersection
+    return np.divide(intersection, union, out=np.zeros(union.shape), where=union > 0)
+
+
+@dataclass(frozen=True)
+class Best:
+    """Each unit's labels. Concepts are indices into the concept table.
+
+    Args:
+        concept: (units,) the unit's label: its best concept of all. Ties: the lowest number.
+        iou: (units,) its IoU.
+        by_category: (units, categories) the unit's best concept within each category; -1 where a category is empty.
+    """
+
+    concept: NDArray[np.int64]
+    iou: NDArray[np.float64]
+    by_category: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Detectors:
+    """How many units detect something, and how many different things.
+
+    Args:
+        units: units whose label lies above the threshold.
+        per_category: in each category the distinct labels that are some unit's best in that category and above the
+            threshold, summed over categories: the papers' figures.
+        per_unit: distinct labels of the detecting units, one label per unit.
+    """
+
+    units: int
+    per_category: int
+    per_unit: int
+
+
+def best(scores: NDArray[np.float64], category: NDArray[np.int64]) -> Best:
+    """Label each unit with its best concept, over all and within each category.
+
+    Args:
+        scores: (units, concepts) IoU.
+        category: (concepts,) number of each concept's category.
+    """
+    label = scores.argmax(1)
+    inside = np.full((len(scores), int(category.max()) + 1), -1)
+    for number in range(inside.shape[1]):
+        columns = np.flatnonzero(category == number)
+        if len(columns):
+            inside[:, number] = columns[scores[:, columns].argmax(1)]
+    return Best(label, np.take_along_axis(scores, label[:, None], 1)[:, 0], inside)
+
+
+def detectors(scores: NDArray[np.float64], labels: Best, min_iou: float) -> Detectors:
+    """Count detectors under given labels, whose IoU must lie strictly above `min_iou`.
+
+    Args:
+        scores: (units, concepts) IoU, of the data set or of a resample of it.
+        labels: of the data set.
+        min_iou: the threshold.
+    """
+    unit = np.arange(len(scores))
+    detects = scores[unit, labels.concept] > min_iou
+    above = (scores[unit[:, None], labels.by_category] > min_iou) & (labels.by_category >= 0)
+    # A concept has one category, so distinct labels over all categories are the sum of each category's.
+    return Detectors(
+        int(detects.sum()), len(np.unique(labels.by_category[above])), len(np.unique(labels.concept[detects]))
+    )

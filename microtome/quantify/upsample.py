@@ -1,0 +1,139 @@
+"""Which pixels of the segmentation a unit lights: S_k > T_k, without ever building S_k whole.
+
+A map is upsampled bilinearly at the pixels' grid positions; a pixel's value is a mix of the four cells around it and
+cannot exceed the largest. So only the patches between cells of which at least one exceeds the threshold are
+interpolated: exact, and some twenty times less work than whole maps at a tail of 0.5 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from microtome.networks.geometry import LayerGeometry
+
+ALIGNMENTS = ("receptive-field", "half-pixel")
+
+
+@dataclass(frozen=True)
+class Lit:
+    """Pixels above threshold, one entry each: image in the batch, unit, and row-major pixel of the segmentation."""
+
+    image: torch.Tensor
+    unit: torch.Tensor
+    pixel: torch.Tensor
+
+
+class _AxisTable:
+    """For every cell along an axis, the pixels that lie between it and the next, padded to one length."""
+
+    def __init__(self, positions: np.ndarray, cells: int, device: torch.device | str) -> None:
+        cell = np.floor(positions).astype(np.int64)
+        first = np.searchsorted(cell, np.arange(cells))
+        count = np.searchsorted(cell, np.arange(cells), side="right") - first
+        index = first[:, None] + np.arange(max(1, count.max()))
+        inside = index < (first + count)[:, None]
+        index = np.where(inside, index, 0)
+        self.pixel = torch.from_numpy(index).to(device)
+        self.inside = torch.from_numpy(inside).to(device)
+        self.weight = torch.from_numpy(np.where(inside, positions[index] - cell[index], 0.0)).to(device)
+
+
+def grid_positions(
+    layer: LayerGeometry, axis: int, size: tuple[int, int], masks: tuple[int, int], align: str = "receptive-field"
+) -> np.ndarray:
+    """Position of each segmentation pixel along one axis of a layer's grid, clamped to the outer cells.
+
+    Args:
+        layer: the layer.
+        axis: 0 for rows, 1 for columns.
+        size: (height, width) of the network's input.
+        masks: (height, width) of the segmentation.
+        align: `receptive-field`: (pixel centre in input coordinates - start) / jump; `half-pixel`: the usual
+            (i + 0.5) cells / pixels - 0.5.
+
+    Returns:
+        float64, one per pixel, in [0, cells - 1].
+    """
+    if align not in ALIGNMENTS:
+        raise ValueError(f"align must be one of {', '.join(ALIGNMENTS)}, got {align!r}")
+    cells, pixels = layer.grid[axis], masks[axis]
+    centres = np.arange(pixels) + 0.5
+    if align == "half-pixel":
+        positions = centres * cells / pixels - 0.5
+    else:
+        positions = (centres * size[axis] / pixels - layer.start[axis]) / layer.jump[axis]
+    return np.clip(positions, 0.0, cells - 1.0)
+
+
+class Upsampler:
+    """Lights the pixels of one layer's units.
+
+    Args:
+        layer: geometry of the layer.
+        size: (height, width) of the network's input.
+        masks: (height, width) of the segmentation.
+        align: see `grid_positions`.
+        inclusive: light S_k >= T_k, eq. 3 to the letter; strictly above by default, as in the authors' code.
+        device: of the maps.
+    """
+
+    def __init__(
+        self,
+        layer: LayerGeometry,
+        size: tuple[int, int],
+        masks: tuple[int, int],
+        *,
+        align: str = "receptive-field",
+        inclusive: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._rows, self._columns = (
+            _AxisTable(grid_positions(layer, axis, size, masks, align), layer.grid[axis], device) for axis in (0, 1)
+        )
+        self._width = masks[1]
+        self._inclusive = inclusive
+
+    def __call__(self, maps: torch.Tensor, thresholds: torch.Tensor) -> Lit:
+        """Pixels that a batch of maps lights.
+
+        Interpolates along columns, then rows, each as v0 + a (v1 - v0) in float64. The product and the sum are two
+        operations on purpose: a fused one would round differently on different machines.
+
+        Args:
+            maps: (images, units, rows, columns) float32.
+            thresholds: (units,) float32.
+        """
+        patch = self._hot_patches(maps, thresholds)
+        image, unit, row, column = patch
+        height, width = maps.shape[2:]
+        flat = maps.reshape(-1)
+        base = (image * maps.shape[1] + unit) * (height * width)
+        below, right = (row + 1).clamp_(max=height - 1), (column + 1).clamp_(max=width - 1)
+        across = self._columns.weight[column]
+        top = _mix(flat, base + row * width, column, right, across)
+        bottom = _mix(flat, base + below * width, column, right, across)
+        value = top[:, None, :] + self._rows.weight[row][:, :, None] * (bottom - top)[:, None, :]
+        limit = thresholds[unit].double()[:, None, None]
+        lit = value >= limit if self._inclusive else value > limit
+        lit &= self._rows.inside[row][:, :, None] & self._columns.inside[column][:, None, :]
+        which, i, j = lit.nonzero(as_tuple=True)
+        pixel = self._rows.pixel[row[which], i] * self._width + self._columns.pixel[column[which], j]
+        return Lit(image[which], unit[which], pixel)
+
+    def _hot_patches(self, maps: torch.Tensor, thresholds: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        limit = thresholds[None, :, None, None]
+        hot = maps >= limit if self._inclusive else maps > limit
+        hot[:, :, :-1] |= hot[:, :, 1:].clone()
+        hot[..., :-1] |= hot[..., 1:].clone()
+        return hot.nonzero(as_tuple=True)
+
+
+def _mix(
+    flat: torch.Tensor, base: torch.Tensor, left: torch.Tensor, right: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """v0 + a (v1 - v0) along one grid row: (patches, pixels) float64."""
+    first = flat[base + left].double()[:, None]
+    return first + weight * (flat[base + right].double()[:, None] - first)

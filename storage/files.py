@@ -1,0 +1,194 @@
+"""The one small interface through which every file goes.
+
+Names are relative and use forward slashes. A file becomes visible whole or not at all. An object store needs the same
+seven verbs and no rename, which is why nothing above this module renames anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """Size in bytes and time of last change in nanoseconds: enough to see that a file is not what it was."""
+
+    size: int
+    changed: int
+
+
+class HashingSink:
+    """A binary stream that hashes what is written through it, for the checksum of a file never read back."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self.closed = False
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write and hash."""
+        view = memoryview(data)
+        self._hash.update(view)
+        self._stream.write(view)
+        self.size += view.nbytes
+        return view.nbytes
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.size
+
+    def flush(self) -> None:
+        """Pass on what is buffered."""
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing to do: whoever opened the stream closes it."""
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of all that was written."""
+        return self._hash.hexdigest()
+
+
+class Files(ABC):
+    """A workspace's files."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The whole file. Raises FileNotFoundError."""
+
+    @abstractmethod
+    def publish(self, name: str) -> contextlib.AbstractContextManager[HashingSink]:
+        """A stream whose content becomes the file `name` when the context ends without an error, atomically."""
+
+    @abstractmethod
+    def source(self, name: str) -> pa.NativeFile:
+        """The file for random access, for Parquet."""
+
+    @abstractmethod
+    def stamp(self, name: str) -> FileStamp | None:
+        """Size and time of last change; None where there is no such file."""
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in a folder and the folders in it, sorted; without unfinished files."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder with all that is in it; no error where there is none."""
+
+    @abstractmethod
+    def free(self) -> int | None:
+        """Free bytes; None where there is no limit to know."""
+
+    @abstractmethod
+    def location(self, name: str) -> str:
+        """What DuckDB and people call the file."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Publish a small file."""
+        with self.publish(name) as sink:
+            sink.write(content)
+
+
+class LocalFiles(Files):
+    """A folder on a local disk.
+
+    Args:
+        root: the folder; made when first written to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+
+    def read(self, name: str) -> bytes:
+        """The whole file."""
+        return (self._root / name).read_bytes()
+
+    @contextlib.contextmanager
+    def publish(self, name: str) -> Iterator[HashingSink]:
+        """Written beside its place under a name of its own, then moved over it.
+
+        No fsync: a file that a power cut shortens fails its checksum, and the stage runs again.
+        """
+        place = self._root / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            with beside.open("wb") as stream:
+                yield HashingSink(stream)
+            os.replace(beside, place)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+
+    def source(self, name: str) -> pa.NativeFile:
+        """The file for random access."""
+        return pa.OSFile(str(self._root / name), "rb")
+
+    def stamp(self, name: str) -> FileStamp | None:
+        """Size and time of last change."""
+        try:
+            found = (self._root / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return FileStamp(found.st_size, found.st_mtime_ns)
+
+    def names(self, folder: str) -> list[str]:
+        """Files below a folder, sorted, without unfinished ones."""
+        base = self._root / folder
+        if not base.is_dir():
+            return []
+        found = (file for file in base.rglob("*") if file.is_file() and not file.name.endswith(".part"))
+        return sorted(file.relative_to(self._root).as_posix() for file in found)
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder."""
+        place = self._root / name
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+
+    def free(self) -> int:
+        """Free bytes of the disk that the folder is on, or will be."""
+        place = self._root
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free
+
+    def location(self, name: str) -> str:
+        """Absolute path."""
+        return str(self._root / name)
+
+
+def open_files(workspace: str, base: Path = Path()) -> Files:
+    """The files of a workspace.
+
+    Args:
+        workspace: a folder, relative to `base` unless absolute.
+        base: usually the audit file's folder.
+
+    Raises:
+        ValueError: an object store, which this version cannot open yet.
+    """
+    if "://" in workspace:
+        raise ValueError(f"workspace: must be a folder, got {workspace!r}; object stores are not supported yet")
+    return LocalFiles(base / workspace)

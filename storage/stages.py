@@ -1,0 +1,274 @@
+"""Stage directories: named by the digest of all that determines them, visible by their manifest, verified when read.
+
+A stage writes its files straight into its directory, each atomically with a checksum beside it, and the manifest last.
+Without a manifest there is no result, only finished files that a restart takes up. Two processes on one stage write
+the same bytes; whoever comes second changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.files import Files, HashingSink
+from storage.tables import conform
+
+_LAYOUT = 1  # of the manifest
+_MANIFEST = "manifest.json"
+_CHECKS = ".check.json"
+_MARKS = ".verified.json"
+
+
+@dataclass(frozen=True)
+class StageKey:
+    """Everything that determines a stage's output.
+
+    Args:
+        stage: its name.
+        code: digest of its code.
+        parameters: JSON values.
+        inputs: name -> digest of the stage or content it reads.
+    """
+
+    stage: str
+    code: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal, 32 characters."""
+        content = json.dumps(
+            [_LAYOUT, self.stage, self.code, dict(self.parameters), dict(self.inputs)], sort_keys=True, default=str
+        )
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+    @property
+    def folder(self) -> str:
+        """Where the stage lives in the workspace."""
+        return f"stages/{self.stage}/{self.digest}"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage, to read from.
+
+    Args:
+        files: the workspace.
+        folder: the stage's directory.
+        manifest: what it says of itself.
+    """
+
+    files: Files
+    folder: str
+    manifest: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The stage's digest."""
+        return str(self.manifest["digest"])
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The stage's parameters."""
+        return dict(self.manifest["parameters"])
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry["bytes"] for entry in self.manifest["files"].values())
+
+    def has(self, name: str) -> bool:
+        """Whether the stage wrote this file."""
+        return name in self.manifest["files"]
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Files of the stage whose names start so, sorted."""
+        return sorted(name for name in self.manifest["files"] if name.startswith(prefix))
+
+    def source(self, name: str) -> pa.NativeFile:
+        """A file for random access."""
+        return self.files.source(f"{self.folder}/{name}")
+
+    def read(self, name: str) -> bytes:
+        """A whole file."""
+        return self.files.read(f"{self.folder}/{name}")
+
+    def json(self, name: str) -> Any:
+        """A JSON file."""
+        return json.loads(self.read(name))
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A table, by its name without suffix."""
+        with self.source(f"{name}.parquet") as source:
+            return pq.read_table(source, columns=columns)
+
+
+class Draft:
+    """A stage being written. Files that an interrupted run finished are there already."""
+
+    def __init__(self, files: Files, key: StageKey) -> None:
+        self._files, self.key = files, key
+        self._entries = _finished(files, key.folder)
+        self._started = time.time()
+
+    def finished(self, prefix: str = "") -> list[str]:
+        """Names of the finished files that start so, sorted."""
+        return sorted(name for name in self._entries if name.startswith(prefix))
+
+    @contextlib.contextmanager
+    def publish(self, name: str, rows: int | None = None) -> Iterator[HashingSink]:
+        """A stream that becomes the file `name`, with its checksum beside it.
+
+        Args:
+            name: within the stage.
+            rows: of a table, for the manifest.
+        """
+        path = f"{self.key.folder}/{name}"
+        with self._files.publish(path) as sink:
+            yield sink
+        entry = {"bytes": sink.size, "sha256": sink.sha256, "rows": rows}
+        self._files.write(path + _CHECKS, json.dumps(entry).encode())
+        self._entries[name] = entry
+
+    def write(self, name: str, content: bytes) -> None:
+        """Publish a small file."""
+        with self.publish(name) as sink:
+            sink.write(content)
+
+    def table(self, name: str, columns: Mapping[str, Any] | pa.Table) -> None:
+        """Publish a table of the contract; its columns are checked and cast to the contract's types."""
+        table = conform(name, columns)
+        with self.publish(f"{name}.parquet", rows=table.num_rows) as sink:
+            pq.write_table(table, sink, compression="zstd", row_group_size=1 << 16)
+
+    def read(self, name: str) -> pa.NativeFile:
+        """A finished file, for random access."""
+        return self._files.source(f"{self.key.folder}/{name}")
+
+    def discard(self, name: str) -> None:
+        """Remove a finished file that the result does not need."""
+        self._files.remove(f"{self.key.folder}/{name}")
+        self._files.remove(f"{self.key.folder}/{name}{_CHECKS}")
+        self._entries.pop(name, None)
+
+    def commit(self, *, environment: Mapping[str, Any]) -> Artifact:
+        """Make the stage visible.
+
+        Args:
+            environment: versions, device, threads: recorded, not part of the digest.
+        """
+        manifest = {
+            "layout": _LAYOUT,
+            "stage": self.key.stage,
+            "digest": self.key.digest,
+            "code": self.key.code,
+            "parameters": dict(self.key.parameters),
+            "inputs": dict(self.key.inputs),
+            "files": dict(sorted(self._entries.items())),
+            "environment": dict(environment),
+            "started": self._started,
+            "seconds": round(time.time() - self._started, 3),
+        }
+        self._files.write(f"{self.key.folder}/{_MARKS}", json.dumps(self._stamps()).encode())
+        self._files.write(f"{self.key.folder}/{_MANIFEST}", json.dumps(manifest, indent=1, default=str).encode())
+        for name in self._entries:
+            self._files.remove(f"{self.key.folder}/{name}{_CHECKS}")
+        return Artifact(self._files, self.key.folder, manifest)
+
+    def _stamps(self) -> dict[str, list[int]]:
+        found = {name: self._files.stamp(f"{self.key.folder}/{name}") for name in self._entries}
+        return {name: [stamp.size, stamp.changed] for name, stamp in found.items() if stamp}
+
+
+class StageStore:
+    """The stages of a workspace.
+
+    Args:
+        files: the workspace.
+        say: told in one sentence when a finished stage turns out damaged.
+    """
+
+    def __init__(self, files: Files, say: Callable[[str], None] = lambda _: None) -> None:
+        self._files, self._say = files, say
+
+    def find(self, key: StageKey) -> Artifact | None:
+        """The finished stage, or None. A missing, short or altered file makes it none, and says so."""
+        return self.load(key.folder)
+
+    def load(self, folder: str) -> Artifact | None:
+        """The finished stage in a folder, or None."""
+        try:
+            manifest = json.loads(self._files.read(f"{folder}/{_MANIFEST}"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            self._say(f"{folder}: its manifest is damaged; the stage runs again")
+            return None
+        marks = self._marks(folder)
+        known = {name: list(mark) for name, mark in marks.items()}
+        for name, entry in manifest["files"].items():
+            fault = self._fault(f"{folder}/{name}", entry, marks.setdefault(name, []))
+            if fault:
+                self._say(f"{folder}/{name} {fault}; the stage runs again")
+                return None
+        if marks != known:
+            with contextlib.suppress(OSError):  # a workspace that may only be read is still readable
+                self._files.write(f"{folder}/{_MARKS}", json.dumps(marks).encode())
+        return Artifact(self._files, folder, manifest)
+
+    def draft(self, key: StageKey) -> Draft:
+        """Begin or take up a stage; a damaged or refreshed one loses its manifest first."""
+        self._files.remove(f"{key.folder}/{_MANIFEST}")
+        return Draft(self._files, key)
+
+    def discard(self, key: StageKey) -> None:
+        """Forget a stage and all of its files."""
+        self._files.remove(key.folder)
+
+    def _fault(self, path: str, entry: Mapping[str, Any], mark: list[int]) -> str:
+        """What is wrong with a file; `mark` is its size and time of change when its checksum was last seen to hold."""
+        stamp = self._files.stamp(path)
+        if stamp is None:
+            return "is missing"
+        if stamp.size != entry["bytes"]:
+            return f"has {stamp.size} bytes instead of {entry['bytes']}"
+        if mark == [stamp.size, stamp.changed]:
+            return ""
+        digest = hashlib.sha256()
+        with self._files.source(path) as source:
+            while block := source.read(1 << 22):
+                digest.update(block)
+        if digest.hexdigest() != entry["sha256"]:
+            return "was altered"
+        mark[:] = [stamp.size, stamp.changed]
+        return ""
+
+    def _marks(self, folder: str) -> dict[str, list[int]]:
+        try:
+            return dict(json.loads(self._files.read(f"{folder}/{_MARKS}")))
+        except (OSError, ValueError):
+            return {}
+
+
+def _finished(files: Files, folder: str) -> dict[str, dict[str, Any]]:
+    """Files of an unfinished stage whose checksums are beside them and whose sizes agree."""
+    entries: dict[str, dict[str, Any]] = {}
+    for path in files.names(folder):
+        if not path.endswith(_CHECKS):
+            continue
+        name = path.removesuffix(_CHECKS)
+        stamp = files.stamp(name)
+        with contextlib.suppress(ValueError):
+            entry = json.loads(files.read(path))
+            if stamp is not None and stamp.size == entry["bytes"]:
+                entries[name.removeprefix(folder + "/")] = entry
+    return entries

@@ -1,0 +1,64 @@
+"""The tables of the contract: names, columns, types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+_I32, _I64, _F32, _F64, _S, _B = pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(), pa.bool_()
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema(list(columns.items()))
+
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "images": _schema(image=_I32, split=_S, file=_S, width=_I32, height=_I32, sha256=_S, label=_S),
+    "concepts": _schema(concept_id=_I32, concept=_S, category=_S, coverage=_F64, images=_I32),
+    "label_counts": _schema(image=_I32, concept_id=_I32, pixels=_I32),
+    "thresholds": _schema(
+        layer=_S, unit=_I32, tail=_F64, threshold=_F32, samples=_I64, min=_F32, max=_F32, mean=_F64, std=_F64,
+        zero_share=_F64,
+    ),
+    "tails": _schema(layer=_S, unit=_I32, values=pa.list_(_F32)),
+    "top_images": _schema(layer=_S, unit=_I32, rank=_I32, image=_I32, peak=_F32),
+    "iou": _schema(
+        layer=_S, unit=_I32, concept_id=_I32, concept=_S, category=_S, intersection=_I64, activation=_I64,
+        label_pixels=_I64, iou=_F64,
+    ),
+    "units": _schema(
+        layer=_S, unit=_I32, threshold=_F32, concept=_S, category=_S, iou=_F64, iou_low=_F64, iou_high=_F64,
+        null_p95=_F64, p_value=_F64, q_value=_F64, heldout_iou=_F64, label_stability=_F64, detector=_B,
+        concept_id=_I32, reason=_S,
+    ),
+    "layers": _schema(
+        layer=_S, units=_I32, detectors=_I32, unique_per_category=_I32, unique_low=_F64, unique_high=_F64,
+        unique_per_unit=_I32, unique_per_unit_low=_F64, unique_per_unit_high=_F64, detectors_low=_F64,
+        detectors_high=_F64, significant=_I32, saturated=_I32, mean_iou=_F64, min_iou=_F64, tail=_F64, images=_I32,
+        permutations=_I32, permutations_needed=_I32, rows=_I32, columns=_I32, start_row=_F64, start_column=_F64,
+        jump_row=_F64, jump_column=_F64, field_row=_F64, field_column=_F64, is_global=_B,
+    ),
+    "counts": _schema(layer=_S, image=_I32, unit=_I32, concept_id=_I32, intersection=_I32),
+    "activated": _schema(layer=_S, image=_I32, unit=_I32, pixels=_I32),
+    "null": _schema(layer=_S, unit=_I32, permutation=_I32, best_iou=_F64),
+    "gates": _schema(gate=_S, value=_F64, limit=_F64, passed=_B),
+}  # fmt: skip
+
+
+def conform(name: str, columns: Mapping[str, Any] | pa.Table) -> pa.Table:
+    """A table with the contract's columns, in its order and types.
+
+    Raises:
+        ValueError: a table that the contract does not have, or other columns than it says.
+    """
+    if name not in SCHEMAS:
+        raise ValueError(f"table must be one of {', '.join(SCHEMAS)}, got {name!r}")
+    schema = SCHEMAS[name]
+    given = columns.column_names if isinstance(columns, pa.Table) else list(columns)
+    if set(given) != set(schema.names):
+        raise ValueError(f"table {name} must have the columns {', '.join(schema.names)}, got {', '.join(given)}")
+    if isinstance(columns, pa.Table):
+        return columns.select(schema.names).cast(schema)
+    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema=schema)

@@ -1,0 +1,40 @@
+"""The stages: what each is made of. A change in its code gives a stage, and all that read it, a new digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tasks.stage import Stage
+
+_SHARED = ("tasks/reading.py", "storage/tables.py", "storage/tensors.py")
+
+STAGES: Mapping[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("index", "tasks.index", ("microtome/datasets", "tasks/index.py")),
+        Stage(
+            "activations",
+            "tasks.activations",
+            ("microtome/networks", "microtome/datasets/frame.py", "tasks/activations.py", "storage/tensors.py"),
+            retries=1,
+        ),
+        Stage("thresholds", "tasks.thresholds", ("microtome/quantify/accumulate.py", "tasks/thresholds.py", *_SHARED)),
+        Stage(
+            "tally",
+            "tasks.tally",
+            ("microtome/quantify/upsample.py", "microtome/quantify/dissection.py", "tasks/tally.py", *_SHARED),
+        ),
+        Stage(
+            "null",
+            "tasks.null",
+            ("microtome/quantify/null.py", "microtome/quantify/resampling.py", "tasks/null.py", *_SHARED),
+        ),
+        Stage(
+            "dissection",
+            "tasks.dissection",
+            ("microtome/quantify/dissection.py", "microtome/quantify/resampling.py", "tasks/dissection.py", *_SHARED),
+        ),
+        Stage("gates", "tasks.gates", ("tasks/gates.py",)),
+        Stage("report", "tasks.report", ("microtome/report", "tasks/report.py", *_SHARED)),
+    )
+}
