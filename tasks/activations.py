@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -65,37 +66,49 @@ def forecast(work: Work, layers: Sequence[LayerGeometry], images: int) -> int:
 
 
 class _Pictures:
-    """Normalised input batches, decoded ahead by threads of their own."""
+    """Normalised input batches, each decoded by all threads.
+
+    On a CPU the batches take turns with the forward pass: decoding beside it would make its threads wait for one
+    another, which was measured to double its time. On a CUDA device they are made ahead.
+    """
 
     def __init__(self, dataset: Dataset, frame: Frame, chosen: Sequence[int], work: Work) -> None:
         self._dataset, self._frame, self._chosen = dataset, frame, chosen
         scale = work.job.reach["input"]
-        self._mean = torch.tensor(scale["mean"]).view(3, 1, 1)
-        self._std = torch.tensor(scale["std"]).view(3, 1, 1)
+        self._mean = np.array(scale["mean"], np.float32)[:, None, None]
+        self._std = np.array(scale["std"], np.float32)[:, None, None]
         self._threads = work.session.threads
+        self._ahead = 3 if work.session.device == "cuda" else 0
 
     def batches(self, first: int, last: int) -> Iterator[torch.Tensor]:
         """(BATCH, 3, height, width) for every BATCH images from `first` on; zeros after `last`."""
-        starts = range(first, last, BATCH)
-        if self._threads == 1:
-            yield from (self._batch(start, last) for start in starts)
-            return
-        with ThreadPoolExecutor(1, "decode") as pool:
-            ahead: list[Future[torch.Tensor]] = []
-            for start in starts:
-                ahead.append(pool.submit(self._batch, start, last))
-                if len(ahead) > 2:
-                    yield ahead.pop(0).result()
-            for future in ahead:
-                yield future.result()
+        with ThreadPoolExecutor(self._threads, "decode") as pool:
+            begun: deque[tuple[torch.Tensor, list[Future[None]]]] = deque()
+            for start in range(first, last, BATCH):
+                begun.append(self._begin(pool, self._chosen[start : min(start + BATCH, last)]))
+                if len(begun) > self._ahead:
+                    yield _ended(*begun.popleft())
+            while begun:
+                yield _ended(*begun.popleft())
 
-    def _batch(self, start: int, last: int) -> torch.Tensor:
-        batch = torch.zeros(BATCH, 3, *self._frame.size)
-        for place, index in zip(batch, self._chosen[start : min(start + BATCH, last)], strict=False):
-            pixels = self._frame.place(self._dataset.records[index]).picture(self._dataset.picture(index))
-            place.copy_(torch.from_numpy(np.array(pixels)).permute(2, 0, 1))
-            place.div_(255).sub_(self._mean).div_(self._std)
-        return batch
+    def _begin(self, pool: ThreadPoolExecutor, images: Sequence[int]) -> tuple[torch.Tensor, list[Future[None]]]:
+        batch = torch.empty(BATCH, 3, *self._frame.size)
+        batch[len(images) :] = 0
+        places = batch.numpy()
+        return batch, [pool.submit(self._fill, places[place], index) for place, index in enumerate(images)]
+
+    def _fill(self, place: NDArray[np.float32], index: int) -> None:
+        """(pixel / 255 - mean) / std, in float32."""
+        pixels = self._frame.place(self._dataset.records[index]).picture(self._dataset.picture(index))
+        np.divide(np.ascontiguousarray(pixels.transpose(2, 0, 1)), np.float32(255), out=place, dtype=np.float32)
+        place -= self._mean
+        place /= self._std
+
+
+def _ended(batch: torch.Tensor, parts: Sequence[Future[None]]) -> torch.Tensor:
+    for part in parts:
+        part.result()
+    return batch
 
 
 @dataclass

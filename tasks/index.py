@@ -130,10 +130,10 @@ class _Indexer:
     ) -> _Framed:
         height, width = self._frame.masks
         stacked = np.stack(planes) if planes else np.zeros((0, height, width), np.int32)
-        counted = np.bincount(stacked.ravel())
+        counted = np.bincount(stacked.ravel(), minlength=1)
+        counted[0] = 0
         found = np.flatnonzero(counted)
-        found = found[found > 0]
-        local = np.zeros(max(len(counted), 1), np.uint16)
+        local = np.zeros(len(counted), np.uint16)
         local[found] = np.arange(1, len(found) + 1)
         # A label that fills the picture meets every pixel once, even where a plane names it too.
         pixels = {int(key) - 1: int(counted[key]) for key in found} | dict.fromkeys(whole, height * width)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,25 +54,29 @@ class Lighter:
     """Lights the pixels of a layer, batch by batch, beside the annotations of the same images.
 
     Args:
-        work: with the inputs index, activations, thresholds, and the parameters tail, align, inclusive.
+        work: with the inputs index, activations, thresholds.
         number: of the layer.
         layer: its geometry.
+        lighting: tail, align, inclusive; the work's own parameters by default.
     """
 
-    def __init__(self, work: Work, number: int, layer: LayerGeometry) -> None:
+    def __init__(
+        self, work: Work, number: int, layer: LayerGeometry, lighting: Mapping[str, Any] | None = None
+    ) -> None:
+        lighting = work.parameters if lighting is None else lighting
         frame: Frame = work.job.reach["frame"]
         thresholds = work.inputs["thresholds"]
         self.layer, self._work, self._number = layer, work, number
         self._pixels = frame.masks[0] * frame.masks[1]
-        self.thresholds = threshold_at(thresholds, layer.name, work.parameters["tail"])
+        self.thresholds = threshold_at(thresholds, layer.name, lighting["tail"])
         self.maxima = maxima(thresholds, layer.name)
         self._limits = torch.from_numpy(self.thresholds).to(work.session.device)
         self._upsample = Upsampler(
             layer,
             frame.size,
             frame.masks,
-            align=work.parameters["align"],
-            inclusive=work.parameters["inclusive"],
+            align=lighting["align"],
+            inclusive=lighting["inclusive"],
             device=work.session.device,
         )
 

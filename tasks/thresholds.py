@@ -31,7 +31,7 @@ def run(work: Work) -> None:
     for number, layer in enumerate(layers):
         tail, moments, top = _accumulate(work, number, layer, images)
         _extend(rows["thresholds"], _threshold_rows(layer.name, tail, moments))
-        _extend(rows["tails"], {"layer": [layer.name] * layer.units, "unit": range(layer.units), "values": list(tail)})
+        _extend(rows["tails"], {"layer": [layer.name] * layer.units, "unit": range(layer.units), "values": tail})
         _extend(rows["top_images"], _top_rows(layer.name, top))
     for name, columns in rows.items():
         work.draft.table(name, columns)

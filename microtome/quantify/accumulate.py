@@ -82,22 +82,19 @@ class Tail:
 
     def _take(self, values: torch.Tensor) -> None:
         wanted = values > self._floor
-        place = wanted.cumsum(1) + self._filled[:, None] - 1
-        most = int(place[:, -1].max()) + 1
-        if most > self._values.shape[1]:
-            self._prune()
-            wanted &= values > self._floor
-            place = wanted.cumsum(1) + self._filled[:, None] - 1
-            most = int(place[:, -1].max()) + 1
-            if most > self._values.shape[1]:  # a batch larger than the spare room: grow once, prune later
-                room = self._values.new_full((self._values.shape[0], most - self._values.shape[1]), -torch.inf)
-                self._values = torch.cat([self._values, room], dim=1)
+        count = wanted.sum(1)
+        if int((self._filled + count).max()) > self._values.shape[1]:
+            self._prune(values)
+            return
         unit, column = wanted.nonzero(as_tuple=True)
-        self._values[unit, place[unit, column]] = values[unit, column]
-        self._filled = place[:, -1] + 1
+        first = count.cumsum(0) - count
+        place = self._filled[unit] + torch.arange(len(unit), device=unit.device) - first[unit]
+        self._values[unit, place] = values[unit, column]
+        self._filled += count
 
-    def _prune(self) -> None:
-        top = self._values.topk(self._keep, dim=1, sorted=True).values
+    def _prune(self, values: torch.Tensor) -> None:
+        """Keep the largest of the buffer and the values, and raise the floor to the least of them."""
+        top = torch.cat([self._values, values], 1).topk(self._keep, dim=1).values
         self._values.fill_(-torch.inf)
         self._values[:, : self._keep] = top
         self._floor = top[:, -1:].clone()
@@ -168,10 +165,11 @@ class Moments:
         flat = maps.float().flatten(2)
         low, high = flat.amin(2).cpu().numpy() + np.float32(0), flat.amax(2).cpu().numpy() + np.float32(0)
         self._minimum, self._maximum = np.minimum(self._minimum, low.min(0)), np.maximum(self._maximum, high.max(0))
-        wide = flat.double()
-        self._sum.update(wide.sum(2).cpu().numpy())
-        self._squares.update(wide.square_().sum(2).cpu().numpy())
-        self._zeros += (flat.shape[2] - torch.count_nonzero(flat, dim=2)).sum(0).cpu().numpy()
+        for part in flat.split(8):  # small enough to stay in a cache
+            wide = part.double()
+            self._sum.update(wide.sum(2).cpu().numpy())
+            self._zeros += (wide == 0).sum((0, 2)).cpu().numpy()
+            self._squares.update(wide.square_().sum(2).cpu().numpy())
         self._samples += flat.shape[0] * flat.shape[2]
         return high
 

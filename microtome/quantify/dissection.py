@@ -64,11 +64,11 @@ def tally(lit: Lit, labels: Labels, units: int) -> Counts:
     row = lit.image * units + lit.unit
     activated = torch.bincount(row, minlength=images * units).cpu().numpy().reshape(images, units)
     most = max((len(present) for present in labels.present), default=0) + 1
+    planes = torch.from_numpy(labels.planes.transpose(1, 0, 2).astype(np.int32)).to(row.device).flatten(1)
+    place, first = lit.image * labels.planes.shape[2] + lit.pixel, row * most
     total = torch.zeros(images * units * most, dtype=torch.long, device=row.device)
-    planes = torch.from_numpy(labels.planes.astype(np.int32)).to(row.device)
-    for plane in planes.unbind(1):
-        key = plane.flatten()[lit.image * plane.shape[1] + lit.pixel]
-        total += torch.bincount(row * most + key, minlength=len(total))
+    for plane in planes:
+        total += torch.bincount(first + plane[place], minlength=len(total))
     dense = total.cpu().numpy().reshape(images, units, most)
     image, unit, local = np.nonzero(dense[:, :, 1:])
     table = np.zeros((images, most), np.int64)

@@ -27,24 +27,32 @@ class Lit:
 
 
 class _AxisTable:
-    """For every cell along an axis, the pixels that lie between it and the next, padded to one length."""
+    """The pixels along an axis, by the patch that they lie in.
+
+    Patch 0 lies before the first cell's centre, patch r between cells r - 1 and r, the last behind the last cell; the
+    outer two mix a cell with itself. Pixels of a patch are padded to one length.
+    """
 
     def __init__(self, positions: np.ndarray, cells: int, device: torch.device | str) -> None:
-        cell = np.floor(positions).astype(np.int64)
-        first = np.searchsorted(cell, np.arange(cells))
-        count = np.searchsorted(cell, np.arange(cells), side="right") - first
+        patch = np.clip(np.floor(positions).astype(np.int64) + 1, 0, cells)
+        edges = np.arange(cells + 1)
+        first = np.searchsorted(patch, edges)
+        count = np.searchsorted(patch, edges, side="right") - first
         index = first[:, None] + np.arange(max(1, count.max()))
         inside = index < (first + count)[:, None]
         index = np.where(inside, index, 0)
+        low, high = np.maximum(edges - 1, 0), np.minimum(edges, cells - 1)
+        weight = np.where((low < high)[:, None], positions[index] - low[:, None], 0.0)
+        weight[~inside] = np.nan  # what is padded is above no threshold
+        self.low, self.high = torch.from_numpy(low).to(device), torch.from_numpy(high).to(device)
         self.pixel = torch.from_numpy(index).to(device)
-        self.inside = torch.from_numpy(inside).to(device)
-        self.weight = torch.from_numpy(np.where(inside, positions[index] - cell[index], 0.0)).to(device)
+        self.weight = torch.from_numpy(weight).to(device)
 
 
 def grid_positions(
     layer: LayerGeometry, axis: int, size: tuple[int, int], masks: tuple[int, int], align: str = "receptive-field"
 ) -> np.ndarray:
-    """Position of each segmentation pixel along one axis of a layer's grid, clamped to the outer cells.
+    """Position of each segmentation pixel along one axis of a layer's grid; outside it before clamping.
 
     Args:
         layer: the layer.
@@ -55,17 +63,15 @@ def grid_positions(
             (i + 0.5) cells / pixels - 0.5.
 
     Returns:
-        float64, one per pixel, in [0, cells - 1].
+        float64, one per pixel, rising; cell i is at position i. Interpolation clamps to [0, cells - 1].
     """
     if align not in ALIGNMENTS:
         raise ValueError(f"align must be one of {', '.join(ALIGNMENTS)}, got {align!r}")
     cells, pixels = layer.grid[axis], masks[axis]
     centres = np.arange(pixels) + 0.5
     if align == "half-pixel":
-        positions = centres * cells / pixels - 0.5
-    else:
-        positions = (centres * size[axis] / pixels - layer.start[axis]) / layer.jump[axis]
-    return np.clip(positions, 0.0, cells - 1.0)
+        return centres * cells / pixels - 0.5
+    return (centres * size[axis] / pixels - layer.start[axis]) / layer.jump[axis]
 
 
 class Upsampler:
@@ -106,29 +112,31 @@ class Upsampler:
             maps: (images, units, rows, columns) float32.
             thresholds: (units,) float32.
         """
-        patch = self._hot_patches(maps, thresholds)
-        image, unit, row, column = patch
+        image, unit, row, column = self._hot_patches(maps, thresholds)
         height, width = maps.shape[2:]
-        flat = maps.reshape(-1)
-        base = (image * maps.shape[1] + unit) * (height * width)
-        below, right = (row + 1).clamp_(max=height - 1), (column + 1).clamp_(max=width - 1)
+        flat, base = maps.reshape(-1), (image * maps.shape[1] + unit) * (height * width)
+        left, right = self._columns.low[column], self._columns.high[column]
         across = self._columns.weight[column]
-        top = _mix(flat, base + row * width, column, right, across)
-        bottom = _mix(flat, base + below * width, column, right, across)
-        value = top[:, None, :] + self._rows.weight[row][:, :, None] * (bottom - top)[:, None, :]
+        top = _mix(flat, base + self._rows.low[row] * width, left, right, across)
+        bottom = _mix(flat, base + self._rows.high[row] * width, left, right, across)
+        value = self._rows.weight[row][:, :, None] * (bottom - top)[:, None, :]
+        value += top[:, None, :]
         limit = thresholds[unit].double()[:, None, None]
         lit = value >= limit if self._inclusive else value > limit
-        lit &= self._rows.inside[row][:, :, None] & self._columns.inside[column][:, None, :]
         which, i, j = lit.nonzero(as_tuple=True)
         pixel = self._rows.pixel[row[which], i] * self._width + self._columns.pixel[column[which], j]
         return Lit(image[which], unit[which], pixel)
 
     def _hot_patches(self, maps: torch.Tensor, thresholds: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Image, unit, row and column of the patches that touch a cell above its threshold, in that order."""
         limit = thresholds[None, :, None, None]
-        hot = maps >= limit if self._inclusive else maps > limit
-        hot[:, :, :-1] |= hot[:, :, 1:].clone()
-        hot[..., :-1] |= hot[..., 1:].clone()
-        return hot.nonzero(as_tuple=True)
+        above = maps >= limit if self._inclusive else maps > limit
+        height, width = maps.shape[2] + 1, maps.shape[3] + 1
+        map_, row, column = above.flatten(0, 1).nonzero(as_tuple=True)
+        corner = (map_ * height + row) * width + column
+        patch = torch.cat([corner, corner + 1, corner + width, corner + width + 1]).unique()
+        map_, row, column = patch // (height * width), patch // width % height, patch % width
+        return map_ // maps.shape[1], map_ % maps.shape[1], row, column
 
 
 def _mix(

@@ -1,0 +1,208 @@
+"""What a dissection costs beside the forward pass: one JSON line per network and number of threads.
+
+    python benchmarks/dissection.py [--images 200] [--networks alexnet vgg16 resnet50 squeezenet1_0] [--threads 1 2]
+    python benchmarks/dissection.py --memory            peak memory and time per image at 200 and at 2,000 images
+
+Each line comes from a process of its own. `forward_ms` is the bare forward pass up to the layer, no hook but the one
+that ends it; `network_ms` the bare forward pass of the whole network; both are measured before and after the stages,
+in the same process, and averaged. `whole_ms` is everything from the data set's files to the scores: checking and
+indexing, decoding, forward pass, storage, thresholds, tally and labels. Bootstrap and permutations are timed apart.
+`ratio` is (whole - forward) / forward. Weights are random. Needs torch, torchvision and pyarrow; no Prefect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+LAYERS = {"alexnet": "features.11", "vgg16": "features.29", "resnet50": "layer4", "squeezenet1_0": "features.12"}
+PLANES = ("color", "object", "part")
+SIZE = 224
+
+
+class Quiet:
+    """Progress that nobody sees."""
+
+    def begin(self, *_: object) -> None: ...
+    def advance(self, *_: object) -> None: ...
+    def end(self, *_: object) -> None: ...
+    def say(self, *_: object) -> None: ...
+
+
+def make_broden(root: Path, count: int) -> None:
+    """Creatures written out in Broden's layout: JPEG pictures, three RGB PNGs, numbers for texture and scene."""
+    from microtome.datasets.creatures import Creatures
+
+    data = Creatures(count=count, size=SIZE)
+    (root / "images").mkdir(parents=True)
+    rows = []
+    for index in range(count):
+        data.picture(index).save(root / "images" / f"{index}.jpg", quality=92)
+        notes = data.annotation(index)
+        names = []
+        for category in PLANES:
+            plane = notes.planes[category][0][::2, ::2]
+            pixels = np.stack([plane % 256, plane // 256, plane * 0], 2).astype(np.uint8)
+            names.append(f"{index}_{category}.png")
+            Image.fromarray(pixels).save(root / "images" / names[-1])
+        half, texture = SIZE // 2, notes.planes["texture"].max() or ""
+        rows.append([f"{index}.jpg", "train", SIZE, SIZE, half, half, *names, texture, notes.labels["scene"][0]])
+    with (root / "index.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["image", "split", "ih", "iw", "sh", "sw", *PLANES, "texture", "scene"], *rows])
+    with (root / "label.csv").open("w", newline="") as stream:
+        labels = [[c.number, c.name, c.category] for c in data.concepts]
+        csv.writer(stream).writerows([["number", "name", "category"], *labels])
+
+
+def jobs(network: str, layer: str, root: Path, device: str) -> dict:
+    """The stages of one dissection, without an audit file."""
+    from microtome.datasets import Frame, open_dataset
+    from microtome.networks import NetworkSpec, load_network
+    from tasks.stage import Job
+    from tasks.stages import STAGES
+
+    arguments = {"init_weights": True} if network == "vgg16" else {}
+    spec = NetworkSpec(f"torchvision.models:{network}", arguments)
+    reach = {
+        "dataset": partial(open_dataset, "broden", root, {}),
+        "frame": Frame((SIZE, SIZE)),
+        "network": partial(load_network, spec),
+        "input": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        "shard_images": None,
+        "compression": "auto",
+    }
+    subset = {"split": None, "limit": None}
+    light = {"tail": 0.005, "align": "receptive-field", "inclusive": False, "all_images": False, "seed": 0}
+    summary = {**light, "min_iou": 0.04, "permutations": 20}
+    index = Job(STAGES["index"], subset, reach=reach)
+    maps = Job(STAGES["activations"], {"layers": [layer], "precision": "float32", **subset}, {"index": index}, {}, reach)
+    seen = {"index": index, "activations": maps}
+    thresholds = Job(STAGES["thresholds"], {"keep": 0.01}, seen, reach=reach)
+    seen = {**seen, "thresholds": thresholds}
+    tally = Job(STAGES["tally"], light, seen, reach=reach)
+    seen = {**seen, "tally": tally}
+    scores = Job(STAGES["dissection"], {**summary, "bootstrap": 0}, seen, reach=reach)
+    sure = Job(STAGES["dissection"], {**summary, "bootstrap": 1000}, seen, reach=reach)
+    null = Job(STAGES["null"], summary, seen, reach=reach)
+    timed = {"index": index, "activations": maps, "thresholds": thresholds, "tally": tally, "scores": scores}
+    return {**timed, "bootstrap_1000": sure, "permutations_20": null}
+
+
+def bare(network: str, layer: str, images: int, device: str) -> tuple[float, float]:
+    """Milliseconds per image of the bare forward pass: up to the layer, and of the whole network."""
+    import torch
+
+    from microtome.networks import Capture, NetworkSpec, load_network, walk
+
+    module = load_network(NetworkSpec(f"torchvision.models:{network}", {}))
+    layers = walk(module, (SIZE, SIZE), [layer])
+    module.to(device)
+    batch = torch.rand(16, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).to(device)
+    rounds = max(2, min(images, 200) // 16)
+
+    def seconds(call) -> float:
+        call()
+        began = time.perf_counter()
+        for _ in range(rounds):
+            call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - began) / (rounds * 16) * 1e3
+
+    with torch.inference_mode():
+        whole = seconds(lambda: module(batch))
+    with Capture(module, layers) as capture:
+        return seconds(lambda: capture(batch)), whole
+
+
+def one(network: str, images: int, threads: int, device: str, data: Path) -> dict:
+    """One line."""
+    import torch
+
+    from storage import open_files
+    from tasks.stage import Session, execute
+
+    torch.set_num_threads(threads)
+    layer = LAYERS[network]
+    before = bare(network, layer, images, device)
+    with tempfile.TemporaryDirectory() as workspace:
+        session = Session(open_files(workspace), device, threads, Quiet())
+        took = {}
+        for name, job in jobs(network, layer, data, device).items():
+            began = time.perf_counter()
+            execute(job, session)
+            took[name] = (time.perf_counter() - began) / images * 1e3
+            if name == "scores":
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    after = bare(network, layer, images, device)
+    forward, whole_network = ((a + b) / 2 for a, b in zip(before, after, strict=True))
+    whole = sum(took[name] for name in ("index", "activations", "thresholds", "tally", "scores"))
+    return {
+        "network": network,
+        "layer": layer,
+        "images": images,
+        "threads": threads,
+        "forward_ms": round(forward, 2),
+        "network_ms": round(whole_network, 2),
+        "whole_ms": round(whole, 2),
+        "ratio": round((whole - forward) / forward, 3),
+        "stages_ms": {name: round(value, 2) for name, value in took.items()},
+        "peak_mib": round(peak),
+        "device": device_name(device),
+    }
+
+
+def device_name(device: str) -> str:
+    """What the figures were measured on."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor()
+    return f"{model}, torch {torch.__version__}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--networks", nargs="+", default=list(LAYERS), choices=list(LAYERS))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--memory", action="store_true", help="AlexNet at 200 and at 2,000 images")
+    parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.data:
+        print(json.dumps(one(options.networks[0], options.images, options.threads[0], options.device, options.data)))
+        return
+    plan = [(n, options.images, t) for n in options.networks for t in options.threads]
+    plan = [("alexnet", count, 2) for count in (200, 2000)] if options.memory else plan
+    with tempfile.TemporaryDirectory() as folder:
+        for network, images, threads in plan:
+            data = Path(folder) / str(images)
+            if not data.exists():
+                make_broden(data, images)
+            call = [sys.executable, __file__, "--networks", network, "--images", str(images)]
+            call += ["--threads", str(threads), "--device", options.device, "--data", str(data)]
+            subprocess.run(call, check=True)
+
+
+if __name__ == "__main__":
+    main()

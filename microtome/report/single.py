@@ -1,0 +1,48 @@
+"""A report as one file."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+from microtome.errors import InputError
+
+LIMIT = 25_000_000
+
+
+def inline(folder: Path, limit: int = LIMIT) -> str:
+    """All pages of a report as one HTML text: layers follow the index, thumbnails become data.
+
+    Args:
+        folder: the report.
+        limit: bytes that the result may have.
+
+    Raises:
+        InputError: it would be larger; names the largest parts.
+    """
+    pages = [folder / "index.html", *sorted(folder.glob("layer-*.html"))]
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    index = texts["index.html"]
+    bodies = [f'<section class="page" id="{name}">{_main(text)}</section>' for name, text in texts.items()]
+    head, tail = index[: index.index("<main")], index[index.index("</main>") + len("</main>") :]
+    whole = head + '<main id="content">' + "".join(bodies) + "</main>" + tail
+    whole = re.sub(r'href="(index|layer-\d+)\.html(#[^"]*)?"', lambda m: f'href="{m[2] or "#" + m[1] + ".html"}"', whole)
+    whole = re.sub(r'src="(assets/[^"]+)"', lambda m: f'src="{_data(folder / m[1])}"', whole)
+    if len(whole.encode()) > limit:
+        parts = sorted(((len(text), name) for name, text in texts.items()), reverse=True)
+        pictures = sum(file.stat().st_size for file in folder.glob("assets/**/*"))
+        named = ", ".join(f"{name} {size / 1e6:.1f} MB" for size, name in parts[:3])
+        raise InputError(
+            f"report: one file may have {limit / 1e6:.0f} MB, got {len(whole) / 1e6:.1f} MB "
+            f"(thumbnails {pictures / 1e6:.1f} MB, {named}); audit fewer layers, or share the folder"
+        )
+    return whole
+
+
+def _main(page: str) -> str:
+    return page[page.index(">", page.index("<main")) + 1 : page.index("</main>")]
+
+
+def _data(file: Path) -> str:
+    return "data:image/webp;base64," + base64.b64encode(file.read_bytes()).decode()

@@ -1,0 +1,256 @@
+"""Stage `report`: from tables to view models, thumbnails and pages."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from microtome.datasets import Dataset, Frame
+from microtome.networks import LayerGeometry
+from microtome.report import views
+from microtome.report.charts import concept_bars
+from microtome.report.overlay import dim_path
+from microtome.report.render import render
+from storage import Artifact
+from tasks.index import chosen_images
+from tasks.reading import layers_of
+from tasks.stage import Work
+from tasks.tally import Lighter
+
+THUMB = 112  # pixels
+ORDER = ("index", "activations", "thresholds", "tally", "null", "dissection", "gates")
+
+
+def run(work: Work) -> None:
+    """Write the report."""
+    layers = layers_of(work.inputs["activations"])
+    work.begin(len(layers) + 1, "pages")
+    pages, images = [], set()
+    for number, layer in enumerate(layers):
+        page, used = _layer(work, number, layer)
+        pages.append(page)
+        images |= used
+        work.advance(1)
+    _thumbnails(work, sorted(images))
+    for name, content in render(_report(work, pages)).items():
+        work.draft.write(name, content)
+    work.advance(1)
+
+
+def _report(work: Work, pages: Sequence[views.Layer]) -> views.Report:
+    audit = work.parameters["audit"]
+    data = audit.get("dataset") or audit["datasets"][audit["stages"]["dissection"]["dataset"]]
+    index, dissection = work.inputs["index"], work.inputs["dissection"]
+    environment = dissection.manifest["environment"]
+    images = index.manifest["files"]["images.parquet"]["rows"]
+    concepts = index.manifest["files"]["concepts.parquet"]["rows"]
+    weights = audit["network"].get("weights") or f"random weights (seed {audit['seed']})"
+    stages = [_stage(name, work.inputs[name]) for name in ORDER if name in work.inputs]
+    return views.Report(
+        title=audit["name"],
+        network=f"{audit['network']['load'].partition(':')[2]} with {str(weights).rpartition('/')[2]}",
+        dataset=f"{Path(data.get('root') or data['format']).name} ({images:,} images, {concepts:,} concepts)",
+        gates=[_gate(row) for row in work.inputs["gates"].json("gates.json")] if "gates" in work.inputs else (),
+        layers=pages,
+        provenance=[
+            ("Network", f"{audit['network']['load']}, digest {work.inputs['activations'].manifest['inputs']['network']}"),
+            ("Weights", str(weights)),
+            ("Data set", f"{data['format']}, digest {index.manifest['inputs']['dataset']}"),
+            ("Seed", str(audit["seed"])),
+            ("Device", f"{environment['device']}, {environment['threads']} threads, {environment['machine']}"),
+            ("Versions", ", ".join(f"{name} {environment[name]}" for name in _VERSIONS)),
+        ],
+        stages=stages,
+        configuration=yaml.safe_dump(audit, sort_keys=False, allow_unicode=True),
+        footer=f"Dissected {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(dissection.manifest['started']))}, "
+        f"microtome {environment['microtome']}",
+    )
+
+
+_VERSIONS = ("microtome", "torch", "numpy", "pyarrow", "pillow", "python")
+
+
+def _stage(name: str, artifact: Artifact) -> views.Stage:
+    seconds = artifact.manifest["seconds"]
+    return views.Stage(name, f"{seconds:.1f} s", f"{artifact.size / 1e6:.1f} MB", artifact.digest)
+
+
+def _gate(row: Mapping[str, Any]) -> views.Gate:
+    limit = "–" if row["limit"] is None else f"{row['limit']:g}"
+    return views.Gate(row["gate"], f"{row['value']:g}", limit, row["passed"], row["note"])
+
+
+def _layer(work: Work, number: int, layer: LayerGeometry) -> tuple[views.Layer, set[int]]:
+    """A layer's page, and the images that it shows."""
+    row = _rows(work.inputs["dissection"], "layers", layer.name)[0]
+    units = _rows(work.inputs["dissection"], "units", layer.name)
+    top = [
+        item
+        for item in _rows(work.inputs["thresholds"], "top_images", layer.name)
+        if item["rank"] < work.parameters["top_images"]
+    ]
+    lighter = Lighter(work, number, layer, work.inputs["tally"].parameters)
+    dims = _dims(work, lighter, {(item["image"], item["unit"]) for item in top})
+    files = work.inputs["index"].table("images", ["file"]).column("file").to_pylist()
+    pictures: dict[int, list[views.Picture]] = {}
+    for item in top:
+        pictures.setdefault(item["unit"], []).append(_picture(item, files, dims))
+    widest = max(max(unit["iou_high"] or unit["iou"] for unit in units), 2 * row["min_iou"])
+    cards = [_unit(unit, pictures.get(unit["unit"], []), widest, row["min_iou"]) for unit in units]
+    page = views.Layer(
+        name=layer.name,
+        page=f"layer-{number:03d}.html",
+        headline=_headline(row),
+        figures=_figures(row),
+        charts=_charts(units),
+        units=sorted(cards, key=lambda card: (-card.iou_sort, card.number)),
+        categories=sorted({card.category for card in cards if card.category}),
+        advice=_advice(row),
+        mask=work.job.reach["frame"].masks,
+    )
+    return page, {item["image"] for item in top}
+
+
+def _dims(work: Work, lighter: Lighter, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
+    """The masks of the wanted (image, unit) pairs, as paths."""
+    masks = work.job.reach["frame"].masks
+    by_image: dict[int, set[int]] = {}
+    for image, unit in wanted:
+        by_image.setdefault(image, set()).add(unit)
+    found = {pair: dim_path(np.zeros(masks, bool)) for pair in wanted}
+    for notes, maps in lighter.blocks():
+        for offset in range(len(maps)):
+            image = notes.first + offset
+            if image not in by_image:
+                continue
+            lit = lighter.light(maps[offset : offset + 1])
+            for unit in sorted(by_image[image]):
+                mask = np.zeros(masks[0] * masks[1], bool)
+                mask[lit.pixel[lit.unit == unit].cpu().numpy()] = True
+                found[image, unit] = dim_path(mask.reshape(masks))
+    return found
+
+
+def _picture(item: Mapping[str, Any], files: Sequence[str], dims: Mapping[tuple[int, int], str]) -> views.Picture:
+    image, unit = item["image"], item["unit"]
+    alt = f"{files[image]}, number {item['rank'] + 1} of unit {unit}, peak {item['peak']:.3g}"
+    return views.Picture(_thumb(image), alt, dims[image, unit], f"{item['peak']:.3g}")
+
+
+def _thumb(image: int) -> str:
+    return f"assets/thumbs/{image:06d}.webp"
+
+
+def _thumbnails(work: Work, images: Sequence[int]) -> None:
+    dataset: Dataset = work.job.reach["dataset"]()
+    frame: Frame = work.job.reach["frame"]
+    chosen = chosen_images(dataset, work.inputs["index"].parameters)
+    for image in images:
+        record = dataset.records[chosen[image]]
+        shown = Image.fromarray(np.array(frame.place(record).picture(dataset.picture(chosen[image]))))
+        content = io.BytesIO()
+        shown.resize((THUMB, THUMB), Image.Resampling.LANCZOS).save(content, "WEBP", quality=72, method=4)
+        work.draft.write(_thumb(image), content.getvalue())
+        work.session.check()
+
+
+def _unit(row: Mapping[str, Any], pictures: Sequence[views.Picture], widest: float, limit: float) -> views.Unit:
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(100 * min(value / widest, 1.0), 2)
+
+    low, high = row["iou_low"], row["iou_high"]
+    return views.Unit(
+        number=row["unit"],
+        anchor=f"{row['layer']}/{row['unit']}",
+        concept=row["concept"] or "",
+        category=row["category"] or "",
+        detector=row["detector"],
+        iou=f"{row['iou']:.3f}",
+        interval="" if low is None else f"[{low:.3f}, {high:.3f}]",
+        facts=_facts(row),
+        scale=views.Scale(place(row["iou"]) or 0.0, place(low), place(high), place(row["null_p95"]), place(limit) or 0.0),
+        pictures=pictures,
+        reason=row["reason"] or "",
+        iou_sort=row["iou"],
+        q_sort=1.0 if row["q_value"] is None else row["q_value"],
+    )
+
+
+def _facts(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    def worded(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    return [
+        ("held out", worded(row["heldout_iou"], ".3f"), "IoU on one half of the images of the label that wins on the other"),
+        ("null 95 %", worded(row["null_p95"], ".3f"), "IoU that the best label reaches with exchanged annotations"),
+        ("q", worded(row["q_value"], ".2g"), "false discovery rate, Benjamini-Hochberg over the layer's units"),
+        ("stability", worded(row["label_stability"], ".0%"), "share of resamples in which the same label wins"),
+        ("threshold", worded(row["threshold"], ".3g"), "value that the unit exceeds in the tail's share of places"),
+        ("p", worded(row["p_value"], ".2g"), "(1 + permutations at least as good) / (1 + permutations)"),
+    ]
+
+
+def _headline(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['detectors']} of {row['units']} units detect {row['unique_per_unit']} concepts "
+        f"at IoU > {row['min_iou']:g}, over {row['images']:,} images."
+    )
+
+
+def _figures(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    def between(low: float | None, high: float | None) -> str:
+        return "" if low is None or high is None else f"95 %: {low:.0f} to {high:.0f}"
+
+    chance = "not asked for" if row["significant"] is None else f"of {row['units']} units, at q ≤ 0.05"
+    return [
+        ("detectors", str(row["detectors"]), between(row["detectors_low"], row["detectors_high"])),
+        ("unique, per category", str(row["unique_per_category"]), between(row["unique_low"], row["unique_high"])),
+        ("unique, per unit", str(row["unique_per_unit"]), between(row["unique_per_unit_low"], row["unique_per_unit_high"])),
+        ("beyond chance", "–" if row["significant"] is None else str(row["significant"]), chance),
+        ("mean best IoU", f"{row['mean_iou']:.4f}", ""),
+        ("receptive field", f"{row['field_row']:g} px", f"every {row['jump_row']:g} px, {row['rows']} × {row['columns']} cells"),
+    ]
+
+
+def _advice(row: Mapping[str, Any]) -> list[str]:
+    advice = []
+    if row["saturated"]:
+        advice.append(
+            f"{row['saturated']} units are saturated: their threshold is their maximum, so nothing lies above it. "
+            "Dissect the layer before the activation instead."
+        )
+    if row["permutations_needed"] > row["permutations"]:
+        advice.append(
+            f"With {row['permutations']} permutations no q-value here can fall to 0.05; "
+            f"{row['permutations_needed']} would allow it."
+        )
+    if row["is_global"]:
+        advice.append(
+            "Something before this layer mixes all positions (attention, pooled gates): its units see the whole "
+            "picture, and the receptive field above leaves that out."
+        )
+    return advice
+
+
+def _charts(units: Sequence[Mapping[str, Any]]) -> list[views.Chart]:
+    counted: dict[str, Counter[str]] = {}
+    for unit in units:
+        if unit["detector"]:
+            counted.setdefault(unit["category"], Counter())[unit["concept"]] += 1
+    most = max((count for counts in counted.values() for count in counts.values()), default=1)
+    return [
+        concept_bars(category, sorted(counts.items(), key=lambda item: (-item[1], item[0])), most)
+        for category, counts in sorted(counted.items())
+    ]
+
+
+def _rows(artifact: Artifact, table: str, layer: str) -> list[dict[str, Any]]:
+    return [row for row in artifact.table(table).to_pylist() if row["layer"] == layer]
