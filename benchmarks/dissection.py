@@ -13,7 +13,6 @@ indexing, decoding, forward pass, storage, thresholds, tally and labels. Bootstr
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import platform
 import resource
@@ -24,13 +23,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 LAYERS = {"alexnet": "features.11", "vgg16": "features.29", "resnet50": "layer4", "squeezenet1_0": "features.12"}
-PLANES = ("color", "object", "part")
 SIZE = 224
 
 
@@ -43,29 +38,23 @@ class Quiet:
     def say(self, *_: object) -> None: ...
 
 
-def make_broden(root: Path, count: int) -> None:
-    """Creatures written out in Broden's layout: JPEG pictures, three RGB PNGs, numbers for texture and scene."""
-    from microtome.datasets.creatures import Creatures
+class WithTextureNumbers:
+    """Creatures as Broden has them: texture is a label of the whole picture."""
 
-    data = Creatures(count=count, size=SIZE)
-    (root / "images").mkdir(parents=True)
-    rows = []
-    for index in range(count):
-        data.picture(index).save(root / "images" / f"{index}.jpg", quality=92)
-        notes = data.annotation(index)
-        names = []
-        for category in PLANES:
-            plane = notes.planes[category][0][::2, ::2]
-            pixels = np.stack([plane % 256, plane // 256, plane * 0], 2).astype(np.uint8)
-            names.append(f"{index}_{category}.png")
-            Image.fromarray(pixels).save(root / "images" / names[-1])
-        half, texture = SIZE // 2, notes.planes["texture"].max() or ""
-        rows.append([f"{index}.jpg", "train", SIZE, SIZE, half, half, *names, texture, notes.labels["scene"][0]])
-    with (root / "index.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([["image", "split", "ih", "iw", "sh", "sw", *PLANES, "texture", "scene"], *rows])
-    with (root / "label.csv").open("w", newline="") as stream:
-        labels = [[c.number, c.name, c.category] for c in data.concepts]
-        csv.writer(stream).writerows([["number", "name", "category"], *labels])
+    def __init__(self, count: int) -> None:
+        from microtome.datasets.creatures import Creatures
+
+        self._data = Creatures(count=count, size=SIZE)
+        self.records, self.concepts = self._data.records, self._data.concepts
+        self.picture = self._data.picture
+
+    def annotation(self, index: int):
+        from microtome.datasets import Annotation
+
+        notes = self._data.annotation(index)
+        planes = {name: plane for name, plane in notes.planes.items() if name != "texture"}
+        texture = int(notes.planes["texture"].max())
+        return Annotation(planes, {**notes.labels, "texture": (texture,) if texture else ()})
 
 
 def jobs(network: str, layer: str, root: Path, device: str) -> dict:
@@ -89,7 +78,9 @@ def jobs(network: str, layer: str, root: Path, device: str) -> dict:
     light = {"tail": 0.005, "align": "receptive-field", "inclusive": False, "all_images": False, "seed": 0}
     summary = {**light, "min_iou": 0.04, "permutations": 20}
     index = Job(STAGES["index"], subset, reach=reach)
-    maps = Job(STAGES["activations"], {"layers": [layer], "precision": "float32", **subset}, {"index": index}, {}, reach)
+    maps = Job(
+        STAGES["activations"], {"layers": [layer], "precision": "float32", **subset}, {"index": index}, {}, reach
+    )
     seen = {"index": index, "activations": maps}
     thresholds = Job(STAGES["thresholds"], {"keep": 0.01}, seen, reach=reach)
     seen = {**seen, "thresholds": thresholds}
@@ -181,6 +172,8 @@ def device_name(device: str) -> str:
 
 
 def main() -> None:
+    from microtome.datasets.broden import write_broden
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--networks", nargs="+", default=list(LAYERS), choices=list(LAYERS))
@@ -198,7 +191,7 @@ def main() -> None:
         for network, images, threads in plan:
             data = Path(folder) / str(images)
             if not data.exists():
-                make_broden(data, images)
+                write_broden(WithTextureNumbers(images), data)
             call = [sys.executable, __file__, "--networks", network, "--images", str(images)]
             call += ["--threads", str(threads), "--device", options.device, "--data", str(data)]
             subprocess.run(call, check=True)

@@ -19,7 +19,9 @@ from microtome.errors import InputError, Interrupted
 FILE = click.argument("file", type=click.Path(path_type=Path))
 WORKSPACE = click.option("--workspace", metavar="W", help="Workspace folder, instead of the audit file's.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Instead of the audit file's.")
-SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value: stages.dissection.tail=0.01")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value: stages.dissection.tail=0.01"
+)
 WHERE = click.option("--workspace", default=".microtome", show_default=True, metavar="W", help="Workspace folder.")
 
 
@@ -150,7 +152,7 @@ def show(run: str | None, workspace: str) -> None:
 @click.argument("second")
 @WHERE
 def compare(first: str, second: str, workspace: str) -> None:
-    """Compare two runs, layer by layer, with intervals."""
+    """Compare two runs, or the latest of two audits, layer by layer, with intervals."""
     from flows.compare import compared
 
     print(compared(_open(workspace), _run(workspace, first), _run(workspace, second)))
@@ -196,7 +198,13 @@ def open_report(run: str | None, workspace: str) -> None:
 
 @cli.command()
 @click.argument("run", required=False)
-@click.option("--single-file", type=click.Path(path_type=Path), metavar="OUT", required=True, help="One HTML file with everything in it.")
+@click.option(
+    "--single-file",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    required=True,
+    help="One HTML file with everything in it.",
+)
 @WHERE
 def report(run: str | None, single_file: Path, workspace: str) -> None:
     """Write the report of a RUN as one file."""
@@ -265,7 +273,7 @@ def _run(workspace: str, run_id: str | None) -> Any:
     store = RunStore(_open(workspace))
     found = store.find(run_id)
     if found is None:
-        names = [run.run_id for run in store.all()]
+        names = sorted({name for run in store.all() for name in (run.run_id, run.name)})
         hint = suggest(run_id, names) if run_id and names else ""
         raise InputError(f"run: {f'no single run {run_id!r}' if run_id else 'no run'} in {workspace}{hint}")
     return found

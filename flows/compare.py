@@ -81,8 +81,7 @@ def _layers(files: Files, run: RunRecord) -> list[dict[str, Any]]:
 
 def _agreement(files: Files, first: RunRecord, second: RunRecord) -> tuple[int, int]:
     query = """
-        select count(*) filter (a.concept is not distinct from b.concept and a.category is not distinct from b.category),
-               count(*)
+        select count(*) filter (a.concept_id is not distinct from b.concept_id), count(*)
         from units a join units b using (layer, unit)
         where a.run_id = ? and b.run_id = ?
     """
@@ -95,4 +94,6 @@ def _figure(row: dict[str, Any], name: str, low: str | None, high: str | None) -
     if value is None:
         return "-"
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    return f"{text} [{row[low]:.0f}, {row[high]:.0f}]" if low and row[low] is not None else text
+    if low is None or high is None or row[low] is None:
+        return text
+    return f"{text} [{row[low]:.0f}, {row[high]:.0f}]"

@@ -239,7 +239,7 @@ def _baseline(plan: Plan) -> str | None:
     if len(named) > 1:
         raise InputError(f"gates.baseline: must be one run for all gates, got {', '.join(sorted(named))}")
     run_id = next(iter(named), None)
-    run = RunStore(plan.files).find(run_id, name=None if run_id else plan.audit.name)
+    run = RunStore(plan.files).find(run_id or plan.audit.name)
     if run is None and run_id:
         raise InputError(f"gates.baseline: no run {run_id!r} in this workspace; see `microtome runs`")
     stage = run.stages.get("dissection") if run else None

@@ -22,7 +22,7 @@ from tasks.stage import Job, Session, environment
 STOP = threading.Event()
 
 
-class StageFailed(Exception):  # noqa: N818 - what the user reads is "a stage failed"
+class StageFailed(Exception):
     """A stage failed; what was finished is kept. Exit status 3."""
 
 

@@ -18,7 +18,7 @@ class InputError(Exception):
         super().__init__("\n".join(self.faults))
 
 
-class Interrupted(Exception):  # noqa: N818 - it is a request that was honoured, not an error
+class Interrupted(Exception):
     """The user asked to stop; everything finished is kept. Exit status 130."""
 
 

@@ -69,14 +69,21 @@ class RunStore:
         names = [name for name in self._files.names("runs") if name.endswith("/run.json")]
         return [self._load(name) for name in names]
 
-    def find(self, run_id: str | None = None, *, name: str | None = None) -> RunRecord | None:
-        """A run by its id or the start of it, else the latest (of that audit name); None where there is none."""
-        runs = [run for run in self.all() if name is None or run.name == name]
-        if run_id is not None:
-            runs = [run for run in runs if run.run_id.startswith(run_id)]
-            return runs[0] if len(runs) == 1 else None
+    def find(self, wanted: str | None = None) -> RunRecord | None:
+        """A run by its id, the start of it, or the name of its audit (its latest); the latest of all for None.
+
+        Finished runs go before others. None where there is no such run, or where the start fits several.
+        """
+        runs = self.all()
+        if wanted is not None:
+            named = [run for run in runs if run.name == wanted]
+            begun = [run for run in runs if run.run_id.startswith(wanted)]
+            if not named:
+                return begun[0] if len(begun) == 1 else None
+            runs = named
         done = [run for run in runs if run.status in ("done", "gate failed")]
-        return (done or runs or [None])[-1]
+        last = done or runs
+        return last[-1] if last else None
 
     def _load(self, name: str) -> RunRecord:
         content = json.loads(self._files.read(name))

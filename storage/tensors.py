@@ -26,9 +26,7 @@ class TensorWriter:
         about: strings for the file's metadata (layer, digest).
     """
 
-    def __init__(
-        self, sink: Any, shape: Sequence[int], dtype: str, *, compression: str, about: dict[str, str]
-    ) -> None:
+    def __init__(self, sink: Any, shape: Sequence[int], dtype: str, *, compression: str, about: dict[str, str]) -> None:
         self._shape, self._dtype = tuple(shape), np.dtype(dtype).newbyteorder("<")
         metadata = {"shape": json.dumps(list(shape)), "dtype": dtype, **about}
         self._schema = pa.schema([("image", pa.int32()), ("tensor", pa.binary())], metadata=metadata)

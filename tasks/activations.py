@@ -59,8 +59,8 @@ def forecast(work: Work, layers: Sequence[LayerGeometry], images: int) -> int:
     free = work.session.files.free()
     if free is not None and size * SPARE > free:
         raise InputError(
-            f"workspace: {len(layers)} layers of {images} images need {size / 1e9:.2f} GB, got {free / 1e9:.2f} GB free; "
-            "use another workspace, fewer layers, `limit:`, or execution.precision: float16"
+            f"workspace: {len(layers)} layers of {images} images need {size / 1e9:.2f} GB, got {free / 1e9:.2f} GB "
+            "free; use another workspace, fewer layers, `limit:`, or execution.precision: float16"
         )
     return size
 

@@ -102,9 +102,7 @@ def _weighted(
     return counts
 
 
-def _blocks(
-    work: Work, number: int, layer: LayerGeometry, category: NDArray[np.int64]
-) -> Iterator[WeightedCounts]:
+def _blocks(work: Work, number: int, layer: LayerGeometry, category: NDArray[np.int64]) -> Iterator[WeightedCounts]:
     """Resamples in blocks of bounded memory."""
     rng = np.random.default_rng([work.parameters["seed"], 1])
     images, resamples = image_count(work.inputs["index"]), work.parameters["bootstrap"]

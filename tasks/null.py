@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import IO, Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def _by_image(
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     bounds = np.searchsorted(image.cpu().numpy(), np.arange(images + 1))
     units, pixels = unit.cpu().numpy(), pixel.cpu().numpy()
-    return [(units[low:high], pixels[low:high]) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [(units[low:high], pixels[low:high]) for low, high in pairwise(bounds)]
 
 
 def _rows(layer: str, first: int, best: NDArray[np.float64]) -> pa.Table:
@@ -100,7 +101,7 @@ class _Planes:
         self._pixels = masks[0] * masks[1]
         self._places: list[dict[int, list[int]]] = []
         self._whole: list[NDArray[np.int64]] = []
-        self._scratch: IO[bytes] = tempfile.TemporaryFile()
+        self._scratch: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         count = 0
         for block in annotation_blocks(work.inputs["index"], self._pixels):
             for image in range(len(block.labels.present)):
@@ -126,9 +127,7 @@ class _Planes:
         images = np.repeat(np.arange(len(self._whole)), [len(item) for item in self._whole])
         found = np.concatenate([*self._whole, np.zeros(0, np.int64)])
         category = concepts.category_index[found]
-        return [
-            (int(number), images[category == number], found[category == number]) for number in np.unique(category)
-        ]
+        return [(int(number), images[category == number], found[category == number]) for number in np.unique(category)]
 
     def _store(self, block: AnnotationBlock, image: int, count: int) -> int:
         lookup = np.concatenate([[0], block.labels.present[image] + 1]).astype(np.uint16)

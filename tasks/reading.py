@@ -51,7 +51,8 @@ def geometry_row(layer: LayerGeometry) -> dict[str, Any]:
 
 def geometry_from(row: dict[str, Any]) -> LayerGeometry:
     """A geometry from JSON values."""
-    return LayerGeometry(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    return LayerGeometry(**values)
 
 
 def shard_prefix(number: int) -> str:

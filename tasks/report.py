@@ -61,7 +61,10 @@ def _report(work: Work, pages: Sequence[views.Layer]) -> views.Report:
         gates=[_gate(row) for row in work.inputs["gates"].json("gates.json")] if "gates" in work.inputs else (),
         layers=pages,
         provenance=[
-            ("Network", f"{audit['network']['load']}, digest {work.inputs['activations'].manifest['inputs']['network']}"),
+            (
+                "Network",
+                f"{audit['network']['load']}, digest {work.inputs['activations'].manifest['inputs']['network']}",
+            ),
             ("Weights", str(weights)),
             ("Data set", f"{data['format']}, digest {index.manifest['inputs']['dataset']}"),
             ("Seed", str(audit["seed"])),
@@ -176,7 +179,9 @@ def _unit(row: Mapping[str, Any], pictures: Sequence[views.Picture], widest: flo
         iou=f"{row['iou']:.3f}",
         interval="" if low is None else f"[{low:.3f}, {high:.3f}]",
         facts=_facts(row),
-        scale=views.Scale(place(row["iou"]) or 0.0, place(low), place(high), place(row["null_p95"]), place(limit) or 0.0),
+        scale=views.Scale(
+            place(row["iou"]) or 0.0, place(low), place(high), place(row["null_p95"]), place(limit) or 0.0
+        ),
         pictures=pictures,
         reason=row["reason"] or "",
         iou_sort=row["iou"],
@@ -189,7 +194,11 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         return "–" if value is None else format(value, form)
 
     return [
-        ("held out", worded(row["heldout_iou"], ".3f"), "IoU on one half of the images of the label that wins on the other"),
+        (
+            "held out",
+            worded(row["heldout_iou"], ".3f"),
+            "IoU on one half of the images of the label that wins on the other",
+        ),
         ("null 95 %", worded(row["null_p95"], ".3f"), "IoU that the best label reaches with exchanged annotations"),
         ("q", worded(row["q_value"], ".2g"), "false discovery rate, Benjamini-Hochberg over the layer's units"),
         ("stability", worded(row["label_stability"], ".0%"), "share of resamples in which the same label wins"),
@@ -213,10 +222,18 @@ def _figures(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [
         ("detectors", str(row["detectors"]), between(row["detectors_low"], row["detectors_high"])),
         ("unique, per category", str(row["unique_per_category"]), between(row["unique_low"], row["unique_high"])),
-        ("unique, per unit", str(row["unique_per_unit"]), between(row["unique_per_unit_low"], row["unique_per_unit_high"])),
+        (
+            "unique, per unit",
+            str(row["unique_per_unit"]),
+            between(row["unique_per_unit_low"], row["unique_per_unit_high"]),
+        ),
         ("beyond chance", "–" if row["significant"] is None else str(row["significant"]), chance),
         ("mean best IoU", f"{row['mean_iou']:.4f}", ""),
-        ("receptive field", f"{row['field_row']:g} px", f"every {row['jump_row']:g} px, {row['rows']} × {row['columns']} cells"),
+        (
+            "receptive field",
+            f"{row['field_row']:g} px",
+            f"every {row['jump_row']:g} px, {row['rows']} × {row['columns']} cells",
+        ),
     ]
 
 

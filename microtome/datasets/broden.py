@@ -168,6 +168,40 @@ class Broden(Dataset):
         return {int(row["number"]): float(row["coverage"]) for _, row in read_table(file, ("number", "coverage"))}
 
 
+def write_broden(dataset: Dataset, root: Path, *, quality: int = 92) -> None:
+    """Write any data set in Broden's layout: JPEG pictures, RGB PNG masks at half their size, and the tables.
+
+    Args:
+        dataset: whose masks are as large as its pictures.
+        root: a new folder.
+        quality: of the JPEGs.
+    """
+    categories = sorted({concept.category for concept in dataset.concepts})
+    (root / "images").mkdir(parents=True)
+    rows = []
+    for index, record in enumerate(dataset.records):
+        dataset.picture(index).save(root / "images" / f"{index}.jpg", quality=quality)
+        notes, cells = dataset.annotation(index), []
+        for category in categories:
+            parts = [str(number) for number in notes.labels.get(category, ())]
+            for place, plane in enumerate(notes.planes.get(category, ())):
+                half = plane[::2, ::2]
+                parts.append(f"{index}_{category}_{place}.png")
+                pixels = np.stack([half % 256, half // 256, half * 0], 2).astype(np.uint8)
+                Image.fromarray(pixels).save(root / "images" / parts[-1])
+            cells.append(";".join(parts))
+        height, width = record.height, record.width
+        rows.append([f"{index}.jpg", record.split, height, width, -(-height // 2), -(-width // 2), *cells])
+    _write_table(root / "index.csv", [[*FIXED_COLUMNS, *categories], *rows])
+    labels = [[concept.number, concept.name, concept.category] for concept in dataset.concepts]
+    _write_table(root / "label.csv", [["number", "name", "category"], *labels])
+
+
+def _write_table(file: Path, rows: Iterable[Iterable[object]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+
+
 def read_table(file: Path, columns: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a CSV with their line numbers.
 

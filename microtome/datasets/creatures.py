@@ -241,7 +241,9 @@ def _ears(plan: Plan, head: tuple[float, float]) -> list[tuple[str, Points]]:
         elif plan.ears == "antlers":
             fork = (base + side * 0.09, top - 0.2)
             shapes.append(("antler", _limb((base, top + 0.04), fork, 0.028)))
-            shapes.append(("antler", _limb(((base + fork[0]) / 2, (top + fork[1]) / 2), (fork[0] + 0.12, top - 0.1), 0.022)))
+            shapes.append(
+                ("antler", _limb(((base + fork[0]) / 2, (top + fork[1]) / 2), (fork[0] + 0.12, top - 0.1), 0.022))
+            )
     return shapes
 
 

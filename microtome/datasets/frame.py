@@ -29,7 +29,7 @@ class Placement:
     def picture(self, image: Image.Image) -> NDArray[np.uint8]:
         """(height, width, 3) in the frame; PIL bilinear on the uint8 crop, untouched where nothing changes."""
         if self.box != (0, 0, *image.size):
-            image = image.crop(tuple(int(v) for v in self.box))
+            image = image.crop(self.box)
         if image.size != self.resized:
             image = image.resize(self.resized, Image.Resampling.BILINEAR)
         if self.resized != self.size:

@@ -120,8 +120,9 @@ def read_names(file: Path) -> list[str]:
         raise InputError(f"{file}: is not JSON: {error}") from error
     if isinstance(content, dict):
         content = content.get("classes", content.get("names"))
-    names = [item.get("name") if isinstance(item, dict) else item for item in content or ()]
-    if not names or not all(isinstance(name, str) for name in names):
+    listed = [item.get("name") if isinstance(item, dict) else item for item in content or ()]
+    names = [name for name in listed if isinstance(name, str)]
+    if not names or len(names) < len(listed):
         raise InputError(f"{file}: must be a JSON list of names, or of objects with `name`")
     return names
 

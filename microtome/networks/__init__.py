@@ -13,7 +13,7 @@ _HOMES = {
     "load_network": "load",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0604
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -11,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from microtome.networks.geometry import LayerGeometry
 
 
-class _AllCaptured(Exception):  # noqa: N818 - a signal, never seen outside
+class _AllCaptured(Exception):
     """Raised inside the forward pass once the last wanted layer has answered: what follows is not computed."""
 
 
@@ -58,11 +59,8 @@ class Capture:
             layer name -> (images, units, rows, columns), contiguous, of the network's dtype.
         """
         self._maps = {}
-        with torch.inference_mode():
-            try:
-                self._module(batch)
-            except _AllCaptured:
-                pass
+        with torch.inference_mode(), contextlib.suppress(_AllCaptured):
+            self._module(batch)
         maps, self._maps = self._maps, {}
         return {name: maps[name] for name in self._layers}
 

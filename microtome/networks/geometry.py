@@ -246,7 +246,7 @@ class _Walk(TorchDispatchMode):
         names = [argument.name for argument in func._schema.arguments]
         bound = dict(zip(names, args, strict=False)) | dict(kwargs or {})
         fields = [
-            (tensor, tensor._microtome_field)  # type: ignore[attr-defined]
+            (tensor, tensor._microtome_field)
             for tensor in _tensors(list(bound.values()))
             if hasattr(tensor, "_microtome_field")
         ]

@@ -1,4 +1,4 @@
-"""The permutation null of a dissection: what IoU would a unit reach if pictures and annotations did not belong together?
+"""The permutation null of a dissection: the IoU of units whose pictures and annotations do not belong together.
 
 In every category the annotations are permuted among the images that carry it. A and L stay as they are; only I has to
 be counted again, exactly, once per permutation. The statistic is a unit's best IoU over all concepts.
@@ -29,9 +29,7 @@ class NullCounts:
         self._plans, self._units, self._concepts = plans, units, concepts
         self.intersection = np.zeros((len(plans[0]), units, concepts + 1), np.int32)
 
-    def update(
-        self, first: int, lit: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], read: PlaneReader
-    ) -> None:
+    def update(self, first: int, lit: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], read: PlaneReader) -> None:
         """Take a run of images.
 
         Args:
@@ -81,9 +79,7 @@ class NullCounts:
         )
 
 
-def expected_intersection(
-    lit_sum: NDArray[np.int64], label_sum: NDArray[np.int64], images: int
-) -> NDArray[np.float64]:
+def expected_intersection(lit_sum: NDArray[np.int64], label_sum: NDArray[np.int64], images: int) -> NDArray[np.float64]:
     """Mean of I over all permutations, in closed form: what the counted null must average to.
 
     E[I] = (1 / n) sum_p (sum_i M(i, p)) (sum_j L(j, p)), over the n images that carry the category.

@@ -40,9 +40,9 @@ class ImageCounts:
 
 def bootstrap_weights(images: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int32]:
     """How often each image is drawn in each resample: (resamples, images); every row sums to `images`."""
-    return np.stack([np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(resamples)]).astype(
-        np.int32
-    )
+    return np.stack(
+        [np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(resamples)]
+    ).astype(np.int32)
 
 
 def halves(images: int, rng: np.random.Generator) -> NDArray[np.int32]:

@@ -27,7 +27,9 @@ def inline(folder: Path, limit: int = LIMIT) -> str:
     bodies = [f'<section class="page" id="{name}">{_main(text)}</section>' for name, text in texts.items()]
     head, tail = index[: index.index("<main")], index[index.index("</main>") + len("</main>") :]
     whole = head + '<main id="content">' + "".join(bodies) + "</main>" + tail
-    whole = re.sub(r'href="(index|layer-\d+)\.html(#[^"]*)?"', lambda m: f'href="{m[2] or "#" + m[1] + ".html"}"', whole)
+    whole = re.sub(
+        r'href="(index|layer-\d+)\.html(#[^"]*)?"', lambda m: f'href="{m[2] or "#" + m[1] + ".html"}"', whole
+    )
     whole = re.sub(r'src="(assets/[^"]+)"', lambda m: f'src="{_data(folder / m[1])}"', whole)
     if len(whole.encode()) > limit:
         parts = sorted(((len(text), name) for name, text in texts.items()), reverse=True)

@@ -1,0 +1,91 @@
+"""Fixtures: small data sets that the tests make themselves, an audit file, and the real data where it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from microtome.datasets.broden import write_broden
+from microtome.datasets.creatures import Creatures
+
+NETWORK = """
+import torch
+from torch import nn
+
+def tiny(seed=0, inplace=True):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=2, padding=2), nn.ReLU(inplace=inplace), nn.MaxPool2d(2),
+        nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(inplace=inplace), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4),
+    )
+"""
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photographs and weights; skips where MICROTOME_REAL_DATA does not name it."""
+    place = os.environ.get("MICROTOME_REAL_DATA")
+    if not place or not Path(place).is_dir():
+        pytest.skip("MICROTOME_REAL_DATA does not name a folder: the real photographs and weights are not here")
+    return Path(place)
+
+
+@pytest.fixture(scope="session")
+def broden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """70 creatures of 64 x 64 pixels in Broden's layout; read only."""
+    root = tmp_path_factory.mktemp("data") / "broden"
+    write_broden(Creatures(count=70, size=64, seed=5), root)
+    return root
+
+
+@pytest.fixture
+def audit_file(tmp_path: Path, broden: Path) -> Path:
+    """An audit of a tiny network on the Broden creatures."""
+    (tmp_path / "nets.py").write_text(NETWORK)
+    content = {
+        "name": "tiny",
+        "network": {"load": "nets:tiny", "layers": ["4"], "input": {"size": [64, 64]}},
+        "dataset": {"format": "broden", "root": str(broden)},
+        "stages": {"dissection": {"bootstrap": 50, "permutations": 20}, "report": {"top_images": 3}},
+    }
+    return write_audit(tmp_path / "audit.yaml", content)
+
+
+def write_audit(file: Path, content: dict) -> Path:
+    """Write an audit file."""
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return file
+
+
+def change_audit(file: Path, **changes: object) -> None:
+    """Replace top-level keys of an audit file."""
+    write_audit(file, {**yaml.safe_load(file.read_text()), **changes})
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory: pytest.TempPathFactory):
+    """Runs `microtome ...` in a process and an empty home of its own; gives the finished process."""
+    home = tmp_path_factory.mktemp("home")
+
+    def run(*arguments: object, cwd: Path | None = None, env: dict | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+            cwd=cwd,
+            env=clean_environment(home) | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """The environment without settings of Prefect's, with another home and this project importable."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parent.parent)}

@@ -1,0 +1,134 @@
+"""Loading, naming and capturing."""
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+
+from microtome.errors import InputError
+from microtome.networks import Capture, NetworkSpec, load_network, match_layers, walk
+
+
+def chain(inplace: bool = True) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=inplace), nn.Conv2d(4, 5, 3), nn.ReLU(inplace=inplace)).eval()
+
+
+def test_an_in_place_relu_does_not_alter_a_captured_map():
+    batch = torch.randn(2, 3, 12, 12)
+    found = {}
+    for inplace in (True, False):
+        module = chain(inplace)
+        with Capture(module, walk(module, (12, 12), ["0", "1", "2"])) as capture:
+            found[inplace] = capture(batch)
+    assert all(torch.equal(found[True][name], found[False][name]) for name in ("0", "1", "2"))
+    assert (found[True]["0"] < 0).any()
+
+
+def test_capture_stops_after_the_deepest_layer_and_leaves_no_hook():
+    module = chain()
+    ran = []
+    module[3].register_forward_hook(lambda *_: ran.append(1))
+    before = sum(len(sub._forward_hooks) for sub in module.modules())
+    geometry = walk(module, (12, 12), ["2"])
+    ran.clear()
+    with Capture(module, geometry) as capture:
+        capture(torch.zeros(1, 3, 12, 12))
+    assert not ran
+    assert sum(len(sub._forward_hooks) for sub in module.modules()) == before
+
+
+def test_maps_of_a_picture_do_not_depend_on_its_batch():
+    module = chain()
+    batch = torch.randn(4, 3, 12, 12)
+    with Capture(module, walk(module, (12, 12), ["3"])) as capture:
+        together = capture(batch)["3"]
+        order = torch.tensor([2, 0, 3, 1])
+        assert torch.equal(capture(batch[order])["3"], together[order])
+
+
+def test_globs_and_suggestions():
+    module = torchvision.models.squeezenet1_0()
+    assert match_layers(module, ["features.12", "features.1?"])[:2] == ["features.10", "features.11"]
+    with pytest.raises(InputError, match=r"no layer 'feature\.12'.*did you mean 'features\.12'"):
+        match_layers(module, ["feature.12"])
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_are_read_back(tmp_path, suffix):
+    state = torchvision.models.squeezenet1_1().state_dict()
+    file = tmp_path / f"weights{suffix}"
+    save_file(state, file) if suffix == ".safetensors" else torch.save({"state_dict": state}, file)
+    module = load_network(NetworkSpec("torchvision.models:squeezenet1_1", {}, file.name, tmp_path))
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    assert not module.training
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+class Sneaky:
+    def __reduce__(self):
+        return (print, ("code of the file's ran",))
+
+
+def test_a_pickle_that_is_no_plain_state_dict_is_refused(tmp_path, capsys):
+    torch.save({"weight": Sneaky()}, tmp_path / "evil.pth")
+    with pytest.raises(InputError, match="plain state dict"):
+        load_network(NetworkSpec("torchvision.models:alexnet", {}, "evil.pth", tmp_path))
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_weights_that_do_not_fit_are_all_named(tmp_path):
+    state = torchvision.models.squeezenet1_1().state_dict()
+    state["classifier.1.weight"] = torch.zeros(10, 512, 1, 1)
+    state["stray"] = torch.zeros(1)
+    del state["features.0.bias"]
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(InputError) as caught:
+        load_network(NetworkSpec("torchvision.models:squeezenet1_1", {}, "w.safetensors", tmp_path))
+    text = str(caught.value)
+    assert "missing features.0.bias" in text
+    assert "stray" in text
+    assert "classifier.1.weight must be (1000, 512, 1, 1), got (10, 512, 1, 1)" in text
+
+
+@pytest.mark.parametrize(
+    ("load", "weights", "words"),
+    [
+        ("torchvision.models:squeezenet1_o", None, "did you mean"),
+        ("torchvision.modells:alexnet", None, "cannot be imported"),
+        ("alexnet", None, "must be package.module:name"),
+        ("torchvision.models:alexnet", "IMAGENET1K_V9", "did you mean 'IMAGENET1K_V1'"),
+        ("torchvision.models:alexnet", "gone.safetensors", "no such file"),
+    ],
+)
+def test_bad_references_are_named(tmp_path, load, weights, words):
+    with pytest.raises(InputError, match=words):
+        load_network(NetworkSpec(load, {}, weights, tmp_path))
+
+
+def test_the_digest_follows_content_not_path(tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"1")
+    (tmp_path / "b.pth").write_bytes(b"1")
+
+    def digest(weights):
+        return NetworkSpec("torchvision.models:alexnet", {}, weights, tmp_path).digest(lambda f: f.read_bytes().hex())
+
+    assert digest("a.pth") == digest("b.pth")
+    (tmp_path / "b.pth").write_bytes(b"2")
+    assert digest("a.pth") != digest("b.pth")
+
+
+def test_a_change_in_the_users_own_code_changes_the_digest(tmp_path):
+    spec = NetworkSpec("mine_digest:net", {}, None, tmp_path)
+    (tmp_path / "mine_digest.py").write_text("def net(): ...")
+    before = spec.digest(lambda _: "")
+    (tmp_path / "mine_digest.py").write_text("def net(): return 1")
+    assert spec.digest(lambda _: "") != before
+
+
+def test_random_weights_follow_the_seed():
+    first, again, other = (load_network(NetworkSpec("torchvision.models:squeezenet1_1", seed=s)) for s in (1, 1, 2))
+    weights = [next(iter(module.state_dict().values())) for module in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
