@@ -144,7 +144,8 @@ def prefect_environment(plan: Plan) -> None:
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     if not server_configured():
-        os.environ.setdefault("PREFECT_HOME", plan.files.location("prefect"))
+        home = Path(os.environ.setdefault("PREFECT_HOME", plan.files.location("prefect")))
+        home.mkdir(parents=True, exist_ok=True)
 
 
 def server_configured() -> bool:

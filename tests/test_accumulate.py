@@ -1,0 +1,122 @@
+"""Tails, exact sums, moments, top images: against literal versions, and under every order and sharding."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from microtome.quantify.accumulate import ExactSum, Moments, Tail, TopImages, rank
+from tests import literal
+
+
+@pytest.mark.parametrize(
+    ("tail", "samples", "expected"),
+    [(0.005, 92612, 463), (0.005, 200, 1), (0.005, 199, 0), (0.1, 30, 3), (0.29, 100, 29), (0.07, 100, 7)],
+)
+def test_rank_is_exact(tail, samples, expected):
+    """0.29 * 100 is 28.999999999999996 in floating point, and 0.07 * 100 is 7.000000000000001."""
+    assert rank(tail, samples) == expected
+
+
+@pytest.mark.parametrize("tail", [0, 1, -0.1, 1.5])
+def test_rank_refuses_what_is_no_share(tail):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        rank(tail, 10)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=64), min_size=1, max_size=40), st.randoms())
+@settings(deadline=None)
+def test_sums_are_exact_in_any_order(values, random):
+    values = [value for value in values if abs(value) < 1e300]
+    total = ExactSum(1)
+    total.update(np.array(values).reshape(-1, 1))
+    random.shuffle(values)
+    parts = ExactSum(1)
+    for value in values:
+        other = ExactSum(1)
+        other.update(np.array([[value]]))
+        parts.merge(other)
+    assert total.compute() == parts.compute() == [sum((Fraction(value) for value in values), Fraction(0))]
+
+
+def maps(images=30, units=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(images, units, 6, 7, generator=generator).relu_() * 3
+
+
+@pytest.mark.parametrize("keep", [1, 7, 40, 1260])
+@pytest.mark.parametrize("batch", [1, 4, 30])
+def test_the_tail_is_the_largest_values(keep, batch):
+    data = maps()
+    tail = Tail(5, keep)
+    for part in data.split(batch):
+        tail.update(part)
+    expected = np.sort(data.numpy().transpose(1, 0, 2, 3).reshape(5, -1), 1)[:, ::-1][:, :keep]
+    assert tail.compute().tobytes() == np.ascontiguousarray(expected).tobytes()
+
+
+def test_tails_merge_in_any_order():
+    data = maps()
+    whole, merged = Tail(5, 20), Tail(5, 20)
+    whole.update(data)
+    for part in (data[20:], data[:3], data[3:20]):
+        shard = Tail(5, 20)
+        shard.update(part)
+        merged.merge(shard)
+    assert whole.compute().tobytes() == merged.compute().tobytes()
+
+
+@pytest.mark.parametrize(("numerator", "denominator"), [(1, 200), (1, 100), (3, 10)])
+def test_the_threshold_is_the_order_statistic_bit_for_bit(numerator, denominator):
+    data = maps()
+    samples = 30 * 42
+    place = rank(numerator / denominator, samples)
+    tail = Tail(5, place + 1)
+    tail.update(data)
+    for unit in range(5):
+        expected = literal.threshold(data[:, unit].numpy(), numerator, denominator)
+        assert tail.compute()[unit, place] == np.float32(expected)
+
+
+def test_negative_zero_is_zero():
+    tail = Tail(1, 4)
+    tail.update(torch.tensor([-0.0, 0.0, -0.0, -1.0]).reshape(1, 1, 2, 2))
+    assert tail.compute().tobytes() == np.array([0, 0, 0, -1], np.float32).tobytes()
+
+
+def test_moments_against_numpy_and_under_permutation():
+    data = maps()
+    forward, backward = Moments(5), Moments(5)
+    for part in data.split(7):
+        forward.update(part)
+    for index in torch.randperm(30, generator=torch.Generator().manual_seed(1)):
+        shard = Moments(5)
+        shard.update(data[index : index + 1])
+        backward.merge(shard)
+    one, two = forward.compute(), backward.compute()
+    for name in ("minimum", "maximum", "mean", "std", "zero_share"):
+        assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
+    flat = data.double().numpy().transpose(1, 0, 2, 3).reshape(5, -1)
+    np.testing.assert_allclose(one.mean, flat.mean(1), rtol=1e-13)
+    np.testing.assert_allclose(one.std, flat.std(1), rtol=1e-12)
+    np.testing.assert_array_equal(one.zero_share, (flat == 0).mean(1))
+
+
+def test_moments_before_any_value_are_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        Moments(2).compute()
+
+
+def test_top_images_break_ties_by_the_earlier_image():
+    whole, merged = TopImages(2, 3), TopImages(2, 3)
+    peaks = np.array([[1, 5], [3, 5], [3, 5], [2, 5], [3, 1]], np.float32)
+    whole.update(np.arange(5), peaks)
+    for part in ([4, 2], [0], [3, 1]):
+        shard = TopImages(2, 3)
+        shard.update(np.array(part), peaks[part])
+        merged.merge(shard)
+    assert whole.compute()[0].tolist() == [[1, 2, 4], [0, 1, 2]]
+    assert merged.compute()[0].tolist() == [[1, 2, 4], [0, 1, 2]]
