@@ -1,0 +1,190 @@
+"""Files, stages, tensors, catalogue: atomic, verified, exact."""
+
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage import RunRecord, RunStore, StageKey, StageStore, open_files
+from storage.catalogue import connect
+from storage.digests import FileDigests
+from storage.tables import conform
+from storage.tensors import TensorWriter, read_tensors
+
+
+@pytest.fixture
+def files(tmp_path):
+    return open_files(str(tmp_path))
+
+
+KEY = StageKey("thresholds", "code", {"keep": 0.01}, {"index": "abc"})
+
+
+def finish(files, key=KEY, value=1):
+    draft = StageStore(files).draft(key)
+    draft.write("value.json", json.dumps(value).encode())
+    return draft.commit(environment={})
+
+
+def test_a_file_appears_whole_or_not_at_all(files):
+    with pytest.raises(RuntimeError), files.publish("a/b") as sink:
+        sink.write(b"half")
+        raise RuntimeError
+    assert files.names("") == []
+    assert not list(os.scandir(files.location("a")))
+
+
+def test_a_stage_is_visible_only_with_its_manifest(files):
+    draft = StageStore(files).draft(KEY)
+    draft.write("value.json", b"1")
+    assert StageStore(files).find(KEY) is None
+    draft.commit(environment={})
+    found = StageStore(files).find(KEY)
+    assert found.json("value.json") == 1
+    assert found.manifest["inputs"] == {"index": "abc"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda path: os.remove(path), "is missing"),
+        (lambda path: open(path, "a").write("x"), "has 2 bytes instead of 1"),
+        (lambda path: open(path, "w").write("2"), "was altered"),
+    ],
+)
+def test_a_damaged_stage_is_not_found_and_says_so(files, change, said):
+    finish(files)
+    change(files.location(f"{KEY.folder}/value.json"))
+    heard = []
+    assert StageStore(files, heard.append).find(KEY) is None
+    assert said in heard[0]
+    assert "runs again" in heard[0]
+
+
+def test_a_damaged_manifest_makes_the_stage_run_again(files):
+    finish(files)
+    files.write(f"{KEY.folder}/manifest.json", b"{")
+    heard = []
+    assert StageStore(files, heard.append).find(KEY) is None
+    assert "manifest is damaged" in heard[0]
+
+
+def test_touching_a_file_without_changing_it_is_no_damage(files):
+    finish(files)
+    os.utime(files.location(f"{KEY.folder}/value.json"), (1, 1))
+    assert StageStore(files).find(KEY) is not None
+
+
+def test_a_restart_takes_up_finished_files_and_no_others(files):
+    draft = StageStore(files).draft(KEY)
+    draft.write("done", b"123")
+    draft.write("shortened", b"12345")
+    with open(files.location(f"{KEY.folder}/shortened"), "w") as stream:
+        stream.write("12")
+    with open(files.location(f"{KEY.folder}/unchecked"), "w") as stream:
+        stream.write("killed before its checksum")
+    assert StageStore(files).draft(KEY).finished() == ["done"]
+
+
+def test_two_writers_of_one_stage_are_harmless(files):
+    one, two = StageStore(files).draft(KEY), StageStore(files).draft(KEY)
+    for draft in (one, two):
+        draft.write("value.json", b"1")
+    one.commit(environment={})
+    two.commit(environment={})
+    assert StageStore(files).find(KEY).json("value.json") == 1
+
+
+@pytest.mark.parametrize("field", ["stage", "code", "parameters", "inputs"])
+def test_everything_is_in_the_digest(field):
+    changed = {"stage": "tally", "code": "other", "parameters": {"keep": 0.02}, "inputs": {"index": "abd"}}[field]
+    values = {"stage": KEY.stage, "code": KEY.code, "parameters": KEY.parameters, "inputs": KEY.inputs}
+    assert StageKey(**{**values, field: changed}).digest != KEY.digest
+    assert StageKey(**values).digest == KEY.digest
+
+
+def test_digests_are_remembered_and_follow_the_content(files, tmp_path):
+    file = tmp_path / "data.bin"
+    file.write_bytes(b"one")
+    os.utime(file, (1, 1))
+    digests = FileDigests(files)
+    first = digests.of(file)
+    digests.save()
+    assert FileDigests(files).of(file) == first
+    file.write_bytes(b"two")
+    assert FileDigests(files).of(file) != first
+    assert FileDigests(files).of(tmp_path / "gone") == "missing"
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4", "zstd"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_tensors_come_back_bit_for_bit(tmp_path, compression, dtype):
+    data = np.random.default_rng(0).standard_normal((7, 3, 2, 4)).astype(dtype)
+    with open(tmp_path / "t", "wb") as sink:
+        writer = TensorWriter(sink, (3, 2, 4), dtype, compression=compression, about={})
+        writer.write(10, data[:4])
+        writer.write(14, data[4:])
+        writer.close()
+    blocks = list(read_tensors(pa.OSFile(str(tmp_path / "t"))))
+    assert [block.first for block in blocks] == [10, 14]
+    assert np.concatenate([block.tensors for block in blocks]).tobytes() == data.tobytes()
+    assert [block.first for block in read_tensors(pa.OSFile(str(tmp_path / "t")), [1])] == [14]
+
+
+def test_a_tensor_of_another_shape_is_refused(tmp_path):
+    with open(tmp_path / "t", "wb") as sink:
+        writer = TensorWriter(sink, (3,), "float32", compression="none", about={})
+        with pytest.raises(ValueError, match=r"\(images, \*\(3,\)\), got \(2, 4\)"):
+            writer.write(0, np.zeros((2, 4)))
+        writer.close()
+
+
+def test_tables_keep_the_contract():
+    columns = {"gate": ["x"], "value": [1], "limit": [None], "passed": [True]}
+    assert conform("gates", columns).schema.field("value").type == pa.float64()
+    with pytest.raises(ValueError, match="must have the columns"):
+        conform("gates", {"gate": ["x"]})
+    with pytest.raises(ValueError, match="must be one of"):
+        conform("gate", columns)
+
+
+def run_with_gates(files, name, gate):
+    key = StageKey("gates", "code", {"gate": gate})
+    draft = StageStore(files).draft(key)
+    draft.table("gates", {"gate": [gate], "value": [1.0], "limit": [0.5], "passed": [True]})
+    artifact = draft.commit(environment={})
+    run = RunRecord.start(name, "net", {}).ended("done", stages={"gates": {"folder": artifact.folder}})
+    RunStore(files).save(run)
+    return run
+
+
+def test_views_show_each_run_its_own_rows_even_with_odd_names(tmp_path):
+    files = open_files(str(tmp_path / "it's a \"folder\""))
+    one, two = run_with_gates(files, "one", "a'; drop table x; --"), run_with_gates(files, "two", "b")
+    again = RunRecord.start("again", "net", {}).ended("done", stages=two.stages)
+    connection = connect(files, [one, two, again])
+    rows = connection.execute("select run_id, gate from gates").fetchall()
+    assert sorted(rows) == sorted(
+        [(one.run_id, "a'; drop table x; --"), (two.run_id, "b"), (again.run_id, "b")]
+    )
+    assert connection.execute("select count(*) from units").fetchall() == [(0,)]
+    assert connection.execute("select name from runs order by name").fetchall() == [("again",), ("one",), ("two",)]
+
+
+def test_runs_are_found_by_id_start_and_audit_name(files):
+    one, two = run_with_gates(files, "one", "a"), run_with_gates(files, "two", "b")
+    store = RunStore(files)
+    assert store.find().run_id in (one.run_id, two.run_id)
+    assert store.find("one").run_id == one.run_id
+    assert store.find(two.run_id).name == "two"
+    assert store.find("2") is None
+    assert store.find("nothing") is None
+
+
+def test_no_pickle_in_parquet(files):
+    run_with_gates(files, "one", "a")
+    (name,) = [name for name in files.names("stages") if name.endswith(".parquet")]
+    assert not pq.read_schema(files.location(name)).metadata
