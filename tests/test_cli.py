@@ -1,0 +1,306 @@
+"""The command line as a user has it: processes, exit statuses, one clear error each, real Prefect servers."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import change_audit, clean_environment, write_audit
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, broden, command):
+    """An audit that ran in an empty home with Prefect's embedded server: folder and the finished process."""
+    from tests.conftest import NETWORK
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "nets.py").write_text(NETWORK)
+    content = {
+        "name": "tiny",
+        "network": {"load": "nets:tiny", "layers": ["4"], "input": {"size": [64, 64]}},
+        "dataset": {"format": "broden", "root": str(broden)},
+        "stages": {"dissection": {"bootstrap": 50, "permutations": 20}},
+        "gates": [{"metric": "layers.detectors", "min": 0}],
+    }
+    write_audit(folder / "audit.yaml", content)
+    return folder, command("audit", "audit.yaml", cwd=folder)
+
+
+def test_an_audit_from_nothing(finished):
+    folder, process = finished
+    assert process.returncode == 0, process.stderr
+    assert "passed  layers.detectors: min 0" in process.stdout
+    report = next(line.split()[1] for line in process.stdout.splitlines() if line.startswith("report"))
+    assert Path(report).is_file()
+    for stage in ("index", "activations", "thresholds", "tally", "null", "dissection", "gates", "report"):
+        assert f"{stage:<12} done in" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert (folder / ".microtome/prefect").is_dir()
+
+
+def test_prefect_keeps_no_result_and_no_pickle(finished):
+    folder, _ = finished
+    home = folder / ".microtome/prefect"
+    assert not list((home / "storage").rglob("*")) if (home / "storage").exists() else True
+    assert not [file for file in folder.rglob("*") if file.suffix in (".pkl", ".pickle")]
+
+
+def test_the_second_audit_starts_nothing_and_is_quick(finished, command):
+    folder, _ = finished
+    before = (folder / ".microtome/prefect").stat().st_mtime_ns
+    process = command("audit", "audit.yaml", cwd=folder)
+    assert process.returncode == 0
+    assert process.stderr.count("cached") == 8
+    assert "done in" not in process.stderr
+    assert (folder / ".microtome/prefect").stat().st_mtime_ns == before
+
+
+def test_only_refresh_and_rerun(finished, command):
+    folder, _ = finished
+    refreshed = command("audit", "audit.yaml", "--refresh", "thresholds", "--only", "thresholds", cwd=folder)
+    assert refreshed.returncode == 0
+    assert "thresholds   done in" in refreshed.stderr
+    assert "dissection" not in refreshed.stderr
+    again = command("rerun", "dissection", "audit.yaml", cwd=folder)
+    assert again.returncode == 0
+    assert "dissection   done in" in again.stderr
+    assert "null         cached" in again.stderr
+    missing = command("rerun", "dissection", "audit.yaml", "--set", "stages.dissection.tail=0.002", cwd=folder)
+    assert missing.returncode == 2
+    assert "its inputs must be done, got none of tally, null" in missing.stderr
+
+
+def test_plan_foresees(finished, command):
+    folder, _ = finished
+    process = command("plan", "audit.yaml", "--set", "execution.precision=float16", cwd=folder)
+    rows = {line.split()[0]: line for line in process.stdout.splitlines()}
+    assert "cached" in rows["index"]
+    assert f"would run  {70 * 12 * 16 * 16 * 2 / 1e6:.1f} MB" in rows["activations"]
+    assert "(as last time)" in rows["activations"]
+
+
+def test_sql_in_every_format(finished, command, tmp_path):
+    folder, _ = finished
+    query = "select unit, iou, detector from units where unit < 3 order by unit"
+    rows = json.loads(command("sql", query, "--format", "json", cwd=folder).stdout)
+    assert [row["unit"] for row in rows] == [0, 1, 2]
+    lines = command("sql", query, "--format", "csv", cwd=folder).stdout.splitlines()
+    assert lines[0] == "unit,iou,detector"
+    assert float(lines[1].split(",")[1]) == rows[0]["iou"]
+    assert "----" in command("sql", query, cwd=folder).stdout
+    binary = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "sql", query, "--format", "parquet"],
+        cwd=folder, capture_output=True, check=True, env=clean_environment(tmp_path),
+    ).stdout  # fmt: skip
+    assert binary[:4] == b"PAR1"
+    wrong = command("sql", "select nothing from units", cwd=folder)
+    assert wrong.returncode == 2
+    assert "nothing" in wrong.stderr
+    runs = json.loads(command("sql", "select count(distinct run_id) n from units", "--run", "all", "--format", "json", cwd=folder).stdout)
+    assert runs[0]["n"] >= 2
+
+
+def test_reading_commands(finished, command):
+    folder, _ = finished
+    listed = command("runs", cwd=folder).stdout.splitlines()
+    first = listed[2].split()[0]
+    assert "tiny" in listed[2]
+    assert "dissection" in command("show", first, cwd=folder).stdout
+    assert "units carry the same label in both" in command("compare", first, "tiny", cwd=folder).stdout
+    assert command("open", first, cwd=folder).stdout.strip().endswith("index.html")
+    single = command("report", first, "--single-file", "one.html", cwd=folder)
+    assert single.returncode == 0
+    assert "data:image/webp;base64," in (folder / "one.html").read_text()
+    assert command("show", "nonsense", cwd=folder).returncode == 2
+
+
+def test_gc_keeps_what_runs_use(finished, command):
+    folder, _ = finished
+    extra = command("audit", "audit.yaml", "--only", "tally", "--set", "stages.dissection.tail=0.004", cwd=folder)
+    assert extra.returncode == 0
+    would = command("gc", "--keep", "50", "--dry-run", cwd=folder).stdout
+    assert would == ""
+    for record in sorted((folder / ".microtome/runs").iterdir())[-1:]:
+        shutil.rmtree(record)
+    removed = command("gc", "--keep", "50", cwd=folder).stdout
+    assert removed.count("removed stages/tally") == 1
+    assert command("audit", "audit.yaml", cwd=folder).stderr.count("cached") == 8
+
+
+def test_a_failed_gate_is_exit_status_one(finished, command):
+    folder, _ = finished
+    process = command("audit", "audit.yaml", "--set", "gates=[{metric: layers.detectors, min: 99}]", cwd=folder)
+    assert process.returncode == 1
+    assert "FAILED  layers.detectors: min 99" in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["audit", "gone.yaml"], "cannot be read"),
+        (["audit", "audit.yaml", "--set", "network.layers=[44]"], "input should be a valid string"),
+        (["audit", "audit.yaml", "--set", "network.layers=['44']"], "no layer '44'"),
+        (["audit", "audit.yaml", "--set", "network.weights=gone.pth"], "no such file"),
+        (["audit", "audit.yaml", "--set", "stages.dissection.tial=1"], "did you mean 'tail'"),
+        (["audit", "audit.yaml", "--set", "dataset.root=nowhere"], "no such folder"),
+        (["audit", "audit.yaml", "--only", "dissecton"], "did you mean 'dissection'"),
+        (["audit", "audit.yaml", "--device", "cuda"], "got no CUDA device"),
+        (["audit"], "Missing argument"),
+        (["adit", "audit.yaml"], "No such command"),
+        (["runs", "--workspace", "gone"], "no such folder"),
+    ],
+)
+def test_bad_usage_is_exit_status_two_with_one_clear_error(finished, command, arguments, words):
+    folder, _ = finished
+    if "cuda" in arguments and Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a CUDA device")
+    process = command(*arguments, cwd=folder)
+    assert process.returncode == 2, process.stderr
+    assert words in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_debug_shows_where(finished, command):
+    assert "Traceback" in command("audit", "gone.yaml", "--debug", cwd=finished[0]).stderr
+
+
+def test_a_stage_that_fails_is_exit_status_three_and_keeps_what_is_done(tmp_path, command, finished):
+    folder, _ = finished
+    code = "\ndef late():\n    net = tiny()\n    net.register_forward_pre_hook(boom)\n    return net\n"
+    code += "calls = []\ndef boom(*_):\n    calls.append(1)\n    if len(calls) > 3:\n        raise ValueError('no more')\n"
+    (folder / "late_nets.py").write_text((folder / "nets.py").read_text() + code)
+    process = command("audit", "audit.yaml", "--set", "network.load=late_nets:late", cwd=folder)
+    assert process.returncode == 3, process.stderr
+    assert "stage activations failed: ValueError: no more" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert "index        cached" in process.stderr
+
+
+def test_init_writes_a_file_that_plans(tmp_path, command):
+    assert command("init", cwd=tmp_path).stdout.strip() == "audit.yaml"
+    assert command("init", cwd=tmp_path).returncode == 2
+    change_audit(tmp_path / "audit.yaml", dataset={"format": "creatures", "count": 3, "size": 224})
+    assert "would run" in command("plan", "audit.yaml", cwd=tmp_path).stdout
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_after_the_shard_in_hand_and_keeps_it(tmp_path, finished):
+    folder, _ = finished
+    shutil.copy(folder / "audit.yaml", tmp_path)
+    slow = "\nimport time\ndef slow():\n    net = tiny()\n    net.register_forward_pre_hook(lambda *_: time.sleep(0.4))\n    return net\n"
+    (tmp_path / "slow_nets.py").write_text((folder / "nets.py").read_text() + slow)
+    change_audit(tmp_path / "audit.yaml", execution={"shard_images": 48}, network={
+        "load": "slow_nets:slow", "layers": ["4"], "input": {"size": [64, 64]}})  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "audit", "audit.yaml"],
+        cwd=tmp_path, env=clean_environment(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    for line in process.stderr:
+        if line.startswith("activations"):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, rest
+    assert "after the shard in hand" in rest
+    assert len(list((tmp_path / ".microtome/stages/activations").rglob("*.parquet"))) == 1
+    assert not list((tmp_path / ".microtome").rglob("*.part"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A real Prefect server of this session's own: the environment that points at it."""
+    home = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = clean_environment(home) | {
+        "PREFECT_HOME": str(home / "prefect"),
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(port),
+    }
+    prefect = Path(sys.executable).with_name("prefect")
+    process = subprocess.Popen([prefect, "server", "start"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}/api"
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=1)
+            break
+        except OSError:
+            time.sleep(0.5)
+    yield environment | {"PREFECT_API_URL": url}
+    process.terminate()
+    process.wait(20)
+
+
+def asked(server, path, body):
+    request = urllib.request.Request(
+        f"{server['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    return json.load(urllib.request.urlopen(request, timeout=20))
+
+
+@pytest.mark.slow
+def test_against_a_running_server(finished, server):
+    """Task runs have useful names; what was done already shows as Cached; nothing goes to an embedded server."""
+    folder, _ = finished
+    call = [sys.executable, "-m", "flows.cli", "audit", "audit.yaml", "--set", "stages.dissection.min_iou=0.07"]
+    process = subprocess.run(call, cwd=folder, env=server, capture_output=True, text=True, timeout=200)
+    assert process.returncode == 0, process.stderr
+    states = {run["name"].partition("-")[0]: run["state_name"] for run in asked(server, "task_runs/filter", {})}
+    assert states["index"] == states["null"] == "Cached"
+    assert states["dissection"] == states["report"] == "Completed"
+    flows = asked(server, "flow_runs/filter", {})
+    assert [run["state_type"] for run in flows] == ["COMPLETED"]
+
+
+@pytest.mark.slow
+def test_a_scheduled_audit_really_starts(finished, server):
+    """A deployment with a schedule, a worker, and a run that starts by itself: a green health check proves nothing."""
+    folder, _ = finished
+    code = (
+        "from datetime import timedelta\nfrom prefect.schedules import Interval\nfrom flows.audit import audit\n"
+        "if __name__ == '__main__':\n"
+        "    audit.serve(name='scheduled', schedule=Interval(timedelta(seconds=5)), parameters={'file': 'audit.yaml'})\n"
+    )
+    (folder / "serve.py").write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, "serve.py"], cwd=folder, env=server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        done: list = []
+        while not done and time.monotonic() < deadline:
+            time.sleep(1)
+            body = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "deployment_id": {"is_null_": False}}}
+            done = asked(server, "flow_runs/filter", body)
+        assert done, "no scheduled run completed within two minutes"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def test_deployments_point_at_flows_that_are_there():
+    import importlib
+
+    import yaml
+
+    content = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    names = [deployment["name"] for deployment in content["deployments"]]
+    assert len(set(names)) == len(names)
+    for deployment in content["deployments"]:
+        file, _, name = deployment["entrypoint"].partition(":")
+        module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+        assert hasattr(module, name), deployment["entrypoint"]
+        assert os.path.exists(ROOT / deployment["parameters"]["file"])
