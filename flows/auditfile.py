@@ -122,7 +122,7 @@ class ExecutionModel(_Strict):
 class AuditModel(_Strict):
     """The whole file."""
 
-    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.\- ]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=100)]
     network: NetworkModel
     dataset: DatasetModel | None = None
     datasets: dict[str, DatasetModel] = {}

@@ -106,7 +106,11 @@ def test_sql_in_every_format(finished, command, tmp_path):
     wrong = command("sql", "select nothing from units", cwd=folder)
     assert wrong.returncode == 2
     assert "nothing" in wrong.stderr
-    runs = json.loads(command("sql", "select count(distinct run_id) n from units", "--run", "all", "--format", "json", cwd=folder).stdout)
+    runs = json.loads(
+        command(
+            "sql", "select count(distinct run_id) n from units", "--run", "all", "--format", "json", cwd=folder
+        ).stdout
+    )
     assert runs[0]["n"] >= 2
 
 
@@ -177,7 +181,9 @@ def test_debug_shows_where(finished, command):
 def test_a_stage_that_fails_is_exit_status_three_and_keeps_what_is_done(tmp_path, command, finished):
     folder, _ = finished
     code = "\ndef late():\n    net = tiny()\n    net.register_forward_pre_hook(boom)\n    return net\n"
-    code += "calls = []\ndef boom(*_):\n    calls.append(1)\n    if len(calls) > 3:\n        raise ValueError('no more')\n"
+    code += (
+        "calls = []\ndef boom(*_):\n    calls.append(1)\n    if len(calls) > 3:\n        raise ValueError('no more')\n"
+    )
     (folder / "late_nets.py").write_text((folder / "nets.py").read_text() + code)
     process = command("audit", "audit.yaml", "--set", "network.load=late_nets:late", cwd=folder)
     assert process.returncode == 3, process.stderr
@@ -231,7 +237,9 @@ def server(tmp_path_factory):
         "PREFECT_SERVER_API_PORT": str(port),
     }
     prefect = Path(sys.executable).with_name("prefect")
-    process = subprocess.Popen([prefect, "server", "start"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [prefect, "server", "start"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     url = f"http://127.0.0.1:{port}/api"
     for _ in range(240):
         try:

@@ -163,7 +163,15 @@ def test_coco_overlapping_instances_get_planes_of_their_own(tmp_path):
         "images": [{"id": 5, "file_name": "a.png", "width": 8, "height": 8}],
         "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
         "annotations": [
-            {"id": i, "image_id": 5, "category_id": c, "segmentation": [s], "iscrowd": 0, "area": 1, "bbox": [0, 0, 1, 1]}
+            {
+                "id": i,
+                "image_id": 5,
+                "category_id": c,
+                "segmentation": [s],
+                "iscrowd": 0,
+                "area": 1,
+                "bbox": [0, 0, 1, 1],
+            }
             for i, c, s in rows
         ],
     }

@@ -12,7 +12,9 @@ from microtome.networks import Capture, NetworkSpec, load_network, match_layers,
 
 def chain(inplace: bool = True) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=inplace), nn.Conv2d(4, 5, 3), nn.ReLU(inplace=inplace)).eval()
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(inplace=inplace), nn.Conv2d(4, 5, 3), nn.ReLU(inplace=inplace)
+    ).eval()
 
 
 def test_an_in_place_relu_does_not_alter_a_captured_map():

@@ -185,7 +185,9 @@ def test_a_disk_too_small_is_refused_before_the_first_byte(audit_file, monkeypat
 
 def test_values_that_are_not_finite_are_refused(audit_file):
     text = (audit_file.parent / "nets.py").read_text()
-    (audit_file.parent / "nets.py").write_text(text + "\ndef bad():\n    net = tiny()\n    net[0].bias.data[0] = float('nan')\n    return net\n")
+    (audit_file.parent / "nets.py").write_text(
+        text + "\ndef bad():\n    net = tiny()\n    net[0].bias.data[0] = float('nan')\n    return net\n"
+    )
     change_audit(audit_file, network={"load": "nets:bad", "layers": ["3"], "input": {"size": [64, 64]}})
     import sys
 
@@ -226,7 +228,11 @@ def test_labels_of_a_planted_detector_are_found(tmp_path):
     )
     content = {
         "name": "planted",
-        "network": {"load": "planted:net", "layers": ["1"], "input": {"size": [64, 64], "mean": [0, 0, 0], "std": [1, 1, 1]}},
+        "network": {
+            "load": "planted:net",
+            "layers": ["1"],
+            "input": {"size": [64, 64], "mean": [0, 0, 0], "std": [1, 1, 1]},
+        },
         "dataset": {"format": "creatures", "count": 120, "size": 64},
         "stages": {"dissection": {"bootstrap": 100, "permutations": 39}, "report": None},
     }

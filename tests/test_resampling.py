@@ -92,7 +92,9 @@ def test_bootstrap_summary(world):
     np.testing.assert_array_equal(result.low, np.quantile(own, 0.025, axis=0))
     np.testing.assert_array_equal(result.label_stability, np.mean([s.argmax(1) == labels.concept for s in drawn], 0))
     unique = [detectors(scores, labels, 0.1).per_category for scores in drawn]
-    assert (result.unique_per_category.low, result.unique_per_category.high) == tuple(np.quantile(unique, (0.025, 0.975)))
+    assert (result.unique_per_category.low, result.unique_per_category.high) == tuple(
+        np.quantile(unique, (0.025, 0.975))
+    )
 
 
 def test_halves_are_disjoint_and_complete():

@@ -162,14 +162,12 @@ def run_with_gates(files, name, gate):
 
 
 def test_views_show_each_run_its_own_rows_even_with_odd_names(tmp_path):
-    files = open_files(str(tmp_path / "it's a \"folder\""))
+    files = open_files(str(tmp_path / 'it\'s a "folder"'))
     one, two = run_with_gates(files, "one", "a'; drop table x; --"), run_with_gates(files, "two", "b")
     again = RunRecord.start("again", "net", {}).ended("done", stages=two.stages)
     connection = connect(files, [one, two, again])
     rows = connection.execute("select run_id, gate from gates").fetchall()
-    assert sorted(rows) == sorted(
-        [(one.run_id, "a'; drop table x; --"), (two.run_id, "b"), (again.run_id, "b")]
-    )
+    assert sorted(rows) == sorted([(one.run_id, "a'; drop table x; --"), (two.run_id, "b"), (again.run_id, "b")])
     assert connection.execute("select count(*) from units").fetchall() == [(0,)]
     assert connection.execute("select name from runs order by name").fetchall() == [("again",), ("one",), ("two",)]
 

@@ -26,7 +26,7 @@ def concept_bars(category: str, counted: Sequence[tuple[str, int]], most: int) -
     frame = pd.DataFrame({"concept": [name for name, _ in shown], "units": [count for _, count in shown]})
     length = alt.X("units:Q", axis=None, scale=alt.Scale(domain=[0, most]))
     base = alt.Chart(frame).encode(x=length, y=alt.Y("concept:N", sort=None, title=None))
-    bars = base.mark_bar(color=_BAR, cornerRadiusEnd=2)
+    bars = base.mark_bar(color=_BAR)
     numbers = base.mark_text(align="left", dx=4, color=_INK, fontSize=12).encode(text="units:Q")
     axis = alt.AxisConfig(labelColor=_INK, labelFontSize=12, labelLimit=130, domain=False, ticks=False, grid=False)
     config = alt.Config(background="transparent", axis=axis, view=alt.ViewConfig(stroke=None), font="sans-serif")

@@ -1,0 +1,237 @@
+"""The report: escaping, determinism, overlays, and a real browser."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from microtome.errors import InputError
+from microtome.report import views
+from microtome.report.charts import concept_bars
+from microtome.report.overlay import dim_path, rectangles
+from microtome.report.render import render
+from microtome.report.single import inline
+from tests.conftest import write_audit
+
+EVIL = "<script>alert('x')</script>"
+
+
+def unit(number: int, concept: str, category: str, iou: float) -> views.Unit:
+    scale = views.Scale(50.0, 40.0, 60.0, 20.0, 10.0)
+    picture = views.Picture("assets/thumbs/000000.webp", f"{concept}.jpg", dim_path(np.eye(4, dtype=bool)), "1")
+    facts = [("held out", "0.1", "explained")]
+    anchor = f"layer/{number}"
+    return views.Unit(
+        number, anchor, concept, category, iou > 0.04, f"{iou:.3f}", "", facts, scale, [picture] * 5, "", iou, 0.5
+    )
+
+
+def report(units: int = 6) -> views.Report:
+    names = [EVIL, "head", "sky & sea", "red"]
+    cards = [unit(i, names[i % 4], ["part", "color"][i % 2], (units - i) / units / 5) for i in range(units)]
+    chart = concept_bars("part", [(EVIL, 3), ("head", 1)], 3)
+    layer = views.Layer(
+        "layer", "layer-000.html", "headline", [("a", "1", "")], [chart], cards, ["color", "part"], [], (4, 4)
+    )
+    gates = [views.Gate(EVIL, "1", "2", False, "")]
+    stages = [views.Stage("index", "1 s", "1 MB", "abc")]
+    return views.Report(EVIL, EVIL, EVIL, gates, [layer], [("Network", EVIL)], stages, EVIL, "footer")
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_rectangles_tile_the_mask(mask):
+    again = np.zeros(mask.shape, int)
+    for x, y, width, height in rectangles(mask):
+        again[y : y + height, x : x + width] += 1
+    np.testing.assert_array_equal(again, mask.astype(int))
+
+
+def test_a_block_is_one_rectangle():
+    mask = np.zeros((8, 9), bool)
+    mask[2:5, 3:7] = True
+    assert rectangles(mask) == [(3, 2, 4, 3)]
+    assert dim_path(mask) == "M0 0h9v8h-9zM3 2h4v3h-4z"
+
+
+def test_names_from_data_are_shown_and_not_run():
+    for name, content in render(report()).items():
+        text = content.decode()
+        assert EVIL not in text, name
+        assert "&lt;script&gt;" in text
+        assert len(re.findall(r"<script", text)) == 1
+
+
+def test_same_view_same_bytes():
+    assert render(report()) == render(report())
+
+
+def test_charts_take_their_colours_from_the_page():
+    svg = concept_bars("part", [("head", 2)], 2).svg
+    assert "currentColor" in svg
+    assert "var(--bar)" in svg
+    assert not re.search(r"https?://(?!www\.w3\.org)", svg)
+
+
+def test_nothing_points_outside():
+    for content in render(report()).values():
+        assert not re.search(r"""(src|href)=["'](https?:)?//""", content.decode())
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A written report of 512 units."""
+    from PIL import Image
+
+    for name, content in render(report(512)).items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "assets/thumbs").mkdir(parents=True)
+    Image.new("RGB", (112, 112), "teal").save(tmp_path / "assets/thumbs/000000.webp")
+    return tmp_path
+
+
+def test_one_file_has_everything_or_says_what_is_too_large(folder):
+    text = inline(folder)
+    assert 'src="assets' not in text
+    assert 'href="#layer-000.html"' in text
+    with pytest.raises(InputError, match=r"one file may have 0 MB, got .*thumbnails"):
+        inline(folder, limit=1000)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium of this machine."""
+    place = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if place is None:
+        pytest.skip("no Chromium on this machine: the report is not looked at in a browser")
+    from playwright.sync_api import sync_playwright
+
+    switches = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    switches += ["--disable-component-update", "--disable-sync"]
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=place, args=switches)
+        yield started
+        started.close()
+
+
+def opened(browser, page: Path, width: int = 1280):
+    """The page, and what it said and asked for."""
+    tab = browser.new_page(viewport={"width": width, "height": 844})
+    heard: list[str] = []
+    tab.on("console", lambda message: heard.append(message.text))
+    tab.on("pageerror", lambda error: heard.append(str(error)))
+    tab.on("request", lambda request: heard.append(request.url) if not request.url.startswith("file:") else None)
+    tab.goto(page.as_uri())
+    return tab, heard
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("page", ["index.html", "layer-000.html"])
+def test_pages_load_without_error_request_or_sideways_scroll(browser, folder, page, width):
+    tab, heard = opened(browser, folder / page, width)
+    assert heard == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).length") == 0
+    levels = tab.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert tab.evaluate("[...document.images].every(i => i.alt)")
+
+
+@pytest.mark.browser
+def test_sort_filter_masks_and_anchors(browser, folder):
+    tab, heard = opened(browser, folder / "layer-000.html")
+
+    def shown() -> list[int]:
+        return tab.evaluate("[...document.querySelectorAll('.card:not([hidden])')].map(c => +c.dataset.unit)")
+
+    assert shown()[:3] == [0, 1, 2]
+    tab.select_option("[data-sort]", "label")
+    assert tab.evaluate("document.querySelector('.card').dataset.label") == EVIL
+    tab.select_option("[data-sort]", "unit")
+    tab.fill("[data-find]", "HEAD")
+    assert shown() == list(range(1, 512, 4))
+    assert tab.text_content("[data-count]") == "128 of 512 units"
+    tab.fill("[data-find]", "17")
+    assert shown() == [17]
+    tab.fill("[data-find]", "")
+    tab.select_option("[data-category]", "part")
+    tab.check("[data-detectors]")
+    assert 0 < len(shown()) < 256
+    tab.uncheck("[data-masks]")
+    assert tab.evaluate("getComputedStyle(document.querySelector('.pic svg')).display") == "none"
+    tab.goto((folder / "layer-000.html").as_uri() + "#layer/300")
+    assert abs(tab.evaluate("document.getElementById('layer/300').getBoundingClientRect().top")) < 400
+    assert heard == []
+
+
+@pytest.mark.browser
+def test_the_single_file_works_alone(browser, folder, tmp_path):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone/one.html").write_text(inline(folder), encoding="utf-8")
+    tab, heard = opened(browser, tmp_path / "alone/one.html")
+    assert heard == []
+    assert tab.evaluate("document.querySelectorAll('.card').length") == 512
+    tab.locator("img").first.scroll_into_view_if_needed()
+    tab.wait_for_function("document.images[0].naturalWidth === 112")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(browser, folder, scheme):
+    tab, _ = opened(browser, folder / "layer-000.html")
+    tab.emulate_media(color_scheme=scheme)
+    for selector in ("p.headline", ".quiet", ".facts dt", ".card h3 a", ".tag", "nav a", ".charts text", ".weak"):
+        ink, paper = tab.evaluate(COLOURS, selector)
+        assert contrast(ink, paper) >= 4.5, (selector, ink, paper)
+
+
+COLOURS = """(selector) => {
+  const element = document.querySelector(selector);
+  const style = getComputedStyle(element);
+  let below = element;
+  while (getComputedStyle(below).backgroundColor === 'rgba(0, 0, 0, 0)') below = below.parentElement;
+  return [element.tagName === 'text' ? style.fill : style.color, getComputedStyle(below).backgroundColor];
+}"""
+
+
+def contrast(ink: str, paper: str) -> float:
+    """WCAG 2 contrast ratio of two rgb() colours."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(ink), luminance(paper)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_whole_report_of_an_audit(tmp_path):
+    """On creatures: every unit has its card, five pictures with masks of the right size, and its figures."""
+    from tests.conftest import NETWORK
+    from tests.test_pipeline import run
+
+    (tmp_path / "nets.py").write_text(NETWORK)
+    content = {
+        "name": "creatures & co",
+        "network": {"load": "nets:tiny", "layers": ["1", "4"], "input": {"size": [48, 48]}},
+        "dataset": {"format": "creatures", "count": 60, "size": 48},
+        "stages": {"dissection": {"bootstrap": 20, "permutations": 0}},
+    }
+    artifact = run(write_audit(tmp_path / "audit.yaml", content))["report"][0]
+    page = artifact.read("layer-001.html").decode()
+    assert page.count('<article class="card"') == 12
+    assert page.count('<div class="pic"') == 60
+    assert "M0 0h24v24h-24z" in page
+    assert 'id="4/11"' in page
+    index = artifact.read("index.html").decode()
+    assert "creatures &amp; co" in index
+    assert "12 units with their pictures" in index
+    for name in set(re.findall(r'src="(assets/[^"]+)"', page)):
+        assert artifact.has(name)
