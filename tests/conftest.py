@@ -21,7 +21,8 @@ def tiny(seed=0, inplace=True):
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=2, padding=2), nn.ReLU(inplace=inplace), nn.MaxPool2d(2),
-        nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(inplace=inplace), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4),
+        nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(inplace=inplace),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4),
     )
 """
 

@@ -203,7 +203,8 @@ def test_init_writes_a_file_that_plans(tmp_path, command):
 def test_ctrl_c_ends_after_the_shard_in_hand_and_keeps_it(tmp_path, finished):
     folder, _ = finished
     shutil.copy(folder / "audit.yaml", tmp_path)
-    slow = "\nimport time\ndef slow():\n    net = tiny()\n    net.register_forward_pre_hook(lambda *_: time.sleep(0.4))\n    return net\n"
+    slow = "\nimport time\ndef slow():\n    net = tiny()\n"
+    slow += "    net.register_forward_pre_hook(lambda *_: time.sleep(0.4))\n    return net\n"
     (tmp_path / "slow_nets.py").write_text((folder / "nets.py").read_text() + slow)
     change_audit(tmp_path / "audit.yaml", execution={"shard_images": 48}, network={
         "load": "slow_nets:slow", "layers": ["4"], "input": {"size": [64, 64]}})  # fmt: skip
@@ -280,7 +281,8 @@ def test_a_scheduled_audit_really_starts(finished, server):
     code = (
         "from datetime import timedelta\nfrom prefect.schedules import Interval\nfrom flows.audit import audit\n"
         "if __name__ == '__main__':\n"
-        "    audit.serve(name='scheduled', schedule=Interval(timedelta(seconds=5)), parameters={'file': 'audit.yaml'})\n"
+        "    every = Interval(timedelta(seconds=5))\n"
+        "    audit.serve(name='scheduled', schedule=every, parameters={'file': 'audit.yaml'})\n"
     )
     (folder / "serve.py").write_text(code)
     process = subprocess.Popen(

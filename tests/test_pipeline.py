@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from tests.conftest import change_audit
 from flows.console import Lines
 from flows.plan import Plan, Request
 from microtome.errors import InputError, Interrupted
 from tasks.stage import Session, execute
+from tests.conftest import change_audit
 
 TABLES = ("thresholds", "tails", "top_images", "iou", "units", "layers", "counts/000", "activated/000")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +31,13 @@ def finish(files, key=KEY, value=1):
 
 
 def test_a_file_appears_whole_or_not_at_all(files):
-    with pytest.raises(RuntimeError), files.publish("a/b") as sink:
-        sink.write(b"half")
-        raise RuntimeError
+    def break_off():
+        with files.publish("a/b") as sink:
+            sink.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
     assert files.names("") == []
     assert not list(os.scandir(files.location("a")))
 
@@ -50,14 +55,14 @@ def test_a_stage_is_visible_only_with_its_manifest(files):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda path: os.remove(path), "is missing"),
-        (lambda path: open(path, "a").write("x"), "has 2 bytes instead of 1"),
-        (lambda path: open(path, "w").write("2"), "was altered"),
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_text("1x"), "has 2 bytes instead of 1"),
+        (lambda path: path.write_text("2"), "was altered"),
     ],
 )
 def test_a_damaged_stage_is_not_found_and_says_so(files, change, said):
     finish(files)
-    change(files.location(f"{KEY.folder}/value.json"))
+    change(Path(files.location(f"{KEY.folder}/value.json")))
     heard = []
     assert StageStore(files, heard.append).find(KEY) is None
     assert said in heard[0]
