@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +56,7 @@ def run(work: Work) -> None:
     images: list[dict[str, Any]] = []
     with work.draft.publish("annotations.parquet", rows=len(chosen)) as sink:
         writer = pq.ParquetWriter(sink, _ANNOTATIONS, compression="zstd", use_dictionary=False)
-        for first, group in _groups(indexer, chosen, work.session.threads):
+        for first, group in _groups(indexer, chosen):
             faults += [fault for item in group for fault in item[2]]
             framed = [item[1] for item in group if item[1] is not None]
             images += [item[0] for item in group]
@@ -83,7 +82,7 @@ def chosen_images(dataset: Dataset, parameters: Any) -> list[int]:
 
 
 class _Indexer:
-    """Frames one picture's annotation after another; safe to call from several threads."""
+    """Frames one picture's annotation after another."""
 
     def __init__(self, dataset: Dataset, frame: Frame, categories: Sequence[str]) -> None:
         self._dataset, self._frame, self._categories = dataset, frame, list(categories)
@@ -107,55 +106,63 @@ class _Indexer:
 
     def _framed(self, record: Record, annotation: Annotation) -> _Framed:
         place = self._frame.place(record)
-        planes: list[NDArray[np.int32]] = []
-        plane_category: list[int] = []
+        planes: list[tuple[int, NDArray[np.int32]]] = []
         annotated = [False] * len(self._categories)
+        counted = np.zeros(len(self._dataset.concepts) + 1, np.int64)
         for category, stored in annotation.planes.items():
             if category not in self._lookup:
                 raise InputError(f"{record.file}: category {category!r} has no concept")
             number = self._categories.index(category)
-            numbers = place.mask(stored, (record.width, record.height), self._frame.masks)
-            annotated[number] = bool(numbers.any())
-            for plane in _without_repeats(self._lookup[category][numbers]):
-                planes.append(plane)
-                plane_category.append(number)
+            lookup = self._lookup[category]
+            for plane in _without_repeats(place.mask(stored, (record.width, record.height), self._frame.masks)):
+                numbers = np.bincount(plane.ravel(), minlength=len(lookup))
+                annotated[number] |= bool(numbers[1:].any())
+                np.add.at(counted, lookup, numbers)
+                planes.append((number, plane))
         whole: list[int] = []
         for category, labels in annotation.labels.items():
             annotated[self._categories.index(category)] |= bool(labels)
             whole += [int(self._lookup[category][label]) - 1 for label in labels if self._lookup[category][label]]
-        return self._counted(planes, plane_category, sorted(set(whole)), annotated)
+        return self._local(planes, counted, sorted(set(whole)), annotated)
 
-    def _counted(
-        self, planes: list[NDArray[np.int32]], plane_category: list[int], whole: list[int], annotated: list[bool]
+    def _local(
+        self,
+        planes: list[tuple[int, NDArray[np.int32]]],
+        counted: NDArray[np.int64],
+        whole: list[int],
+        annotated: list[bool],
     ) -> _Framed:
+        """Planes in the picture's own numbering of the concepts that occur in it; planes without any are left out."""
         height, width = self._frame.masks
-        stacked = np.stack(planes) if planes else np.zeros((0, height, width), np.int32)
-        counted = np.bincount(stacked.ravel(), minlength=1)
-        counted[0] = 0
-        found = np.flatnonzero(counted)
+        found = np.flatnonzero(counted[1:]) + 1
         local = np.zeros(len(counted), np.uint16)
         local[found] = np.arange(1, len(found) + 1)
+        tables = [local[self._lookup[category]] for category in self._categories]
+        shown = [(category, tables[category].take(plane)) for category, plane in planes]
+        kept = [(category, plane) for category, plane in shown if plane.any()]
+        stacked = np.stack([plane for _, plane in kept]) if kept else np.zeros((0, height, width), np.uint16)
         # A label that fills the picture meets every pixel once, even where a plane names it too.
         pixels = {int(key) - 1: int(counted[key]) for key in found} | dict.fromkeys(whole, height * width)
-        return _Framed(local[stacked], plane_category, [int(key) - 1 for key in found], whole, annotated, pixels)
+        return _Framed(stacked, [category for category, _ in kept], (found - 1).tolist(), whole, annotated, pixels)
 
 
 def _without_repeats(planes: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
-    """Planes in which a pixel's label that an earlier plane has already is 0: it counts once. Empty planes go."""
+    """Planes in which a pixel's number that an earlier plane has already is 0: it counts once."""
     kept: list[NDArray[np.int32]] = []
     for plane in planes:
         for earlier in kept:
             plane = np.where(plane == earlier, 0, plane)
-        if plane.any():
-            kept.append(plane)
-            yield plane
+        kept.append(plane)
+        yield plane
 
 
-def _groups(indexer: _Indexer, chosen: Sequence[int], threads: int) -> Iterator[tuple[int, list[Any]]]:
-    """Results of the chosen pictures in order, a row group at a time, decoded by several threads."""
-    with ThreadPoolExecutor(threads) as pool:
-        for first in range(0, len(chosen), ROW_GROUP):
-            yield first, list(pool.map(indexer, chosen[first : first + ROW_GROUP]))
+def _groups(indexer: _Indexer, chosen: Sequence[int]) -> Iterator[tuple[int, list[Any]]]:
+    """Results of the chosen pictures in order, a row group at a time.
+
+    In one thread: most of it is Python, and two threads were measured to be slower.
+    """
+    for first in range(0, len(chosen), ROW_GROUP):
+        yield first, [indexer(index) for index in chosen[first : first + ROW_GROUP]]
 
 
 def _annotation_rows(first: int, framed: Sequence[_Framed]) -> pa.Table:

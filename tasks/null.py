@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from microtome.networks import LayerGeometry
 from microtome.quantify.null import NullCounts
 from microtome.quantify.resampling import permutation_plan
+from microtome.quantify.upsample import Lit
 from storage import SCHEMAS
 from tasks.reading import AnnotationBlock, ConceptTable, LabelCounts, annotation_blocks, layers_of
 from tasks.stage import Work
@@ -60,7 +61,7 @@ def _block(
     for notes, maps in lighter.blocks():
         for at in range(0, len(maps), BATCH):
             lit = lighter.light(maps[at : at + BATCH])
-            parts = _by_image(lit.image, lit.unit, lit.pixel, min(BATCH, len(maps) - at))
+            parts = _by_image(lit, min(BATCH, len(maps) - at))
             null.update(notes.first + at, parts, planes.read)
             for offset, (unit, _) in enumerate(parts):
                 activated[notes.first + at + offset] = np.bincount(unit, minlength=units)
@@ -74,11 +75,12 @@ def _block(
         pq.write_table(_rows(layer[1].name, span[0], best), sink, compression="zstd")
 
 
-def _by_image(
-    image: torch.Tensor, unit: torch.Tensor, pixel: torch.Tensor, images: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    bounds = np.searchsorted(image.cpu().numpy(), np.arange(images + 1))
-    units, pixels = unit.cpu().numpy(), pixel.cpu().numpy()
+def _by_image(lit: Lit, images: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Units and pixels that each image of a batch lights."""
+    image = lit.image.cpu().numpy()
+    order = np.argsort(image, kind="stable")
+    units, pixels = lit.unit.cpu().numpy()[order], lit.pixel.cpu().numpy()[order]
+    bounds = np.searchsorted(image[order], np.arange(images + 1))
     return [(units[low:high], pixels[low:high]) for low, high in pairwise(bounds)]
 
 

@@ -113,7 +113,9 @@ class Broden(Dataset):
                 f"(sw x sh), got {stored.shape[1]} x {stored.shape[0]}"
             )
             return empty
-        wide = stored[..., 0] + stored[..., 1].astype(np.int32) * 256  # uint8 would overflow silently
+        wide = stored[..., 1].astype(np.int32)  # uint8 would overflow silently
+        wide <<= 8
+        wide += stored[..., 0]
         faults += [
             self._unknown(row, category, int(number), file)
             for number in np.flatnonzero(np.bincount(wide.ravel()))

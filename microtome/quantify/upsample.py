@@ -19,7 +19,10 @@ ALIGNMENTS = ("receptive-field", "half-pixel")
 
 @dataclass(frozen=True)
 class Lit:
-    """Pixels above threshold, one entry each: image in the batch, unit, and row-major pixel of the segmentation."""
+    """Pixels above threshold, one entry each: image in the batch, unit, and row-major pixel of the segmentation.
+
+    In no particular order.
+    """
 
     image: torch.Tensor
     unit: torch.Tensor
@@ -38,15 +41,14 @@ class _AxisTable:
         edges = np.arange(cells + 1)
         first = np.searchsorted(patch, edges)
         count = np.searchsorted(patch, edges, side="right") - first
-        index = first[:, None] + np.arange(max(1, count.max()))
-        inside = index < (first + count)[:, None]
-        index = np.where(inside, index, 0)
+        step = np.arange(max(1, count.max()))[:, None]
         low, high = np.maximum(edges - 1, 0), np.minimum(edges, cells - 1)
-        weight = np.where((low < high)[:, None], positions[index] - low[:, None], 0.0)
-        weight[~inside] = np.nan  # what is padded is above no threshold
+        position = positions[np.minimum(first + step, len(positions) - 1)]
+        weight = np.where(low < high, position - low, 0.0)
+        weight[step >= count] = np.nan  # what is padded is above no threshold
         self.low, self.high = torch.from_numpy(low).to(device), torch.from_numpy(high).to(device)
-        self.pixel = torch.from_numpy(index).to(device)
-        self.weight = torch.from_numpy(weight).to(device)
+        self.first = torch.from_numpy(first).to(device)
+        self.weight = torch.from_numpy(weight).to(device)  # (pixels of a patch, patches)
 
 
 def grid_positions(
@@ -116,16 +118,16 @@ class Upsampler:
         height, width = maps.shape[2:]
         flat, base = maps.reshape(-1), (image * maps.shape[1] + unit) * (height * width)
         left, right = self._columns.low[column], self._columns.high[column]
-        across = self._columns.weight[column]
+        across, down = self._columns.weight[:, column], self._rows.weight[:, row]
         top = _mix(flat, base + self._rows.low[row] * width, left, right, across)
         bottom = _mix(flat, base + self._rows.high[row] * width, left, right, across)
-        value = self._rows.weight[row][:, :, None] * (bottom - top)[:, None, :]
-        value += top[:, None, :]
-        limit = thresholds[unit].double()[:, None, None]
-        lit = value >= limit if self._inclusive else value > limit
-        which, i, j = lit.nonzero(as_tuple=True)
-        pixel = self._rows.pixel[row[which], i] * self._width + self._columns.pixel[column[which], j]
-        return Lit(image[which], unit[which], pixel)
+        # (rows of a patch, columns of a patch, patches): the long dimension last, where loops are fast
+        value = down[:, None] * (bottom - top)
+        value += top
+        limit = thresholds[unit].double()
+        i, j, which = (value >= limit if self._inclusive else value > limit).nonzero(as_tuple=True)
+        corner = self._rows.first[row] * self._width + self._columns.first[column]
+        return Lit(image[which], unit[which], corner[which] + i * self._width + j)
 
     def _hot_patches(self, maps: torch.Tensor, thresholds: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Image, unit, row and column of the patches that touch a cell above its threshold, in that order."""
@@ -142,6 +144,6 @@ class Upsampler:
 def _mix(
     flat: torch.Tensor, base: torch.Tensor, left: torch.Tensor, right: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """v0 + a (v1 - v0) along one grid row: (patches, pixels) float64."""
-    first = flat[base + left].double()[:, None]
-    return first + weight * (flat[base + right].double()[:, None] - first)
+    """v0 + a (v1 - v0) along one grid row: (pixels of a patch, patches) float64."""
+    first = flat[base + left].double()
+    return weight * (flat[base + right].double() - first) + first
