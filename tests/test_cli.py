@@ -1,5 +1,6 @@
 """The command line as a user has it: processes, exit statuses, one clear error each, real Prefect servers."""
 
+import errno
 import json
 import os
 import shutil
@@ -13,13 +14,40 @@ from pathlib import Path
 
 import pytest
 
+from tasks.stage import Session
 from tests.conftest import change_audit, clean_environment, write_audit
 
 ROOT = Path(__file__).parent.parent
 
 
+WATCH = """
+import os, socket
+def note(host):
+    if str(host) not in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "None", ""):
+        open(os.environ["WATCHED"], "a").write(f"{host}\\n")
+looked_up, connected = socket.getaddrinfo, socket.socket.connect
+def getaddrinfo(host, *rest, **more):
+    note(host.decode() if isinstance(host, bytes) else host)
+    return looked_up(host, *rest, **more)
+def connect(self, address):
+    if isinstance(address, tuple):
+        note(address[0])
+    return connected(self, address)
+socket.getaddrinfo, socket.socket.connect = getaddrinfo, connect
+open(os.environ["WATCHED"] + ".on", "a").write("on\\n")
+"""
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, broden, command):
+def watched(tmp_path_factory) -> Path:
+    """A folder whose sitecustomize notes every host that a Python process, or its children, tries to reach."""
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "sitecustomize.py").write_text(WATCH)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, broden, command, watched):
     """An audit that ran in an empty home with Prefect's embedded server: folder and the finished process."""
     from tests.conftest import NETWORK
 
@@ -33,7 +61,8 @@ def finished(tmp_path_factory, broden, command):
         "gates": [{"metric": "layers.detectors", "min": 0}],
     }
     write_audit(folder / "audit.yaml", content)
-    return folder, command("audit", "audit.yaml", cwd=folder)
+    environment = {"PYTHONPATH": f"{watched}:{ROOT}", "WATCHED": str(watched / "hosts")}
+    return folder, command("audit", "audit.yaml", cwd=folder, env=environment)
 
 
 def test_an_audit_from_nothing(finished):
@@ -46,6 +75,12 @@ def test_an_audit_from_nothing(finished):
         assert f"{stage:<12} done in" in process.stderr
     assert "Traceback" not in process.stderr
     assert (folder / ".microtome/prefect").is_dir()
+
+
+def test_no_outbound_call_is_tried(finished, watched):
+    """Neither by the audit nor by the embedded server, which is a process of its own."""
+    assert (watched / "hosts.on").read_text().count("on") >= 2
+    assert not (watched / "hosts").exists(), (watched / "hosts").read_text()
 
 
 def test_prefect_keeps_no_result_and_no_pickle(finished):
@@ -172,6 +207,44 @@ def test_bad_usage_is_exit_status_two_with_one_clear_error(finished, command, ar
     assert process.returncode == 2, process.stderr
     assert words in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_faults_of_the_data_are_all_listed_with_exit_status_two(finished, command, broden, tmp_path):
+    """A missing picture and a cut mask, found by the first stage, inside Prefect."""
+    folder, _ = finished
+    shutil.copytree(broden, tmp_path / "damaged")
+    (tmp_path / "damaged/images/3.jpg").unlink()
+    mask = tmp_path / "damaged/images/5_part_0.png"
+    mask.write_bytes(mask.read_bytes()[:60])
+    process = command("audit", "audit.yaml", "--set", f"dataset.root={tmp_path / 'damaged'}", cwd=folder)
+    assert process.returncode == 2
+    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert "index.csv:5: " in errors[0]
+    assert "3.jpg: no such picture" in errors[0]
+    assert "index.csv:7: part: " in errors[1]
+    assert "Traceback" not in process.stderr
+
+
+def test_a_full_disk_is_one_clear_error(audit_file, monkeypatch):
+    """The disk fills while the tally is written: exit status 3, nothing half-written, what was finished is kept."""
+    from flows.plan import Plan, Request
+    from flows.run import StageFailed, carry_out
+    from storage.files import HashingSink
+    from tests.test_pipeline import Silent, run
+
+    run(audit_file, until="thresholds")
+    plan = Plan(Request(audit_file))
+    session = Session(plan.files, "cpu", 1, Silent())
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(HashingSink, "write", full)
+    with pytest.raises(StageFailed, match="stage tally failed: the disk is full"):
+        carry_out(plan.job("tally"), session, refresh=False)
+    assert plan.files.names(plan.job("tally").key.folder) == []
+    assert session.store.find(plan.job("thresholds").key) is not None
 
 
 def test_debug_shows_where(finished, command):
