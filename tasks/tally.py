@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -89,7 +90,10 @@ class Lighter:
 
     def light(self, maps: NDArray) -> Lit:
         """Lit pixels of a batch of maps."""
-        return self._upsample(torch.from_numpy(np.array(maps, np.float32)).to(self._limits.device), self._limits)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and nobody writes
+            batch = torch.from_numpy(maps.astype(np.float32, copy=False))
+        return self._upsample(batch.to(self._limits.device), self._limits)
 
 
 def image_counts(artifact: Artifact, index: Artifact, number: int, units: int) -> Iterator[ImageCounts]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
 
 from microtome.networks import LayerGeometry
@@ -22,7 +21,6 @@ TOP_IMAGES = 60
 
 def run(work: Work) -> None:
     """Find the thresholds of every layer."""
-    torch.set_num_threads(work.session.threads)
     activations = work.inputs["activations"]
     layers = layers_of(activations)
     images = image_count(work.inputs["index"])
@@ -65,10 +63,10 @@ def _accumulate(
     work: Work, number: int, layer: LayerGeometry, images: int
 ) -> tuple[np.ndarray, MomentResult, TopImages]:
     samples = images * layer.grid[0] * layer.grid[1]
-    tail = Tail(layer.units, rank(work.parameters["keep"], samples) + 1, device=work.session.device)
+    tail = Tail(layer.units, rank(work.parameters["keep"], samples) + 1)
     moments, top = Moments(layer.units), TopImages(layer.units, TOP_IMAGES)
     for block in activation_blocks(work.inputs["activations"], number):
-        maps = torch.from_numpy(np.array(block.tensors)).to(work.session.device)
+        maps = block.tensors.astype(np.float32, copy=False)
         tail.update(maps)
         peaks = moments.update(maps)
         top.update(np.arange(block.first, block.first + len(peaks)), peaks)

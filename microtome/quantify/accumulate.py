@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 _BIAS = 1152  # a multiple of 32 above the smallest exponent of a float64 times 2**53 (1074 + 53)
@@ -58,47 +57,46 @@ class Tail:
     Args:
         units: number of units.
         keep: how many of the largest values are kept, at least 1.
-        device: where the values live.
     """
 
-    def __init__(self, units: int, keep: int, *, device: torch.device | str = "cpu") -> None:
+    def __init__(self, units: int, keep: int) -> None:
         self._keep = keep
-        self._values = torch.full((units, 2 * keep), -torch.inf, device=device)
-        self._filled = torch.zeros(units, dtype=torch.long, device=device)
-        self._floor = torch.full((units, 1), -torch.inf, device=device)
+        self._values = np.full((units, 2 * keep), -np.inf, np.float32)
+        self._filled = np.zeros(units, np.int64)
+        self._floor = np.full(units, -np.inf, np.float32)
 
-    def update(self, maps: torch.Tensor) -> None:
-        """Take (images, units, rows, columns) of float32 maps."""
-        # Adding zero makes -0.0 into 0.0: they are equal, and must be the same bytes too.
-        self._take(maps.float().movedim(1, 0).flatten(1) + 0.0)
+    def update(self, maps: NDArray[np.float32]) -> None:
+        """Take (images, units, rows, columns)."""
+        flat = maps.reshape(*maps.shape[:2], -1)
+        at = np.flatnonzero(flat > self._floor[:, None])
+        unit = at // flat.shape[2] % flat.shape[1]
+        count = np.bincount(unit, minlength=len(self._filled))
+        if (self._filled + count).max() > self._values.shape[1]:
+            self._prune(flat.swapaxes(0, 1).reshape(flat.shape[1], -1))
+            return
+        order = np.argsort(unit, kind="stable")
+        sorted_unit, first = unit[order], np.cumsum(count) - count
+        place = self._filled[sorted_unit] + np.arange(len(at)) - first[sorted_unit]
+        self._values[sorted_unit, place] = flat.reshape(-1)[at[order]]
+        self._filled += count
 
     def merge(self, other: Tail) -> None:
         """Take in another's tail."""
-        self._take(other._values)
+        self._prune(other._values)
 
     def compute(self) -> NDArray[np.float32]:
         """(units, keep), falling; -inf where fewer values were seen."""
-        return self._values.topk(self._keep, dim=1).values.cpu().numpy()
+        # Adding zero makes -0.0 into 0.0: they are equal, and must be the same bytes too.
+        return np.sort(self._values, axis=1)[:, : -self._keep - 1 : -1] + np.float32(0)
 
-    def _take(self, values: torch.Tensor) -> None:
-        wanted = values > self._floor
-        count = wanted.sum(1)
-        if int((self._filled + count).max()) > self._values.shape[1]:
-            self._prune(values)
-            return
-        unit, column = wanted.nonzero(as_tuple=True)
-        first = count.cumsum(0) - count
-        place = self._filled[unit] + torch.arange(len(unit), device=unit.device) - first[unit]
-        self._values[unit, place] = values[unit, column]
-        self._filled += count
-
-    def _prune(self, values: torch.Tensor) -> None:
+    def _prune(self, values: NDArray[np.float32]) -> None:
         """Keep the largest of the buffer and the values, and raise the floor to the least of them."""
-        top = torch.cat([self._values, values], 1).topk(self._keep, dim=1).values
-        self._values.fill_(-torch.inf)
-        self._values[:, : self._keep] = top
-        self._floor = top[:, -1:].clone()
-        self._filled = (top > -torch.inf).sum(1)
+        together = np.concatenate([self._values, values], 1)
+        top = np.partition(together, -self._keep, axis=1)[:, -self._keep :]
+        self._values[:] = -np.inf
+        self._filled = (top > -np.inf).sum(1)
+        self._values[:, : self._keep] = -np.sort(-top, axis=1)  # what is still empty comes last
+        self._floor = top.min(1)
 
 
 class TopImages:
@@ -160,16 +158,14 @@ class Moments:
         self._zeros = np.zeros(units, np.int64)
         self._samples = 0
 
-    def update(self, maps: torch.Tensor) -> NDArray[np.float32]:
+    def update(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take (images, units, rows, columns) of finite maps; gives their peaks (images, units)."""
-        flat = maps.float().flatten(2)
-        low, high = flat.amin(2).cpu().numpy() + np.float32(0), flat.amax(2).cpu().numpy() + np.float32(0)
+        flat = maps.reshape(*maps.shape[:2], -1)
+        low, high = flat.min(2) + np.float32(0), flat.max(2) + np.float32(0)
         self._minimum, self._maximum = np.minimum(self._minimum, low.min(0)), np.maximum(self._maximum, high.max(0))
-        for part in flat.split(8):  # small enough to stay in a cache
-            wide = part.double()
-            self._sum.update(wide.sum(2).cpu().numpy())
-            self._zeros += (wide == 0).sum((0, 2)).cpu().numpy()
-            self._squares.update(wide.square_().sum(2).cpu().numpy())
+        self._sum.update(flat.sum(2, dtype=np.float64))
+        self._squares.update(np.einsum("iup,iup->iu", flat, flat, dtype=np.float64))
+        self._zeros += (flat.shape[2] - np.count_nonzero(flat, axis=2)).sum(0)
         self._samples += flat.shape[0] * flat.shape[2]
         return high
 

@@ -125,7 +125,7 @@ class Upsampler:
         value = down[:, None] * (bottom - top)
         value += top
         limit = thresholds[unit].double()
-        i, j, which = (value >= limit if self._inclusive else value > limit).nonzero(as_tuple=True)
+        i, j, which = _places(value >= limit if self._inclusive else value > limit)
         corner = self._rows.first[row] * self._width + self._columns.first[column]
         return Lit(image[which], unit[which], corner[which] + i * self._width + j)
 
@@ -134,11 +134,19 @@ class Upsampler:
         limit = thresholds[None, :, None, None]
         above = maps >= limit if self._inclusive else maps > limit
         height, width = maps.shape[2] + 1, maps.shape[3] + 1
-        map_, row, column = above.flatten(0, 1).nonzero(as_tuple=True)
+        map_, row, column = _places(above.flatten(0, 1))
         corner = (map_ * height + row) * width + column
         patch = torch.cat([corner, corner + 1, corner + width, corner + width + 1]).unique()
         map_, row, column = patch // (height * width), patch // width % height, patch % width
         return map_ // maps.shape[1], map_ % maps.shape[1], row, column
+
+
+def _places(mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Indices of what is true in a three-dimensional mask; numpy finds them several times faster than torch."""
+    if mask.device.type != "cpu":
+        return mask.nonzero(as_tuple=True)
+    found = np.unravel_index(np.flatnonzero(mask.numpy()), mask.shape)
+    return tuple(torch.from_numpy(index) for index in found)
 
 
 def _mix(
