@@ -15,6 +15,7 @@ from typing import Any
 from flows.auditfile import AuditModel, DatasetModel, read_audit
 from microtome.datasets import Frame, open_dataset
 from microtome.errors import InputError, suggest
+from microtome.importing import code_version
 from microtome.networks.load import NetworkSpec, load_network
 from storage import Files, RunStore, StageStore, open_files
 from storage.digests import FileDigests
@@ -218,8 +219,9 @@ def _index(plan: Plan, name: str) -> Job:
 
 
 def _dataset_digest(plan: Plan, model: DatasetModel, root: Path | None, opener: Any) -> str:
-    """Digest of a data set by content: its files, or what generates it."""
-    digest = hashlib.sha256(json.dumps([model.format, model.options], sort_keys=True, default=str).encode())
+    """Digest of a data set by content: its files, its options, and the code of a format of the user's own."""
+    code = code_version(model.format.partition(":")[0], plan.base) if ":" in model.format else ""
+    digest = hashlib.sha256(json.dumps([model.format, code, model.options], sort_keys=True, default=str).encode())
     for file in opener().files():
         name = file.relative_to(root).as_posix() if root and file.is_relative_to(root) else file.name
         digest.update(f"{name}\0{plan.digests.of(file)}\0".encode())

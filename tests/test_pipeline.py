@@ -268,3 +268,16 @@ def test_intervals_and_chance_are_in_the_tables(audit_file):
     assert units.p_value.between(1 / 21, 1).all()
     assert (units.q_value >= units.p_value - 1e-12).all()
     assert np.isfinite(units.heldout_iou).all()
+
+
+def test_the_data_set_of_the_docs_works_and_its_code_is_in_the_digest(audit_file):
+    """The example of docs/datasets.md, as it stands there."""
+    page = (Path(__file__).parent.parent / "docs/datasets.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    (audit_file.parent / "squares.py").write_text(code)
+    change_audit(audit_file, dataset={"format": "squares:Squares", "count": 50})
+    done = run(audit_file, until="dissection")
+    assert done["index"][0].table("concepts").column("coverage").to_pylist() == [50 * 256 / 4096]
+    before = Plan(Request(audit_file)).job("index").key.digest
+    (audit_file.parent / "squares.py").write_text(code.replace("+ 16, x", "+ 8, x"))
+    assert Plan(Request(audit_file)).job("index").key.digest != before

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microtome.errors import InputError, suggest
-from microtome.importing import importable, named_object
+from microtome.importing import code_version, named_object
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +55,7 @@ class NetworkSpec:
         file = self.weights_file
         content = {
             "load": self.load,
-            "code": _code_version(self.load.partition(":")[0], self.root),
+            "code": code_version(self.load.partition(":")[0], self.root),
             "arguments": dict(self.arguments),
             "weights": file_digest(file) if file else self.weights,
             "seed": None if file else self.seed,
@@ -95,24 +93,6 @@ def _factory(spec: NetworkSpec) -> Any:
     if not callable(factory):
         raise InputError(f"network.load: {spec.load} must be callable, got {type(factory).__name__}")
     return factory
-
-
-def _code_version(module_name: str, root: Path) -> str:
-    """Version of an installed package, or digest of the source of a module of the user's own."""
-    try:
-        with importable(root):
-            found = importlib.util.find_spec(module_name.partition(".")[0])
-    except (ImportError, ValueError):
-        found = None
-    if found is None:
-        return "missing"
-    folders = [Path(folder) for folder in found.submodule_search_locations or ()]
-    sources = [file for folder in folders for file in sorted(folder.rglob("*.py"))] or [Path(str(found.origin))]
-    if "site-packages" in sources[0].parts:
-        name = module_name.partition(".")[0]
-        owners = importlib.metadata.packages_distributions().get(name, [name])
-        return f"{owners[0]}=={importlib.metadata.version(owners[0])}"
-    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def _state_dict(spec: NetworkSpec) -> dict[str, torch.Tensor]:
