@@ -36,9 +36,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "layers": _schema(
         layer=_S, units=_I32, detectors=_I32, unique_per_category=_I32, unique_low=_F64, unique_high=_F64,
         unique_per_unit=_I32, unique_per_unit_low=_F64, unique_per_unit_high=_F64, detectors_low=_F64,
-        detectors_high=_F64, significant=_I32, saturated=_I32, mean_iou=_F64, min_iou=_F64, tail=_F64, images=_I32,
-        permutations=_I32, permutations_needed=_I32, rows=_I32, columns=_I32, start_row=_F64, start_column=_F64,
-        jump_row=_F64, jump_column=_F64, field_row=_F64, field_column=_F64, is_global=_B,
+        detectors_high=_F64, significant=_I32, saturated=_I32, dead=_I32, mean_iou=_F64, min_iou=_F64, tail=_F64,
+        images=_I32, permutations=_I32, permutations_needed=_I32, rows=_I32, columns=_I32, start_row=_F64,
+        start_column=_F64, jump_row=_F64, jump_column=_F64, field_row=_F64, field_column=_F64, is_global=_B,
     ),
     "counts": _schema(layer=_S, image=_I32, unit=_I32, concept_id=_I32, intersection=_I32),
     "activated": _schema(layer=_S, image=_I32, unit=_I32, pixels=_I32),

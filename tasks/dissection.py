@@ -31,6 +31,7 @@ from tasks.thresholds import threshold_at
 
 BLOCK_BYTES = 256_000_000  # of counts held for one block of resamples
 SATURATED = "saturated: its threshold is its maximum, so nothing lies above it"
+CONSTANT = "dead: it has the same value everywhere"
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,18 @@ class _Layer:
     null_p95: NDArray[np.float64] | None
     p: NDArray[np.float64] | None
     saturated: list[int]
+    constant: list[int]
 
 
 def run(work: Work) -> None:
     """Summarise every layer."""
     layers = layers_of(work.inputs["activations"])
     concepts = ConceptTable.of(work.inputs["index"])
-    saturated = work.inputs["tally"].json("saturated.json")
     work.begin(len(layers), "layers")
     units: dict[str, list[Any]] = {}
     summary: list[dict[str, Any]] = []
     for number, layer in enumerate(layers):
-        result = _summarise(work, number, layer, concepts, saturated[layer.name])
+        result = _summarise(work, number, layer, concepts)
         thresholds = threshold_at(work.inputs["thresholds"], layer.name, work.parameters["tail"])
         for name, values in _unit_rows(result, concepts, thresholds, work.parameters).items():
             units.setdefault(name, []).extend(values)
@@ -66,7 +67,7 @@ def run(work: Work) -> None:
     work.draft.table("layers", {name: [row[name] for row in summary] for name in summary[0]})
 
 
-def _summarise(work: Work, number: int, layer: LayerGeometry, concepts: ConceptTable, saturated: list[int]) -> _Layer:
+def _summarise(work: Work, number: int, layer: LayerGeometry, concepts: ConceptTable) -> _Layer:
     scores = _observed(work, layer.name, layer.units)
     category = concepts.category_index
     found, min_iou = best(scores, category), work.parameters["min_iou"]
@@ -74,6 +75,7 @@ def _summarise(work: Work, number: int, layer: LayerGeometry, concepts: ConceptT
     if work.parameters["bootstrap"]:
         sure = bootstrap(_blocks(work, number, layer, category), found, min_iou)
     null = _null(work, layer.name, layer.units)
+    empty = work.inputs["tally"].json("empty.json")
     return _Layer(
         layer,
         found,
@@ -82,7 +84,8 @@ def _summarise(work: Work, number: int, layer: LayerGeometry, concepts: ConceptT
         _heldout(work, number, layer, category),
         None if null is None else np.quantile(null, 0.95, axis=0),
         None if null is None else p_values(found.iou, null),
-        saturated,
+        empty["saturated"][layer.name],
+        empty["constant"][layer.name],
     )
 
 
@@ -139,7 +142,8 @@ def _unit_rows(
 ) -> dict[str, Any]:
     units = result.geometry.units
     empty = [None] * units
-    label, silent = result.found.concept, set(result.saturated)
+    label = result.found.concept
+    reasons = dict.fromkeys(result.saturated, SATURATED) | dict.fromkeys(result.constant, CONSTANT)
     none = result.found.iou == 0  # a unit that meets no concept has no label
     sure = result.sure
     return {
@@ -158,7 +162,7 @@ def _unit_rows(
         "q_value": empty if result.p is None else q_values(result.p),
         "heldout_iou": result.heldout,
         "detector": result.found.iou > parameters["min_iou"],
-        "reason": [SATURATED if unit in silent else None for unit in range(units)],
+        "reason": [reasons.get(unit) for unit in range(units)],
     }
 
 
@@ -179,6 +183,7 @@ def _layer_row(result: _Layer, work: Work) -> dict[str, Any]:
         "unique_per_unit_high": sure.unique_per_unit.high if sure else None,
         "significant": None if p is None else int((q_values(p) <= 0.05).sum()),
         "saturated": len(result.saturated),
+        "dead": len(result.constant),
         "mean_iou": float(result.found.iou.mean()),
         "min_iou": work.parameters["min_iou"],
         "tail": work.parameters["tail"],

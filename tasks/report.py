@@ -241,9 +241,11 @@ def _advice(row: Mapping[str, Any]) -> list[str]:
     advice = []
     if row["saturated"]:
         advice.append(
-            f"{row['saturated']} units are saturated: their threshold is their maximum, so nothing lies above it. "
+            f"{_units(row['saturated'])} saturated: the threshold is the maximum, so nothing lies above it. "
             "Dissect the layer before the activation instead."
         )
+    if row["dead"]:
+        advice.append(f"{_units(row['dead'])} dead: the same value everywhere, in every picture.")
     if row["permutations_needed"] > row["permutations"]:
         advice.append(
             f"With {row['permutations']} permutations no q-value here can fall to 0.05; "
@@ -255,6 +257,10 @@ def _advice(row: Mapping[str, Any]) -> list[str]:
             "picture, and the receptive field above leaves that out."
         )
     return advice
+
+
+def _units(count: int) -> str:
+    return f"{count} unit is" if count == 1 else f"{count} units are"
 
 
 def _charts(units: Sequence[Mapping[str, Any]]) -> list[views.Chart]:

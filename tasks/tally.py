@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,26 +31,32 @@ from tasks.reading import (
     layers_of,
 )
 from tasks.stage import Work
-from tasks.thresholds import maxima, threshold_at
+from tasks.thresholds import extremes, threshold_at
 
 BATCH = 16
 
 
 def run(work: Work) -> None:
-    """Tally every layer."""
-    torch.set_num_threads(work.session.threads)
+    """Tally every layer.
+
+    Batches are tallied side by side, each in one thread: much of the work is indexing, which does not split further.
+    """
+    torch.set_num_threads(1)
     index = work.inputs["index"]
     layers, concepts, labels = layers_of(work.inputs["activations"]), ConceptTable.of(index), LabelCounts(index)
     work.begin(labels.images * len(layers))
     totals: dict[str, list[Any]] = {name: [] for name in SCHEMAS["iou"].names}
-    saturated = {}
+    saturated, constant = {}, {}
     for number, layer in enumerate(layers):
         lighter = Lighter(work, number, layer)
         intersection, activation = _tally_layer(work, lighter, concepts, number)
         _extend(totals, layer.name, concepts, intersection, activation[:, concepts.category_index], labels.total())
-        saturated[layer.name] = np.flatnonzero(lighter.thresholds >= lighter.maxima).tolist()
+        low, high = extremes(work.inputs["thresholds"], layer.name)
+        empty = lighter.thresholds >= high
+        saturated[layer.name] = np.flatnonzero(empty & (low < high)).tolist()
+        constant[layer.name] = np.flatnonzero(low == high).tolist()
     work.draft.table("iou", totals)
-    work.draft.write("saturated.json", json.dumps(saturated).encode())
+    work.draft.write("empty.json", json.dumps({"saturated": saturated, "constant": constant}).encode())
 
 
 class Lighter:
@@ -70,7 +78,6 @@ class Lighter:
         self.layer, self._work, self._number = layer, work, number
         self._pixels = frame.masks[0] * frame.masks[1]
         self.thresholds = threshold_at(thresholds, layer.name, lighting["tail"])
-        self.maxima = maxima(thresholds, layer.name)
         self._limits = torch.from_numpy(self.thresholds).to(work.session.device)
         self._upsample = Upsampler(
             layer,
@@ -151,6 +158,7 @@ def _tally_layer(
     intersection = np.zeros((units, len(concepts.number)), np.int64)
     activation = np.zeros((units, len(concepts.categories)), np.int64)
     with (
+        ThreadPoolExecutor(work.session.threads, "tally") as pool,
         work.draft.publish(_file("counts", number)) as counts_sink,
         work.draft.publish(_file("activated", number)) as activated_sink,
     ):
@@ -159,7 +167,7 @@ def _tally_layer(
             for name, sink in (("counts", counts_sink), ("activated", activated_sink))
         }
         for notes, maps in lighter.blocks():
-            counted = [_tally_batch(lighter, notes, maps, at) for at in range(0, len(maps), BATCH)]
+            counted = list(pool.map(partial(_tally_batch, lighter, notes, maps), range(0, len(maps), BATCH)))
             sparse, active = _sparse(lighter.layer.name, notes.first, counted, concepts)
             for name, table in (("counts", sparse), ("activated", active)):
                 if table.num_rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,15 @@ def threshold_at(thresholds: Artifact, layer: str, tail: float) -> NDArray[np.fl
     return _tail(thresholds, layer)[:, rank(tail, samples)].copy()
 
 
-def maxima(thresholds: Artifact, layer: str) -> NDArray[np.float32]:
-    """(units,) each unit's largest value."""
-    return _tail(thresholds, layer)[:, 0].copy()
+def extremes(thresholds: Artifact, layer: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(units,) each unit's smallest and largest value."""
+    rows = thresholds.table("thresholds", ["layer", "unit", "min", "max"]).to_pydict()
+    units = max(unit for unit, name in zip(rows["unit"], rows["layer"], strict=True) if name == layer) + 1
+    low, high = np.empty(units, np.float32), np.empty(units, np.float32)
+    for name, unit, least, most in zip(rows["layer"], rows["unit"], rows["min"], rows["max"], strict=True):
+        if name == layer:
+            low[unit], high[unit] = least, most
+    return low, high
 
 
 def _tail(thresholds: Artifact, layer: str) -> NDArray[np.float32]:
@@ -65,12 +72,14 @@ def _accumulate(
     samples = images * layer.grid[0] * layer.grid[1]
     tail = Tail(layer.units, rank(work.parameters["keep"], samples) + 1)
     moments, top = Moments(layer.units), TopImages(layer.units, TOP_IMAGES)
-    for block in activation_blocks(work.inputs["activations"], number):
-        maps = block.tensors.astype(np.float32, copy=False)
-        tail.update(maps)
-        peaks = moments.update(maps)
-        top.update(np.arange(block.first, block.first + len(peaks)), peaks)
-        work.advance(len(peaks))
+    with ThreadPoolExecutor(1, "tail") as pool:
+        for block in activation_blocks(work.inputs["activations"], number):
+            maps = block.tensors.astype(np.float32, copy=False)
+            beside = pool.submit(tail.update, maps)
+            peaks = moments.update(maps)
+            beside.result()
+            top.update(np.arange(block.first, block.first + len(peaks)), peaks)
+            work.advance(len(peaks))
     return tail.compute(), moments.compute(), top
 
 

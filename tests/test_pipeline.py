@@ -196,15 +196,24 @@ def test_values_that_are_not_finite_are_refused(audit_file):
         run(audit_file)
 
 
-def test_saturated_units_are_named(audit_file):
-    text = "\ndef flat():\n    net = tiny()\n    net[4] = nn.ReLU6()\n    net[3].bias.data[:] = 99.0\n    return net\n"
+def test_saturated_and_dead_units_are_named(audit_file):
+    """Six units run into the ceiling of a ReLU6, six are held at it everywhere."""
+    text = (
+        "\ndef flat():\n    net = tiny()\n    net[4] = nn.ReLU6()\n    net[3].weight.data[:6] *= 1000\n"
+        "    net[3].bias.data[6:] = 99.0\n    return net\n"
+    )
     (audit_file.parent / "flat_nets.py").write_text((audit_file.parent / "nets.py").read_text() + text)
     change_audit(audit_file, network={"load": "flat_nets:flat", "layers": ["4"], "input": {"size": [64, 64]}})
     done = run(audit_file)
     units = done["dissection"][0].table("units").to_pandas()
     assert (units.iou == 0).all()
-    assert units.reason.str.startswith("saturated").all()
-    assert done["dissection"][0].table("layers").column("saturated").to_pylist() == [12]
+    assert units.reason[:6].str.startswith("saturated").all()
+    assert units.reason[6:].str.startswith("dead").all()
+    layers = done["dissection"][0].table("layers").to_pylist()[0]
+    assert (layers["saturated"], layers["dead"]) == (6, 6)
+    page = done["report"][0].read("layer-000.html").decode()
+    assert "6 units are saturated" in page
+    assert "6 units are dead" in page
 
 
 def test_half_precision_stores_half_the_bytes(audit_file):
