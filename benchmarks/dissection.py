@@ -3,8 +3,8 @@
     python benchmarks/dissection.py [--networks alexnet vgg16 resnet50 squeezenet1_0] [--threads 1 2] [--images N]
     python benchmarks/dissection.py --memory            peak memory and time per image at 200 and at 2,000 images
 
-Each line comes from a process of its own; all times are per image. `forward_ms` is the bare forward pass up to the layer, no hook but the one
-that ends it; `network_ms` the bare forward pass of the whole network; both are measured before and after the stages,
+Each line comes from a process of its own; all times are per image. `forward_ms` is the bare forward pass up to the
+layer, no hook but the one that ends it; `network_ms` the bare forward pass of the whole network; both are measured before and after the stages,
 in the same process, and averaged. `whole_ms` is everything from the data set's files to the scores: checking and
 indexing, decoding, forward pass up to the layer, storage, thresholds, tally and labels. Building the network
 (`build_s`; its weights are random), bootstrap and permutations are timed apart. `overhead_ms` is what of the whole was
