@@ -4,13 +4,13 @@
     python benchmarks/dissection.py --memory            peak memory and time per image at 200 and at 2,000 images
 
 Each line comes from a process of its own; all times are per image. `forward_ms` is the bare forward pass up to the
-layer, no hook but the one that ends it; `network_ms` the bare forward pass of the whole network; both are measured before and after the stages,
-in the same process, and averaged. `whole_ms` is everything from the data set's files to the scores: checking and
-indexing, decoding, forward pass up to the layer, storage, thresholds, tally and labels. Building the network
-(`build_s`; its weights are random), bootstrap and permutations are timed apart. `overhead_ms` is what of the whole was
-spent outside the calls of the network, and `slowdown` how much longer these calls took there than the bare pass;
-`ratio` is overhead / network, and `ratio_to_layer` overhead / forward. 48 images go through all stages first, untimed,
-as the forward pass has its first call untimed. Needs torch, torchvision and pyarrow; no Prefect.
+layer, no hook but the one that ends it; `network_ms` the bare forward pass of the whole network; both are measured
+before and after the stages, in the same process, and averaged. `whole_ms` is everything from the data set's files to
+the scores: checking and indexing, decoding, forward pass up to the layer, storage, thresholds, tally and labels.
+Building the network (`build_s`; its weights are random), bootstrap and permutations are timed apart. `overhead_ms` is
+what of the whole was spent outside the calls of the network, and `slowdown` how much longer these calls took there than
+the bare pass; `ratio` is overhead / network, and `ratio_to_layer` overhead / forward. 48 images go through all stages
+first, untimed, as the forward pass has its first call untimed. Needs torch, torchvision and pyarrow; no Prefect.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 LAYERS = {"alexnet": "features.11", "vgg16": "features.29", "resnet50": "layer4", "squeezenet1_0": "features.12"}
-IMAGES = {"alexnet": 800, "vgg16": 96, "resnet50": 192, "squeezenet1_0": 288}  # some 20 s of forward pass or more
+IMAGES = {"alexnet": 480, "vgg16": 48, "resnet50": 96, "squeezenet1_0": 192}  # some 20 s of forward pass or more
 SIZE = 224
 
 
