@@ -86,7 +86,7 @@ def test_no_outbound_call_is_tried(finished, watched):
 def test_prefect_keeps_no_result_and_no_pickle(finished):
     folder, _ = finished
     home = folder / ".microtome/prefect"
-    assert not list((home / "storage").rglob("*")) if (home / "storage").exists() else True
+    assert not [file for file in (home / "storage").rglob("*") if file.is_file()]
     assert not [file for file in folder.rglob("*") if file.suffix in (".pkl", ".pickle")]
 
 

@@ -10,18 +10,23 @@ from tests.test_pipeline import run
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
+def squeezenet(real_data) -> dict:
+    """The network of the known answers, as an audit file names it."""
+    return {
+        "load": "torchvision.models:squeezenet1_0",
+        "weights": str(real_data / "weights/squeezenet1_0.safetensors"),
+        "layers": ["features.12"],
+        "input": {"size": [224, 224]},
+    }
+
+
 @pytest.fixture(scope="module")
 def dissected(real_data, tmp_path_factory):
     """Both alignments of squeezenet1_0 features.12 on broden-mini, and the known answers."""
     folder = tmp_path_factory.mktemp("known")
     content = {
         "name": "known",
-        "network": {
-            "load": "torchvision.models:squeezenet1_0",
-            "weights": str(real_data / "weights/squeezenet1_0.safetensors"),
-            "layers": ["features.12"],
-            "input": {"size": [224, 224]},
-        },
+        "network": squeezenet(real_data),
         "dataset": {"format": "broden", "root": str(real_data / "broden-mini")},
         "stages": {"dissection": {"bootstrap": 0, "permutations": 0}, "report": False},
     }
@@ -78,12 +83,7 @@ def test_a_folder_of_masks_on_real_street_scenes(real_data, tmp_path):
     """camvid: 74 pictures of 480 x 360 with indexed masks, squashed into the frame."""
     content = {
         "name": "camvid",
-        "network": {
-            "load": "torchvision.models:squeezenet1_0",
-            "weights": str(real_data / "weights/squeezenet1_0.safetensors"),
-            "layers": ["features.12"],
-            "input": {"size": [224, 224]},
-        },
+        "network": squeezenet(real_data),
         "dataset": {"format": "masks", "root": str(real_data / "camvid"), "limit": 48},
         "stages": {"dissection": {"bootstrap": 0, "permutations": 0}, "report": False},
     }
