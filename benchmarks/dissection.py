@@ -29,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 LAYERS = {"alexnet": "features.11", "vgg16": "features.29", "resnet50": "layer4", "squeezenet1_0": "features.12"}
-IMAGES = {"alexnet": 480, "vgg16": 48, "resnet50": 96, "squeezenet1_0": 192}  # some 20 s of forward pass or more
+IMAGES = {"alexnet": 1000, "vgg16": 200, "resnet50": 200, "squeezenet1_0": 400}  # some 5 s of forward pass or more
 SIZE = 224
 
 
@@ -113,7 +113,7 @@ def bare(network: str, layer: str, device: str) -> tuple[float, float]:
     layers = walk(module, (SIZE, SIZE), [layer])
     module.to(device)
     batch = torch.rand(16, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).to(device)
-    rounds = 4 if device == "cpu" else 40
+    rounds = 12 if device == "cpu" else 40
 
     def seconds(call) -> float:
         call()

@@ -130,16 +130,24 @@ class _Extractor:
         return int(min(MOST_SHARD_IMAGES, max(ROW_GROUP, wanted // ROW_GROUP * ROW_GROUP)))
 
     def shard(self, first: int, last: int) -> None:
-        """Write the images from `first` to before `last`, one file per layer."""
+        """Write the images from `first` to before `last`, one file per layer.
+
+        A row group is written beside the forward pass of the next one, one at a time.
+        """
         started = time.perf_counter()
         with contextlib.ExitStack() as stack:
             writers: list[TensorWriter] = []
+            begun: Future[None] | None = None
             for start, maps in self._row_groups(first, last):
                 if not writers:
                     writers = [self._writer(stack, number, first, last, maps) for number in range(len(self.layers))]
-                for writer, tensors in zip(writers, maps, strict=True):
-                    writer.write(start, tensors)
+                    beside = stack.enter_context(ThreadPoolExecutor(1, "write"))  # ends before the files are closed
+                if begun:
+                    begun.result()
+                begun = beside.submit(_write, writers, start, maps)
                 self.work.session.progress.advance(self.work.job.name, len(maps[0]))
+            if begun:
+                begun.result()
             for writer in writers:
                 writer.close()
         self._per_image = (time.perf_counter() - started) / (last - first)
@@ -180,6 +188,11 @@ class _Extractor:
         about = {"layer": layer.name, "stage": self.work.job.key.digest}
         shape = (layer.units, *layer.grid)
         return TensorWriter(sink, shape, self.work.parameters["precision"], compression=self._compression, about=about)
+
+
+def _write(writers: Sequence[TensorWriter], start: int, maps: Sequence[NDArray]) -> None:
+    for writer, tensors in zip(writers, maps, strict=True):
+        writer.write(start, tensors)
 
 
 def _compression(wanted: str, maps: NDArray) -> str:

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from microtome.datasets import Annotation, Concept, Dataset, Frame, Record
-from microtome.datasets.base import in_splits
+from microtome.datasets.base import chosen
 from microtome.errors import InputError
 from storage.tensors import ROW_GROUP
 from tasks.stage import Work
 
 MOST_FAULTS = 50
+SUBSET = ("split", "categories", "limit")  # parameters that choose pictures
 _ANNOTATIONS = pa.schema(
     [
         ("image", pa.int32()),
@@ -77,8 +78,8 @@ def run(work: Work) -> None:
 
 
 def chosen_images(dataset: Dataset, parameters: Any) -> list[int]:
-    """Indices of the pictures that `split` and `limit` leave."""
-    return in_splits(dataset.records, parameters["split"])[: parameters["limit"]]
+    """Indices of the pictures that `split`, `categories` and `limit` leave."""
+    return chosen(dataset.records, **{name: parameters.get(name) for name in SUBSET})
 
 
 class _Indexer:

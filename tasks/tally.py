@@ -184,7 +184,7 @@ def _tally_layer(
 
 def _tally_batch(lighter: Lighter, notes: AnnotationBlock, maps: NDArray, at: int) -> Counts:
     part = slice(at, at + BATCH)
-    return tally(lighter.light(maps[part]), notes.labels.part(part), lighter.layer.units)
+    return tally(lighter.light(maps[part]), notes.labels.part(part))
 
 
 def _sparse(layer: str, first: int, counted: list[Counts], concepts: ConceptTable) -> tuple[pa.Table, pa.Table]:

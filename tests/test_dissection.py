@@ -52,7 +52,7 @@ def test_counts_equal_the_literal_ones(layer, inclusive):
     masks, labels = labelled()
     annotated = np.array([[True, image % 2 == 0] for image in range(5)])
     lit = Upsampler(layer, SIZE, MASKS, inclusive=inclusive)(maps, limits)
-    counts = tally(lit, labels, 6)
+    counts = tally(lit, labels)
     intersection = np.zeros((6, 7), np.int64)
     np.add.at(intersection, (counts.unit, counts.concept), counts.intersection)
     expected = literal.dissect(

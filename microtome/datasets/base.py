@@ -15,6 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from microtome.errors import InputError
 
 
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
 @dataclass(frozen=True)
 class Concept:
     """Something that pixels or whole pictures are labelled with.
@@ -141,6 +144,20 @@ def open_mask(file: Path) -> NDArray[np.uint8]:
         raise InputError(f"{file}: cannot be read as a mask: {error}") from error
 
 
+def find_pictures(folder: Path) -> list[Path]:
+    """All picture files below a folder, sorted by path.
+
+    Raises:
+        InputError: no such folder, or none in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES)
+    if not found:
+        raise InputError(f"{folder}: has no pictures ({', '.join(PICTURES)})")
+    return found
+
+
 def picture_fault(file: Path, size: tuple[int, int] | None = None) -> str | None:
     """What is wrong with a picture file, without decoding it: missing, no picture, cut off, of another size.
 
@@ -164,14 +181,31 @@ def picture_fault(file: Path, size: tuple[int, int] | None = None) -> str | None
     return None
 
 
-def in_splits(records: Sequence[Record], splits: Sequence[str] | None) -> list[int]:
-    """Indices of the records in the splits, all for None.
+def chosen(
+    records: Sequence[Record],
+    *,
+    split: Sequence[str] | None = None,
+    categories: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> list[int]:
+    """Indices of the records in the splits and of the categories, the first `limit` of them; all for None.
 
     Raises:
-        InputError: a split that no record has.
+        InputError: a split or a category that no record has.
     """
-    known = sorted({record.split for record in records})
-    unknown = [split for split in splits or () if split not in known]
+    _known("split", split, {record.split for record in records})
+    _known("categories", categories, {record.label for record in records if record.label is not None})
+    kept = [
+        index
+        for index, record in enumerate(records)
+        if (split is None or record.split in split) and (categories is None or record.label in categories)
+    ]
+    return kept[:limit]
+
+
+def _known(key: str, wanted: Sequence[str] | None, known: set[str]) -> None:
+    unknown = [name for name in wanted or () if name not in known]
     if unknown:
-        raise InputError(f"dataset.split: no split {unknown[0]!r}; the data set has {', '.join(known)}")
-    return [index for index, record in enumerate(records) if splits is None or record.split in splits]
+        raise InputError(
+            f"dataset.{key}: none is {unknown[0]!r}; the data set has {', '.join(sorted(known)) or 'none'}"
+        )

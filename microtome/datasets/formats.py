@@ -6,15 +6,28 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from microtome.datasets.animal_parts import AnimalParts
 from microtome.datasets.base import Dataset
 from microtome.datasets.broden import Broden
 from microtome.datasets.coco import Coco
 from microtome.datasets.creatures import Creatures
+from microtome.datasets.cub import Cub
+from microtome.datasets.folder import Folder
 from microtome.datasets.masks import Masks
+from microtome.datasets.voc_parts import VocParts
 from microtome.errors import InputError, suggest
 from microtome.importing import named_object
 
-FORMATS: Mapping[str, Callable[..., Dataset]] = {"broden": Broden, "masks": Masks, "coco": Coco, "creatures": Creatures}
+FORMATS: Mapping[str, Callable[..., Dataset]] = {
+    "broden": Broden,
+    "masks": Masks,
+    "coco": Coco,
+    "animal-parts": AnimalParts,
+    "voc-parts": VocParts,
+    "cub": Cub,
+    "folder": Folder,
+    "creatures": Creatures,
+}
 GENERATED = ("creatures",)
 
 

@@ -14,13 +14,12 @@ from microtome.datasets.base import (
     Concept,
     Dataset,
     Record,
+    find_pictures,
     open_mask,
     open_picture,
     picture_fault,
 )
 from microtome.errors import InputError
-
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 class Masks(Dataset):
@@ -57,7 +56,7 @@ class Masks(Dataset):
         ]
         self._count = len(found)
         self._unlabelled = [value + 1 for value, name in enumerate(found) if name.lower() in unlabelled]
-        self._pictures = _pictures(root / images)
+        self._pictures = find_pictures(root / images)
         self._masks = [root / masks / picture.with_suffix(".png").name for picture in self._pictures]
         self.records = self._read_records()
 
@@ -125,12 +124,3 @@ def read_names(file: Path) -> list[str]:
     if not names or len(names) < len(listed):
         raise InputError(f"{file}: must be a JSON list of names, or of objects with `name`")
     return names
-
-
-def _pictures(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES)
-    if not found:
-        raise InputError(f"{folder}: has no pictures ({', '.join(PICTURES)})")
-    return found

@@ -49,7 +49,7 @@ class Counts:
     """(images, units) pixels lit."""
 
 
-def tally(lit: Lit, labels: Labels, units: int) -> Counts:
+def tally(lit: Lit, labels: Labels) -> Counts:
     """Count the lit pixels of each unit on each concept, per image.
 
     A pixel that carries a label in two planes must have it in one only (the index sees to that), so that it counts
@@ -58,17 +58,15 @@ def tally(lit: Lit, labels: Labels, units: int) -> Counts:
     Args:
         lit: the lit pixels of a batch.
         labels: the batch's annotations.
-        units: number of units.
     """
-    images = len(labels.present)
-    row = lit.image * units + lit.unit
-    activated = torch.bincount(row, minlength=images * units).cpu().numpy().reshape(images, units)
+    images, units = len(labels.present), lit.units
+    activated = torch.bincount(lit.map, minlength=images * units).cpu().numpy().reshape(images, units)
     most = max((len(present) for present in labels.present), default=0) + 1
-    planes = torch.from_numpy(labels.planes.transpose(1, 0, 2).astype(np.int32)).to(row.device).flatten(1)
-    place, first = lit.image * labels.planes.shape[2] + lit.pixel, row * most
-    total = torch.zeros(images * units * most, dtype=torch.long, device=row.device)
+    planes = torch.from_numpy(labels.planes.transpose(1, 0, 2).astype(np.int64)).to(lit.map.device).flatten(1)
+    first = lit.map * most
+    total = torch.zeros(images * units * most, dtype=torch.long, device=lit.map.device)
     for plane in planes:
-        total += torch.bincount(first + plane[place], minlength=len(total))
+        total += torch.bincount(plane.index_select(0, lit.place).add_(first), minlength=len(total))
     dense = total.cpu().numpy().reshape(images, units, most)
     image, unit, local = np.nonzero(dense[:, :, 1:])
     table = np.zeros((images, most), np.int64)

@@ -19,14 +19,34 @@ ALIGNMENTS = ("receptive-field", "half-pixel")
 
 @dataclass(frozen=True)
 class Lit:
-    """Pixels above threshold, one entry each: image in the batch, unit, and row-major pixel of the segmentation.
+    """Pixels above threshold, one entry each, in no particular order.
 
-    In no particular order.
+    Args:
+        map: which map of the batch: image * units + unit.
+        place: which pixel of the batch's segmentations: image * pixels + row-major pixel.
+        units: per image.
+        pixels: of a segmentation.
     """
 
-    image: torch.Tensor
-    unit: torch.Tensor
-    pixel: torch.Tensor
+    map: torch.Tensor
+    place: torch.Tensor
+    units: int
+    pixels: int
+
+    @property
+    def image(self) -> torch.Tensor:
+        """Image in the batch."""
+        return self.map // self.units
+
+    @property
+    def unit(self) -> torch.Tensor:
+        """Unit of the layer."""
+        return self.map % self.units
+
+    @property
+    def pixel(self) -> torch.Tensor:
+        """Row-major pixel of the image's segmentation."""
+        return self.place % self.pixels
 
 
 class _AxisTable:
@@ -101,7 +121,7 @@ class Upsampler:
         self._rows, self._columns = (
             _AxisTable(grid_positions(layer, axis, size, masks, align), layer.grid[axis], device) for axis in (0, 1)
         )
-        self._width = masks[1]
+        self._height, self._width = masks
         self._inclusive = inclusive
 
     def __call__(self, maps: torch.Tensor, thresholds: torch.Tensor) -> Lit:
@@ -114,9 +134,9 @@ class Upsampler:
             maps: (images, units, rows, columns) float32.
             thresholds: (units,) float32.
         """
-        image, unit, row, column = self._hot_patches(maps, thresholds)
-        height, width = maps.shape[2:]
-        flat, base = maps.reshape(-1), (image * maps.shape[1] + unit) * (height * width)
+        map_, row, column = self._hot_patches(maps, thresholds)
+        units, height, width = maps.shape[1:]
+        flat, base = maps.reshape(-1), map_ * (height * width)
         left, right = self._columns.low[column], self._columns.high[column]
         across, down = self._columns.weight[:, column], self._rows.weight[:, row]
         top = _mix(flat, base + self._rows.low[row] * width, left, right, across)
@@ -124,34 +144,48 @@ class Upsampler:
         # (rows of a patch, columns of a patch, patches): the long dimension last, where loops are fast
         value = down[:, None] * (bottom - top)
         value += top
-        limit = thresholds[unit].double()
-        i, j, which = _places(value >= limit if self._inclusive else value > limit)
-        corner = self._rows.first[row] * self._width + self._columns.first[column]
-        return Lit(image[which], unit[which], corner[which] + i * self._width + j)
+        limit = thresholds[map_ % units].double()
+        found = _places(value >= limit if self._inclusive else value > limit)
+        step = _divided(found, len(map_))
+        patch = found - step * len(map_)
+        pixels = self._height * self._width
+        corner = map_ // units * pixels + self._rows.first[row] * self._width + self._columns.first[column]
+        across_ = torch.arange(value.shape[1], device=step.device)
+        offset = (torch.arange(value.shape[0], device=step.device)[:, None] * self._width + across_).flatten()
+        return Lit(
+            map_.index_select(0, patch),
+            corner.index_select(0, patch).add_(offset.index_select(0, step)),
+            units,
+            pixels,
+        )
 
     def _hot_patches(self, maps: torch.Tensor, thresholds: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Image, unit, row and column of the patches that touch a cell above its threshold, in that order."""
+        """Map, row and column of the patches that touch a cell above its threshold, in that order."""
         limit = thresholds[None, :, None, None]
-        above = maps >= limit if self._inclusive else maps > limit
+        found = _places(maps >= limit if self._inclusive else maps > limit)
+        cells, columns = maps.shape[2] * maps.shape[3], maps.shape[3]
         height, width = maps.shape[2] + 1, maps.shape[3] + 1
-        map_, row, column = _places(above.flatten(0, 1))
-        corner = (map_ * height + row) * width + column
+        map_, cell = found // cells, found % cells
+        corner = (map_ * height + cell // columns) * width + cell % columns
         patch = torch.cat([corner, corner + 1, corner + width, corner + width + 1]).unique()
-        map_, row, column = patch // (height * width), patch // width % height, patch % width
-        return map_ // maps.shape[1], map_ % maps.shape[1], row, column
+        return patch // (height * width), patch // width % height, patch % width
 
 
-def _places(mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Indices of what is true in a three-dimensional mask; numpy finds them several times faster than torch."""
+def _places(mask: torch.Tensor) -> torch.Tensor:
+    """Flat indices of what is true; numpy finds them several times faster than torch."""
     if mask.device.type != "cpu":
-        return mask.nonzero(as_tuple=True)
-    found = np.unravel_index(np.flatnonzero(mask.numpy()), mask.shape)
-    return tuple(torch.from_numpy(index) for index in found)
+        return mask.flatten().nonzero()[:, 0]
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
+def _divided(values: torch.Tensor, by: int) -> torch.Tensor:
+    """Floor division; numpy's is five times faster than torch's."""
+    return values // by if values.device.type != "cpu" else torch.from_numpy(values.numpy() // by)
 
 
 def _mix(
     flat: torch.Tensor, base: torch.Tensor, left: torch.Tensor, right: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
     """v0 + a (v1 - v0) along one grid row: (pixels of a patch, patches) float64."""
-    first = flat[base + left].double()
-    return weight * (flat[base + right].double() - first) + first
+    first = flat.index_select(0, base + left).double()
+    return weight * flat.index_select(0, base + right).double().sub_(first) + first
