@@ -1,8 +1,10 @@
 """The audit: the whole DAG as one Prefect flow.
 
-    index -> activations -> thresholds -> tally -> null -> dissection -> gates -> report
+    index -> activations -> thresholds -> tally -> null -> dissection -----------> gates -> report
+         \\-> landmarks ---------> stability -----------------------------------------/
+          -> finetuning (and its twin) -> activations, stability of what came out ---/
 
-Which stages a file asks for, and what each reads, is written down in `flows.plan.build`; here they become task runs.
+Which stages a file asks for, and what each reads, is written down in `flows.dag`; here they become task runs.
 The verified stage directory is the cache: a task whose stage is done returns `Cached`, and Prefect keeps no result.
 """
 
@@ -43,7 +45,7 @@ STAGE_TASKS: dict[str, Task[Any, Any]] = {
     stage.name: Task(
         _run_stage,
         name=stage.name,
-        task_run_name=f"{stage.name}-{{job.key.digest}}",
+        task_run_name="{job.name}-{job.key.digest}",
         retries=stage.retries,
         retry_delay_seconds=5,
         retry_condition_fn=_worth_another_try if stage.retries else None,
@@ -59,7 +61,7 @@ def submit(jobs: Sequence[Job], session: Session, refresh: Sequence[str]) -> dic
     futures: dict[str, PrefectFuture[Any]] = {}
     for job in jobs:
         needed = [futures[name.name] for name in job.inputs.values() if name.name in futures]
-        futures[job.name] = STAGE_TASKS[job.name].submit(job, session, job.name in refresh, wait_for=needed)
+        futures[job.name] = STAGE_TASKS[job.stage.name].submit(job, session, job.called(refresh), wait_for=needed)
     return futures
 
 

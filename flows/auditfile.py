@@ -46,6 +46,7 @@ class DatasetModel(BaseModel):
     format: str
     root: str | None = None
     split: list[str] | None = None
+    categories: list[str] | None = None
     crop: Literal["none", "object"] = "none"
     crop_margin: Annotated[float, Field(ge=0)] = 0.0
     mask_size: Size | None = None
@@ -70,6 +71,50 @@ class DissectionModel(_Strict):
     denominator: Literal["category", "all-images"] = "category"
 
 
+class StabilityModel(_Strict):
+    """Location stability."""
+
+    dataset: str = "main"
+    top_images: Annotated[int, Field(ge=2)] = 100
+    firing_only: bool = False
+    category: Literal["lowest", "highest-activation"] = "lowest"
+    filters: Annotated[int, Field(ge=1)] | None = None
+    bootstrap: Annotated[int, Field(ge=0)] = 1000
+    permutations: Annotated[int, Field(ge=0)] = 1000
+    part_radius: Annotated[float, Field(gt=0)] | None = None
+
+
+class MaskModel(_Strict):
+    """Masks of interpretable layers."""
+
+    centre: Literal["argmax", "centroid"] = "argmax"
+    learned: bool = False
+
+
+class FinetuningModel(_Strict):
+    """Fine-tuning into an interpretable CNN."""
+
+    dataset: str = "main"
+    negatives: str | None = None
+    category: str | None = None
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch: Annotated[int, Field(ge=1)] = 16
+    rate: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.01, 0.001)
+    strength: Annotated[float, Field(ge=0)] = 1.0
+    mask: MaskModel | None = MaskModel()
+    head: Literal["auto", "small", "paper"] = "auto"
+    freeze_below: str | None = None
+    folds: Annotated[int, Field(ge=2)] = 5
+    fold: Annotated[int, Field(ge=0)] = 0
+    controls: list[Literal["twin", "plain"]] = ["twin"]
+
+    @model_validator(mode="after")
+    def _one_fold(self) -> FinetuningModel:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold must be below folds ({self.folds})")
+        return self
+
+
 class ReportModel(_Strict):
     """The report."""
 
@@ -80,6 +125,8 @@ class StagesModel(_Strict):
     """The stages that are asked for."""
 
     dissection: DissectionModel | None = None
+    stability: StabilityModel | None = None
+    finetuning: FinetuningModel | None = None
     report: ReportModel | None = ReportModel()
 
     @model_validator(mode="before")

@@ -104,8 +104,9 @@ def rerun(stage: str, file: Path, **options: Any) -> int:
 
     plan = Plan(Request(file, (stage,), (stage,), options["workspace"], options["device"], options["overrides"]))
     prefect_environment(plan)
-    call = (str(file), options["workspace"], options["device"], options["overrides"])
-    return _tell(_with_prefect(lambda: _flow("flows.stages", stage)(*call, return_state=True)))
+    name, _, variant = stage.partition(":")
+    call = (str(file), options["workspace"], options["device"], options["overrides"], variant)
+    return _tell(_with_prefect(lambda: _flow("flows.stages", name)(*call, return_state=True)))
 
 
 @cli.command()

@@ -29,8 +29,9 @@ def foresee(plan: Plan) -> Iterator[Foreseen]:
         if job.name not in missing:
             yield Foreseen(job.name, "cached", "", "")
             continue
-        size = _activation_bytes(plan, job) if job.name == "activations" else None
-        seconds = _last_time(plan, job.name)
+        known = job.stage.name == "activations" and "finetuned" not in job.inputs
+        size = _activation_bytes(plan, job) if known else None
+        seconds = _last_time(plan, job.stage.name)
         yield Foreseen(
             job.name,
             "would run",

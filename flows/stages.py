@@ -19,7 +19,7 @@ from tasks.stages import STAGES
 
 def _rerun(stage: str, file: str, workspace: str | None, device: str | None, overrides: Sequence[str]) -> State[Any]:
     plan = Plan(Request(Path(file), (stage,), (stage,), workspace, device, tuple(overrides)))
-    unfinished = [job.name for job in plan.missing() if job.name != stage]
+    unfinished = [job.name for job in plan.missing() if not job.called((stage,))]
     if unfinished:
         raise InputError(f"stage {stage}: its inputs must be done, got none of {', '.join(unfinished)}; run the audit")
     session = session_of(plan)
@@ -38,10 +38,14 @@ def stage_flow(stage: str) -> Flow[..., Any]:
         validate_parameters=False,
     )
     def rerun(
-        file: str, workspace: str | None = None, device: str | None = None, overrides: Sequence[str] = ()
+        file: str,
+        workspace: str | None = None,
+        device: str | None = None,
+        overrides: Sequence[str] = (),
+        variant: str = "",
     ) -> State[Any]:
-        """Run one stage of an audit file again."""
-        return _rerun(stage, file, workspace, device, overrides)
+        """Run one stage of an audit file again: all of its variants, or one."""
+        return _rerun(f"{stage}:{variant}" if variant else stage, file, workspace, device, overrides)
 
     return rerun
 
@@ -53,5 +57,8 @@ thresholds = RERUNS["thresholds"]
 tally = RERUNS["tally"]
 null = RERUNS["null"]
 dissection = RERUNS["dissection"]
+landmarks = RERUNS["landmarks"]
+stability = RERUNS["stability"]
+finetuning = RERUNS["finetuning"]
 gates = RERUNS["gates"]
 report = RERUNS["report"]

@@ -154,6 +154,10 @@ class Draft:
         """A finished file, for random access."""
         return self._files.source(f"{self.key.folder}/{name}")
 
+    def path(self, name: str) -> str:
+        """Where a finished file lies, for libraries that open files themselves."""
+        return self._files.location(f"{self.key.folder}/{name}")
+
     def discard(self, name: str) -> None:
         """Remove a finished file that the result does not need."""
         self._files.remove(f"{self.key.folder}/{name}")

@@ -43,6 +43,25 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "counts": _schema(layer=_S, image=_I32, unit=_I32, concept_id=_I32, intersection=_I32),
     "activated": _schema(layer=_S, image=_I32, unit=_I32, pixels=_I32),
     "null": _schema(layer=_S, unit=_I32, permutation=_I32, best_iou=_F64),
+    "landmarks": _schema(image=_I32, category=_S, landmark=_S, x=_F64, y=_F64),
+    "stability": _schema(
+        layer=_S, filter=_I32, category=_S, landmark=_S, images=_I32, deviation=_F64, r2=_F64, p_value=_F64,
+        localising=_B, reason=_S, q_value=_F64, score=_F64, spread=_F64, entropy=_F64,
+    ),
+    "stability_layers": _schema(
+        layer=_S, category=_S, deviation=_F64, low=_F64, high=_F64, random=_F64, centre=_F64, best_constant=_F64,
+        tracking_share=_F64, images=_I32, filters=_I32, null_filters=_I32, random_sd=_F64, beating_share=_F64,
+        tied_share=_F64, silent_share=_F64, spread=_F64, entropy=_F64,
+    ),
+    "stability_resamples": _schema(layer=_S, category=_S, resample=_I32, deviation=_F64),
+    "inferences": _schema(layer=_S, image=_I32, filter=_I32, x=_F32, y=_F32, score=_F32),
+    "part_interpretability": _schema(layer=_S, filter=_I32, category=_S, part=_S, images=_I32, share=_F64),
+    "training": _schema(
+        epoch=_I32, phase=_S, split=_S, task_loss=_F64, filter_loss=_F64, accuracy=_F64, low=_F64, high=_F64,
+        images=_I32, rate=_F64,
+    ),
+    "finetuning_images": _schema(dataset=_S, image=_I32, label=_I32, split=_S, predicted=_I32, logit=_F64),
+    "filter_categories": _schema(layer=_S, filter=_I32, category=_S),
     "gates": _schema(gate=_S, value=_F64, limit=_F64, passed=_B),
 }  # fmt: skip
 

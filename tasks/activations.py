@@ -21,6 +21,7 @@ from microtome.errors import InputError
 from microtome.networks import Capture, LayerGeometry, match_layers, walk
 from storage.tensors import ROW_GROUP, TensorWriter
 from tasks.index import chosen_images
+from tasks.networks import network_of
 from tasks.reading import geometry_row, shard_prefix
 from tasks.stage import Work
 
@@ -35,7 +36,7 @@ def run(work: Work) -> None:
     torch.set_num_threads(work.session.threads)
     dataset: Dataset = work.job.reach["dataset"]()
     frame: Frame = work.job.reach["frame"]
-    module = work.job.reach["network"]()
+    module = network_of(work)
     layers = walk(module, frame.size, match_layers(module, work.parameters["layers"]))
     chosen = chosen_images(dataset, work.parameters)
     forecast(work, layers, len(chosen))

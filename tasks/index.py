@@ -71,7 +71,7 @@ def run(work: Work) -> None:
             work.advance(len(group))
         writer.close()
         if faults:
-            raise InputError(_shortened(faults))
+            raise InputError(shortened(faults))
     work.draft.table("label_counts", rows)
     work.draft.table("images", _image_table(images))
     work.draft.table("concepts", _concept_table(dataset.concepts, rows, frame))
@@ -211,6 +211,7 @@ def _concept_table(concepts: Sequence[Concept], rows: dict[str, list[Any]], fram
     }
 
 
-def _shortened(faults: list[str]) -> list[str]:
+def shortened(faults: list[str]) -> list[str]:
+    """The first faults, and how many more there are."""
     rest = len(faults) - MOST_FAULTS
     return faults[:MOST_FAULTS] + ([f"... and {rest} more faults"] if rest > 0 else [])

@@ -8,7 +8,7 @@ import importlib
 import importlib.metadata
 import platform
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -98,6 +98,7 @@ class Job:
         inputs: the jobs it reads.
         content: digests of what it reads from outside (network, data set).
         reach: how to reach that content (paths, specs); not part of the digest.
+        variant: tells several runs of one stage in one audit apart: another data set, another network.
     """
 
     stage: Stage
@@ -105,11 +106,16 @@ class Job:
     inputs: Mapping[str, Job] = field(default_factory=dict)
     content: Mapping[str, str] = field(default_factory=dict)
     reach: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""
 
     @property
     def name(self) -> str:
-        """The stage's name."""
-        return self.stage.name
+        """What the audit calls it: the stage's name, and after a colon the variant."""
+        return f"{self.stage.name}:{self.variant}" if self.variant else self.stage.name
+
+    def called(self, names: Collection[str]) -> bool:
+        """Whether one of these names means it; a stage's name means all of its variants."""
+        return self.name in names or self.stage.name in names
 
     @cached_property
     def key(self) -> StageKey:

@@ -15,7 +15,14 @@ STAGES: Mapping[str, Stage] = {
         Stage(
             "activations",
             "tasks.activations",
-            ("microtome/networks", "microtome/datasets/frame.py", "tasks/activations.py", "storage/tensors.py"),
+            (
+                "microtome/networks",
+                "microtome/datasets/frame.py",
+                "microtome/disentangle/interpretable.py",
+                "tasks/activations.py",
+                "tasks/networks.py",
+                "storage/tensors.py",
+            ),
             retries=1,
         ),
         Stage("thresholds", "tasks.thresholds", ("microtome/quantify/accumulate.py", "tasks/thresholds.py", *_SHARED)),
@@ -34,7 +41,36 @@ STAGES: Mapping[str, Stage] = {
             "tasks.dissection",
             ("microtome/quantify/dissection.py", "microtome/quantify/resampling.py", "tasks/dissection.py", *_SHARED),
         ),
+        Stage(
+            "landmarks", "tasks.landmarks", ("microtome/datasets/frame.py", "tasks/landmarks.py", "storage/tables.py")
+        ),
+        Stage(
+            "stability",
+            "tasks.stability",
+            (
+                "microtome/quantify/stability.py",
+                "microtome/quantify/partiou.py",
+                "microtome/quantify/resampling.py",
+                "tasks/stability.py",
+                *_SHARED,
+            ),
+        ),
+        Stage(
+            "finetuning",
+            "tasks.finetuning",
+            (
+                "microtome/disentangle/filter_loss.py",
+                "microtome/disentangle/interpretable.py",
+                "microtome/disentangle/templates.py",
+                "microtome/disentangle/training.py",
+                "microtome/networks/load.py",
+                "microtome/datasets/frame.py",
+                "tasks/finetuning.py",
+                "tasks/networks.py",
+                *_SHARED,
+            ),
+        ),
         Stage("gates", "tasks.gates", ("tasks/gates.py",)),
-        Stage("report", "tasks.report", ("microtome/report", "tasks/report.py", *_SHARED)),
+        Stage("report", "tasks.report", ("microtome/report", "tasks/report", *_SHARED)),
     )
 }

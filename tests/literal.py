@@ -52,3 +52,63 @@ def dissect(maps, thresholds, labels, annotated, start, jump, size, masks, *, in
                 if annotated[image][category]:
                     activation[unit, category] += lit.sum()
     return intersection, activation, pixels
+
+
+def deviation(maps, landmark, start, jump, size, top) -> np.ndarray:
+    """D_{f,k} as the survey's eq. 1-2 say it, filter by filter; every number a Python float."""
+    images, filters, rows, columns = maps.shape
+    result = []
+    for f in range(filters):
+        found = []
+        for i in range(images):
+            if np.isnan(landmark[i]).any():
+                continue
+            best, where = -math.inf, None
+            for r in range(rows):
+                for c in range(columns):
+                    if float(maps[i, f, r, c]) > best:
+                        best, where = float(maps[i, f, r, c]), (r, c)
+            y, x = start[0] + where[0] * jump[0], start[1] + where[1] * jump[1]
+            away = math.hypot(landmark[i][0] - x, landmark[i][1] - y) / math.hypot(*size)
+            found.append((-best, i, away))
+        kept = [away for _, _, away in sorted(found)[:top]]
+        mean = sum(kept) / len(kept)
+        result.append(math.sqrt(sum((value - mean) ** 2 for value in kept) / (len(kept) - 1)))
+    return np.array(result)
+
+
+def r_squared(position, landmark) -> float:
+    """1 - residual / total sum of squares of both coordinates, by least squares with an intercept."""
+    design = np.column_stack([np.ones(len(landmark)), landmark])
+    fitted = design @ np.linalg.lstsq(design, position, rcond=None)[0]
+    return 1 - ((position - fitted) ** 2).sum() / ((position - position.mean(0)) ** 2).sum()
+
+
+def templates(n: int, beta: float = 4.0) -> np.ndarray:
+    """(n^2 + 1, n, n): eq. 8, cell by cell."""
+    tau = 0.5 / n**2
+    result = np.empty((n * n + 1, n, n))
+    for mu in range(n * n):
+        for i in range(n):
+            for j in range(n):
+                apart = abs(i - mu // n) + abs(j - mu % n)
+                result[mu, i, j] = tau * max(1 - beta * apart / n, -1)
+    result[n * n] = -tau
+    return result
+
+
+def filter_loss(x, log_z=None) -> tuple[float, np.ndarray]:
+    """Loss_f and its gradient for one filter's (images, n, n) maps, template by template."""
+    n = x.shape[1]
+    shapes = templates(n)
+    prior = [1 / (1 + n**2)] * (n**2 + 1)
+    s = np.array([[(x[i] * t).sum() for t in shapes] for i in range(len(x))])
+    z = np.exp(s).sum(0) if log_z is None else np.exp(log_z)
+    given = np.exp(s) / z
+    p = given @ np.array(prior)
+    loss, gradient = 0.0, np.zeros_like(x)
+    for t in range(len(shapes)):
+        for i in range(len(x)):
+            loss -= prior[t] * given[i, t] * math.log(given[i, t] / p[i])
+            gradient[i] -= prior[t] * shapes[t] * given[i, t] * (s[i, t] - math.log(z[t]) - math.log(p[i]))
+    return loss, gradient

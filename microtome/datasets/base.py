@@ -14,7 +14,6 @@ from PIL import Image, UnidentifiedImageError
 
 from microtome.errors import InputError
 
-
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 

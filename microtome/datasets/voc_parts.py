@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +115,12 @@ class VocParts(Dataset):
 
 def _read(file: Path) -> Any:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
-    return loadmat(file)["anno"]
+    try:
+        return loadmat(file)["anno"]
+    except (MatReadError, zlib.error) as error:
+        raise ValueError(str(error)) from error
 
 
 def _objects(anno: Any) -> NDArray:

@@ -166,6 +166,14 @@ def q_values(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
+def wilson(hits: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson 1927); never outside [0, 1], sound at 0 and at all hits."""
+    z = 1.959963984540054
+    share, z2 = hits / trials, z * z / trials
+    half = z * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials))
+    return max(0.0, float((share + z2 / 2 - half) / (1 + z2))), min(1.0, float((share + z2 / 2 + half) / (1 + z2)))
+
+
 def permutations_needed(p: NDArray[np.float64], permutations: int, level: float = 0.05) -> int:
     """Permutations with which the units that no permutation reached could pass `level` under Benjamini-Hochberg.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from microtome.report.views import Chart
 
 _INK, _BAR = "#010203", "#040506"  # stand-ins, replaced by what the page's style says
+_PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark paper
 MOST_BARS = 25
 
 
@@ -38,3 +40,57 @@ def concept_bars(category: str, counted: Sequence[tuple[str, int]], most: int) -
 
 def _themed(svg: str) -> str:
     return svg.replace(_INK, "currentColor").replace(_BAR, "var(--bar)")
+
+
+def curves(title: str, rows: Sequence[Mapping[str, Any]], column: str) -> tuple[str, str, str]:
+    """Training curves: a line per phase, solid for held-out images, dashed for those trained on.
+
+    Args:
+        title: of the chart.
+        rows: of the table `training`.
+        column: what is drawn.
+
+    Returns:
+        title, SVG, and the last values in words.
+    """
+    import altair as alt
+    import pandas as pd
+    import vl_convert
+
+    frame = pd.DataFrame(
+        [{"epoch": r["epoch"], "phase": r["phase"], "split": r["split"], "y": r[column]} for r in rows]
+    )
+    phases = list(dict.fromkeys(frame["phase"]))
+    colour = alt.Scale(domain=phases, range=list(_PHASES[: len(phases)]))
+    dash = alt.Scale(domain=["val", "train"], range=[[1, 0], [4, 3]])
+    chart = (
+        alt.Chart(frame)
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
+            color=alt.Color("phase:N", scale=colour, title=None),
+            strokeDash=alt.StrokeDash("split:N", scale=dash, title=None),
+        )
+        .properties(width=250, height=160, config=_config(alt))
+    )
+    svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
+    last = {(row["phase"], row["split"]): row[column] for row in rows}
+    words = ", ".join(f"{phase} {split} {value:.4g}" for (phase, split), value in last.items())
+    return title, _themed(svg), f"{title} at the end: {words}"
+
+
+def _config(alt: Any) -> Any:
+    axis = alt.AxisConfig(
+        labelColor=_INK,
+        titleColor=_INK,
+        labelFontSize=11,
+        titleFontSize=11,
+        domainColor=_INK,
+        tickColor=_INK,
+        grid=False,
+    )
+    legend = alt.LegendConfig(labelColor=_INK, labelFontSize=11, orient="bottom")
+    return alt.Config(
+        background="transparent", axis=axis, legend=legend, view=alt.ViewConfig(stroke=None), font="sans-serif"
+    )

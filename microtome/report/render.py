@@ -24,6 +24,8 @@ def render(report: Report) -> dict[str, bytes]:
     pages = {"index.html": environment.get_template("index.html").render(report=report, here="index.html")}
     for layer in report.layers:
         pages[layer.page] = environment.get_template("layer.html").render(report=report, layer=layer, here=layer.page)
+    for page in report.pages:
+        pages[page.page] = environment.get_template("page.html").render(report=report, page=page, here=page.page)
     return {name: text.encode() for name, text in pages.items()}
 
 

@@ -12,7 +12,7 @@ LIMIT = 25_000_000
 
 
 def inline(folder: Path, limit: int = LIMIT) -> str:
-    """All pages of a report as one HTML text: layers follow the index, thumbnails become data.
+    """All pages of a report as one HTML text: the others follow the index, thumbnails become data.
 
     Args:
         folder: the report.
@@ -21,15 +21,13 @@ def inline(folder: Path, limit: int = LIMIT) -> str:
     Raises:
         InputError: it would be larger; names the largest parts.
     """
-    pages = [folder / "index.html", *sorted(folder.glob("layer-*.html"))]
+    pages = [folder / "index.html", *sorted(folder.glob("[!i]*.html"))]
     texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
     index = texts["index.html"]
     bodies = [f'<section class="page" id="{name}">{_main(text)}</section>' for name, text in texts.items()]
     head, tail = index[: index.index("<main")], index[index.index("</main>") + len("</main>") :]
     whole = head + '<main id="content">' + "".join(bodies) + "</main>" + tail
-    whole = re.sub(
-        r'href="(index|layer-\d+)\.html(#[^"]*)?"', lambda m: f'href="{m[2] or "#" + m[1] + ".html"}"', whole
-    )
+    whole = re.sub(r'href="([\w-]+)\.html(#[^"]*)?"', lambda m: f'href="{m[2] or "#" + m[1] + ".html"}"', whole)
     whole = re.sub(r'src="(assets/[^"]+)"', lambda m: f'src="{_data(folder / m[1])}"', whole)
     if len(whole.encode()) > limit:
         parts = sorted(((len(text), name) for name, text in texts.items()), reverse=True)

@@ -89,6 +89,142 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Strip:
+    """A value with its interval on a line from 0 to 100, and marks of what it has to beat.
+
+    Args:
+        value, low, high: places on the line.
+        marks: place, kind (`chance`, `limit`) and what it is, in words.
+        text: the whole in words.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    marks: Sequence[tuple[float, str, str]]
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. Cells are text or strips; the first of each row is its heading.
+
+    Args:
+        columns: heading, and whether the column holds numbers.
+        rows: the cells.
+        note: below it.
+    """
+
+    columns: Sequence[tuple[str, bool]]
+    rows: Sequence[Sequence[str | Strip]]
+    note: str = ""
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; `style` is `plain`, `quiet` or `advice`."""
+
+    text: str
+    style: str = "plain"
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Something to copy."""
+
+    text: str
+    kind: str = "code"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Big numbers: name, value, remark."""
+
+    items: Sequence[tuple[str, str, str]]
+    kind: str = "figures"
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts side by side, each as SVG and in words."""
+
+    charts: Sequence[tuple[str, str, str]]
+    kind: str = "charts"
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A picture with circles (what a filter looks at) and crosses (where it should look).
+
+    Args:
+        thumb: path of the thumbnail.
+        alt: in words.
+        size: (height, width) of the coordinates.
+        circles: x, y, radius.
+        crosses: x, y.
+    """
+
+    thumb: str
+    alt: str
+    size: tuple[int, int]
+    circles: Sequence[tuple[float, float, float]]
+    crosses: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Card:
+    """Pictures of one thing."""
+
+    title: str
+    anchor: str
+    note: str
+    spots: Sequence[Spot]
+    facts: Sequence[tuple[str, str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Cards side by side."""
+
+    cards: Sequence[Card]
+    kind: str = "gallery"
+
+
+Part = Table | Text | Code | Figures | Charts | Gallery
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    heading: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a method.
+
+    Args:
+        name: in the navigation.
+        page: file name.
+        headline: the result in a sentence or two.
+        figures: for the overview too.
+        sections: the rest.
+        queries: what, and the query for `microtome sql` that gives it.
+    """
+
+    name: str
+    page: str
+    headline: str
+    figures: Figures
+    sections: Sequence[Section]
+    queries: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
 class Stage:
     """A stage of the run."""
 
@@ -107,6 +243,7 @@ class Report:
     dataset: str
     gates: Sequence[Gate]
     layers: Sequence[Layer]
+    pages: Sequence[Page]
     provenance: Sequence[tuple[str, str]]
     stages: Sequence[Stage]
     configuration: str

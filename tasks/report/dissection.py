@@ -1,111 +1,49 @@
-"""Stage `report`: from tables to view models, thumbnails and pages."""
+"""Pages of a dissection: a layer each, its units with their top images and masks."""
 
 from __future__ import annotations
 
-import io
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from PIL import Image
 
-from microtome.datasets import Dataset, Frame
 from microtome.networks import LayerGeometry
 from microtome.report import views
 from microtome.report.charts import concept_bars
 from microtome.report.overlay import dim_path
-from microtome.report.render import render
-from storage import Artifact
-from tasks.index import chosen_images
 from tasks.reading import layers_of
+from tasks.report.common import about, files_of, rows_of, thumb, thumbnails, worded
 from tasks.stage import Work
 from tasks.tally import Lighter
 
-THUMB = 112  # pixels
-ORDER = ("index", "activations", "thresholds", "tally", "null", "dissection", "gates")
 
-
-def run(work: Work) -> None:
-    """Write the report."""
-    layers = layers_of(work.inputs["activations"])
-    work.begin(len(layers) + 1, "pages")
-    pages, images = [], set()
+def pages(work: Work) -> list[views.Layer]:
+    """A page per layer."""
+    looked_at = about(work, "dissection")
+    layers = layers_of(looked_at.inputs["activations"])
+    work.begin(len(layers), "pages")
+    found, images = [], set()
     for number, layer in enumerate(layers):
-        page, used = _layer(work, number, layer)
-        pages.append(page)
+        page, used = _layer(looked_at, number, layer, work.parameters["top_images"])
+        found.append(page)
         images |= used
         work.advance(1)
-    _thumbnails(work, sorted(images))
-    for name, content in render(_report(work, pages)).items():
-        work.draft.write(name, content)
-    work.advance(1)
+    thumbnails(looked_at, images)
+    return found
 
 
-def _report(work: Work, pages: Sequence[views.Layer]) -> views.Report:
-    audit = work.parameters["audit"]
-    data = audit.get("dataset") or audit["datasets"][audit["stages"]["dissection"]["dataset"]]
-    index, dissection = work.inputs["index"], work.inputs["dissection"]
-    environment = dissection.manifest["environment"]
-    images = index.manifest["files"]["images.parquet"]["rows"]
-    concepts = index.manifest["files"]["concepts.parquet"]["rows"]
-    weights = audit["network"].get("weights") or f"random weights (seed {audit['seed']})"
-    stages = [_stage(name, work.inputs[name]) for name in ORDER if name in work.inputs]
-    return views.Report(
-        title=audit["name"],
-        network=f"{audit['network']['load'].partition(':')[2]} with {str(weights).rpartition('/')[2]}",
-        dataset=f"{Path(data.get('root') or data['format']).name} ({images:,} images, {concepts:,} concepts)",
-        gates=[_gate(row) for row in work.inputs["gates"].json("gates.json")] if "gates" in work.inputs else (),
-        layers=pages,
-        provenance=[
-            (
-                "Network",
-                f"{audit['network']['load']}, digest {work.inputs['activations'].manifest['inputs']['network']}",
-            ),
-            ("Weights", str(weights)),
-            ("Data set", f"{data['format']}, digest {index.manifest['inputs']['dataset']}"),
-            ("Seed", str(audit["seed"])),
-            ("Device", f"{environment['device']}, {environment['threads']} threads, {environment['machine']}"),
-            ("Versions", ", ".join(f"{name} {environment[name]}" for name in _VERSIONS)),
-        ],
-        stages=stages,
-        configuration=yaml.safe_dump(audit, sort_keys=False, allow_unicode=True),
-        footer=f"Dissected {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(dissection.manifest['started']))}, "
-        f"microtome {environment['microtome']}",
-    )
-
-
-_VERSIONS = ("microtome", "torch", "numpy", "pyarrow", "pillow", "python")
-
-
-def _stage(name: str, artifact: Artifact) -> views.Stage:
-    seconds = artifact.manifest["seconds"]
-    return views.Stage(name, f"{seconds:.1f} s", f"{artifact.size / 1e6:.1f} MB", artifact.digest)
-
-
-def _gate(row: Mapping[str, Any]) -> views.Gate:
-    limit = "–" if row["limit"] is None else f"{row['limit']:g}"
-    return views.Gate(row["gate"], f"{row['value']:g}", limit, row["passed"], row["note"])
-
-
-def _layer(work: Work, number: int, layer: LayerGeometry) -> tuple[views.Layer, set[int]]:
+def _layer(work: Work, number: int, layer: LayerGeometry, shown: int) -> tuple[views.Layer, set[int]]:
     """A layer's page, and the images that it shows."""
-    row = _rows(work.inputs["dissection"], "layers", layer.name)[0]
-    units = _rows(work.inputs["dissection"], "units", layer.name)
-    top = [
-        item
-        for item in _rows(work.inputs["thresholds"], "top_images", layer.name)
-        if item["rank"] < work.parameters["top_images"]
-    ]
+    row = rows_of(work.inputs["dissection"], "layers", layer=layer.name)[0]
+    units = rows_of(work.inputs["dissection"], "units", layer=layer.name)
+    top = [item for item in rows_of(work.inputs["thresholds"], "top_images", layer=layer.name) if item["rank"] < shown]
     lighter = Lighter(work, number, layer, work.inputs["tally"].parameters)
     dims = _dims(work, lighter, {(item["image"], item["unit"]) for item in top})
-    files = work.inputs["index"].table("images", ["file"]).column("file").to_pylist()
+    files = files_of(work.inputs["index"])
     pictures: dict[int, list[views.Picture]] = {}
     for item in top:
-        pictures.setdefault(item["unit"], []).append(_picture(item, files, dims))
+        pictures.setdefault(item["unit"], []).append(_picture(work, item, files, dims))
     widest = max(max(unit["iou_high"] or unit["iou"] for unit in units), 2 * row["min_iou"])
     cards = [_unit(unit, pictures.get(unit["unit"], []), widest, row["min_iou"]) for unit in units]
     page = views.Layer(
@@ -142,27 +80,12 @@ def _dims(work: Work, lighter: Lighter, wanted: set[tuple[int, int]]) -> dict[tu
     return found
 
 
-def _picture(item: Mapping[str, Any], files: Sequence[str], dims: Mapping[tuple[int, int], str]) -> views.Picture:
+def _picture(
+    work: Work, item: Mapping[str, Any], files: Sequence[str], dims: Mapping[tuple[int, int], str]
+) -> views.Picture:
     image, unit = item["image"], item["unit"]
     alt = f"{files[image]}, number {item['rank'] + 1} of unit {unit}, peak {item['peak']:.3g}"
-    return views.Picture(_thumb(image), alt, dims[image, unit], f"{item['peak']:.3g}")
-
-
-def _thumb(image: int) -> str:
-    return f"assets/thumbs/{image:06d}.webp"
-
-
-def _thumbnails(work: Work, images: Sequence[int]) -> None:
-    dataset: Dataset = work.job.reach["dataset"]()
-    frame: Frame = work.job.reach["frame"]
-    chosen = chosen_images(dataset, work.inputs["index"].parameters)
-    for image in images:
-        record = dataset.records[chosen[image]]
-        shown = Image.fromarray(np.array(frame.place(record).picture(dataset.picture(chosen[image]))))
-        content = io.BytesIO()
-        shown.resize((THUMB, THUMB), Image.Resampling.LANCZOS).save(content, "WEBP", quality=72, method=4)
-        work.draft.write(_thumb(image), content.getvalue())
-        work.session.check()
+    return views.Picture(thumb(work, image), alt, dims[image, unit], f"{item['peak']:.3g}")
 
 
 def _unit(row: Mapping[str, Any], pictures: Sequence[views.Picture], widest: float, limit: float) -> views.Unit:
@@ -190,9 +113,6 @@ def _unit(row: Mapping[str, Any], pictures: Sequence[views.Picture], widest: flo
 
 
 def _facts(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    def worded(value: float | None, form: str) -> str:
-        return "–" if value is None else format(value, form)
-
     return [
         (
             "held out",
@@ -273,7 +193,3 @@ def _charts(units: Sequence[Mapping[str, Any]]) -> list[views.Chart]:
         concept_bars(category, sorted(counts.items(), key=lambda item: (-item[1], item[0])), most)
         for category, counts in sorted(counted.items())
     ]
-
-
-def _rows(artifact: Artifact, table: str, layer: str) -> list[dict[str, Any]]:
-    return [row for row in artifact.table(table).to_pylist() if row["layer"] == layer]

@@ -1,0 +1,1 @@
+"""Take a network apart: interpretable layers and fine-tuning, decision trees, explanatory graphs."""

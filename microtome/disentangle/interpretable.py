@@ -1,0 +1,154 @@
+"""Interpretable CNNs: a backbone whose top filters, and one new layer of filters, are pressed onto single parts."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from microtome.disentangle.templates import FilterMask
+from microtome.errors import InputError
+from microtome.networks.load import NetworkSpec, load_network
+
+HEADS = {"small": 512, "paper": 4096}
+RESNET_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+LAYERS = ("top_map", "extra_map")  # names of the two interpretable layers' maps, before their masks
+
+
+class InterpretableCNN(nn.Module):
+    """Backbone, mask, new convolution, mask, pooling, fully connected head (arXiv 1710.00935, section 3).
+
+    `top_map` and `extra_map` give the maps before masking; their highest cells are those of the masked ones.
+
+    Args:
+        features: the backbone up to its top convolution and the ReLU behind it, children under their own names.
+        filters: of its output.
+        n: side of its output, in cells.
+        classes: outputs; 1 for a single category against everything else (a logit), more for softmax.
+        head: units of the two hidden layers.
+        mask: None for none, else what FilterMask takes.
+    """
+
+    def __init__(
+        self, features: nn.Sequential, filters: int, n: int, *, classes: int, head: int, mask: Mapping[str, Any] | None
+    ) -> None:
+        super().__init__()
+        self.filters, self.n, self.classes = filters, n, classes
+        self.features = features
+        self.top_map = nn.Identity()
+        self.top_mask = nn.Identity() if mask is None else FilterMask(filters, n, **mask)
+        self.extra = nn.Conv2d(filters, filters, 3, padding=1)
+        self.extra_map = nn.ReLU()
+        self.extra_mask = nn.Identity() if mask is None else FilterMask(filters, n, **mask)
+        self.pool, cells = _pooling(n)
+        hidden = [nn.Linear(filters * cells * cells, head), nn.Linear(head, head), nn.Linear(head, classes)]
+        self.classifier = nn.Sequential(
+            hidden[0], nn.ReLU(), nn.Dropout(0.5), hidden[1], nn.ReLU(), nn.Dropout(0.5), hidden[2]
+        )
+        layers: list[nn.Conv2d | nn.Linear] = [self.extra, *hidden]
+        for layer in layers:
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(images, 3, height, width) -> (images, classes) logits."""
+        return self.above(self.features(pictures))[0]
+
+    def above(self, features: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """From the backbone's output: logits, and the two interpretable layers' maps before masking."""
+        top = self.top_map(features)
+        extra = self.extra_map(self.extra(self.top_mask(top)))
+        return self.classifier(self.pool(self.extra_mask(extra)).flatten(1)), (top, extra)
+
+
+def interpretable_cnn(
+    backbone: str,
+    *,
+    size: tuple[int, int],
+    arguments: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    root: str = ".",
+    classes: int = 1,
+    head: str = "small",
+    mask: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> InterpretableCNN:
+    """Build one, as the network loader calls it.
+
+    Args:
+        backbone: `package.module:factory` of a network with a chain `features` (VGG, AlexNet, SqueezeNet, ...) or of a
+            torchvision ResNet, whose skips mix filters: the paper leaves them out, here they are allowed.
+        size: (height, width) of the input.
+        arguments: of the factory.
+        weights, root: of the backbone, see NetworkSpec; none if the whole network's weights are put in afterwards.
+        classes: outputs.
+        head: `small` (512) or `paper` (4096).
+        mask: None for none, `{}` for the defaults of FilterMask.
+        seed: of the new layers.
+
+    Raises:
+        InputError: a backbone of another form, or whose top maps are not square.
+    """
+    network = load_network(NetworkSpec(backbone, arguments or {}, weights, Path(root), seed))
+    features = backbone_features(network)
+    with torch.inference_mode():
+        shape = features(torch.zeros(1, 3, *size)).shape
+    if len(shape) != 4 or shape[2] != shape[3]:
+        raise InputError(f"finetuning: the top convolution's maps must be square, got {tuple(shape[2:])}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return InterpretableCNN(features, shape[1], shape[2], classes=classes, head=HEADS[head], mask=mask)
+
+
+def backbone_features(network: nn.Module) -> nn.Sequential:
+    """The network up to its top convolution and the ReLU behind it, as a chain of its own children.
+
+    Raises:
+        InputError: neither a chain `features` nor a ResNet.
+    """
+    chain = getattr(network, "features", None)
+    if isinstance(chain, nn.Sequential):
+        children = list(chain.named_children())
+        top = max((at for at, (_, child) in enumerate(children) if _convolves(child)), default=-1)
+        if top < 0:
+            raise InputError(f"finetuning: `features` of {type(network).__name__} must hold a convolution, got none")
+        end = top + 2 if top + 1 < len(children) and isinstance(children[top + 1][1], nn.ReLU) else top + 1
+        return nn.Sequential(OrderedDict(children[:end]))
+    if all(hasattr(network, name) for name in RESNET_PARTS):
+        return nn.Sequential(OrderedDict((name, getattr(network, name)) for name in RESNET_PARTS))
+    raise InputError(
+        "finetuning: the backbone must be a chain `features` (VGG, AlexNet, SqueezeNet) or a torchvision ResNet, "
+        f"got {type(network).__name__}"
+    )
+
+
+def frozen_below(features: nn.Sequential, layer: str | None) -> int:
+    """How many children of the chain stay as they are: all before `layer`, by default before the top convolution.
+
+    Raises:
+        InputError: no such child.
+    """
+    names = [name for name, _ in features.named_children()]
+    if layer is not None:
+        wanted = layer.removeprefix("features.")
+        if wanted not in names:
+            raise InputError(f"finetuning.freeze_below: no layer {layer!r} among features.{', features.'.join(names)}")
+        return names.index(wanted)
+    return max(at for at, child in enumerate(features.children()) if _convolves(child))
+
+
+def _convolves(module: nn.Module) -> bool:
+    return any(isinstance(child, nn.Conv2d) for child in module.modules())
+
+
+def _pooling(n: int) -> tuple[nn.Module, int]:
+    """Max pooling to 6 or 7 cells, and how many those are."""
+    if n <= 7:
+        return nn.Identity(), n
+    kernel = 3 if n % 2 else 2
+    return nn.MaxPool2d(kernel, 2), (n - kernel) // 2 + 1

@@ -1,0 +1,223 @@
+"""The stages stability and finetuning on planted animals: splits, kills, comparisons, report, known answers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.plan import Plan, Request
+from microtome.datasets import open_dataset
+from microtome.errors import InputError
+from microtome.networks import NetworkSpec, load_network
+from tasks.finetuning import folds
+from tests.conftest import clean_environment, write_audit
+from tests.test_known_answers import squeezenet
+from tests.test_pipeline import run
+
+WEIGHTS = Path(__file__).parent.parent / "microtome/networks/weights/creature_net.safetensors"
+
+
+def audit_of(folder: Path, **finetuning: object) -> Path:
+    """Birds against other animals, on the shipped network."""
+    content = {
+        "name": "parts",
+        "network": {
+            "load": "microtome.networks.small:creature_net",
+            "weights": str(WEIGHTS),
+            "layers": ["features.12"],
+            "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
+        },
+        "datasets": {
+            "birds": {"format": "creatures", "count": 240, "seed": 5, "categories": ["bird"]},
+            "others": {"format": "creatures", "count": 60, "seed": 6, "categories": ["cat", "deer"]},
+        },
+        "stages": {
+            "stability": {"dataset": "birds", "bootstrap": 50, "permutations": 99},
+            "finetuning": {"dataset": "birds", "negatives": "others", "epochs": 3, **finetuning},
+        },
+    }
+    return write_audit(folder / "audit.yaml", content)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The whole audit, carried out."""
+    folder = tmp_path_factory.mktemp("parts")
+    file = audit_of(folder)
+    return file, run(file)
+
+
+def artifact(done, name):
+    return done[1][name][0]
+
+
+def test_jobs_of_a_finetuning_audit(done):
+    names = list(done[1])
+    assert {"finetuning", "finetuning:twin", "stability", "stability:before", "stability:twin"} <= set(names)
+    assert "stability:plain" not in names
+    assert names.index("landmarks:birds") < names.index("activations:birds")
+    assert all(cached for _, cached in run(done[0]).values())
+
+
+def test_held_out_pictures_were_not_trained_on(done):
+    rows = artifact(done, "finetuning").table("finetuning_images").to_pylist()
+    held = {row["image"] for row in rows if row["split"] == "val" and row["dataset"] == "dataset"}
+    shares = [row["split"] == "val" for row in rows]
+    assert 0.15 < np.mean(shares) < 0.25
+    judged = artifact(done, "stability:interpretable").table("inferences").column("image").to_pylist()
+    assert set(judged) == held
+    assert len(artifact(done, "stability").table("inferences").column("image").unique()) > len(held)
+
+
+def test_folds_cover_everything_once_and_keep_pictures_together():
+    files = [f"p{i // 2}" for i in range(40)]
+    names = ["a" if i < 24 else "b" for i in range(40)]
+    split = [folds(files, names, {"seed": 0, "folds": 5, "fold": fold}) for fold in range(5)]
+    held = np.array([[s == "val" for s in one] for one in split])
+    assert (held.sum(0) == 1).all()
+    assert (held[:, ::2] == held[:, 1::2]).all()
+
+
+def test_the_network_loads_through_the_ordinary_loader(done, tmp_path):
+    made = artifact(done, "finetuning")
+    about = made.json("network.json")
+    (tmp_path / "network.safetensors").write_bytes(made.read("network.safetensors"))
+    network = load_network(NetworkSpec(about["load"], about["arguments"], "network.safetensors", tmp_path))
+    assert not network.training
+    assert network.features[0].weight.equal(load_network(NetworkSpec(
+        "microtome.networks.small:creature_net", {}, str(WEIGHTS), Path("/"))).features[0].weight)  # fmt: skip
+
+
+def test_report_has_both_pages_and_names_every_network(done):
+    report = artifact(done, "report")
+    page = report.read("finetuning.html").decode()
+    assert "twin: masks, no filter loss" in page
+    assert "before fine-tuning" in page
+    assert "best constant" in report.read("stability.html").decode()
+    index = report.read("index.html").decode()
+    assert 'href="stability.html"' in index
+    assert "creatures" in index
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from flows.plan import Plan, Request
+from tasks.stage import Session, execute
+from tests.test_pipeline import Silent
+plan = Plan(Request(Path(sys.argv[1]), ("finetuning",)))
+silent = Silent()
+session = Session(plan.files, "cpu", 1, silent, silent.stop)
+for job in plan.jobs:
+    execute(job, session)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint", ["index", "checkpoint-00001", "checkpoint-00002"])
+def test_a_killed_training_ends_with_the_same_bits(done, tmp_path, checkpoint):
+    """SIGKILL as soon as the workspace holds a file of that name; the rerun must reach the unbroken run's weights."""
+    file = audit_of(tmp_path, controls=[])
+    call = [sys.executable, "-c", KILLED, str(file)]
+    process = subprocess.Popen(call, env=clean_environment(tmp_path), stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if any(checkpoint in name for _, _, names in os.walk(tmp_path / ".microtome/stages") for name in names + [_]):
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    again = run(file)["finetuning"][0]
+    assert again.read("network.safetensors") == artifact(done, "finetuning").read("network.safetensors")
+    wanted = artifact(done, "finetuning").table("training").to_pylist()
+    assert again.table("training").to_pylist() == wanted
+    assert not [name for name in again.names() if name.startswith("checkpoint")]
+
+
+def test_an_audit_that_cannot_be_fine_tuned_says_so(tmp_path):
+    with pytest.raises(InputError, match=r"stages\.finetuning\.negatives: no data set 'nobody'"):
+        Plan(Request(audit_of(tmp_path, negatives="nobody")))
+    with pytest.raises(InputError, match="fold must be below folds"):
+        Plan(Request(audit_of(tmp_path, fold=7)))
+    with pytest.raises(InputError, match="needs a category and something to tell it from"):
+        run(audit_of(tmp_path, negatives=None))
+
+
+def test_landmarks_outside_their_picture_are_refused(tmp_path):
+    (tmp_path / "data.py").write_text(
+        "from microtome.datasets import Landmark\n"
+        "from microtome.datasets.creatures import Creatures\n"
+        "class Wrong(Creatures):\n"
+        "    def landmarks(self, index):\n"
+        "        return (Landmark('head', 5, 5), Landmark('tail', 300, 5))\n"
+    )
+    file = write_audit(
+        tmp_path / "audit.yaml",
+        {
+            "name": "wrong",
+            "network": {
+                "load": "microtome.networks.small:creature_net",
+                "layers": ["features.12"],
+                "input": {"size": [96, 96]},
+            },
+            "dataset": {"format": "data:Wrong", "count": 3},
+            "stages": {"stability": {}},
+        },
+    )
+    with pytest.raises(InputError) as caught:
+        run(file)
+    assert len(caught.value.faults) == 3
+    assert "landmark tail must lie in the picture (96 x 96), got (300, 5)" in caught.value.faults[0]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_known_answers_of_animal_parts(real_data, tmp_path):
+    known = json.loads((real_data / "known-answers.json").read_text())["stability"]
+    content = {
+        "name": "parts",
+        "network": squeezenet(real_data),
+        "dataset": {"format": "animal-parts", "root": str(real_data / "animal-parts"), "crop": "object"},
+        "stages": {"stability": {"bootstrap": 0, "permutations": 0}, "report": False},
+    }
+    file = write_audit(tmp_path / "audit.yaml", content)
+    for top in (100, 20):
+        rows = run(file, f"stages.stability.top_images={top}")["stability"][0].table("stability_layers").to_pylist()
+        by_name = {row["category"]: row for row in rows}
+        answer = known[f"top_images_{top}"]
+        for name, value in answer["layer_mean_D"].items():
+            assert by_name[name]["deviation"] == pytest.approx(value, abs=5e-5)
+            assert by_name[name]["centre"] == pytest.approx(known["categories"][name]["centre"], abs=1e-5)
+            assert by_name[name]["best_constant"] == pytest.approx(known["categories"][name]["best_constant"], abs=1e-5)
+            sd = known["categories"][name]["random_sd"]
+            assert by_name[name]["random"] == pytest.approx(known["categories"][name]["random"], abs=3 * sd / 20**0.5)
+            assert by_name[name]["null_filters"] == 0
+        for rule, key in (
+            ("lowest", "lowest"),
+            ("highest-activation", "highest_activation"),
+            ("mean", "mean_over_categories"),
+        ):
+            assert by_name[f"all: {rule}"]["deviation"] == pytest.approx(answer["all_categories"][key], abs=5e-5)
+
+
+@pytest.mark.real
+def test_voc_parts_on_real_annotations(real_data):
+    data = open_dataset("voc-parts", real_data / "pascal-part", {})
+    assert len(data.records) == 57
+    place = next(i for i, record in enumerate(data.records) if record.label == "horse")
+    notes = data.annotation(place)
+    names = {concept.number: concept.name for concept in data.concepts}
+    found = {names[number] for number in np.unique(notes.planes["part"]) if number}
+    assert {"head", "torso", "muzzle"} <= found
+    marks = {mark.name: (mark.x, mark.y) for mark in data.landmarks(place)}
+    x0, y0, x1, y1 = data.records[place].box
+    assert all(x0 <= x <= x1 and y0 <= y <= y1 for x, y in marks.values())
+    wheels = [mark for i, r in enumerate(data.records) if r.label == "aeroplane" for mark in data.landmarks(i)]
+    assert sum(mark.name == "wheel" for mark in wheels) == 5

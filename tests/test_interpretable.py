@@ -1,0 +1,280 @@
+"""Templates, filter loss, masks and training: literal formulas, finite differences, identities, exact resume."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from microtome.disentangle.filter_loss import (
+    FilterLoss,
+    Partition,
+    filter_gradient,
+    filter_loss,
+    fitted_templates,
+    log_partition,
+    scores,
+)
+from microtome.disentangle.interpretable import backbone_features, frozen_below, interpretable_cnn
+from microtome.disentangle.templates import FilterMask, log_priors, shapes, tau, templates
+from microtome.disentangle.training import Membership, Recipe, Trainer
+from microtome.errors import InputError
+from microtome.networks import Capture, walk
+from tests import literal
+
+N = 5
+
+
+def maps(images: int = 6, filters: int = 3, seed: int = 0) -> torch.Tensor:
+    drawn = torch.randn(images, filters, N, N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 40 * drawn.relu()
+
+
+def test_templates_and_priors_are_exact() -> None:
+    np.testing.assert_array_equal(templates(N).numpy(), literal.templates(N))
+    assert log_priors(N).exp().sum() == pytest.approx(1, abs=1e-14)
+    assert templates(N)[7, 1, 2] == tau(N)
+    assert (templates(N)[-1] == -tau(N)).all()
+    assert shapes(N).min() == -1
+
+
+def test_loss_and_gradient_equal_the_literal_formula() -> None:
+    x = maps()
+    got, slope = filter_loss(x), filter_gradient(x)
+    for number in range(x.shape[1]):
+        wanted, gradient = literal.filter_loss(x[:, number].numpy())
+        assert float(got[number]) == pytest.approx(wanted, rel=1e-10)
+        np.testing.assert_allclose(slope[:, number].numpy(), gradient, rtol=1e-8, atol=1e-14)
+
+
+def test_gradient_agrees_with_finite_differences_sign_included() -> None:
+    x = maps(4, 1, seed=1)
+    log_z = log_partition(scores(x))
+    slope = filter_gradient(x, log_z)
+    rng = np.random.default_rng(0)
+    assert slope.abs().max() > 1e-7
+    for _ in range(25):
+        at = (int(rng.integers(4)), 0, int(rng.integers(N)), int(rng.integers(N)))
+        step = torch.zeros_like(x)
+        step[at] = 1e-3
+        numeric = float((filter_loss(x + step, log_z) - filter_loss(x - step, log_z)) / 2e-3)
+        assert float(slope[at]) == pytest.approx(numeric, abs=1e-8 * max(1.0, abs(numeric) / 1e-3), rel=1e-6)
+
+
+def test_mutual_information_identity() -> None:
+    """Loss_f = -H(T) + H({T_minus, T_plus} | X) + sum_x p(T_plus, x) H(T_plus | x)."""
+    x = maps(7, 2, seed=2)
+    score = scores(x)
+    given = (score - log_partition(score)).exp()
+    prior = log_priors(N).exp()
+    joint = given * prior  # (images, filters, T): p(T) p(x|T)
+    marginal = joint.sum(2)
+    posterior = joint / marginal[..., None]
+    plus = posterior[..., :-1].sum(2)
+    entropy = -(prior * prior.log()).sum()
+    split = -(marginal * (plus * plus.log() + (1 - plus) * (1 - plus).log())).sum(0)
+    inside = posterior[..., :-1] / plus[..., None]
+    within = (marginal * plus * -(inside * inside.log()).sum(2)).sum(0)
+    np.testing.assert_allclose(filter_loss(x), -entropy + split + within, atol=1e-10, rtol=0)
+
+
+def test_training_gradient_keeps_one_template_per_map() -> None:
+    x = maps(5, 2, seed=3).requires_grad_()
+    wanted = torch.tensor([[True, False]] * 3 + [[False, True]] * 2)
+    fitted = fitted_templates(x.detach(), wanted)
+    assert fitted[0, 1] == N * N
+    assert fitted[0, 0] == x[0, 0].flatten().argmax()
+    log_z, by = log_partition(scores(x.detach())), torch.tensor([2.0, 0.5], dtype=torch.float64)
+    FilterLoss.apply(x, fitted, log_z, by).backward()
+    score = scores(x.detach())
+    given = score - log_z
+    log_p = (given + log_priors(N)).logsumexp(2)
+    for image in range(5):
+        for number in range(2):
+            t = int(fitted[image, number])
+            brace = float(score[image, number, t] - log_z[number, t] - log_p[image, number])
+            factor = -float(log_priors(N)[t].exp() * given[image, number, t].exp()) * brace * float(by[number])
+            np.testing.assert_allclose(x.grad[image, number], factor * literal.templates(N)[t], rtol=1e-9, atol=1e-16)
+
+
+def test_huge_maps_do_not_overflow() -> None:
+    x = 1e6 * maps()
+    assert torch.isfinite(filter_loss(x)).all()
+    assert torch.isfinite(filter_gradient(x)).all()
+    assert torch.isfinite(filter_loss(torch.zeros_like(x))).all()
+
+
+def test_running_partition_of_equal_batches_is_the_batch_own() -> None:
+    x, state = maps(), Partition(3, N).double()
+    for _ in range(4):
+        got = state.update(x)
+    np.testing.assert_allclose(got, log_partition(scores(x)), rtol=1e-12)
+
+
+def test_mask_keeps_the_peak_and_nothing_far_from_it() -> None:
+    x = maps(4, 3, seed=4)
+    masked = FilterMask(3, N).double()(x)
+    assert torch.equal(masked.flatten(2).argmax(2), x.flatten(2).argmax(2))
+    assert torch.equal(masked.amax((2, 3)), x.amax((2, 3)))
+    one = torch.zeros(1, 1, N, N, dtype=torch.float64)
+    one[0, 0, 1, 1], one[0, 0, 1, 2], one[0, 0, 3, 3] = 5.0, 4.0, 4.0
+    wanted = torch.zeros(N, N, dtype=torch.float64)
+    wanted[1, 1], wanted[1, 2] = 5.0, 4.0 * (1 - 4 / N)
+    np.testing.assert_allclose(FilterMask(1, N).double()(one)[0, 0], wanted, rtol=1e-6)
+    centred = FilterMask(1, N, centre="centroid").double()(one)[0, 0]
+    assert centred.flatten().argmax() == 1 * N + 2  # the mean place is (1.6, 1.9), rounded (2, 2)
+
+
+def test_mask_is_a_constant_in_the_backward_pass() -> None:
+    x = maps(2, 2, seed=5).requires_grad_()
+    mask = FilterMask(2, N).double()
+    out = mask(x)
+    out.sum().backward()
+    ratio = torch.where(x > 0, out / x.clamp(min=1e-12), torch.zeros(()))
+    np.testing.assert_allclose(x.grad[x.detach() > 0], ratio[x.detach() > 0].detach(), rtol=1e-12)
+
+
+def test_learned_slopes_narrow_where_filters_fire_narrowly() -> None:
+    mask = FilterMask(2, N, learned=True)
+    x = torch.zeros(3, 2, N, N)
+    x[:, 0, 2, 2] = 1.0
+    x[:, 1] = 1.0
+    for _ in range(200):
+        mask(x)
+    assert mask.slope[0] == pytest.approx(6.0, abs=1e-3)
+    assert mask.slope[1] < mask.slope[0]
+    mask.eval()
+    before = mask.slope.clone()
+    mask(x)
+    assert torch.equal(mask.slope, before)
+
+
+def test_category_of_a_filter_is_where_it_fires_most() -> None:
+    membership = Membership(2, 3, background=2)
+    x = torch.zeros(3, 2, N, N)
+    x[0, 0], x[1, 1], x[2, 1] = 1.0, 1.0, 9.0
+    wanted = membership.update(x, torch.tensor([0, 1, 2]))
+    assert membership.categories().tolist() == [0, 1]  # the background is no category
+    assert wanted.tolist() == [[True, False], [False, True], [False, False]]
+    assert Membership(2, 1, None).categories().tolist() == [1, 1]
+    absent = Membership(1, 3, None)
+    absent.update(x[:1, :1], torch.tensor([1]))
+    assert absent.categories().tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "top", "n"),
+    [
+        ("torchvision.models:vgg11", 64, "18", 4),
+        ("torchvision.models:alexnet", 96, "10", 5),
+        ("torchvision.models:squeezenet1_0", 96, "12", 5),
+        ("torchvision.models:resnet18", 96, "layer4", 3),
+        ("microtome.networks.small:creature_net", 96, "11", 12),
+    ],
+)
+def test_backbones(backbone: str, size: int, top: str, n: int) -> None:
+    network = interpretable_cnn(backbone, size=(size, size), mask={}).eval()
+    names = [name for name, _ in network.features.named_children()]
+    assert names[frozen_below(network.features, None)] == top
+    layers = walk(network.requires_grad_(False), (size, size), ["top_map", "extra_map"])
+    assert layers[0].grid == (n, n) == (network.n, network.n)
+    assert layers[1].start == layers[0].start
+    assert layers[1].jump == layers[0].jump
+    assert layers[1].field[0] == layers[0].field[0] + 2 * layers[0].jump[0]
+    with Capture(network, layers) as capture:
+        found = capture(torch.rand(2, 3, size, size))
+    assert found["extra_map"].shape == (2, network.filters, n, n)
+    assert network(torch.rand(2, 3, size, size)).shape == (2, 1)
+
+
+def test_other_backbones_are_refused_by_name() -> None:
+    with pytest.raises(InputError, match="got Linear"):
+        backbone_features(torch.nn.Linear(3, 3))
+    flat = torch.nn.Sequential()
+    flat.add_module("features", torch.nn.Sequential(torch.nn.ReLU()))
+    with pytest.raises(InputError, match="must hold a convolution"):
+        backbone_features(flat)
+    network = interpretable_cnn("microtome.networks.small:creature_net", size=(64, 64))
+    with pytest.raises(InputError, match="freeze_below"):
+        frozen_below(network.features, "features.99")
+
+
+class Toy:
+    """Bright squares left or right, as maps."""
+
+    def __init__(self, images: int = 24) -> None:
+        draw = torch.Generator().manual_seed(0)
+        self.labels = torch.arange(images) % 2
+        self.pictures = torch.rand(images, 3, 32, 32, generator=draw)
+        self.pictures[self.labels == 1, :, 4:14, 4:14] += 2.0
+
+    def features(self, images, mirrored):
+        flipped = torch.tensor(mirrored)[:, None, None, None]
+        return torch.where(flipped, self.pictures[images].flip(3), self.pictures[images])
+
+
+def trainer(strength: float = 0.01, classes: int = 1) -> Trainer:
+    network = interpretable_cnn(
+        "microtome.networks.small:creature_net", size=(32, 32), arguments={"width": 16}, mask={}, classes=classes
+    )
+    return Trainer(network, 0, Recipe(3, 8, (0.003, 0.001), strength, 1))
+
+
+def trained(epochs: range, strength: float = 0.01, state=None) -> Trainer:
+    one, source = trainer(strength), Toy()
+    if state is not None:
+        one.restore(state)
+    for epoch in epochs:
+        list(one.epoch(epoch, source, range(20)))
+    return one
+
+
+def same(one: dict, other: dict) -> bool:
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_stopped_training_goes_on_to_the_same_bits() -> None:
+    whole = trained(range(3)).state()
+    for stop in (1, 2):
+        half = trained(range(stop))
+        assert same(trained(range(stop, 3), state=half.state()).state(), whole)
+    assert not same(trained(range(3), strength=0.0).state(), whole)
+
+
+def test_training_lowers_the_task_loss_and_guards_the_odd_cases() -> None:
+    one, source = trainer(), Toy()
+    before, logits = one.evaluate(source, range(24))
+    assert logits.shape == (24, 1)
+    for epoch in range(3):
+        counts = [count for count, _ in one.epoch(epoch, source, range(20))]
+        assert counts == [8, 8, 4]  # the last partial batch counts
+    after, _ = one.evaluate(source, range(24))
+    assert after.task_loss < before.task_loss
+    lonely = [place for place in range(20) if source.labels[place] == 1]
+    list(one.epoch(3, source, lonely))  # a class that is absent from every batch
+    assert all(torch.isfinite(value).all() for value in one.state().values())
+
+
+def test_frozen_layers_do_not_move() -> None:
+    network = interpretable_cnn(
+        "microtome.networks.small:creature_net", size=(32, 32), arguments={"width": 16}, mask={}
+    )
+    frozen = frozen_below(network.features, None)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    one, source = Trainer(network, frozen, Recipe(1, 8, (0.01, 0.01), 0.01)), Toy()
+    with torch.no_grad():
+        source.pictures = one.base(source.pictures)
+    list(one.epoch(0, source, range(20)))
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved
+    assert not any(name.startswith(f"features.{number}.") for name in moved for number in range(frozen))
+
+
+def test_a_training_that_diverges_stops_with_advice() -> None:
+    network = interpretable_cnn(
+        "microtome.networks.small:creature_net", size=(32, 32), arguments={"width": 16}, mask={}
+    )
+    one = Trainer(network, 0, Recipe(6, 8, (1e6, 1e6), 0.0))
+    steps = itertools.chain.from_iterable(one.epoch(epoch, Toy(), range(20)) for epoch in range(6))
+    with pytest.raises(InputError, match=r"finetuning\.rate"):
+        list(steps)
