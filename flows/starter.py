@@ -22,6 +22,7 @@ dataset:
   size: 224
   # limit: 1000                               # the first so many pictures
   # split: [val]
+  # categories: [cat]                         # labels of whole pictures
 
 workspace: .microtome                         # results and their cache
 seed: 0
@@ -33,6 +34,8 @@ stages:
     min_iou: 0.04                             # a detector lies above it
     bootstrap: 1000                           # resamples of the images, for intervals; 0 for none
     permutations: 200                         # of annotations among images, for the null; 0 for none
+  # stability: {}                             # how steadily filters sit on part landmarks
+  # finetuning: {category: bird}              # an interpretable CNN, beside a twin without filter loss
   report: {top_images: 5}
 
 # gates:                                      # what makes the audit fail (exit status 1)

@@ -1,0 +1,206 @@
+"""Which pixels a score depends on: saliency, backprop, deconvolution, guided backprop (survey, section 3.1-3.2).
+
+Three lines are enough:
+
+    >>> network = scaled(load_network(spec), mean, std)         # maps are by pixels in [0, 1]
+    >>> maps = attribute(network, pictures, Target(classes), method="guided")
+    >>> heat = saliency(network, pictures, Target(classes))
+
+The network is left as it was: no hook, no flag, no `.grad`, whatever happens inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from microtome.visualize.rules import BackwardRule
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is explained: one number per picture.
+
+    Args:
+        units: (pictures,) class numbers, or units of `layer`; one number for all; None for the predicted class.
+        layer: dotted name; None for the network's output, logits.
+        cell: of a layer's map: `peak`, the unit's highest cell (the first of several), or `sum` over all cells; or the
+            (row, column) of one cell.
+    """
+
+    units: Sequence[int] | torch.Tensor | int | None = None
+    layer: str | None = None
+    cell: str | tuple[int, int] = "peak"
+
+    def score(self, answer: torch.Tensor) -> torch.Tensor:
+        """(pictures,) scores.
+
+        Args:
+            answer: (pictures, classes), or (pictures, units, rows, columns) of a layer.
+
+        Raises:
+            ValueError: units missing for a layer, or outside.
+        """
+        units = self._units(answer)
+        picked = answer[torch.arange(len(answer), device=answer.device), units]
+        if picked.ndim == 1:
+            return picked
+        if isinstance(self.cell, tuple):
+            return picked[:, self.cell[0], self.cell[1]]
+        flat = picked.flatten(1)
+        if self.cell == "sum":
+            return flat.sum(1)
+        return flat.gather(1, flat.argmax(1, keepdim=True))[:, 0]
+
+    def _units(self, answer: torch.Tensor) -> torch.Tensor:
+        if self.units is None:
+            if self.layer is not None:
+                raise ValueError(f"target: units of layer {self.layer} must be given, got None")
+            return answer.argmax(1)
+        units = torch.as_tensor(self.units, device=answer.device).long().expand(len(answer))
+        if bool(((units < 0) | (units >= answer.shape[1])).any()):
+            raise ValueError(f"target: units must lie in 0..{answer.shape[1] - 1}, got {units.tolist()}")
+        return units
+
+
+class Scaled(nn.Module):
+    """A network behind its normalisation: takes pixels in [0, 1].
+
+    Args:
+        network: takes (pixels - mean) / std.
+        mean, std: per channel.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(pictures, 3, height, width) in [0, 1] -> what the network answers."""
+        return self.network((pixels - self.mean) / self.std)
+
+
+def scaled(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Scaled:
+    """A network that takes pixels in [0, 1]; shares its weights, and its training flag."""
+    return Scaled(network, mean, std).train(network.training)
+
+
+@contextlib.contextmanager
+def at_rest(network: nn.Module) -> Iterator[nn.Module]:
+    """The network in eval mode with parameters that want no gradient; afterwards all as it was."""
+    modules = {module: module.training for module in network.modules()}
+    wanting = [value for value in network.parameters() if value.requires_grad]
+    try:
+        network.eval()
+        for value in wanting:
+            value.requires_grad_(False)
+        yield network
+    finally:
+        for module, training in modules.items():
+            module.training = training
+        for value in wanting:
+            value.requires_grad_(True)
+
+
+class _Reached(Exception):
+    """The wanted layer has answered: what follows is not computed."""
+
+
+def answer_of(network: nn.Module, pictures: torch.Tensor, layer: str | None = None) -> torch.Tensor:
+    """What the network, or a layer of it, answers; the forward pass stops there. Gradients flow.
+
+    Raises:
+        AttributeError: no such layer. ValueError: the layer was not called, or gives no tensor.
+    """
+    if layer is None:
+        return network(pictures)
+    found: list[Any] = []
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        found.append(output)
+        raise _Reached
+
+    module = network.network if isinstance(network, Scaled) else network
+    handle = module.get_submodule(layer).register_forward_hook(hook)
+    try:
+        with contextlib.suppress(_Reached):
+            network(pictures)
+    finally:
+        handle.remove()
+    if not found or not isinstance(found[0], torch.Tensor):
+        raise ValueError(
+            f"layer {layer} must answer with a tensor, got {type(found[0]).__name__ if found else 'no call'}"
+        )
+    return found[0]
+
+
+def attribute(
+    network: nn.Module,
+    pictures: torch.Tensor,
+    target: Target,
+    *,
+    method: str = "gradient",
+    dead_windows: str = "drop",
+    unpool: str = "add",
+    allow_gradient_fallback: bool = False,
+) -> torch.Tensor:
+    """Signal that a score hands back to the pixels under a rule. Each picture's map is its own, whatever its batch.
+
+    Args:
+        network: takes the pictures; `scaled` makes that pixels in [0, 1].
+        pictures: (pictures, 3, height, width).
+        target: the score.
+        method: `gradient`, `deconvolution` or `guided`.
+        dead_windows, unpool: see BackwardRule.
+        allow_gradient_fallback: do not refuse a network without ReLU.
+
+    Returns:
+        (pictures, 3, height, width), signed.
+
+    Raises:
+        UnsupportedActivation: the method speaks of ReLUs, and the network calls none.
+    """
+    with at_rest(network), torch.enable_grad():
+        x = pictures.detach().clone().requires_grad_()
+        rule = BackwardRule(method, dead_windows=dead_windows, unpool=unpool)
+        with rule:
+            answer = answer_of(network, x, target.layer)
+        rule.check(network, allow_gradient_fallback=allow_gradient_fallback)
+        return torch.autograd.grad(target.score(answer).sum(), x)[0]
+
+
+CHANNELS = ("max", "sum", "l2")
+
+
+def saliency(network: nn.Module, pictures: torch.Tensor, target: Target, *, channels: str = "max") -> torch.Tensor:
+    """Saliency (Simonyan et al. 2014; survey, eq. 6-7): w = dS/dI, M = max over channels of |w|.
+
+    Args:
+        network, pictures, target: as of `attribute`.
+        channels: `max` of the absolute values, signed `sum`, or `l2`.
+
+    Returns:
+        (pictures, height, width).
+    """
+    return over_channels(attribute(network, pictures, target), channels)
+
+
+def over_channels(maps: torch.Tensor, channels: str = "max") -> torch.Tensor:
+    """(pictures, 3, height, width) -> (pictures, height, width)."""
+    if channels == "max":
+        return maps.abs().amax(1)
+    if channels == "sum":
+        return maps.sum(1)
+    if channels == "l2":
+        return maps.square().sum(1).sqrt()
+    raise ValueError(f"channels must be one of {', '.join(CHANNELS)}, got {channels!r}")

@@ -1,0 +1,202 @@
+"""Backward rules: gradient, deconvolution, guided backprop, on any way of writing a ReLU (survey, section 3).
+
+    ReLU backward, R the signal from above, f the input:
+        gradient        (f > 0) R              Simonyan et al., arXiv 1312.6034
+        deconvolution   max(R, 0)              Zeiler & Fergus, arXiv 1311.2901
+        guided          (f > 0) max(R, 0)      Springenberg et al., arXiv 1412.6806
+
+Everything else is the ordinary gradient: transposed filters, pooling back to the switches, summed where windows
+overlap. The calls themselves are replaced while they happen, not modules: `F.relu`, `torch.relu`, `Tensor.relu_`, a
+module used twice or in parallel are all caught, and nothing is left on the network.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from microtome.errors import InputError
+
+RULES = ("gradient", "deconvolution", "guided")
+DEAD_WINDOWS = ("drop", "first", "spread")
+
+_RELUS = {functional.relu, functional.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
+_POOLS = {functional.max_pool2d, torch.max_pool2d}
+_OTHERS = {
+    getattr(functional, name): name
+    for name in (
+        "relu6", "gelu", "silu", "elu", "selu", "leaky_relu", "prelu", "softplus", "hardswish", "hardsigmoid", "mish",
+        "celu", "rrelu", "hardtanh", "tanh", "sigmoid",
+    )
+}  # fmt: skip
+_OTHERS |= {torch.tanh: "tanh", torch.sigmoid: "sigmoid", torch.Tensor.tanh: "tanh", torch.Tensor.sigmoid: "sigmoid"}
+
+
+class UnsupportedActivation(InputError):
+    """A network without a ReLU: the rules say nothing about it."""
+
+
+class _Deconvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(context: Any, *above: torch.Tensor) -> torch.Tensor:
+        return above[0].clamp(min=0)
+
+
+class _Guided(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(x > 0)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(context: Any, *above: torch.Tensor) -> torch.Tensor:
+        (positive,) = context.saved_tensors
+        return above[0].clamp(min=0) * positive
+
+
+class _Redirected(torch.autograd.Function):
+    """ReLU whose gradient passes, for each picture for which all of it would be lost (dead starts)."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(x > 0)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(context: Any, *above: torch.Tensor) -> torch.Tensor:
+        (positive,) = context.saved_tensors
+        passed = above[0] * positive
+        lost = ~passed.flatten(1).any(1).reshape(-1, *[1] * (passed.ndim - 1))
+        return torch.where(lost, above[0], passed)
+
+
+class _Pool(torch.autograd.Function):
+    """Max pooling whose way back is chosen: what happens in all-zero windows, and where windows overlap."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, options: Mapping[str, Any], dead: str, overwrite: bool) -> torch.Tensor:
+        out, switches = functional.max_pool2d(x, return_indices=True, **options)
+        context.save_for_backward(switches, out == 0)
+        context.shape, context.options, context.dead, context.overwrite = x.shape, options, dead, overwrite
+        return out
+
+    @staticmethod
+    def backward(context: Any, *above: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        switches, silent = context.saved_tensors
+        signal = above[0]
+        below = torch.zeros(*context.shape[:2], context.shape[2] * context.shape[3]).to(signal)
+        kept = signal if context.dead == "first" else signal.masked_fill(silent, 0)
+        if context.overwrite:
+            # The last window wins, row by row, as unpooling with switches does.
+            below.scatter_(2, switches.flatten(2), kept.flatten(2))
+        else:
+            below.scatter_add_(2, switches.flatten(2), kept.flatten(2))
+        below = below.reshape(context.shape)
+        if context.dead == "spread":
+            below = below + _spread(signal.masked_fill(~silent, 0), context.shape, context.options)
+        return below, None, None, None
+
+
+def _spread(signal: torch.Tensor, shape: torch.Size, options: Mapping[str, Any]) -> torch.Tensor:
+    """Each window's signal in equal shares over its cells: the backward pass of average pooling."""
+    names = ("kernel_size", "stride", "padding", "ceil_mode")
+    given = {name: options[name] for name in names if name in options}
+    with torch.enable_grad():
+        x = torch.zeros(shape, dtype=signal.dtype, device=signal.device, requires_grad=True)
+        return torch.autograd.grad(functional.avg_pool2d(x, count_include_pad=False, **given), x, signal)[0]
+
+
+class BackwardRule(TorchFunctionMode):
+    """Context manager: inside it every ReLU that is called answers the backward pass by the rule.
+
+    Args:
+        rule: `gradient`, `deconvolution`, `guided`; `redirected` for dead starts of feature visualisation.
+        dead_windows: what a pooling window that is zero everywhere hands down: `drop` nothing, `first` all to its
+            first cell (what captum's deconvolution does), `spread` equal shares.
+        unpool: `add` what overlapping windows hand to one cell, or `overwrite` it with the last (for comparison: a
+            3 x 3 pool of stride 2 then loses a third of the signal).
+
+    Attributes:
+        hits: ReLU calls seen.
+        other: other activations seen, by name.
+    """
+
+    _FUNCTIONS: Mapping[str, Callable[..., torch.Tensor]] = {
+        "deconvolution": _Deconvolution.apply,
+        "guided": _Guided.apply,
+        "redirected": _Redirected.apply,
+    }
+
+    def __init__(self, rule: str, *, dead_windows: str = "drop", unpool: str = "add") -> None:
+        super().__init__()
+        if rule not in (*RULES, "redirected"):
+            raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
+        if dead_windows not in DEAD_WINDOWS or unpool not in ("add", "overwrite"):
+            raise ValueError(
+                f"dead_windows must be one of {', '.join(DEAD_WINDOWS)}, unpool add or overwrite, "
+                f"got {dead_windows!r}, {unpool!r}"
+            )
+        self.rule, self.hits = rule, 0
+        self.other: Counter[str] = Counter()
+        self._dead, self._overwrite = dead_windows, unpool == "overwrite"
+        # The ordinary gradient of pooling gives a dead window's signal to its first cell.
+        self._own_pool = rule == "deconvolution" and (dead_windows != "first" or self._overwrite)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _RELUS:
+            self.hits += 1
+            return self._relu(func, args[0] if args else kwargs["input"], kwargs)
+        if func in _OTHERS:
+            self.other[_OTHERS[func]] += 1
+        if func in _POOLS and self._own_pool:
+            return self._pool(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _relu(self, func: Any, x: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
+        if self.rule == "gradient":
+            return func(x, **{name: value for name, value in kwargs.items() if name == "inplace"})
+        out = self._FUNCTIONS[self.rule](x)
+        if kwargs.get("inplace") or getattr(func, "__name__", "").endswith("_"):
+            return _replaced(x, out)
+        return out
+
+    def _pool(self, x: torch.Tensor, kernel_size: Any, *args: Any, **kwargs: Any) -> Any:
+        names = ("stride", "padding", "dilation", "ceil_mode")
+        options = {**dict(zip(names, args, strict=False)), **kwargs, "kernel_size": kernel_size}
+        if options.pop("return_indices", False):
+            return functional.max_pool2d(x, return_indices=True, **options)
+        return _Pool.apply(x, options, self._dead, self._overwrite)
+
+    def check(self, network: torch.nn.Module, *, allow_gradient_fallback: bool = False) -> None:
+        """Refuse a network in which no ReLU was called: its picture would silently be the plain gradient.
+
+        Raises:
+            UnsupportedActivation: naming the activations that were called instead.
+        """
+        if self.rule == "gradient" or self.hits or allow_gradient_fallback:
+            return
+        found = ", ".join(self.other) or "no activation function"
+        raise UnsupportedActivation(
+            f"{self.rule}: the network must call ReLU, got {found} in {type(network).__name__}; "
+            "use the gradient, or allow_gradient_fallback=True to have it under this name"
+        )
+
+
+def _replaced(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """What an in-place call gives: whoever holds `x` by name and reads it afterwards sees the rectified values.
+
+    Nobody may need the values from before: writing them over is what the network itself asked for.
+    """
+    return out if x.requires_grad and x.is_leaf else x.copy_(out)

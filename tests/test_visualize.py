@@ -1,0 +1,409 @@
+"""Backward rules, saliency, ascent, features, reliability, occlusion, attacks: literal rules, captum, planted truth."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torchvision.models
+from torch import nn
+from torch.nn import functional
+
+from microtome.visualize.adversarial import Attack, attack, fgsm, noise, same_size_noise
+from microtome.visualize.ascent import ascend
+from microtome.visualize.attribution import Target, answer_of, attribute, over_channels, saliency, scaled
+from microtome.visualize.features import Recipe, diverse, high_frequency_share, visualise
+from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
+from microtome.visualize.reliability import (
+    class_cosine,
+    edges,
+    integrated_gradients,
+    invariance,
+    methods,
+    parameter_layers,
+    randomised,
+    shifted_twin,
+    similarity,
+    ssim,
+)
+from microtome.visualize.rules import RULES, UnsupportedActivation
+
+
+class Chain(nn.Module):
+    """Convolutions and pools whose ReLUs are written in a way of choice."""
+
+    def __init__(self, way: str = "module", pool: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1)
+        self.last = nn.Linear(5, 3)
+        self.relu = nn.ReLU(inplace="inplace" in way)
+        self.way, self.pool = way, pool
+
+    def rectified(self, x):
+        if self.way in ("module", "module inplace"):
+            return self.relu(x)
+        if self.way == "method_":
+            x.relu_()
+            return x
+        ways = {"functional": functional.relu, "torch": torch.relu, "method": torch.Tensor.relu, "torch_": torch.relu_}
+        return ways[self.way](x)
+
+    def forward(self, x):
+        x = functional.max_pool2d(self.rectified(self.one(x)), self.pool, stride=2)
+        return self.last(self.rectified(self.two(x)).mean((2, 3)))
+
+
+def literal(network: Chain, x: torch.Tensor, classes: torch.Tensor, method: str, dead: str = "drop") -> torch.Tensor:
+    """Each rule written out, layer by layer, for Chain."""
+
+    def relu(signal, f):
+        if method == "gradient":
+            return signal * (f > 0)
+        if method == "deconvolution":
+            return signal.clamp(min=0)
+        return signal.clamp(min=0) * (f > 0)
+
+    f1 = network.one(x)
+    r1 = f1.clamp(min=0)
+    p = functional.max_pool2d(r1, network.pool, stride=2)
+    f2 = network.two(p)
+    signal = network.last.weight[classes][:, :, None, None].expand_as(f2) / (f2.shape[2] * f2.shape[3])
+    signal = functional.conv_transpose2d(relu(signal, f2), network.two.weight, padding=1)
+    below = torch.zeros_like(r1)
+    images, channels, rows, columns = signal.shape
+    for n in range(images):
+        for c in range(channels):
+            for i in range(rows):
+                for j in range(columns):
+                    window = r1[n, c, 2 * i : 2 * i + network.pool, 2 * j : 2 * j + network.pool]
+                    if method == "deconvolution" and dead == "drop" and not window.any():
+                        continue
+                    at = divmod(int(window.flatten().argmax()), window.shape[1])
+                    below[n, c, 2 * i + at[0], 2 * j + at[1]] += signal[n, c, i, j]
+    return functional.conv_transpose2d(relu(below, f1), network.one.weight, padding=1)
+
+
+PICTURES = torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+CLASSES = torch.tensor([0, 2, 1])
+WAYS = ("module", "module inplace", "functional", "torch", "torch_", "method", "method_")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", RULES)
+@pytest.mark.parametrize("pool", [2, 3])
+def test_rules_equal_the_literal_ones_however_a_relu_is_written(way, method, pool):
+    network = Chain(way, pool).double()
+    got = attribute(network, PICTURES, Target(CLASSES), method=method)
+    with torch.no_grad():
+        wanted = literal(network, PICTURES, CLASSES, method)
+    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_float32_is_close_to_float64():
+    for method in RULES:
+        got = attribute(Chain(), PICTURES.float(), Target(CLASSES), method=method)
+        wanted = attribute(Chain().double(), PICTURES, Target(CLASSES), method=method)
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_dead_windows_and_overwriting():
+    network = Chain().double()
+    with torch.no_grad():
+        network.one.bias -= 0.4  # windows that are zero everywhere
+    first = attribute(network, PICTURES, Target(CLASSES), method="deconvolution", dead_windows="first")
+    with torch.no_grad():
+        torch.testing.assert_close(first, literal(network, PICTURES, CLASSES, "deconvolution", "first"))
+    drop = attribute(network, PICTURES, Target(CLASSES), method="deconvolution")
+    spread = attribute(network, PICTURES, Target(CLASSES), method="deconvolution", dead_windows="spread")
+    assert not torch.allclose(first, drop)
+    assert not torch.allclose(first, spread)
+    overlap = Chain(pool=3).double()
+    added = attribute(overlap, PICTURES, Target(CLASSES), method="deconvolution")
+    lost = attribute(overlap, PICTURES, Target(CLASSES), method="deconvolution", unpool="overwrite")
+    assert not torch.allclose(added, lost)
+
+
+FAMILIES = ("alexnet", "vgg11", "vgg11_bn", "resnet18", "squeezenet1_0", "densenet121", "googlenet", "inception_v3",
+            "shufflenet_v2_x0_5", "resnext50_32x4d")  # fmt: skip
+
+
+def built(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    more = (
+        {"init_weights": False, "aux_logits": name == "inception_v3"} if name in ("googlenet", "inception_v3") else {}
+    )
+    return getattr(torchvision.models, name)(weights=None, **more)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_networks_are_left_as_found(name):
+    network = built(name).train()
+    hooks = sum(len(module._forward_hooks) + len(module._backward_hooks) for module in network.modules())
+    relus = [id(module) for module in network.modules() if isinstance(module, nn.ReLU)]
+    state = copy.deepcopy(network.state_dict())
+    side = 96 if name != "inception_v3" else 128
+    for method in RULES:
+        maps = attribute(network, torch.rand(2, 3, side, side), Target(3), method=method)
+        assert maps.abs().max() > 0
+    assert hooks == sum(len(module._forward_hooks) + len(module._backward_hooks) for module in network.modules())
+    assert relus == [id(module) for module in network.modules() if isinstance(module, nn.ReLU)]
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    assert all(module.training for module in network.modules())
+    assert all(value.grad is None and value.requires_grad for value in network.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "squeezenet1_0"])
+def test_captum_agrees_where_it_is_exact(name):
+    attr = pytest.importorskip("captum.attr")
+    network, pictures, classes = built(name).eval(), torch.rand(2, 3, 96, 96), torch.tensor([1, 7])
+    guided = attribute(network, pictures, Target(classes), method="guided")
+    deconvolution = attribute(network, pictures, Target(classes), method="deconvolution", dead_windows="first")
+    plain = attribute(network, pictures, Target(classes))
+    given = pictures.clone().requires_grad_()
+    torch.testing.assert_close(guided, attr.GuidedBackprop(network).attribute(given, classes), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        deconvolution, attr.Deconvolution(network).attribute(given, classes), rtol=1e-4, atol=1e-7
+    )
+    torch.testing.assert_close(plain, attr.Saliency(network).attribute(given, classes, abs=False), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["googlenet", "densenet121"])
+def test_guided_differs_from_the_gradient_where_relus_are_functions(name):
+    network, pictures = built(name).eval(), torch.rand(1, 3, 96, 96)
+    plain, guided = (attribute(network, pictures, Target(5), method=method) for method in ("gradient", "guided"))
+    assert functional.cosine_similarity(plain.flatten(), guided.flatten(), dim=0) < 0.99
+
+
+def test_networks_without_relus_are_refused_by_name():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(4 * 100, 3)).double()
+    with pytest.raises(UnsupportedActivation, match="got silu in Sequential"):
+        attribute(network, PICTURES, Target(0), method="guided")
+    plain = attribute(network, PICTURES, Target(0))
+    told = attribute(network, PICTURES, Target(0), method="guided", allow_gradient_fallback=True)
+    assert torch.equal(plain, told)
+
+
+def test_targets():
+    network = Chain().double()
+    maps = answer_of(network, PICTURES, "two")
+    assert Target(2, "two").score(maps).tolist() == maps[:, 2].flatten(1).amax(1).tolist()
+    assert Target(2, "two", "sum").score(maps).tolist() == maps[:, 2].sum((1, 2)).tolist()
+    assert Target(2, "two", (1, 3)).score(maps).tolist() == maps[:, 2, 1, 3].tolist()
+    logits = network(PICTURES)
+    assert Target().score(logits).tolist() == logits.amax(1).tolist()
+    with pytest.raises(ValueError, match=r"units must lie in 0\.\.4, got \[5, 5, 5\]"):
+        Target(5, "two").score(maps)
+    with pytest.raises(ValueError, match="must be given"):
+        Target(None, "two").score(maps)
+
+
+def test_saliency_by_hand_and_batches_are_exact_per_sample():
+    network = Chain().double()
+    together = saliency(network, PICTURES, Target(CLASSES))
+    for place in range(3):
+        x = PICTURES[place : place + 1].clone().requires_grad_()
+        slope = torch.autograd.grad(network(x)[0, CLASSES[place]], x)[0]
+        torch.testing.assert_close(together[place], slope.abs().amax(1)[0], rtol=1e-12, atol=1e-15)
+    maps = torch.tensor([3.0, -4.0, 0.0])[None, :, None, None]
+    assert [float(over_channels(maps, name)) for name in ("max", "sum", "l2")] == [4.0, -1.0, 5.0]
+
+
+def test_maps_are_by_pixels_in_0_1():
+    network = Chain().double()
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    by_pixel = attribute(scaled(network, mean, std).double(), PICTURES, Target(CLASSES))
+    m, s = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (mean, std))
+    torch.testing.assert_close(by_pixel, attribute(network, (PICTURES - m) / s, Target(CLASSES)) / s)
+
+
+def test_ascent_climbs_and_its_weight_pulls_back():
+    network = Chain()
+    free = ascend(network, (16, 16), Target(1), weight=0.0, steps=60)
+    held = ascend(network, (16, 16), Target(1), steps=60)
+    assert free.scores[-1] > free.scores[0]
+    assert held.weight > 0
+    assert held.picture.norm() < free.picture.norm()
+    assert torch.equal(
+        ascend(network, (16, 16), Target(1), steps=5).picture, ascend(network, (16, 16), Target(1), steps=5).picture
+    )
+    zero = ascend(network, (16, 16), Target(1), init="zero", steps=1, weight=0.0)
+    slope = attribute(network, torch.zeros(1, 3, 16, 16), Target(1))[0]
+    torch.testing.assert_close(
+        functional.cosine_similarity(zero.picture.flatten(), slope.flatten(), dim=0), torch.tensor(1.0)
+    )
+
+
+def test_a_unit_has_one_picture_whoever_shares_its_batch():
+    network = scaled(Chain(), (0.5,) * 3, (0.25,) * 3)
+    recipe = Recipe((24, 24), steps=12, batch=3)
+    alone = visualise(network, "two", [2], recipe)[0]
+    among = visualise(network, "two", [0, 2, 4, 1], recipe)[1]
+    again = visualise(network, "two", [3, 3, 3, 2], recipe)[3]
+    assert torch.equal(alone.picture, among.picture)
+    assert torch.equal(alone.picture, again.picture)
+    other = visualise(network, "two", [2], Recipe((24, 24), steps=12, batch=3, seed=1))[0]
+    assert not torch.equal(alone.picture, other.picture)
+
+
+@pytest.mark.parametrize("objective", ["channel", "neuron", "layer", "direction", "negative"])
+def test_objectives_rise(objective):
+    network = scaled(Chain(), (0.5,) * 3, (0.25,) * 3)
+    start, end = (
+        visualise(network, "two", [1], Recipe((24, 24), objective, steps=steps, batch=1, transforms=False))[0]
+        for steps in (1, 60)
+    )
+    assert end.objective > start.objective
+    assert 0 <= float(end.picture.min()) <= float(end.picture.max()) <= 1
+    assert not end.dead
+
+
+def test_logits_dead_units_and_diversity():
+    network = scaled(Chain(), (0.5,) * 3, (0.25,) * 3)
+    assert visualise(network, None, [2], Recipe((24, 24), "logit", steps=20, batch=1))[0].objective > float(
+        network(torch.full((1, 3, 24, 24), 0.5)).detach()[0, 2]
+    )
+    dead = Chain()
+    with torch.no_grad():
+        dead.two.weight[3], dead.two.bias[3] = 0, -1
+    found = visualise(scaled(dead, (0.5,) * 3, (0.25,) * 3), "relu", [3], Recipe((24, 24), steps=30, batch=1))
+    assert isinstance(found[0].dead, bool)
+    pictures = diverse(network, "two", 1, Recipe((24, 24), steps=30), count=3)
+    assert not torch.equal(pictures[0].picture, pictures[1].picture)
+
+
+def test_high_frequencies():
+    y, x = np.mgrid[:32, :32]
+    fine = torch.from_numpy(np.stack([(x + y) % 2] * 3).astype(np.float32))
+    coarse = torch.from_numpy(np.stack([np.sin(2 * np.pi * x / 32)] * 3).astype(np.float32))
+    assert high_frequency_share(fine) == pytest.approx(1)
+    assert high_frequency_share(coarse) == pytest.approx(0, abs=1e-12)
+    assert high_frequency_share(torch.zeros(3, 8, 8)) == 0
+
+
+def padded(bias: bool, padding: int) -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=padding, stride=2, bias=bias), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4),
+    ).double().eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_the_shifted_twin_is_the_same_function(bias, padding):
+    network = padded(bias, padding)
+    for shift in (torch.tensor([-1.0, 0.5, 2.0]).double(), torch.rand(3, 12, 12, dtype=torch.float64)):
+        moved = PICTURES + (shift[:, None, None] if shift.ndim == 1 else shift)
+        torch.testing.assert_close(shifted_twin(network, shift)(moved), network(PICTURES), rtol=1e-10, atol=1e-10)
+    assert isinstance(network[0], nn.Conv2d)
+
+
+def test_invariance_passes_and_fails_as_expected():
+    network, shift = padded(True, 1), torch.full((3,), -1.0, dtype=torch.float64)
+    found = methods()
+    for name in ("gradient", "deconvolution", "guided"):
+        result = invariance(network, found[name], PICTURES, CLASSES, shift)
+        assert not result.void
+        assert result.error.max() < 1e-10
+    for name in ("input x gradient", "integrated gradients"):
+        assert invariance(network, found[name], PICTURES, CLASSES, shift).error.min() > 0.1
+    moved = shift[None, :, None, None].expand(1, -1, 12, 12)
+    first = integrated_gradients(network, PICTURES, CLASSES)
+    restated = integrated_gradients(shifted_twin(network, shift), PICTURES + moved, CLASSES, moved)
+    torch.testing.assert_close(first, restated, rtol=1e-6, atol=1e-9)
+
+
+def test_similarity_and_its_parts():
+    one = torch.randn(2, 3, 20, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    same = similarity(one, one)
+    np.testing.assert_allclose([same.cosine, same.spearman, same.ssim], 1, rtol=1e-9)
+    flipped = similarity(one, -one)
+    np.testing.assert_allclose(flipped.cosine, -1)
+    np.testing.assert_allclose(flipped.spearman, 1)
+    none = similarity(one, torch.zeros_like(one))
+    assert abs(none.cosine).max() == 0
+    stats = pytest.importorskip("scipy.stats")
+    other = one.roll(3, 3)
+    wanted = stats.spearmanr(one[0].abs().sum(0).flatten(), other[0].abs().sum(0).flatten()).statistic
+    assert similarity(one, other).spearman[0] == pytest.approx(wanted, rel=1e-9)
+    metrics = pytest.importorskip("skimage.metrics")
+    a, b = (m.abs().sum(1)[0].numpy() for m in (one, other))
+    a, b = a / a.max(), b / b.max()
+    full = metrics.structural_similarity(
+        a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0, full=True
+    )[1]
+    got = float(ssim(torch.from_numpy(a)[None], torch.from_numpy(b)[None])[0])
+    assert got == pytest.approx(full[5:-5, 5:-5].mean(), rel=1e-6)
+
+
+def test_randomisation_is_seeded_cascades_and_spares_the_network():
+    network = padded(True, 1)
+    before = copy.deepcopy(network.state_dict())
+    order = parameter_layers(network)[::-1]
+    assert order == ["6", "2", "0"]
+    steps = [(name, copy.deepcopy(changed.state_dict())) for name, changed in randomised(network, order, 3)]
+    again = [copy.deepcopy(changed.state_dict()) for _, changed in randomised(network, order, 3)]
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert all(torch.equal(value, again[1][key]) for key, value in steps[1][1].items())
+    assert torch.equal(steps[0][1]["0.weight"], before["0.weight"])
+    assert not torch.equal(steps[0][1]["6.weight"], before["6.weight"])
+    assert torch.equal(steps[1][1]["6.weight"], steps[0][1]["6.weight"])
+
+
+def test_class_cosine_and_edges():
+    network = padded(True, 1)
+    same = class_cosine(network, methods()["gradient"], PICTURES, CLASSES, CLASSES)
+    np.testing.assert_allclose(same, 1)
+    assert edges(PICTURES).shape == (3, 1, 12, 12)
+    assert edges(torch.ones(1, 3, 6, 6)).abs().max() == 0
+
+
+@pytest.mark.parametrize(("kernel", "width"), [(3, 1), (5, 1), (5, 4), (7, 3)])
+def test_a_convolution_has_the_field_of_its_kernel(kernel, width):
+    network = nn.Conv2d(3, 2, kernel, bias=False)
+    nn.init.constant_(network.weight, 1.0)
+    picture = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0)) + 0.5
+    picture[:, 9:16, 9:16] += 3.0  # so that the highest cell is not at the edge
+    whole = nn.Sequential(network)
+    heat, cell = discrepancy(whole, "0", 1, picture, Occluder(width, 1, mean=True))
+    centre = tuple(at + kernel / 2 for at in cell)
+    field = receptive_field([np.abs(heat)], [centre], occluder=Occluder(width, 1), threshold=1e-4)
+    assert field.size == (kernel, kernel)
+
+
+def test_a_class_decided_by_one_patch_has_it_as_its_minimal_image():
+    class Patch(nn.Module):
+        def forward(self, x):
+            seen = x[:, 0, 4:8, 4:8].mean((1, 2)) * 10
+            return torch.stack([seen, torch.full_like(seen, 3.0)], 1)
+
+    picture = torch.zeros(3, 12, 12)
+    picture[0, 4:8, 4:8] = 1.0
+    y, x = np.mgrid[:12, :12] // 4
+    found = minimal_image(Patch(), picture, (y * 3 + x).astype(np.int64))
+    assert np.flatnonzero(found.kept).tolist() == [4]
+    assert len(found.order) == 8
+    assert found.scores[0] == found.scores[-1] == pytest.approx(10)
+    smooth = np.stack([x, y, x + y], 2).astype(np.float32)[..., :3].repeat(4, 0).repeat(4, 1) / 4
+    assert superpixels(smooth, 9).max() >= 4
+
+
+def test_attacks_stay_in_their_ball_and_raise_the_loss():
+    network, pictures = padded(True, 1), PICTURES
+    before = functional.cross_entropy(network(pictures), CLASSES)
+    for how in (fgsm(8 / 255), Attack(8 / 255, steps=10), Attack(8 / 255, "l2", steps=10)):
+        changed = attack(network, pictures, CLASSES, how)
+        assert 0 <= changed.min() <= changed.max() <= 1
+        moved = changed - pictures
+        size = moved.abs().amax() if how.norm == "linf" else moved.flatten(1).square().mean(1).sqrt().max()
+        assert size <= how.eps + 1e-12
+        assert functional.cross_entropy(network(changed), CLASSES) > before
+        control = same_size_noise(pictures, changed)
+        assert ((control - pictures).abs() <= moved.abs() + 1e-12).all()
+    wanted = attack(network, pictures, CLASSES, Attack(8 / 255, steps=10, targeted=True))
+    assert functional.cross_entropy(network(wanted), CLASSES) < before
+    assert torch.equal(noise(pictures, Attack(0.1)), noise(pictures, Attack(0.1)))
