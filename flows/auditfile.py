@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -115,6 +115,64 @@ class FinetuningModel(_Strict):
         return self
 
 
+Method = Literal[
+    "gradient", "deconvolution", "guided", "input x gradient", "integrated gradients", "smoothgrad", "grad-cam"
+]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SaliencyModel(_Strict):
+    """Saliency maps of the predicted class."""
+
+    dataset: str = "main"
+    images: Count = 12
+    methods: list[Method] = list(get_args(Method))
+
+
+class FeaturesModel(_Strict):
+    """Feature visualisation."""
+
+    dataset: str = "main"
+    units: Count = 16
+    objective: Literal["channel", "neuron", "layer", "direction", "negative"] = "channel"
+    steps: Count = 512
+    batch: Count = 8
+
+
+class OcclusionModel(_Strict):
+    """Empirical receptive fields, minimal images."""
+
+    dataset: str = "main"
+    units: Count = 8
+    top_images: Count = 10
+    width: Count = 11
+    stride: Count = 3
+    minimal_images: Annotated[int, Field(ge=0)] = 8
+    segments: Annotated[int, Field(ge=2)] = 40
+
+
+class ReliabilityModel(_Strict):
+    """Tests that a saliency method has to pass."""
+
+    dataset: str = "main"
+    images: Annotated[int, Field(ge=2)] = 16
+    methods: list[Method] = list(get_args(Method))
+    layers: Annotated[int, Field(ge=2)] = 5
+    invariance_error: Annotated[float, Field(gt=0)] = 1e-3
+    randomised_cosine: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    class_cosine: Annotated[float, Field(gt=0, lt=1)] = 0.8
+
+
+class AdversarialModel(_Strict):
+    """Attacks, and what moves inside."""
+
+    dataset: str = "main"
+    images: Annotated[int, Field(ge=2)] = 64
+    eps: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [1.0, 4.0]
+    norms: list[Literal["linf", "l2"]] = ["linf"]
+    steps: Count = 20
+
+
 class ReportModel(_Strict):
     """The report."""
 
@@ -127,6 +185,11 @@ class StagesModel(_Strict):
     dissection: DissectionModel | None = None
     stability: StabilityModel | None = None
     finetuning: FinetuningModel | None = None
+    saliency: SaliencyModel | None = None
+    features: FeaturesModel | None = None
+    occlusion: OcclusionModel | None = None
+    reliability: ReliabilityModel | None = None
+    adversarial: AdversarialModel | None = None
     report: ReportModel | None = ReportModel()
 
     @model_validator(mode="before")

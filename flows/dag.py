@@ -36,6 +36,10 @@ def build(plan: Plan) -> Jobs:
         jobs |= _finetuning(plan, audit.stages.finetuning)
     if audit.stages.stability:
         jobs |= _stability(plan, audit.stages.stability, jobs)
+    for name in ("saliency", "reliability", "features", "occlusion", "adversarial"):
+        options = getattr(audit.stages, name)
+        if options:
+            jobs |= _pictures(plan, name, options)
     if audit.gates:
         if "dissection" not in jobs:
             raise InputError("gates: need stages.dissection, got none")
@@ -54,8 +58,7 @@ def _dissection(plan: Plan) -> Jobs:
     index, activations = _seen(plan, options.dataset, "stages.dissection.dataset")
     seen = {"index": index, "activations": activations}
     reach = activations.reach
-    keep = max(0.01, options.tail)
-    thresholds = Job(STAGES["thresholds"], {"keep": keep}, seen, reach=reach)
+    thresholds = _thresholds(plan, index, activations)
     lighting = {"tail": options.tail, "align": options.align, "inclusive": options.inclusive}
     all_images = {"all_images": options.denominator == "all-images"}
     seen = {**seen, "thresholds": thresholds}
@@ -89,6 +92,30 @@ def _stability(plan: Plan, options: StabilityModel, jobs: Mapping[str, Job]) -> 
             inputs = {"index": index, "landmarks": landmarks, "activations": tuned, "split": job}
             found += [tuned, Job(STAGES["stability"], parameters, inputs, reach=tuned.reach, variant=phase)]
     return _named(*found)
+
+
+def _pictures(plan: Plan, name: str, options: Any) -> Jobs:
+    """A stage that looks at pictures; those that look at units too read the maps and the top images."""
+    index = _index(plan, options.dataset, f"stages.{name}.dataset")
+    parameters = {**options.model_dump(exclude={"dataset"}), "seed": plan.audit.seed, "device": plan.device}
+    reach = {**index.reach, **_network_reach(plan)}
+    if name in ("saliency", "reliability"):
+        return _named(index, Job(STAGES[name], parameters, {"index": index}, _network_content(plan), reach))
+    activations = _activations(plan, index, variant=index.variant)
+    inputs = {"index": index, "activations": activations}
+    jobs = [index, activations]
+    if name in ("features", "occlusion"):
+        thresholds = _thresholds(plan, index, activations)
+        inputs["thresholds"] = thresholds
+        jobs.append(thresholds)
+    return _named(*jobs, Job(STAGES[name], parameters, inputs, _network_content(plan), reach))
+
+
+def _thresholds(plan: Plan, index: Job, activations: Job) -> Job:
+    options = plan.audit.stages.dissection
+    keep = max(0.01, options.tail if options else 0.0)
+    inputs = {"index": index, "activations": activations}
+    return Job(STAGES["thresholds"], {"keep": keep}, inputs, reach=activations.reach, variant=index.variant)
 
 
 def _finetuning(plan: Plan, options: FinetuningModel) -> Jobs:

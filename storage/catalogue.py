@@ -46,7 +46,7 @@ def _artifacts(files: Files, runs: list[RunRecord]) -> Iterable[tuple[str, str, 
             artifact = store.load(str(stage["folder"])) if stage.get("folder") else None
             for file in artifact.names() if artifact else ():
                 name = file.removesuffix(".parquet").partition("/")[0]
-                if name in SCHEMAS:
+                if name in SCHEMAS and file.endswith(".parquet"):
                     yield run.run_id, run.network, name, files.location(f"{artifact.folder}/{file}")  # type: ignore[union-attr]
 
 

@@ -62,6 +62,25 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "finetuning_images": _schema(dataset=_S, image=_I32, label=_I32, split=_S, predicted=_I32, logit=_F64),
     "filter_categories": _schema(layer=_S, filter=_I32, category=_S),
+    "saliency": _schema(image=_I32, target=_I32, method=_S, scale=_F64, file=_S),
+    "features": _schema(
+        layer=_S, unit=_I32, objective=_F64, transformed=_F64, natural_max=_F64, ratio=_F64, high_frequency=_F64,
+        dead=_B, file=_S, peak=_F64,
+    ),
+    "unit_crops": _schema(layer=_S, unit=_I32, image=_I32, kind=_S, x0=_I32, y0=_I32, x1=_I32, y1=_I32, file=_S),
+    "occlusion": _schema(
+        layer=_S, unit=_I32, size_x=_I32, size_y=_I32, theoretical=_F64, images=_I32, file=_S
+    ),
+    "minimal_images": _schema(
+        image=_I32, segments=_I32, kept=_I32, score=_F64, whole_score=_F64, area=_F64, file=_S
+    ),
+    "reliability": _schema(
+        method=_S, test=_S, shift_or_layer=_S, value=_F64, low=_F64, high=_F64, n=_I32, passed=_B
+    ),
+    "adversarial": _schema(
+        attack=_S, norm=_S, eps=_F64, measure=_S, value=_F64, low=_F64, high=_F64, n=_I32
+    ),
+    "attacked_images": _schema(attack=_S, norm=_S, eps=_F64, image=_I32, before=_I32, after=_I32, file=_S),
     "gates": _schema(gate=_S, value=_F64, limit=_F64, passed=_B),
 }  # fmt: skip
 

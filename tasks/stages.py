@@ -70,6 +70,22 @@ STAGES: Mapping[str, Stage] = {
                 *_SHARED,
             ),
         ),
+        *(
+            Stage(
+                name,
+                f"tasks.{name}",
+                (
+                    "microtome/visualize",
+                    "microtome/networks/load.py",
+                    "microtome/datasets/frame.py",
+                    f"tasks/{name}.py",
+                    "tasks/pictures.py",
+                    "tasks/networks.py",
+                    *_SHARED,
+                ),
+            )
+            for name in ("saliency", "features", "occlusion", "reliability", "adversarial")
+        ),
         Stage("gates", "tasks.gates", ("tasks/gates.py",)),
         Stage("report", "tasks.report", ("microtome/report", "tasks/report", *_SHARED)),
     )

@@ -164,6 +164,7 @@ class Spot:
         size: (height, width) of the coordinates.
         circles: x, y, radius.
         crosses: x, y.
+        caption: below the picture.
     """
 
     thumb: str
@@ -171,6 +172,7 @@ class Spot:
     size: tuple[int, int]
     circles: Sequence[tuple[float, float, float]]
     crosses: Sequence[tuple[float, float]]
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,10 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards side by side."""
+    """Cards side by side; `wide` ones take a row each and show as many pictures as fit."""
 
     cards: Sequence[Card]
+    wide: bool = False
     kind: str = "gallery"
 
 

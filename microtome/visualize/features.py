@@ -110,12 +110,10 @@ def _batch(network: nn.Module, layer: str | None, units: Sequence[int], recipe: 
         thetas = torch.stack([random_transform(recipe.size, one) for one in generators]).to(device)
         values, slope = _slope(network, layer, spectrum, score, (thetas, recipe), "gradient")
         silent = ~slope.flatten(1).any(1)
+        alive |= ~silent
         if step < REDIRECTED_STEPS and bool(silent.any()):
             rescued = _slope(network, layer, spectrum, score, (thetas, recipe), "redirected")[1]
             slope = torch.where(silent[:, None, None, None, None], rescued, slope)
-        alive |= slope.flatten(1).any(1)
-        if step >= REDIRECTED_STEPS and not bool(alive.any()):
-            break
         spectrum.grad = slope
         optimiser.step()
         last = [*last[-15:], values]

@@ -12,9 +12,17 @@ import yaml
 from microtome.report import views
 from microtome.report.render import render
 from storage import Artifact
-from tasks.report import dissection, finetuning, stability
+from tasks.report import dissection, finetuning, saliency, stability, units
 from tasks.stage import Work
 
+_PAGES = (
+    ({"stability"}, stability.page),
+    ({"finetuning"}, finetuning.page),
+    ({"saliency", "reliability"}, saliency.page),
+    ({"features"}, units.features),
+    ({"occlusion"}, units.occlusion),
+    ({"adversarial"}, units.adversarial),
+)
 _VERSIONS = ("microtome", "torch", "numpy", "pyarrow", "pillow", "python")
 
 
@@ -22,9 +30,9 @@ def run(work: Work) -> None:
     """Write the report."""
     layers = dissection.pages(work) if "dissection" in work.inputs else []
     pages: list[views.Page] = []
-    for name, module in (("stability", stability), ("finetuning", finetuning)):
-        if name in work.inputs:
-            pages.append(module.page(work))
+    for needed, page in _PAGES:
+        if needed & set(work.inputs):
+            pages.append(page(work))
             work.session.check()
     work.begin(1, "report")
     for name, content in render(_report(work, layers, pages)).items():

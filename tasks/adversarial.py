@@ -1,0 +1,153 @@
+"""Stage `adversarial`: attacks, their controls of the same size, and what moves inside the network."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from microtome.visualize.adversarial import Attack, attack, fgsm, same_size_noise
+from microtome.visualize.attribution import Target, answer_of, at_rest, attribute
+from microtome.visualize.reliability import similarity
+from tasks.pictures import Pictures, file_of, pixel_network, sampled
+from tasks.reading import layers_of
+from tasks.stage import Work
+
+BATCH = 8
+RESAMPLES = 1000
+SHOWN = 6
+STRONGEST = 0.05  # share of a layer's units that counts as its most active
+Rows = dict[str, list[Any]]
+
+
+def run(work: Work) -> None:
+    """Attack a sample of the pictures; every attack beside noise of the same size."""
+    torch.set_num_threads(work.session.threads)
+    network, pictures = pixel_network(work), Pictures(work)
+    layers = [layer.name for layer in layers_of(work.inputs["activations"])]
+    chosen = sampled(len(pictures), work.parameters["images"], work.parameters["seed"])
+    attacks = _attacks(work)
+    work.begin(len(chosen) * len(attacks), "attacked pictures")
+    rows: Rows = defaultdict(list)
+    shown: Rows = defaultdict(list)
+    for name, how in attacks:
+        measured: dict[tuple[str, str], list[NDArray[np.float64]]] = defaultdict(list)
+        for start in range(0, len(chosen), BATCH):
+            some = chosen[start : start + BATCH]
+            x = pictures.batch(some, work.session.device)
+            with torch.no_grad(), at_rest(network):
+                classes = network(x).argmax(1)
+            changed = attack(network, x, classes, how)
+            control = same_size_noise(x, changed, work.parameters["seed"])
+            for what, other in ((name, changed), (f"noise like {name}", control)):
+                for measure, values in _moved(network, layers, x, other, classes).items():
+                    measured[what, measure].append(values)
+            _show(work, shown, name, how, (some, x, changed, classes), network)
+            work.advance(len(some))
+        for (what, measure), parts in measured.items():
+            _row(rows, what, how, measure, np.concatenate(parts))
+    work.draft.table("adversarial", rows)
+    work.draft.table("attacked_images", shown)
+
+
+def _attacks(work: Work) -> list[tuple[str, Attack]]:
+    steps, seed = work.parameters["steps"], work.parameters["seed"]
+    found: list[tuple[str, Attack]] = []
+    for eps in work.parameters["eps"]:
+        found.append(("fgsm", fgsm(eps / 255)))
+        found += [
+            ("pgd" if norm == "linf" else "pgd l2", Attack(eps / 255, norm, steps=steps, seed=seed))
+            for norm in work.parameters["norms"]
+        ]
+    return found
+
+
+def _moved(
+    network: torch.nn.Module, layers: list[str], x: torch.Tensor, other: torch.Tensor, classes: torch.Tensor
+) -> dict[str, NDArray[np.float64]]:
+    """Per picture: whether the prediction flipped, how much the class lost, and what moved inside."""
+    with torch.no_grad(), at_rest(network):
+        before, after = network(x), network(other)
+        rows = torch.arange(len(x), device=x.device)
+        found = {
+            "prediction flipped": (after.argmax(1) != classes).double(),
+            "logit lost": (before[rows, classes] - after[rows, classes]).double(),
+        }
+        for layer in layers:
+            one, two = (_peaks(answer_of(network, picture, layer)) for picture in (x, other))
+            found[f"{layer}: change of units"] = ((one - two).norm(dim=1) / one.norm(dim=1).clamp(min=1e-12)).double()
+            found[f"{layer}: strongest units kept"] = _kept(one, two)
+    own = attribute(network, x, Target(classes))
+    alike = similarity(own, attribute(network, other, Target(classes)))
+    return {
+        **{name: value.cpu().numpy() for name, value in found.items()},
+        "saliency, spearman": alike.spearman,
+    }
+
+
+def _peaks(answer: torch.Tensor) -> torch.Tensor:
+    return answer.flatten(2).amax(2) if answer.ndim == 4 else answer
+
+
+def _kept(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    """Share of a picture's most active units that are so in the other, too."""
+    count = max(1, round(STRONGEST * one.shape[1]))
+    first, second = one.topk(count, 1).indices, two.topk(count, 1).indices
+    return (first[:, :, None] == second[:, None, :]).any(2).double().mean(1)
+
+
+def _row(rows: Rows, name: str, how: Attack, measure: str, values: NDArray[np.float64]) -> None:
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    row = {
+        "attack": name,
+        "norm": how.norm,
+        "eps": how.eps * 255,
+        "measure": measure,
+        "value": float(values.mean()),
+        "low": float(low),
+        "high": float(high),
+        "n": len(values),
+    }
+    for column, value in row.items():
+        rows[column].append(value)
+
+
+def _show(
+    work: Work,
+    rows: Rows,
+    name: str,
+    how: Attack,
+    batch: tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor],
+    network: torch.nn.Module,
+) -> None:
+    """Keep the first pictures of each attack, for the report."""
+    images, x, changed, classes = batch
+    with torch.no_grad(), at_rest(network):
+        now = network(changed).argmax(1)
+    there = sum(a == name and e == how.eps * 255 and n == how.norm for a, e, n in _listed(rows))
+    for place in range(min(len(images), max(0, SHOWN - there))):
+        stem = f"attacked/{name.replace(' ', '-')}-{how.eps * 255:g}/{images[place]:06d}"
+        difference = 0.5 + 0.5 * (changed[place] - x[place]) / how.eps
+        for kind, picture in (("changed", changed[place]), ("difference", difference.clamp(0, 1))):
+            content = (picture.cpu().permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            work.draft.write(f"{stem}-{kind}.webp", file_of(content, quality=92))
+        row = {
+            "attack": name,
+            "norm": how.norm,
+            "eps": how.eps * 255,
+            "image": images[place],
+            "before": int(classes[place]),
+            "after": int(now[place]),
+            "file": stem,
+        }
+        for column, value in row.items():
+            rows[column].append(value)
+
+
+def _listed(rows: Rows) -> list[tuple[str, float, str]]:
+    return list(zip(rows["attack"], rows["eps"], rows["norm"], strict=True)) if rows else []

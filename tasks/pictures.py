@@ -1,0 +1,65 @@
+"""Pictures of an indexed data set as a network takes them, and networks that take pixels in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from microtome.datasets import Dataset, Frame
+from microtome.visualize.attribution import Scaled, scaled
+from tasks.index import chosen_images
+from tasks.networks import network_of
+from tasks.stage import Work
+
+
+class Pictures:
+    """Pictures by their number in the index.
+
+    Args:
+        work: whose job reaches a data set and its frame.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._dataset: Dataset = work.job.reach["dataset"]()
+        self._frame: Frame = work.job.reach["frame"]
+        self._chosen = chosen_images(self._dataset, work.inputs["index"].parameters)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def pixels(self, image: int) -> NDArray[np.float32]:
+        """(height, width, 3) in [0, 1], in the network's frame."""
+        index = self._chosen[image]
+        placed = self._frame.place(self._dataset.records[index]).picture(self._dataset.picture(index))
+        return placed.astype(np.float32) / np.float32(255)
+
+    def batch(self, images: Sequence[int], device: str = "cpu") -> torch.Tensor:
+        """(pictures, 3, height, width) in [0, 1]."""
+        stacked = np.stack([self.pixels(image).transpose(2, 0, 1) for image in images])
+        return torch.from_numpy(stacked).to(device)
+
+
+def pixel_network(work: Work) -> Scaled:
+    """The stage's network behind its normalisation, on the session's device."""
+    scale = work.job.reach["input"]
+    return scaled(network_of(work), scale["mean"], scale["std"]).to(work.session.device)
+
+
+def sampled(count: int, wanted: int, seed: int) -> list[int]:
+    """`wanted` of `count` numbers, drawn without replacement, in order; all of them where they are fewer."""
+    drawn = np.random.default_rng([seed, count]).permutation(count)[:wanted]
+    return sorted(drawn.tolist())
+
+
+def file_of(picture: NDArray[np.uint8], *, quality: int = 85) -> bytes:
+    """A (height, width, 3) picture as WebP."""
+    import io
+
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "WEBP", quality=quality, method=4)
+    return content.getvalue()
