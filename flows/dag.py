@@ -104,10 +104,13 @@ def _pictures(plan: Plan, name: str, options: Any) -> Jobs:
     activations = _activations(plan, index, variant=index.variant)
     inputs = {"index": index, "activations": activations}
     jobs = [index, activations]
+    dissection = plan.audit.stages.dissection
     if name in ("features", "occlusion"):
-        thresholds = _thresholds(plan, index, activations)
-        inputs["thresholds"] = thresholds
-        jobs.append(thresholds)
+        inputs["thresholds"] = _thresholds(plan, index, activations)
+    elif dissection and dissection.dataset == options.dataset:
+        found = _dissection(plan)
+        inputs |= {needed: found[needed] for needed in ("thresholds", "dissection")}
+    jobs += list(inputs.values())
     return _named(*jobs, Job(STAGES[name], parameters, inputs, _network_content(plan), reach))
 
 

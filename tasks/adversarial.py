@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from microtome.visualize.adversarial import Attack, attack, fgsm, same_size_noise
 from microtome.visualize.attribution import Target, answer_of, at_rest, attribute
 from microtome.visualize.reliability import similarity
+from tasks.concepts import Detectors, OwnCounts, together
 from tasks.pictures import Pictures, file_of, pixel_network, sampled
 from tasks.reading import layers_of
 from tasks.stage import Work
@@ -27,14 +28,18 @@ def run(work: Work) -> None:
     """Attack a sample of the pictures; every attack beside noise of the same size."""
     torch.set_num_threads(work.session.threads)
     network, pictures = pixel_network(work), Pictures(work)
-    layers = [layer.name for layer in layers_of(work.inputs["activations"])]
+    geometry = layers_of(work.inputs["activations"])
+    layers = [layer.name for layer in geometry]
     chosen = sampled(len(pictures), work.parameters["images"], work.parameters["seed"])
+    found = {layer.name: Detectors(work, layer, chosen) for layer in geometry} if "dissection" in work.inputs else {}
+    detectors = {name: item for name, item in found.items() if len(item.units)}
     attacks = _attacks(work)
     work.begin(len(chosen) * len(attacks), "attacked pictures")
     rows: Rows = defaultdict(list)
     shown: Rows = defaultdict(list)
     for name, how in attacks:
         measured: dict[tuple[str, str], list[NDArray[np.float64]]] = defaultdict(list)
+        concepts: dict[tuple[str, str], list[OwnCounts]] = defaultdict(list)
         for start in range(0, len(chosen), BATCH):
             some = chosen[start : start + BATCH]
             x = pictures.batch(some, work.session.device)
@@ -45,12 +50,38 @@ def run(work: Work) -> None:
             for what, other in ((name, changed), (f"noise like {name}", control)):
                 for measure, values in _moved(network, layers, x, other, classes).items():
                     measured[what, measure].append(values)
+                for layer, item in detectors.items():
+                    concepts[what, layer].append(item.counts(_maps(network, other, layer), some))
             _show(work, shown, name, how, (some, x, changed, classes), network)
             work.advance(len(some))
         for (what, measure), parts in measured.items():
             _row(rows, what, how, measure, np.concatenate(parts))
+        for (what, layer), counted in concepts.items():
+            _concept_row(rows, what, how, layer, (together(counted), detectors[layer].min_iou))
     work.draft.table("adversarial", rows)
     work.draft.table("attacked_images", shown)
+
+
+def _maps(network: torch.nn.Module, pictures: torch.Tensor, layer: str) -> torch.Tensor:
+    with torch.no_grad(), at_rest(network):
+        return answer_of(network, pictures, layer)
+
+
+def _concept_row(rows: Rows, name: str, how: Attack, layer: str, about: tuple[OwnCounts, float]) -> None:
+    """Share of the layer's detectors that still detect their own label on these pictures."""
+    counts, min_iou = about
+    images = len(counts.label)
+    weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+    value = counts.kept(np.ones(images, np.int64), min_iou)
+    low, high = np.quantile([counts.kept(weight, min_iou) for weight in weights], (0.025, 0.975))
+    _append(rows, name, how, f"{layer}: detectors that keep their label", (value, float(low), float(high), images))
+
+
+def _append(rows: Rows, name: str, how: Attack, measure: str, result: tuple[float, float, float, int]) -> None:
+    row = {"attack": name, "norm": how.norm, "eps": how.eps * 255, "measure": measure}
+    row |= dict(zip(("value", "low", "high", "n"), result, strict=True))
+    for column, value in row.items():
+        rows[column].append(value)
 
 
 def _attacks(work: Work) -> list[tuple[str, Attack]]:
@@ -103,18 +134,7 @@ def _row(rows: Rows, name: str, how: Attack, measure: str, values: NDArray[np.fl
     rng = np.random.default_rng(0)
     means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
     low, high = np.quantile(means, (0.025, 0.975))
-    row = {
-        "attack": name,
-        "norm": how.norm,
-        "eps": how.eps * 255,
-        "measure": measure,
-        "value": float(values.mean()),
-        "low": float(low),
-        "high": float(high),
-        "n": len(values),
-    }
-    for column, value in row.items():
-        rows[column].append(value)
+    _append(rows, name, how, measure, (float(values.mean()), float(low), float(high), len(values)))
 
 
 def _show(

@@ -79,6 +79,7 @@ STAGES: Mapping[str, Stage] = {
                     "microtome/networks/load.py",
                     "microtome/datasets/frame.py",
                     f"tasks/{name}.py",
+                    *(("tasks/concepts.py",) if name == "adversarial" else ()),
                     "tasks/pictures.py",
                     "tasks/networks.py",
                     *_SHARED,

@@ -2,17 +2,24 @@
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load
 
+from flows.plan import Plan, Request
+from microtome.quantify.dissection import iou
+from microtome.visualize.attribution import answer_of
+from tasks.concepts import Detectors
 from tasks.features import field_box
-from tasks.pictures import sampled
+from tasks.pictures import Pictures, pixel_network, sampled
 from tasks.reading import layers_of
+from tasks.stage import Session, Work
 from tests.conftest import write_audit
 from tests.test_finetuning import WEIGHTS
 from tests.test_known_answers import squeezenet
-from tests.test_pipeline import run
+from tests.test_pipeline import Silent, run
 
 STAGES = {
+    "dissection": {"bootstrap": 0, "permutations": 0},
     "saliency": {"images": 3, "methods": ["gradient", "guided", "grad-cam"]},
     "features": {"units": 3, "steps": 8, "batch": 2},
     "reliability": {"images": 4, "methods": ["gradient", "guided", "input x gradient"], "layers": 2},
@@ -95,6 +102,29 @@ def test_attacks_beside_noise_of_the_same_size(done):
     change = "features.12: change of units"
     assert found["pgd", "linf", change] > found["noise like pgd", "linf", change]
     assert 0 <= found["pgd l2", "l2", "features.12: strongest units kept"] <= 1
+    kept = "features.12: detectors that keep their label"
+    assert 0 <= found["pgd", "linf", kept] <= 1
+    assert found["noise like pgd", "linf", kept] > 0.5
+
+
+def test_own_counts_are_those_of_the_tally(done):
+    """On pictures that nobody changed, the detectors' own counts are the dissection's."""
+    plan = Plan(Request(done[0]))
+    job = plan.job("adversarial")
+    session = Session(plan.files, "cpu", 1, Silent())
+    inputs = {name: session.store.find(needed.key) for name, needed in job.inputs.items()}
+    work = Work(job, session, inputs, None)
+    layer = layers_of(inputs["activations"])[0]
+    images = list(range(24))
+    detectors = Detectors(work, layer, images)
+    assert len(detectors.units)
+    with torch.no_grad():
+        maps = answer_of(pixel_network(work), Pictures(work).batch(images), layer.name)
+    counts = detectors.counts(maps, images)
+    units = {row["unit"]: row for row in rows(done, "dissection", "units")}
+    scores = iou(*(part.sum(0) for part in (counts.intersection, counts.activation, counts.label)))
+    for unit, score in zip(detectors.units, scores, strict=True):
+        assert score == pytest.approx(units[int(unit)]["iou"], rel=1e-3)
 
 
 def test_fields_and_minimal_images(done):
