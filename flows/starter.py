@@ -36,6 +36,11 @@ stages:
     permutations: 200                         # of annotations among images, for the null; 0 for none
   # stability: {}                             # how steadily filters sit on part landmarks
   # finetuning: {category: bird}              # an interpretable CNN, beside a twin without filter loss
+  # saliency: {images: 12}                    # maps of the predicted class by seven methods
+  # reliability: {images: 16}                 # and which of these methods can be trusted
+  # features: {units: 16}                     # synthetic pictures beside natural ones
+  # occlusion: {units: 8}                     # measured receptive fields, minimal images
+  # adversarial: {images: 64, eps: [1, 4]}    # attacks, and what moves inside; eps of 255
   report: {top_images: 5}
 
 # gates:                                      # what makes the audit fail (exit status 1)
