@@ -3,8 +3,8 @@
     python benchmarks/attribution.py [--networks vgg16 resnet18 squeezenet1_0] [--threads T] [--device cpu|cuda]
 
 Batch 16 at 224 x 224, random weights. The plain pass is `autograd.grad` of the summed logits by the input, in eval
-mode, parameters without gradient; rules and plain passes take turns, each figure is a median. One JSON line per network, and
-one for feature visualisation: seconds per unit and step with 1 and with 8 units in a batch. Needs torch, torchvision.
+mode, parameters without gradient; rules and plain passes take turns, each figure is a median. A JSON line per network,
+and one for feature visualisation: seconds per unit and step with 1 and with 8 units in a batch. Needs torchvision.
 """
 
 from __future__ import annotations
