@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from microtome.errors import InputError
 from microtome.report import views
-from microtome.report.charts import concept_bars
+from microtome.report.charts import concept_bars, curves
 from microtome.report.overlay import dim_path, rectangles
 from microtome.report.render import render
 from microtome.report.single import inline
@@ -41,7 +41,28 @@ def report(units: int = 6) -> views.Report:
     )
     gates = [views.Gate(EVIL, "1", "2", False, "")]
     stages = [views.Stage("index", "1 s", "1 MB", "abc")]
-    return views.Report(EVIL, EVIL, EVIL, gates, [layer], [("Network", EVIL)], stages, EVIL, "footer")
+    return views.Report(EVIL, EVIL, EVIL, gates, [layer], [page()], [("Network", EVIL)], stages, EVIL, "footer")
+
+
+def page() -> views.Page:
+    """A page with every kind of part."""
+    rows = [
+        {"epoch": e, "phase": p, "split": s, "loss": 1 / e}
+        for e in (1, 2)
+        for p in ("a", "b")
+        for s in ("train", "val")
+    ]
+    strip = views.Strip(40.0, 30.0, 50.0, [(70.0, "chance", EVIL), (20.0, "aim", EVIL)], EVIL)
+    spot = views.Spot("assets/thumbs/000000.webp", EVIL, (64, 64), [(9, 9, 5)], [(30, 30)], EVIL)
+    parts = [
+        views.Figures([(EVIL, "1", EVIL)]),
+        views.Text(EVIL, "advice"),
+        views.Code(EVIL),
+        views.Table([(EVIL, False), ("b", True), ("c", False)], [[EVIL, EVIL, strip]], EVIL),
+        views.Charts([curves(EVIL, rows, "loss")]),
+        views.Gallery([views.Card(EVIL, "one/1", EVIL, [spot], [(EVIL, EVIL, EVIL)])], True),
+    ]
+    return views.Page("method", "method.html", EVIL, parts[0], [views.Section(EVIL, parts)], [(EVIL, EVIL)])
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
@@ -132,7 +153,7 @@ def opened(browser, page: Path, width: int = 1280):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("page", ["index.html", "layer-000.html"])
+@pytest.mark.parametrize("page", ["index.html", "layer-000.html", "method.html"])
 def test_pages_load_without_error_request_or_sideways_scroll(browser, folder, page, width):
     tab, heard = opened(browser, folder / page, width)
     assert heard == []
@@ -177,7 +198,7 @@ def test_the_single_file_works_alone(browser, folder, tmp_path):
     (tmp_path / "alone/one.html").write_text(inline(folder), encoding="utf-8")
     tab, heard = opened(browser, tmp_path / "alone/one.html")
     assert heard == []
-    assert tab.evaluate("document.querySelectorAll('.card').length") == 512
+    assert tab.evaluate("document.querySelectorAll('.units .card').length") == 512
     tab.locator("img").first.scroll_into_view_if_needed()
     tab.wait_for_timeout(300)  # the policy forbids the eval that waiting for a condition needs
     assert tab.evaluate("document.images[0].naturalWidth") == 112
