@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--categories", nargs="+")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
-    parser.add_argument("--strength", type=float, default=1e-4)
+    parser.add_argument("--strength", type=float, default=3e-5)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--folds", type=int, default=5)

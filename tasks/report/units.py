@@ -114,7 +114,7 @@ def occlusion(work: Work) -> views.Page:
                 views.Table(
                     columns, lines, "The occluder's own width is taken off. A unit at the edge shows part of its field."
                 ),
-                views.Gallery(cards, True),
+                views.Gallery(cards),
             ],
         )
     ]
@@ -135,7 +135,10 @@ def occlusion(work: Work) -> views.Page:
 
 
 def _field_card(work: Work, row: Mapping[str, Any]) -> views.Card:
-    heat = load(work.inputs["occlusion"].read(row["file"]))["heat"].numpy()
+    whole = load(work.inputs["occlusion"].read(row["file"]))["heat"].numpy()
+    reach = int(0.75 * row["theoretical"])  # what lies farther out cannot matter
+    middle = [side // 2 for side in whole.shape]
+    heat = whole[tuple(slice(max(0, at - reach), at + reach + 1) for at in middle)]
     scale = float(np.abs(heat).max()) or 1.0
     shade = (255 * (1 - np.clip(heat / scale, 0, 1))).astype(np.uint8)
     file = f"assets/{row['file'].removesuffix('.safetensors')}.webp"
