@@ -41,42 +41,51 @@ class UnsupportedActivation(InputError):
     """A network without a ReLU: the rules say nothing about it."""
 
 
+def _rectified(context: Any, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+    if not inplace:
+        return x.clamp(min=0)
+    context.mark_dirty(x)
+    return x.clamp_(min=0)
+
+
 class _Deconvolution(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
-        return x.clamp(min=0)
+    def forward(context: Any, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+        return _rectified(context, x, inplace)
 
     @staticmethod
-    def backward(context: Any, *above: torch.Tensor) -> torch.Tensor:
-        return above[0].clamp(min=0)
+    def backward(context: Any, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return above[0].clamp(min=0), None
 
 
 class _Guided(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
-        context.save_for_backward(x > 0)
-        return x.clamp(min=0)
+    def forward(context: Any, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+        out = _rectified(context, x, inplace)
+        context.save_for_backward(out)
+        return out
 
     @staticmethod
-    def backward(context: Any, *above: torch.Tensor) -> torch.Tensor:
-        (positive,) = context.saved_tensors
-        return above[0].clamp(min=0) * positive
+    def backward(context: Any, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (out,) = context.saved_tensors
+        # ReLU's own backward pass, then in place: a mask of its own would cost a fifth of the whole picture.
+        return torch.ops.aten.threshold_backward(above[0], out, 0).clamp_(min=0), None
 
 
 class _Redirected(torch.autograd.Function):
     """ReLU whose gradient passes, for each picture for which all of it would be lost (dead starts)."""
 
     @staticmethod
-    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
+    def forward(context: Any, x: torch.Tensor, inplace: bool) -> torch.Tensor:
         context.save_for_backward(x > 0)
-        return x.clamp(min=0)
+        return _rectified(context, x, inplace)
 
     @staticmethod
-    def backward(context: Any, *above: torch.Tensor) -> torch.Tensor:
+    def backward(context: Any, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
         (positive,) = context.saved_tensors
         passed = above[0] * positive
         lost = ~passed.flatten(1).any(1).reshape(-1, *[1] * (passed.ndim - 1))
-        return torch.where(lost, above[0], passed)
+        return torch.where(lost, above[0], passed), None
 
 
 class _Pool(torch.autograd.Function):
@@ -167,10 +176,9 @@ class BackwardRule(TorchFunctionMode):
     def _relu(self, func: Any, x: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
         if self.rule == "gradient":
             return func(x, **{name: value for name, value in kwargs.items() if name == "inplace"})
-        out = self._FUNCTIONS[self.rule](x)
-        if kwargs.get("inplace") or getattr(func, "__name__", "").endswith("_"):
-            return _replaced(x, out)
-        return out
+        inplace = bool(kwargs.get("inplace")) or getattr(func, "__name__", "").endswith("_")
+        # A leaf cannot be written over while it wants a gradient; nobody but the caller holds it.
+        return self._FUNCTIONS[self.rule](x, inplace and not (x.requires_grad and x.is_leaf))
 
     def _pool(self, x: torch.Tensor, kernel_size: Any, *args: Any, **kwargs: Any) -> Any:
         names = ("stride", "padding", "dilation", "ceil_mode")
@@ -192,11 +200,3 @@ class BackwardRule(TorchFunctionMode):
             f"{self.rule}: the network must call ReLU, got {found} in {type(network).__name__}; "
             "use the gradient, or allow_gradient_fallback=True to have it under this name"
         )
-
-
-def _replaced(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """What an in-place call gives: whoever holds `x` by name and reads it afterwards sees the rectified values.
-
-    Nobody may need the values from before: writing them over is what the network itself asked for.
-    """
-    return out if x.requires_grad and x.is_leaf else x.copy_(out)
