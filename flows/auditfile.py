@@ -115,6 +115,19 @@ class FinetuningModel(_Strict):
         return self
 
 
+class TreeModel(_Strict):
+    """The decision tree of the network's rationales, or of the fine-tuned network's where there is one."""
+
+    dataset: str = "main"
+    negatives: str | None = None
+    category: str | None = None
+    layer: str | None = None
+    output: Annotated[int, Field(ge=0)] | None = None
+    images: Annotated[int, Field(ge=4)] = 300
+    positions: Literal["weighted", "uniform"] = "weighted"
+    selection: Literal["projected", "lasso"] = "projected"
+
+
 Method = Literal[
     "gradient", "deconvolution", "guided", "input x gradient", "integrated gradients", "smoothgrad", "grad-cam"
 ]
@@ -185,6 +198,7 @@ class StagesModel(_Strict):
     dissection: DissectionModel | None = None
     stability: StabilityModel | None = None
     finetuning: FinetuningModel | None = None
+    tree: TreeModel | None = None
     saliency: SaliencyModel | None = None
     features: FeaturesModel | None = None
     occlusion: OcclusionModel | None = None

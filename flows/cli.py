@@ -217,6 +217,22 @@ def report(run: str | None, single_file: Path, workspace: str) -> None:
 
 
 @cli.command()
+@click.argument("run")
+@click.argument("image")
+@WHERE
+def explain(run: str, image: str, workspace: str) -> None:
+    """Tell what the decision on IMAGE rests on: its path through RUN's decision tree. Writes its page, too.
+
+    IMAGE is a file name of the data set, the end of one, or a number.
+    """
+    from flows.explain import explain as told
+
+    lines, page = told(_open(workspace), _run(workspace, run), image)
+    print("\n".join(lines))
+    print(f"page    {page}")
+
+
+@cli.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("audit.yaml"))
 def init(file: Path) -> None:
     """Write a commented audit file to start from."""

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.auditfile import DatasetModel, FinetuningModel, StabilityModel
+from flows.auditfile import DatasetModel, FinetuningModel, StabilityModel, TreeModel
 from microtome.datasets import Frame, open_dataset
 from microtome.errors import InputError, suggest
 from microtome.importing import code_version
@@ -36,6 +36,8 @@ def build(plan: Plan) -> Jobs:
         jobs |= _finetuning(plan, audit.stages.finetuning)
     if audit.stages.stability:
         jobs |= _stability(plan, audit.stages.stability, jobs)
+    if audit.stages.tree:
+        jobs |= _tree(plan, audit.stages.tree, jobs)
     for name in ("saliency", "reliability", "features", "occlusion", "adversarial"):
         options = getattr(audit.stages, name)
         if options:
@@ -123,10 +125,7 @@ def _thresholds(plan: Plan, index: Job, activations: Job) -> Job:
 
 def _finetuning(plan: Plan, options: FinetuningModel) -> Jobs:
     """The interpretable network, and its controls: the same without the loss, with and without the mask."""
-    index = _index(plan, options.dataset, "stages.finetuning.dataset")
-    inputs = {"index": index}
-    if options.negatives:
-        inputs["negatives"] = _index(plan, options.negatives, "stages.finetuning.negatives")
+    inputs, reach = _two_sets(plan, options.dataset, options.negatives, "stages.finetuning")
     model = plan.audit.network
     shared = options.model_dump(exclude={"dataset", "negatives", "controls", "strength", "mask"})
     shared |= {
@@ -134,17 +133,9 @@ def _finetuning(plan: Plan, options: FinetuningModel) -> Jobs:
         "arguments": model.arguments,
         "size": list(model.input.size),
         "seed": plan.audit.seed,
-        "device": plan.device,
-        "threads": plan.threads if plan.device == "cpu" else 0,  # sums split over threads round differently
+        **_arithmetic(plan),
     }
-    reach = {
-        **_network_reach(plan),
-        "dataset": index.reach["dataset"],
-        "frame": index.reach["frame"],
-        "weights": model.weights,
-    }
-    if "negatives" in inputs:
-        reach |= {f"negatives_{name}": inputs["negatives"].reach[name] for name in ("dataset", "frame")}
+    reach |= {"weights": model.weights}
     mask = options.mask.model_dump() if options.mask else None
     jobs = [*inputs.values()]
     for variant, strength, masked in (
@@ -156,6 +147,55 @@ def _finetuning(plan: Plan, options: FinetuningModel) -> Jobs:
             parameters = {**shared, "strength": strength, "mask": masked}
             jobs.append(Job(STAGES["finetuning"], parameters, inputs, _network_content(plan), reach, variant))
     return _named(*jobs)
+
+
+def _tree(plan: Plan, options: TreeModel, jobs: Mapping[str, Job]) -> Jobs:
+    """Of the fine-tuned network on the pictures that it saw and did not see, or of the audit's own."""
+    tuning = plan.audit.stages.finetuning
+    if tuning and (options.dataset, options.negatives) not in (("main", None), (tuning.dataset, tuning.negatives)):
+        raise InputError("stages.tree.dataset, negatives: are those of finetuning, got others; leave them out")
+    dataset, negatives = (tuning.dataset, tuning.negatives) if tuning else (options.dataset, options.negatives)
+    inputs, reach = _two_sets(plan, dataset, negatives, "stages.tree")
+    needed = list(inputs.values())
+    content = {} if tuning else _network_content(plan)
+    category = options.category or (tuning.category if tuning else None)
+    if tuning:
+        inputs = {**inputs, "finetuned": jobs["finetuning"]}
+    elif plan.audit.stages.dissection:
+        inputs = {**inputs, "dissection": jobs["dissection"]}
+    layer = options.layer or ("extra_mask" if tuning else _only_layer(plan))
+    parameters = {
+        **options.model_dump(exclude={"dataset", "negatives"}),
+        "category": category,
+        "layer": layer,
+        "seed": plan.audit.seed,
+        "folds": 5,
+        "fold": 0,
+        **_arithmetic(plan),
+    }
+    return _named(*needed, Job(STAGES["tree"], parameters, inputs, content, reach))
+
+
+def _only_layer(plan: Plan) -> str:
+    layers = plan.audit.network.layers
+    if len(layers) != 1 or any(sign in layers[0] for sign in "*?["):
+        raise InputError(f"stages.tree.layer: must name one layer, got {', '.join(layers)} under network.layers")
+    return layers[0]
+
+
+def _two_sets(plan: Plan, dataset: str, negatives: str | None, key: str) -> tuple[Jobs, dict[str, Any]]:
+    """Indices of a data set and of what it is told from, and how to reach them and the network."""
+    inputs = {"index": _index(plan, dataset, f"{key}.dataset")}
+    reach = {**_network_reach(plan), **inputs["index"].reach}
+    if negatives:
+        inputs["negatives"] = _index(plan, negatives, f"{key}.negatives")
+        reach |= {f"negatives_{name}": inputs["negatives"].reach[name] for name in ("dataset", "frame")}
+    return inputs, reach
+
+
+def _arithmetic(plan: Plan) -> dict[str, Any]:
+    """What decides how sums round: the device, and on a CPU the threads that they are split over."""
+    return {"device": plan.device, "threads": plan.threads if plan.device == "cpu" else 0}
 
 
 def _named(*jobs: Job) -> Jobs:
@@ -200,6 +240,13 @@ def _network_content(plan: Plan) -> dict[str, str]:
 
 
 def _index(plan: Plan, name: str, key: str) -> Job:
+    """The index of a data set: one job, however many stages read it; a data set is opened and hashed once."""
+    if name not in plan.indices:
+        plan.indices[name] = _new_index(plan, name, key)
+    return plan.indices[name]
+
+
+def _new_index(plan: Plan, name: str, key: str) -> Job:
     named = plan.audit.named_datasets
     if name not in named:
         raise InputError(f"{key}: no data set {name!r}{suggest(name, list(named))}")

@@ -58,6 +58,7 @@ class Plan:
             raise InputError(str(error)) from error
         self.digests = FileDigests(self.files)
         self._check_stages([*request.only, *request.refresh])
+        self.indices: dict[str, Job] = {}
         self.jobs = self._ordered()
         self.digests.save()
 
@@ -105,7 +106,7 @@ class Plan:
 
     def preflight(self) -> None:
         """Load the network and find its layers, before the first stage spends time. Raises InputError."""
-        if not any(job.stage.name in ("activations", "finetuning") for job in self.missing()):
+        if not any(job.stage.name in ("activations", "finetuning", "tree") for job in self.missing()):
             return
         from microtome.networks import match_layers, walk
 

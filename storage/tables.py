@@ -62,6 +62,14 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "finetuning_images": _schema(dataset=_S, image=_I32, label=_I32, split=_S, predicted=_I32, logit=_F64),
     "filter_categories": _schema(layer=_S, filter=_I32, category=_S),
+    "tree_nodes": _schema(
+        node=_I32, parent=_I32, depth=_I32, images=_I32, filters=_I32, bias=_F64, visitors=_I32, held_out=_I32
+    ),
+    "tree_merges": _schema(step=_I32, left=_I32, right=_I32, node=_I32, gain=_F64),
+    "tree_metrics": _schema(depth=_I32, metric=_S, value=_F64, low=_F64, high=_F64, images=_I32, model=_S),
+    "tree_paths": _schema(image=_I32, depth=_I32, node=_I32, cosine=_F64, dataset=_S),
+    "tree_images": _schema(dataset=_S, image=_I32, file=_S, positive=_B, split=_S, y=_F64, leaf=_I32),
+    "tree_filters": _schema(filter=_I32, size=_F64, dropped=_B, part=_S, share=_F64),
     "saliency": _schema(image=_I32, target=_I32, method=_S, scale=_F64, file=_S),
     "features": _schema(
         layer=_S, unit=_I32, objective=_F64, transformed=_F64, natural_max=_F64, ratio=_F64, high_frequency=_F64,

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from microtome.quantify.resampling import mean_interval
 from microtome.visualize.adversarial import Attack, attack, fgsm, same_size_noise
 from microtome.visualize.attribution import Target, answer_of, at_rest, attribute
 from microtome.visualize.reliability import similarity
 from tasks.concepts import Detectors, OwnCounts, together
 from tasks.pictures import Pictures, file_of, pixel_network, sampled
 from tasks.reading import layers_of
+from tasks.rows import Rows, append
 from tasks.stage import Work
 
 BATCH = 8
 RESAMPLES = 1000
 SHOWN = 6
 STRONGEST = 0.05  # share of a layer's units that counts as its most active
-Rows = dict[str, list[Any]]
 
 
 def run(work: Work) -> None:
@@ -79,9 +79,7 @@ def _concept_row(rows: Rows, name: str, how: Attack, layer: str, about: tuple[Ow
 
 def _append(rows: Rows, name: str, how: Attack, measure: str, result: tuple[float, float, float, int]) -> None:
     row = {"attack": name, "norm": how.norm, "eps": how.eps * 255, "measure": measure}
-    row |= dict(zip(("value", "low", "high", "n"), result, strict=True))
-    for column, value in row.items():
-        rows[column].append(value)
+    append(rows, {**row, **dict(zip(("value", "low", "high", "n"), result, strict=True))})
 
 
 def _attacks(work: Work) -> list[tuple[str, Attack]]:
@@ -131,10 +129,7 @@ def _kept(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
 
 
 def _row(rows: Rows, name: str, how: Attack, measure: str, values: NDArray[np.float64]) -> None:
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    _append(rows, name, how, measure, (float(values.mean()), float(low), float(high), len(values)))
+    _append(rows, name, how, measure, (*mean_interval(values), len(values)))
 
 
 def _show(
@@ -165,8 +160,7 @@ def _show(
             "after": int(now[place]),
             "file": stem,
         }
-        for column, value in row.items():
-            rows[column].append(value)
+        append(rows, row)
 
 
 def _listed(rows: Rows) -> list[tuple[str, float, str]]:

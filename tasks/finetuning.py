@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from microtome.datasets import Dataset, Frame
 from microtome.disentangle.interpretable import LAYERS, InterpretableCNN, frozen_below, interpretable_cnn
 from microtome.disentangle.training import Recipe, Result, Trainer
 from microtome.errors import InputError
 from microtome.quantify.resampling import wilson
-from tasks.index import chosen_images
 from tasks.networks import ABOUT, WEIGHTS
+from tasks.pictures import Pictures
 from tasks.stage import Work
 
 FEATURE_BATCH = 16
@@ -149,6 +147,12 @@ def _network(work: Work, categories: int, images: int) -> tuple[InterpretableCNN
     return network, {"load": "microtome.disentangle.interpretable:interpretable_cnn", "arguments": arguments}
 
 
+def opened(work: Work, examples: Examples) -> dict[str, Pictures]:
+    """The pictures of each data set that examples come from."""
+    index = {"dataset": "index", "negatives": "negatives"}
+    return {name: Pictures(work, index[name]) for name in dict.fromkeys(examples.datasets)}
+
+
 class Features:
     """What the frozen part answers, of every image and its mirror image: computed once where it fits memory."""
 
@@ -156,7 +160,7 @@ class Features:
         self._work, self._examples, self._trainer = work, examples, trainer
         self._device = work.session.device
         self.labels = torch.tensor(examples.labels, device=self._device)
-        self._places = {name: self._opened(name) for name in dict.fromkeys(examples.datasets)}
+        self._pictures = opened(work, examples)
         self._kept: torch.Tensor | None = None
         one = self._compute([0], [False])[0]
         if one.nbytes * 2 * len(examples.labels) <= CACHE_BYTES:
@@ -180,26 +184,12 @@ class Features:
             batch = torch.zeros(FEATURE_BATCH, 3, *self._work.parameters["size"])
             some = list(zip(images, mirrored, strict=True))[start : start + FEATURE_BATCH]
             for place, (image, flip) in enumerate(some):
-                picture = torch.from_numpy(self._picture(image))
+                number = self._examples.images[image]
+                picture = torch.from_numpy(self._pictures[self._examples.datasets[image]].normalised(number))
                 batch[place] = picture.flip(2) if flip else picture
             with torch.no_grad():
                 parts.append(self._trainer.base(batch.to(self._device))[: len(some)])
         return torch.cat(parts)
-
-    def _picture(self, image: int) -> NDArray[np.float32]:
-        dataset, frame, chosen = self._places[self._examples.datasets[image]]
-        index = chosen[self._examples.images[image]]
-        pixels = frame.place(dataset.records[index]).picture(dataset.picture(index))
-        scale = self._work.job.reach["input"]
-        scaled = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-        mean, std = (np.array(scale[name], np.float32)[:, None, None] for name in ("mean", "std"))
-        return (scaled - mean) / std
-
-    def _opened(self, name: str) -> tuple[Dataset, Frame, list[int]]:
-        prefix, index = ("", "index") if name == "dataset" else ("negatives_", "negatives")
-        dataset = self._work.job.reach[f"{prefix}dataset"]()
-        chosen = chosen_images(dataset, self._work.inputs[index].parameters)
-        return dataset, self._work.job.reach[f"{prefix}frame"], chosen
 
 
 def _epoch(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +12,10 @@ from microtome.networks import LayerGeometry
 from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
 from tasks.pictures import Pictures, file_of, pixel_network, sampled
 from tasks.reading import layers_of
+from tasks.rows import Rows
 from tasks.stage import Work
 
 FIELD_IMAGES = 10
-Rows = dict[str, list[Any]]
 
 
 def run(work: Work) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,12 +20,15 @@ class Pictures:
 
     Args:
         work: whose job reaches a data set and its frame.
+        index: which of the work's indexed data sets: `index`, or `negatives`.
     """
 
-    def __init__(self, work: Work) -> None:
-        self._dataset: Dataset = work.job.reach["dataset"]()
-        self._frame: Frame = work.job.reach["frame"]
-        self._chosen = chosen_images(self._dataset, work.inputs["index"].parameters)
+    def __init__(self, work: Work, index: str = "index") -> None:
+        prefix = "" if index == "index" else f"{index}_"
+        self._dataset: Dataset = work.job.reach[f"{prefix}dataset"]()
+        self._frame: Frame = work.job.reach[f"{prefix}frame"]
+        self._scale: Mapping[str, Sequence[float]] = work.job.reach["input"]
+        self._chosen = chosen_images(self._dataset, work.inputs[index].parameters)
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -35,6 +38,18 @@ class Pictures:
         index = self._chosen[image]
         placed = self._frame.place(self._dataset.records[index]).picture(self._dataset.picture(index))
         return placed.astype(np.float32) / np.float32(255)
+
+    def normalised(self, image: int) -> NDArray[np.float32]:
+        """(3, height, width), as the network takes it."""
+        mean, std = (np.array(self._scale[name], np.float32)[:, None, None] for name in ("mean", "std"))
+        return (self.pixels(image).transpose(2, 0, 1) - mean) / std
+
+    def landmarks(self, image: int) -> dict[str, tuple[float, float]]:
+        """x, y of the landmarks that the picture shows, in the network's frame."""
+        index = self._chosen[image]
+        place = self._frame.place(self._dataset.records[index])
+        marks = [(mark.name, place.landmark(mark)) for mark in self._dataset.landmarks(index)]
+        return {name: (mark.x, mark.y) for name, mark in marks}
 
     def batch(self, images: Sequence[int], device: str = "cpu") -> torch.Tensor:
         """(pictures, 3, height, width) in [0, 1]."""

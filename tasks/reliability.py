@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from microtome.quantify.resampling import mean_interval
 from microtome.visualize import reliability as science
 from microtome.visualize.reliability import Method
 from tasks.networks import network_of
 from tasks.pictures import Pictures, sampled
+from tasks.rows import Rows, append
 from tasks.stage import Work
 
 BATCH = 4
-RESAMPLES = 1000
-Rows = dict[str, list[Any]]
 
 
 def run(work: Work) -> None:
@@ -135,16 +135,7 @@ def _batched(compare: Any, *parts: torch.Tensor) -> NDArray[np.float64]:
 
 def _row(rows: Rows, what: tuple[str, str, str], values: NDArray[np.float64], passed: bool | None) -> None:
     """Mean over pictures with a bootstrap interval; `passed` is None where nothing is judged, or the test is void."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
+    value, low, high = mean_interval(values)
     row = dict(zip(("method", "test", "shift_or_layer"), what, strict=True))
-    for name, value in {
-        **row,
-        "value": float(values.mean()),
-        "low": float(low),
-        "high": float(high),
-        "n": len(values),
-        "passed": None if passed is None else bool(passed),
-    }.items():
-        rows[name].append(value)
+    judged = None if passed is None else bool(passed)
+    append(rows, {**row, "value": value, "low": low, "high": high, "n": len(values), "passed": judged})

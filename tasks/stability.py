@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from microtome.quantify import stability as science
 from microtome.quantify.partiou import PartFit
 from storage import Artifact
 from tasks.reading import ConceptTable, activation_blocks, annotation_blocks, layers_of
+from tasks.rows import Rows, append
 from tasks.stage import Work
 
-Rows = dict[str, list[Any]]
 TABLES = ("stability", "stability_layers", "stability_resamples", "inferences")
 
 
@@ -170,12 +170,12 @@ def _layer_rows(
             "entropy": float(item.spread.entropy[kept].mean()),
             **_flaws(found.of(images), kept),
         }
-        _append(rows["stability_layers"], {"layer": layer.name, **row})
+        append(rows["stability_layers"], {"layer": layer.name, **row})
         _resample_rows(rows["stability_resamples"], layer.name, item.name, drawn[:, number][:, kept])
     if len(categories) > 1:
         for rule in science.RULES:
             row = _pooled_row(categories, drawn, kept, rule, found, shown)
-            _append(rows["stability_layers"], {"layer": layer.name, **row})
+            append(rows["stability_layers"], {"layer": layer.name, **row})
             together = pooled_resamples(categories, drawn, rule)[:, kept]
             _resample_rows(rows["stability_resamples"], layer.name, row["category"], together)
 
@@ -247,12 +247,7 @@ def _resample_rows(rows: Rows, layer: str, category: str, drawn: NDArray[np.floa
     """The layer's mean in each resample: the same resamples for every network, so that differences are paired."""
     alive = np.isfinite(drawn).all(0) if len(drawn) else np.zeros(drawn.shape[1], bool)
     for number, value in enumerate(drawn[:, alive].mean(1) if alive.any() else ()):
-        _append(rows, {"layer": layer, "category": category, "resample": number, "deviation": float(value)})
-
-
-def _append(rows: Rows, row: Mapping[str, Any]) -> None:
-    for name, value in row.items():
-        rows[name].append(value)
+        append(rows, {"layer": layer, "category": category, "resample": number, "deviation": float(value)})
 
 
 def _inference_rows(rows: Rows, layer: LayerGeometry, found: science.Inferences, shown: _Shown) -> None:

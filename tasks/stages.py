@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tasks.stage import Stage
 
-_SHARED = ("tasks/reading.py", "storage/tables.py", "storage/tensors.py")
+_SHARED = ("tasks/reading.py", "tasks/rows.py", "storage/tables.py", "storage/tensors.py")
 
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
@@ -67,6 +67,25 @@ STAGES: Mapping[str, Stage] = {
                 "microtome/datasets/frame.py",
                 "tasks/finetuning.py",
                 "tasks/networks.py",
+                "tasks/pictures.py",
+                *_SHARED,
+            ),
+        ),
+        Stage(
+            "tree",
+            "tasks.tree",
+            (
+                "microtome/disentangle/decision_nodes.py",
+                "microtome/disentangle/decision_tree.py",
+                "microtome/disentangle/rationales.py",
+                "microtome/disentangle/tree_metrics.py",
+                "microtome/quantify/resampling.py",
+                "microtome/networks",
+                "microtome/datasets/frame.py",
+                "tasks/finetuning.py",
+                "tasks/networks.py",
+                "tasks/pictures.py",
+                "tasks/tree.py",
                 *_SHARED,
             ),
         ),
@@ -79,6 +98,7 @@ STAGES: Mapping[str, Stage] = {
                     "microtome/networks/load.py",
                     "microtome/datasets/frame.py",
                     f"tasks/{name}.py",
+                    "microtome/quantify/resampling.py",
                     *(("tasks/concepts.py",) if name == "adversarial" else ()),
                     "tasks/pictures.py",
                     "tasks/networks.py",
@@ -88,6 +108,6 @@ STAGES: Mapping[str, Stage] = {
             for name in ("saliency", "features", "occlusion", "reliability", "adversarial")
         ),
         Stage("gates", "tasks.gates", ("tasks/gates.py",)),
-        Stage("report", "tasks.report", ("microtome/report", "tasks/report", *_SHARED)),
+        Stage("report", "tasks.report", ("microtome/report", "tasks/report", "tasks/tree.py", *_SHARED)),
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,30 @@ def clean_environment(home: Path) -> dict[str, str]:
     """The environment without settings of Prefect's, with another home and this project importable."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return kept | {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium of this machine."""
+    place = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if place is None:
+        pytest.skip("no Chromium on this machine: the report is not looked at in a browser")
+    from playwright.sync_api import sync_playwright
+
+    switches = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    switches += ["--disable-component-update", "--disable-sync"]
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=place, args=switches)
+        yield started
+        started.close()
+
+
+def opened(browser, page: Path, width: int = 1280):
+    """The page, and what it said and asked for."""
+    tab = browser.new_page(viewport={"width": width, "height": 844})
+    heard: list[str] = []
+    tab.on("console", lambda message: heard.append(message.text))
+    tab.on("pageerror", lambda error: heard.append(str(error)))
+    tab.on("request", lambda request: heard.append(request.url) if not request.url.startswith("file:") else None)
+    tab.goto(page.as_uri())
+    return tab, heard

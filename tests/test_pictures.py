@@ -176,4 +176,4 @@ def test_pgd_fools_a_real_network_and_noise_does_not(real_data, tmp_path):
         for row in run(write_audit(tmp_path / "audit.yaml", content))["adversarial"][0].table("adversarial").to_pylist()
     }
     assert found["pgd", "prediction flipped"] > 0.9
-    assert found["noise like pgd", "prediction flipped"] < 0.5
+    assert found["noise like pgd", "prediction flipped"] < 0.2

@@ -1,7 +1,6 @@
 """The report: escaping, determinism, overlays, and a real browser."""
 
 import re
-import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from microtome.report.charts import concept_bars, curves
 from microtome.report.overlay import dim_path, rectangles
 from microtome.report.render import render
 from microtome.report.single import inline
-from tests.conftest import write_audit
+from tests.conftest import opened, write_audit
 
 EVIL = "<script>alert('x')</script>"
 
@@ -122,33 +121,6 @@ def test_one_file_has_everything_or_says_what_is_too_large(folder):
     assert 'href="#layer-000.html"' in text
     with pytest.raises(InputError, match=r"one file may have 0 MB, got .*thumbnails"):
         inline(folder, limit=1000)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium of this machine."""
-    place = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if place is None:
-        pytest.skip("no Chromium on this machine: the report is not looked at in a browser")
-    from playwright.sync_api import sync_playwright
-
-    switches = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    switches += ["--disable-component-update", "--disable-sync"]
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=place, args=switches)
-        yield started
-        started.close()
-
-
-def opened(browser, page: Path, width: int = 1280):
-    """The page, and what it said and asked for."""
-    tab = browser.new_page(viewport={"width": width, "height": 844})
-    heard: list[str] = []
-    tab.on("console", lambda message: heard.append(message.text))
-    tab.on("pageerror", lambda error: heard.append(str(error)))
-    tab.on("request", lambda request: heard.append(request.url) if not request.url.startswith("file:") else None)
-    tab.goto(page.as_uri())
-    return tab, heard
 
 
 @pytest.mark.browser

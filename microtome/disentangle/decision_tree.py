@@ -28,6 +28,7 @@ BLOCK = 1 << 22  # pairs times images that are looked at together
 CACHE_BYTES = 1.5e9  # of the pairs' directions; beyond, they are put together anew from a bit per filter
 COMPACT_BELOW = 0.7  # share of pairs that are still there
 LEAST_GAIN = 1e-9
+Slots = NDArray[np.int64] | NDArray[np.int32] | slice
 TIE = 1e-6  # cosines in float32 that count as equal
 
 
@@ -183,13 +184,7 @@ def grow(examples: Examples, advance: Callable[[int], None] = lambda _: None) ->
 
 def replay(examples: Examples, merges: Sequence[Merge]) -> Tree:
     """The tree that a log of merges gives: the same, bit for bit."""
-    count = len(examples.positives.y)
-    members = [np.array([image]) for image in range(count)]
-    parent, children = np.full(count + len(merges), -1), np.full((count + len(merges), 2), -1)
-    for merge in merges:
-        members.append(np.sort(np.concatenate([members[merge.left], members[merge.right]])))
-        parent[[merge.left, merge.right]] = merge.node
-        children[merge.node] = merge.left, merge.right
+    members, parent, children = structure(len(examples.positives.y), merges)
     fits = [examples.fit(images) for images in members]
     return Tree(
         np.stack([fit.w for fit in fits]),
@@ -200,6 +195,19 @@ def replay(examples: Examples, merges: Sequence[Merge]) -> Tree:
         members,
         list(merges),
     )
+
+
+def structure(
+    leaves: int, merges: Sequence[Merge]
+) -> tuple[list[NDArray[np.int64]], NDArray[np.int64], NDArray[np.int64]]:
+    """Members, parents and children of a log's nodes, as `Tree` has them."""
+    members = [np.array([image]) for image in range(leaves)]
+    parent, children = np.full(leaves + len(merges), -1), np.full((leaves + len(merges), 2), -1)
+    for merge in merges:
+        members.append(np.sort(np.concatenate([members[merge.left], members[merge.right]])))
+        parent[[merge.left, merge.right]] = merge.node
+        children[merge.node] = merge.left, merge.right
+    return members, parent, children
 
 
 @dataclass(frozen=True)
@@ -305,13 +313,15 @@ class _PairScores:
         self.low, self.high = low.astype(np.int32), high.astype(np.int32)
         self.there = np.ones(len(low), bool)
         self.rise, self.more, self.mended = (np.zeros(len(low)) for _ in range(3))
+        self.place = np.zeros((layer.positives, layer.positives), np.int32)
+        self._locate()
         data = layer.data
         self._x, self._g, self._y = (torch.from_numpy(value.astype(np.float32)) for value in (data.x, data.g, data.y))
         self._fits = _Fits(len(low), self._g[: layer.positives])
         pairs = torch.from_numpy(np.stack([low, high], 1))
-        for slots in _blocks(np.arange(len(low)), PAIR_BLOCK):
-            self._fits.put(slots, fit_leaf_pairs(self._x, self._g, self._y, pairs[slots]))
-            self._add(slots, np.arange(len(data.y)), [(1.0, layer.nearest)])
+        for block in _blocks(len(low), PAIR_BLOCK):
+            self._fits.put(block, fit_leaf_pairs(self._x, self._g, self._y, pairs[block]))
+            self._add(block, np.arange(len(data.y)), [(1.0, layer.nearest)])
 
     def best(self) -> tuple[int, int, float, NodeFit] | None:
         """The two slots to merge, by gain per image of the union, the gain and the union; None where no pair gains."""
@@ -343,13 +353,33 @@ class _PairScores:
         free = np.flatnonzero(gone | ~self.there)
         self.there &= ~gone
         old = _Nearest(*(getattr(layer.nearest, name).copy() for name in ("slot", "cosine", "value")))
-        images = layer.merge(left, right, number, fit)
-        changes = [(-1.0, old.of(images)), (1.0, layer.nearest.of(images))]
-        for slots in _blocks(np.flatnonzero(self.there), max(1, BLOCK // max(1, len(images)))):
-            self._add(slots, images, changes)
+        self._change(layer.merge(left, right, number, fit), old)
         self._join(min(left, right), free)
         if self.there.mean() < COMPACT_BELOW:
             self._compact()
+
+    def _change(self, images: NDArray[np.int64], old: _Nearest) -> None:
+        """Count images anew whose nearest nodes may have changed.
+
+        Where the nearest of all did, every pair is concerned; where another did, those pairs that hold the nearest.
+        """
+        before, after = old.of(images), self._layer.nearest.of(images)
+        moved = np.any([getattr(before, n)[:, 0] != getattr(after, n)[:, 0] for n in ("slot", "cosine", "value")], 0)
+        rows = np.flatnonzero(moved)
+        changes = [(-1.0, before.of(rows)), (1.0, after.of(rows))]
+        for block in _blocks(len(self.low), max(1, BLOCK // max(1, len(rows)))):
+            self._add(block, images[rows], changes)
+        alive = np.flatnonzero(self._layer.alive)
+        for slot in np.unique(after.slot[~moved, 0]):
+            rows = np.flatnonzero(~moved & (after.slot[:, 0] == slot))
+            pairs = self.place[slot, alive[alive != slot]]
+            pairs = pairs[self.there[pairs]]  # a pair with a node that has just been made comes later
+            self._add(pairs, images[rows], [(-1.0, before.of(rows)), (1.0, after.of(rows))])
+
+    def _locate(self) -> None:
+        numbers = np.flatnonzero(self.there)
+        low, high = self.low[numbers], self.high[numbers]
+        self.place[low, high] = self.place[high, low] = numbers
 
     def _join(self, slot: int, free: NDArray[np.int64]) -> None:
         """Pairs of a merged node with all the others, in places that dead pairs have left."""
@@ -362,11 +392,12 @@ class _PairScores:
         places = free[: len(others)]
         self.low[places], self.high[places] = np.minimum(others, slot), np.maximum(others, slot)
         self.there[places] = True
+        self.place[others, slot] = self.place[slot, others] = places
         for values in (self.rise, self.more, self.mended):
             values[places] = 0
         self._fits.put(places, fit_unions(self._members([slot]), self._members(others.tolist())))
-        for slots in _blocks(places, PAIR_BLOCK):
-            self._add(slots, np.arange(len(self._y)), [(1.0, layer.nearest)])
+        for block in _blocks(len(places), PAIR_BLOCK):
+            self._add(places[block], np.arange(len(self._y)), [(1.0, layer.nearest)])
 
     def _members(self, slots: Sequence[int]) -> Members:
         inside = [self._layer.members[slot] for slot in slots]
@@ -374,15 +405,16 @@ class _PairScores:
         node = torch.from_numpy(np.repeat(np.arange(len(slots)), [len(part) for part in inside]))
         return Members(self._x[images], self._g[images], self._y[images], node, len(slots))
 
-    def _add(
-        self, slots: NDArray[np.int64], images: NDArray[np.int64], states: Sequence[tuple[float, _Nearest]]
-    ) -> None:
+    def _add(self, slots: Slots, images: NDArray[np.int64], states: Sequence[tuple[float, _Nearest]]) -> None:
         """Add (or take away) what the images do in each state to the pairs' scores."""
+        if not len(images):
+            return
         low, high = self.low[slots], self.high[slots]
         direction = self._fits.directions(slots, low, high)
         length, b = self._fits.length[slots], self._fits.b[slots]
-        cosine = (direction @ self._g[images].T).numpy()
-        value = ((direction @ self._x[images].T) * length[:, None] + b[:, None]).numpy()
+        both = direction @ torch.cat([self._g[images], self._x[images]]).T
+        cosine = both[:, : len(images)].numpy()
+        value = (both[:, len(images) :] * length[:, None] + b[:, None]).numpy()
         for sign, near in states:
             rise, more = self._effects((low, high), (cosine, value), images, near)
             self.rise[slots] += sign * rise
@@ -426,6 +458,7 @@ class _PairScores:
         for name in ("low", "high", "there", "rise", "more", "mended"):
             setattr(self, name, getattr(self, name)[kept])
         self._fits.keep(kept)
+        self._locate()
 
 
 class _Fits:
@@ -442,14 +475,14 @@ class _Fits:
         self._kept = np.empty((pairs, -(-self._filters // 8)), np.uint8)
         self._cache = torch.empty(pairs, self._filters) if pairs * self._filters * 4 <= CACHE_BYTES else None
 
-    def put(self, slots: NDArray[np.int64], found: Candidates) -> None:
+    def put(self, slots: Slots, found: Candidates) -> None:
         """Keep fits."""
         self.length[slots], self.b[slots] = found.length, found.b
         self._kept[slots] = np.packbits((found.direction != 0).numpy(), axis=1)
         if self._cache is not None:
             self._cache[slots] = found.direction
 
-    def directions(self, slots: NDArray[np.int64], low: NDArray[np.int32], high: NDArray[np.int32]) -> torch.Tensor:
+    def directions(self, slots: Slots, low: NDArray[np.int32], high: NDArray[np.int32]) -> torch.Tensor:
         """(pairs, filters) w / ||w||."""
         if self._cache is not None:
             return self._cache[slots]
@@ -463,9 +496,10 @@ class _Fits:
             self._cache = self._cache[slots]
 
 
-def _blocks(slots: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(slots), size):
-        yield slots[start : start + size]
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    """0 .. count - 1 in slices: rows of a tensor are looked at, not copied."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
 
 
 def _rounded(cosine: Floats) -> Floats:

@@ -146,6 +146,23 @@ def bootstrap(blocks: Iterable[WeightedCounts], labels: Best, min_iou: float) ->
     return BootstrapResult(low, high, wins / len(own), *bounds)
 
 
+def mean_interval(values: NDArray[np.float64], *, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+    """A mean over images, and its 95 % percentile interval under resampling of the images.
+
+    Args:
+        values: (images,).
+        resamples: how many.
+        seed: of the resamples: the same ones for equal numbers of images, so that differences are paired.
+
+    Returns:
+        mean, low, high.
+    """
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(values.mean()), float(low), float(high)
+
+
 def p_values(observed: NDArray[np.float64], null: NDArray[np.float64]) -> NDArray[np.float64]:
     """p = (1 + b) / (1 + permutations), b permutations at least as large as observed.
 

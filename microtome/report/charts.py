@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from microtome.report.views import Chart
+from microtome.report.views import Bar, Bars, Chart
 
 _INK, _BAR = "#010203", "#040506"  # stand-ins, replaced by what the page's style says
 _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark paper
@@ -36,6 +36,35 @@ def concept_bars(category: str, counted: Sequence[tuple[str, int]], most: int) -
     svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
     rest = f" (the first {MOST_BARS} of {len(counted)})" if len(counted) > MOST_BARS else ""
     return Chart(f"{category}{rest}", _themed(svg), list(counted))
+
+
+def signed_bars(title: str, rows: Sequence[tuple[str, float, float | None]], note: str = "") -> Bars:
+    """Bars to both sides of zero.
+
+    Args:
+        title: heading.
+        rows: name, value, and a value to compare it with.
+        note: below.
+    """
+    values = [value for _, *pair in rows for value in pair if value is not None] or [0.0]
+    low, high = min(0.0, *values), max(0.0, *values)
+    scale = 100 / ((high - low) or 1.0)
+
+    def place(value: float) -> float:
+        return round((value - low) * scale, 2)
+
+    bars = [
+        Bar(
+            name,
+            place(min(value, 0.0)),
+            round(abs(value) * scale, 2),
+            None if other is None else place(other),
+            value >= 0,
+            f"{value:+.2f}" + ("" if other is None else f" ({other:+.2f})"),
+        )
+        for name, value, other in rows
+    ]
+    return Bars(title, bars, note)
 
 
 def _themed(svg: str) -> str:

@@ -15,13 +15,20 @@ from microtome.report.views import Report
 _FOLDER = Path(__file__).parent / "templates"
 
 
-def render(report: Report) -> dict[str, bytes]:
+def render(report: Report, *, alone: bool = False) -> dict[str, bytes]:
     """The report's pages: file name -> content. Thumbnails are the caller's.
 
     Same view, same bytes: nothing here looks at a clock or draws a number.
+
+    Args:
+        report: what they show.
+        alone: pages that stand for themselves, without an overview to go back to.
     """
     environment = _environment()
-    pages = {"index.html": environment.get_template("index.html").render(report=report, here="index.html")}
+    environment.globals.update(alone=alone)
+    pages = (
+        {} if alone else {"index.html": environment.get_template("index.html").render(report=report, here="index.html")}
+    )
     for layer in report.layers:
         pages[layer.page] = environment.get_template("layer.html").render(report=report, layer=layer, here=layer.page)
     for page in report.pages:

@@ -11,6 +11,11 @@ from microtome.errors import InputError
 LIMIT = 25_000_000
 
 
+def with_pictures(page: str, folder: Path) -> str:
+    """A page whose thumbnails are data."""
+    return re.sub(r'src="(assets/[^"]+)"', lambda m: f'src="{_data(folder / m[1])}"', page)
+
+
 def inline(folder: Path, limit: int = LIMIT) -> str:
     """All pages of a report as one HTML text: the others follow the index, thumbnails become data.
 
@@ -28,7 +33,7 @@ def inline(folder: Path, limit: int = LIMIT) -> str:
     head, tail = index[: index.index("<main")], index[index.index("</main>") + len("</main>") :]
     whole = head + '<main id="content">' + "".join(bodies) + "</main>" + tail
     whole = re.sub(r'href="([\w-]+)\.html(#[^"]*)?"', lambda m: f'href="{m[2] or "#" + m[1] + ".html"}"', whole)
-    whole = re.sub(r'src="(assets/[^"]+)"', lambda m: f'src="{_data(folder / m[1])}"', whole)
+    whole = with_pictures(whole, folder)
     if len(whole.encode()) > limit:
         parts = sorted(((len(text), name) for name, text in texts.items()), reverse=True)
         pictures = sum(file.stat().st_size for file in folder.glob("assets/**/*"))

@@ -195,7 +195,56 @@ class Gallery:
     kind: str = "gallery"
 
 
-Part = Table | Text | Code | Figures | Charts | Gallery
+@dataclass(frozen=True)
+class Branch:
+    """A node of a tree: label, remark, anchor of its card (or nothing), branches below, whether they are shown."""
+
+    label: str
+    note: str
+    anchor: str
+    below: Sequence[Branch]
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A tree as nested text that folds, beside which the page draws what is unfolded."""
+
+    root: Branch
+    kind: str = "outline"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A signed value on a line from 0 to 100 with its zero somewhere on it, and a mark to compare with.
+
+    Args:
+        name: what.
+        start, width: of the bar.
+        mark: place of what it is compared with, or None.
+        positive: its sign.
+        text: the value in words.
+    """
+
+    name: str
+    start: float
+    width: float
+    mark: float | None
+    positive: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Signed bars under one heading, all on one scale."""
+
+    title: str
+    bars: Sequence[Bar]
+    note: str = ""
+    kind: str = "bars"
+
+
+Part = Table | Text | Code | Figures | Charts | Gallery | Outline | Bars
 
 
 @dataclass(frozen=True)
