@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
 
+from benchmarks.dissection import device_name
 from microtome.disentangle.decision_tree import Examples, grow, replay
 from microtome.disentangle.rationales import Rationales
 
@@ -55,7 +59,7 @@ def main() -> None:
         started = time.perf_counter()
         replay(examples, tree.merges)
         line = {
-            "machine": platform.processor() or platform.machine(),
+            "device": device_name("cpu"),
             "threads": options.threads,
             "positives": count,
             "negatives": count,

@@ -107,7 +107,13 @@ def test_a_tree_of_a_fine_tuned_network_uses_its_split(tmp_path):
                 "network": NETWORK,
                 "datasets": {"birds": birds, "others": others},
                 "stages": {
-                    "finetuning": {"dataset": "birds", "negatives": "others", "epochs": 8, "controls": []},
+                    "finetuning": {
+                        "dataset": "birds",
+                        "negatives": "others",
+                        "epochs": 20,
+                        "rate": [0.05, 0.01],
+                        "controls": [],
+                    },
                     "tree": {},
                     "report": False,
                 },
@@ -157,12 +163,14 @@ def test_the_tree_unfolds_from_the_keyboard(browser, done, tmp_path):
         tab, heard = opened(browser, tmp_path / "tree.html", width)
         assert heard == []
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    before = tab.locator(".drawn circle").count()
-    folded = tab.locator(".branches details:not([open]) > summary").first
-    folded.focus()
+    from playwright.sync_api import expect
+
+    drawn = tab.locator(".drawn circle")
+    before = drawn.count()
+    tab.locator(".branches details:not([open]) > summary").first.focus()
     tab.keyboard.press("Enter")
-    tab.wait_for_function(f"document.querySelectorAll('.drawn circle').length > {before}")
+    expect(drawn).not_to_have_count(before)
     tab.keyboard.press("Enter")
-    tab.wait_for_function(f"document.querySelectorAll('.drawn circle').length == {before}")
+    expect(drawn).to_have_count(before)
     tab.locator(".drawn g.folded").first.click()
-    tab.wait_for_function(f"document.querySelectorAll('.drawn circle').length > {before}")
+    expect(drawn).not_to_have_count(before)

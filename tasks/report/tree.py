@@ -18,7 +18,7 @@ from tasks.reading import geometry_from
 from tasks.stage import Work
 from tasks.tree import THUMBNAILS, Grown
 
-SHOWN_NODES, SHOWN_PICTURES, SHOWN_PATHS = 12, 6, 4
+SHOWN_NODES, SHOWN_PICTURES, SHOWN_PATHS = 12, 5, 4
 SHOWN_FILTERS, MARKED_FILTERS = 8, 3
 METRICS = {
     "accuracy": "right",
