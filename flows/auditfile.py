@@ -128,6 +128,28 @@ class TreeModel(_Strict):
     selection: Literal["projected", "lasso"] = "projected"
 
 
+class GraphModel(_Strict):
+    """The explanatory graph of the audit's layers."""
+
+    dataset: str = "main"
+    category: str | None = None
+    images: Annotated[int, Field(ge=10)] = 200
+    filters: Annotated[int, Field(ge=1)] | None = 64
+    rounds: Annotated[int, Field(ge=1)] = 20
+    permutations: Annotated[int, Field(ge=0)] = 200
+
+
+class PartsModel(_Strict):
+    """Parts mined from a few boxes."""
+
+    dataset: str = "main"
+    category: str | None = None
+    images: Annotated[int, Field(ge=10)] = 200
+    filters: Annotated[int, Field(ge=1)] = 128
+    boxes: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = [3, 6, 12]
+    draws: Annotated[int, Field(ge=1)] = 5
+
+
 Method = Literal[
     "gradient", "deconvolution", "guided", "input x gradient", "integrated gradients", "smoothgrad", "grad-cam"
 ]
@@ -199,6 +221,8 @@ class StagesModel(_Strict):
     stability: StabilityModel | None = None
     finetuning: FinetuningModel | None = None
     tree: TreeModel | None = None
+    graph: GraphModel | None = None
+    parts: PartsModel | None = None
     saliency: SaliencyModel | None = None
     features: FeaturesModel | None = None
     occlusion: OcclusionModel | None = None

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.auditfile import DatasetModel, FinetuningModel, StabilityModel, TreeModel
+from flows.auditfile import DatasetModel, FinetuningModel, GraphModel, PartsModel, StabilityModel, TreeModel
 from microtome.datasets import Frame, open_dataset
 from microtome.errors import InputError, suggest
 from microtome.importing import code_version
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flows.plan import Plan
 
 Jobs = dict[str, Job]
+LOOKED_AT = 50  # records that tell whether a data set has landmarks
 
 
 def build(plan: Plan) -> Jobs:
@@ -38,6 +39,10 @@ def build(plan: Plan) -> Jobs:
         jobs |= _stability(plan, audit.stages.stability, jobs)
     if audit.stages.tree:
         jobs |= _tree(plan, audit.stages.tree, jobs)
+    if audit.stages.graph:
+        jobs |= _graph(plan, audit.stages.graph)
+    if audit.stages.parts:
+        jobs |= _parts(plan, audit.stages.parts, jobs)
     for name in ("saliency", "reliability", "features", "occlusion", "adversarial"):
         options = getattr(audit.stages, name)
         if options:
@@ -174,6 +179,32 @@ def _tree(plan: Plan, options: TreeModel, jobs: Mapping[str, Job]) -> Jobs:
         **_arithmetic(plan),
     }
     return _named(*needed, Job(STAGES["tree"], parameters, inputs, content, reach))
+
+
+def _graph(plan: Plan, options: GraphModel) -> Jobs:
+    index, activations = _seen(plan, options.dataset, "stages.graph.dataset")
+    inputs = {"index": index, "activations": activations, **_landmarks(index)}
+    parameters = {**options.model_dump(exclude={"dataset"}), "seed": plan.audit.seed, **_arithmetic(plan)}
+    return _named(*inputs.values(), Job(STAGES["graph"], parameters, inputs, reach=activations.reach))
+
+
+def _parts(plan: Plan, options: PartsModel, jobs: Mapping[str, Job]) -> Jobs:
+    """Of units, and of the graph's nodes where there is a graph of the same pictures."""
+    index, activations = _seen(plan, options.dataset, "stages.parts.dataset")
+    inputs = {"index": index, "activations": activations, **_landmarks(index)}
+    graph = plan.audit.stages.graph
+    if graph and (graph.dataset, graph.category) == (options.dataset, options.category):
+        inputs["graph"] = jobs["graph"]
+    parameters = {**options.model_dump(exclude={"dataset"}), "seed": plan.audit.seed, **_arithmetic(plan)}
+    return _named(*inputs.values(), Job(STAGES["parts"], parameters, inputs, reach=activations.reach))
+
+
+def _landmarks(index: Job) -> Jobs:
+    """The landmarks of a data set; nothing where it has none."""
+    dataset = index.reach["dataset"]()
+    if not any(dataset.landmarks(number) for number in range(min(len(dataset.records), LOOKED_AT))):
+        return {}
+    return {"landmarks": Job(STAGES["landmarks"], inputs={"index": index}, reach=index.reach, variant=index.variant)}
 
 
 def _only_layer(plan: Plan) -> str:

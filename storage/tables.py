@@ -70,6 +70,24 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "tree_paths": _schema(image=_I32, depth=_I32, node=_I32, cosine=_F64, dataset=_S),
     "tree_images": _schema(dataset=_S, image=_I32, file=_S, positive=_B, split=_S, y=_F64, leaf=_I32),
     "tree_filters": _schema(filter=_I32, size=_F64, dropped=_B, part=_S, share=_F64),
+    "graph_nodes": _schema(
+        layer=_S, filter=_I32, node=_I32, x=_F64, y=_F64, sigma=_F64, score=_F64, home_x=_F64, home_y=_F64, purity=_F64,
+        concept=_S,
+    ),
+    "graph_edges": _schema(child=_I32, parent=_I32, weight=_F64, dx=_F64, dy=_F64),
+    "graph_inferences": _schema(image=_I32, node=_I32, x=_F32, y=_F32, score=_F32),
+    "graph_images": _schema(image=_I32, split=_S, category=_S),
+    "graph_metrics": _schema(
+        layer=_S, metric=_S, of=_S, round=_I32, value=_F64, low=_F64, high=_F64, n=_I32
+    ),
+    "parts": _schema(
+        part=_S, boxes=_I32, pattern=_I32, layer=_S, filter=_I32, dx=_F64, dy=_F64, score=_F64, template=_I32
+    ),
+    "part_errors": _schema(part=_S, boxes=_I32, method=_S, image=_I32, error=_F64, draw=_I32, x=_F64, y=_F64),
+    "part_summary": _schema(
+        part=_S, boxes=_I32, method=_S, error=_F64, low=_F64, high=_F64, share=_F64, share_low=_F64, share_high=_F64,
+        images=_I32,
+    ),
     "saliency": _schema(image=_I32, target=_I32, method=_S, scale=_F64, file=_S),
     "features": _schema(
         layer=_S, unit=_I32, objective=_F64, transformed=_F64, natural_max=_F64, ratio=_F64, high_frequency=_F64,

@@ -89,6 +89,35 @@ STAGES: Mapping[str, Stage] = {
                 *_SHARED,
             ),
         ),
+        Stage(
+            "graph",
+            "tasks.graph",
+            (
+                "microtome/disentangle/graph.py",
+                "microtome/disentangle/graph_inference.py",
+                "microtome/quantify/stability.py",
+                "tasks/finetuning.py",
+                "tasks/graph.py",
+                "tasks/graph_metrics.py",
+                "tasks/graph_reading.py",
+                *_SHARED,
+            ),
+        ),
+        Stage(
+            "parts",
+            "tasks.parts",
+            (
+                "microtome/disentangle/graph.py",
+                "microtome/disentangle/graph_inference.py",
+                "microtome/disentangle/parts.py",
+                "microtome/quantify/resampling.py",
+                "microtome/quantify/stability.py",
+                "tasks/finetuning.py",
+                "tasks/graph_reading.py",
+                "tasks/parts.py",
+                *_SHARED,
+            ),
+        ),
         *(
             Stage(
                 name,

@@ -346,6 +346,7 @@ def category_stability(
     *,
     permutations: int = 1000,
     seed: int = 0,
+    centres: Floats | None = None,
 ) -> CategoryStability:
     """Stability of a layer's filters in one category's images.
 
@@ -356,13 +357,15 @@ def category_stability(
         landmarks: by name (images, 2) x, y in input pixels, NaN where an image shows none or several.
         protocol: which images count.
         permutations, seed: of the tracking test.
+        centres: (positions, 2) that `found.cell` counts through, where those are not the layer's cells.
     """
-    centres = cell_centres(layer)
+    grid = cell_centres(layer)
+    centres = grid if centres is None else centres
     each = {
         key: landmark_stability(found, centres, marks, protocol, permutations=permutations, seed=seed)
         for key, marks in landmarks.items()
     }
-    bases = baselines(centres, list(landmarks.values()), protocol, seed=seed)
+    bases = baselines(grid, list(landmarks.values()), protocol, seed=seed)
     reasons = _reasons(each)
     null = np.array([bool(reason) for reason in reasons])
     deviation = np.where(null, np.nan, np.mean([mark.deviation for mark in each.values()], axis=0))
