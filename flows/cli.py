@@ -233,6 +233,23 @@ def explain(run: str, image: str, workspace: str) -> None:
 
 
 @cli.command()
+@click.argument("run")
+@click.argument("image")
+@WHERE
+def lookup(run: str, image: str, workspace: str) -> None:
+    """Tell which patterns of RUN's explanatory graph IMAGE shows, and where. Writes its page, too.
+
+    IMAGE is a file name of the data set, the end of one, or a number; or the path of a picture that the graph has never
+    seen.
+    """
+    from flows.explain import lookup as seen
+
+    rows, page = seen(_open(workspace), _run(workspace, run), image)
+    _table(["layer", "node", "filter", "x", "y", "score", "on"], rows)
+    print(f"page    {page}")
+
+
+@cli.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("audit.yaml"))
 def init(file: Path) -> None:
     """Write a commented audit file to start from."""

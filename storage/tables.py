@@ -76,7 +76,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "graph_edges": _schema(child=_I32, parent=_I32, weight=_F64, dx=_F64, dy=_F64),
     "graph_inferences": _schema(image=_I32, node=_I32, x=_F32, y=_F32, score=_F32),
-    "graph_images": _schema(image=_I32, split=_S, category=_S),
+    "graph_images": _schema(image=_I32, file=_S, split=_S, category=_S),
     "graph_metrics": _schema(
         layer=_S, metric=_S, of=_S, round=_I32, value=_F64, low=_F64, high=_F64, n=_I32
     ),

@@ -17,6 +17,8 @@ from microtome.disentangle.graph_inference import LayerMaps, Seen
 from microtome.networks import LayerGeometry
 from tasks.graph_metrics import metric_rows, purity
 from tasks.graph_reading import Chosen, Made, category_images, frame_of, maps_of, ordered_layers
+from tasks.pictures import Pictures, write_thumbnails
+from tasks.reading import geometry_row
 from tasks.rows import Rows
 from tasks.stage import Work
 
@@ -92,8 +94,16 @@ def _write(work: Work, graph: Sequence[GraphLayer], seen: Sequence[Seen], made: 
     work.draft.table("graph_nodes", nodes)
     work.draft.table("graph_edges", edges or {n: [] for n in ("child", "parent", "weight", "dx", "dy")})
     work.draft.table("graph_inferences", {name: np.concatenate(parts) for name, parts in found.items()})
-    rows = {"image": chosen.images, "split": chosen.splits, "category": [chosen.category] * len(chosen.splits)}
+    files = work.inputs["index"].table("images", ["file"]).column("file").to_pylist()
+    rows = {
+        "image": chosen.images,
+        "file": [files[image] for image in chosen.images],
+        "split": chosen.splits,
+        "category": [chosen.category] * len(chosen.splits),
+    }
     work.draft.table("graph_images", rows)
+    pictures = Pictures(work)
+    write_thumbnails(work, (pictures.pixels(image) for image in chosen.images.tolist()))
     _export(work, nodes, edges)
     _keep(work, graph, made, chosen)
 
@@ -152,5 +162,9 @@ def _keep(work: Work, graph: Sequence[GraphLayer], made: Sequence[Made], chosen:
         if layer.nodes.parents is not None:
             arrays[f"{number}.parents"] = layer.nodes.parents.cpu().numpy()
     work.draft.write("graph.safetensors", save({name: np.ascontiguousarray(v) for name, v in arrays.items()}))
-    about = {"layers": [part.geometry.name for part in made], "category": chosen.category}
+    about = {
+        "layers": [part.geometry.name for part in made],
+        "geometry": [geometry_row(part.geometry) for part in made],
+        "category": chosen.category,
+    }
     work.draft.write("graph-about.json", json.dumps(about, indent=1).encode())

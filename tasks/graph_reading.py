@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from microtome.disentangle.graph import GraphLayer
@@ -14,7 +15,7 @@ from microtome.errors import InputError
 from microtome.networks import LayerGeometry
 from storage import Artifact
 from tasks.finetuning import folds
-from tasks.reading import activation_blocks, layers_of
+from tasks.reading import activation_blocks, geometry_from, layers_of
 from tasks.stage import Work
 
 
@@ -95,15 +96,37 @@ def landmarks_of(work: Work, images: NDArray[np.int64]) -> Mapping[str, NDArray[
     return {name: marks for name, marks in sorted(found.items()) if np.isfinite(marks).all(1).sum() >= 3}
 
 
-def graph_of(artifact: Artifact) -> list[tuple[str, NDArray[np.int64], NDArray[np.float32], GraphLayer]]:
-    """The learned layers of a finished stage: name, filters, their deviations, nodes; for `infer`."""
+@dataclass(frozen=True)
+class Learned:
+    """A learned layer, as a finished stage wrote it: geometry, its filters in the graph, their deviations, nodes."""
+
+    geometry: LayerGeometry
+    filters: NDArray[np.int64]
+    spread: NDArray[np.float32]
+    layer: GraphLayer
+
+    def maps(self, maps: NDArray[np.float32], size: tuple[int, int]) -> LayerMaps:
+        """What `infer` takes.
+
+        Args:
+            maps: (images, all filters of the layer, rows, columns).
+            size: (height, width) of the network's input.
+        """
+        z = np.clip(maps[:, self.filters] / self.spread[:, None, None], 0, None).astype(np.float32)
+        axes = (np.array(self.geometry.centres(axis), np.float32) / size[axis] for axis in (1, 0))
+        x, y = (torch.from_numpy(axis.astype(np.float32)) for axis in axes)
+        return LayerMaps(torch.from_numpy(z), x, y)
+
+
+def learned_graph(artifact: Artifact) -> list[Learned]:
+    """The learned layers of a finished stage, the top one first."""
     from safetensors.torch import load
 
     arrays = load(artifact.read("graph.safetensors"))
     found = []
-    for number, name in enumerate(artifact.json("graph-about.json")["layers"]):
+    for number, row in enumerate(artifact.json("graph-about.json")["geometry"]):
         mu, sigma, home = (arrays[f"{number}.{what}"] for what in ("mu", "sigma", "home"))
         nodes = Nodes(mu, sigma, arrays.get(f"{number}.parents"))
         filters, spread = (arrays[f"{number}.{what}"].numpy() for what in ("filters", "spread"))
-        found.append((name, filters, spread, GraphLayer(nodes, None, home, ())))
+        found.append(Learned(geometry_from(row), filters, spread, GraphLayer(nodes, None, home, ())))
     return found

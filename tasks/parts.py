@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from microtome.disentangle.graph import infer
-from microtome.disentangle.graph_inference import LayerMaps
 from microtome.disentangle.parts import (
     Candidates,
     best_filter,
@@ -26,8 +25,8 @@ from microtome.quantify.stability import infer as peaks_of
 from tasks.graph_reading import (
     category_images,
     frame_of,
-    graph_of,
     landmarks_of,
+    learned_graph,
     maps_of,
     ordered_layers,
 )
@@ -116,17 +115,13 @@ def _units(work: Work, images: NDArray[np.int64]) -> tuple[Candidates, list[str]
 
 def _nodes(work: Work, images: NDArray[np.int64]) -> tuple[Candidates, list[str]]:
     """Nodes of the explanatory graph, looked up in every picture."""
-    learned = graph_of(work.inputs["graph"])
-    layers = {layer.name: (number, layer) for number, layer in ordered_layers(work)}
-    maps, names, filters = [], [], []
-    for name, kept, spread, made in learned:
-        number, layer = layers[name]
-        z = np.clip(maps_of(work, number, images)[:, kept] / spread[:, None, None], 0, None).astype(np.float32)
-        x, y = (torch.from_numpy(axis.astype(np.float32)) for axis in frame_of(work, layer))
-        maps.append(LayerMaps(torch.from_numpy(z), x, y))
-        names.append(name)
-        filters.append(np.repeat(kept, made.nodes.sigma.shape[1]))
-    seen = infer([made for *_, made in learned], maps)
+    learned = learned_graph(work.inputs["graph"])
+    numbers = {layer.name: number for number, layer in ordered_layers(work)}
+    size = work.job.reach["frame"].size
+    maps = [part.maps(maps_of(work, numbers[part.geometry.name], images), size) for part in learned]
+    names = [part.geometry.name for part in learned]
+    filters = [np.repeat(part.filters, part.layer.nodes.sigma.shape[1]) for part in learned]
+    seen = infer([part.layer for part in learned], maps)
     position = np.concatenate([item.position.flatten(1, 2).numpy() for item in seen], 1).astype(float)
     score = [item.score.flatten(1).numpy().astype(float) for item in seen]
     response = np.concatenate([part / max(float(part.std()), 1e-30) for part in score], 1)

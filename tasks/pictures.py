@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from microtome.datasets import Dataset, Frame
 from microtome.visualize.attribution import Scaled, scaled
+from storage import Artifact
 from tasks.index import chosen_images
 from tasks.networks import network_of
 from tasks.stage import Work
@@ -67,6 +70,33 @@ def sampled(count: int, wanted: int, seed: int) -> list[int]:
     """`wanted` of `count` numbers, drawn without replacement, in order; all of them where they are fewer."""
     drawn = np.random.default_rng([seed, count]).permutation(count)[:wanted]
     return sorted(drawn.tolist())
+
+
+THUMBNAILS, THUMB = "thumbnails.parquet", 160
+
+
+def write_thumbnails(work: Work, pictures: Iterable[NDArray[np.float32]]) -> None:
+    """Keep small pictures beside a stage's result, so that whoever explains it later needs nothing else.
+
+    Args:
+        work: the stage's.
+        pictures: (height, width, 3) in [0, 1], in the order in which they are read back.
+    """
+    from PIL import Image
+
+    content = []
+    for picture in pictures:
+        small = Image.fromarray((picture * 255).round().astype(np.uint8))
+        content.append(file_of(np.array(small.resize((THUMB, THUMB), Image.Resampling.LANCZOS)), quality=72))
+    with work.draft.publish(THUMBNAILS, rows=len(content)) as sink:
+        pq.write_table(pa.table({"picture": pa.array(content, pa.binary())}), sink, compression="none")
+
+
+def read_thumbnails(artifact: Artifact) -> list[bytes]:
+    """What `write_thumbnails` wrote."""
+    with artifact.source(THUMBNAILS) as source:
+        content: list[bytes] = pq.read_table(source).column("picture").to_pylist()
+    return content
 
 
 def file_of(picture: NDArray[np.uint8], *, quality: int = 85) -> bytes:

@@ -96,7 +96,9 @@ STAGES: Mapping[str, Stage] = {
                 "microtome/disentangle/graph.py",
                 "microtome/disentangle/graph_inference.py",
                 "microtome/quantify/stability.py",
+                "microtome/datasets/frame.py",
                 "tasks/finetuning.py",
+                "tasks/pictures.py",
                 "tasks/graph.py",
                 "tasks/graph_metrics.py",
                 "tasks/graph_reading.py",
@@ -137,6 +139,10 @@ STAGES: Mapping[str, Stage] = {
             for name in ("saliency", "features", "occlusion", "reliability", "adversarial")
         ),
         Stage("gates", "tasks.gates", ("tasks/gates.py",)),
-        Stage("report", "tasks.report", ("microtome/report", "tasks/report", "tasks/tree.py", *_SHARED)),
+        Stage(
+            "report",
+            "tasks.report",
+            ("microtome/report", "tasks/report", "tasks/tree.py", "tasks/graph_reading.py", *_SHARED),
+        ),
     )
 }

@@ -9,11 +9,8 @@ from typing import Any
 
 import networkx
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from microtome.disentangle.decision_tree import Examples, Merge, Tree, grow, structure
@@ -26,7 +23,7 @@ from microtome.quantify.stability import cell_centres
 from storage import Artifact
 from tasks import finetuning
 from tasks.networks import ABOUT, network_of
-from tasks.pictures import Pictures, file_of, sampled
+from tasks.pictures import Pictures, sampled, write_thumbnails
 from tasks.reading import geometry_row
 from tasks.rows import Rows, append
 from tasks.stage import Work
@@ -34,7 +31,6 @@ from tasks.stage import Work
 BATCH = 16
 UNSEEN = "val"
 NOTHING = "no part"
-THUMBNAILS, THUMB = "thumbnails.parquet", 160
 
 
 def run(work: Work) -> None:
@@ -301,20 +297,9 @@ def _write(
         "positions": scale.positions, "geometry": geometry_row(geometry), "silent": int((scale.size <= 0).sum()),
         "without_gradient": len(shown.rows) - len(kept), "cells": raw.cells,
     }  # fmt: skip
-    _thumbnails(work, shown, kept)
+    write_thumbnails(work, (pictures.pixels(image) for pictures, image in map(shown.of, kept)))
     work.draft.write("tree-about.json", json.dumps(about, indent=1).encode())
     _export(work, tree)
-
-
-def _thumbnails(work: Work, shown: _Shown, kept: NDArray[np.int64]) -> None:
-    """Small pictures beside the tree, so that whoever explains it needs nothing else."""
-    content = []
-    for place in kept:
-        pictures, image = shown.of(place)
-        small = Image.fromarray((pictures.pixels(image) * 255).round().astype(np.uint8))
-        content.append(file_of(np.array(small.resize((THUMB, THUMB), Image.Resampling.LANCZOS)), quality=72))
-    with work.draft.publish(THUMBNAILS, rows=len(content)) as sink:
-        pq.write_table(pa.table({"picture": pa.array(content, pa.binary())}), sink, compression="none")
 
 
 def _node_rows(work: Work, tree: Tree, shown: _Shown, kept: NDArray[np.int64], paths: list[list[int]]) -> None:

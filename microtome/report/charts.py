@@ -9,6 +9,7 @@ from microtome.report.views import Bar, Bars, Chart
 
 _INK, _BAR = "#010203", "#040506"  # stand-ins, replaced by what the page's style says
 _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark paper
+_LINES = (*_PHASES, "#b0418c", "#4b9a5b", "#8a6d1f")
 MOST_BARS = 25
 
 
@@ -107,6 +108,39 @@ def curves(title: str, rows: Sequence[Mapping[str, Any]], column: str) -> tuple[
     last = {(row["phase"], row["split"]): row[column] for row in rows}
     words = ", ".join(f"{phase} {split} {value:.4g}" for (phase, split), value in last.items())
     return title, _themed(svg), f"{title} at the end: {words}"
+
+
+def lines(title: str, rows: Sequence[Mapping[str, Any]], along: str) -> tuple[str, str, str]:
+    """A line with dots per name.
+
+    Args:
+        title: of the chart.
+        rows: `x`, `y` and the `line` that a point belongs to.
+        along: what x is.
+
+    Returns:
+        title, SVG, and the last values in words.
+    """
+    import altair as alt
+    import pandas as pd
+    import vl_convert
+
+    frame = pd.DataFrame(list(rows))
+    names = list(dict.fromkeys(frame["line"]))
+    colour = alt.Scale(domain=names, range=list(_LINES[: len(names)]))
+    chart = (
+        alt.Chart(frame)
+        .mark_line(strokeWidth=2, point=True)
+        .encode(
+            x=alt.X("x:Q", title=along, axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
+            color=alt.Color("line:N", scale=colour, title=None),
+        )
+        .properties(width=290, height=170, config=_config(alt))
+    )
+    svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
+    last = {row["line"]: row["y"] for row in rows}
+    return title, _themed(svg), f"{title} at the end: " + ", ".join(f"{k} {v:.4g}" for k, v in last.items())
 
 
 def _config(alt: Any) -> Any:

@@ -208,10 +208,32 @@ class Branch:
 
 @dataclass(frozen=True)
 class Outline:
-    """A tree as nested text that folds, beside which the page draws what is unfolded."""
+    """A tree as nested text that folds; where `drawn`, the page draws beside it what is unfolded."""
 
     root: Branch
+    drawn: bool = True
     kind: str = "outline"
+
+
+@dataclass(frozen=True)
+class Level:
+    """A layer of a graph over a picture: its name and number, dots (x, y, anchor) and lines (x, y, x, y)."""
+
+    name: str
+    number: int
+    dots: Sequence[tuple[float, float, str]]
+    links: Sequence[tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A graph drawn over a picture, layers to be switched on and off; `size` is that of the coordinates."""
+
+    thumb: str
+    alt: str
+    size: tuple[int, int]
+    levels: Sequence[Level]
+    kind: str = "drawing"
 
 
 @dataclass(frozen=True)
@@ -244,7 +266,7 @@ class Bars:
     kind: str = "bars"
 
 
-Part = Table | Text | Code | Figures | Charts | Gallery | Outline | Bars
+Part = Table | Text | Code | Figures | Charts | Gallery | Outline | Drawing | Bars
 
 
 @dataclass(frozen=True)

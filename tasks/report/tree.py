@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from microtome.disentangle.tree_metrics import contributions
 from microtome.quantify.stability import cell_centres
 from microtome.report import views
 from microtome.report.charts import signed_bars
 from storage import Artifact
+from tasks.pictures import read_thumbnails
 from tasks.reading import geometry_from
 from tasks.stage import Work
-from tasks.tree import THUMBNAILS, Grown
+from tasks.tree import Grown
 
 SHOWN_NODES, SHOWN_PICTURES, SHOWN_PATHS = 12, 5, 4
 SHOWN_FILTERS, MARKED_FILTERS = 8, 3
@@ -160,8 +160,7 @@ class Told:
         self._centres = cell_centres(self._geometry)
         jump = self._geometry.jump
         self.size = (round(jump[0] * self._geometry.grid[0]), round(jump[1] * self._geometry.grid[1]))
-        with artifact.source(THUMBNAILS) as source:
-            self._thumbnails = pq.read_table(source).column("picture").to_pylist()
+        self._thumbnails = read_thumbnails(artifact)
         self._written: set[str] = set()
 
     def thumbnail(self, place: int) -> str:

@@ -43,7 +43,12 @@
     return item;
   };
   // The outline is the tree; the drawing shows what is unfolded in it, and a click there folds it.
-  document.querySelectorAll(".outline").forEach((outline) => {
+  document.querySelectorAll(".drawing").forEach((drawing) => {
+    drawing.querySelectorAll("input").forEach((box) => box.addEventListener("change", () => {
+      drawing.querySelector(`g[data-level="${box.dataset.level}"]`).toggleAttribute("hidden", !box.checked);
+    }));
+  });
+  document.querySelectorAll(".outline:not(.plain-text)").forEach((outline) => {
     const draw = () => {
       const across = 150, down = 22, nodes = [], lines = [];
       let row = 0;
