@@ -46,7 +46,7 @@ def build(plan: Plan) -> Jobs:
     for name in ("saliency", "reliability", "features", "occlusion", "adversarial"):
         options = getattr(audit.stages, name)
         if options:
-            jobs |= _pictures(plan, name, options)
+            jobs |= _pictures(plan, name, options, jobs)
     if audit.gates:
         if "dissection" not in jobs:
             raise InputError("gates: need stages.dissection, got none")
@@ -101,7 +101,7 @@ def _stability(plan: Plan, options: StabilityModel, jobs: Mapping[str, Job]) -> 
     return _named(*found)
 
 
-def _pictures(plan: Plan, name: str, options: Any) -> Jobs:
+def _pictures(plan: Plan, name: str, options: Any, others: Mapping[str, Job]) -> Jobs:
     """A stage that looks at pictures; those that look at units too read the maps and the top images."""
     index = _index(plan, options.dataset, f"stages.{name}.dataset")
     parameters = {**options.model_dump(exclude={"dataset"}), "seed": plan.audit.seed, "device": plan.device}
@@ -111,14 +111,25 @@ def _pictures(plan: Plan, name: str, options: Any) -> Jobs:
     activations = _activations(plan, index, variant=index.variant)
     inputs = {"index": index, "activations": activations}
     jobs = [index, activations]
-    dissection = plan.audit.stages.dissection
     if name in ("features", "occlusion"):
         inputs["thresholds"] = _thresholds(plan, index, activations)
-    elif dissection and dissection.dataset == options.dataset:
-        found = _dissection(plan)
-        inputs |= {needed: found[needed] for needed in ("thresholds", "dissection")}
+    else:
+        inputs |= _explained(plan, options.dataset, others)
     jobs += list(inputs.values())
     return _named(*jobs, Job(STAGES[name], parameters, inputs, _network_content(plan), reach))
+
+
+def _explained(plan: Plan, dataset: str, jobs: Mapping[str, Job]) -> Jobs:
+    """What the audit knows of this network on the same pictures: an attack is looked at through it."""
+    stages = plan.audit.stages
+    found: Jobs = {}
+    if stages.dissection and stages.dissection.dataset == dataset:
+        found |= {needed: jobs[needed] for needed in ("thresholds", "dissection")}
+    if stages.tree and not stages.finetuning and stages.tree.dataset == dataset:
+        found["tree"] = jobs["tree"]
+    if stages.graph and stages.graph.dataset == dataset:
+        found["graph"] = jobs["graph"]
+    return found
 
 
 def _thresholds(plan: Plan, index: Job, activations: Job) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from microtome.quantify.resampling import mean_interval
 from microtome.visualize.adversarial import Attack, attack, fgsm, same_size_noise
-from microtome.visualize.attribution import Target, answer_of, at_rest, attribute
+from microtome.visualize.attribution import Scaled, Target, answer_of, at_rest, attribute
 from microtome.visualize.reliability import similarity
 from tasks.concepts import Detectors, OwnCounts, together
+from tasks.explained import Paths, Patterns
 from tasks.pictures import Pictures, file_of, pixel_network, sampled
 from tasks.reading import layers_of
 from tasks.rows import Rows, append
@@ -34,6 +36,7 @@ def run(work: Work) -> None:
     found = {layer.name: Detectors(work, layer, chosen) for layer in geometry} if "dissection" in work.inputs else {}
     detectors = {name: item for name, item in found.items() if len(item.units)}
     attacks = _attacks(work)
+    explained = _explained(work, network)
     work.begin(len(chosen) * len(attacks), "attacked pictures")
     rows: Rows = defaultdict(list)
     shown: Rows = defaultdict(list)
@@ -50,16 +53,43 @@ def run(work: Work) -> None:
             for what, other in ((name, changed), (f"noise like {name}", control)):
                 for measure, values in _moved(network, layers, x, other, classes).items():
                     measured[what, measure].append(values)
+                for measure, values in _explanations(explained, (x, other), some).items():
+                    measured[what, measure].append(values)
                 for layer, item in detectors.items():
                     concepts[what, layer].append(item.counts(_maps(network, other, layer), some))
             _show(work, shown, name, how, (some, x, changed, classes), network)
             work.advance(len(some))
         for (what, measure), parts in measured.items():
-            _row(rows, what, how, measure, np.concatenate(parts))
+            values = np.concatenate(parts)
+            values = values[np.isfinite(values)]  # explanations speak of their own category only
+            if len(values) > 1:
+                _row(rows, what, how, measure, values)
         for (what, layer), counted in concepts.items():
             _concept_row(rows, what, how, layer, (together(counted), detectors[layer].min_iou))
     work.draft.table("adversarial", rows)
     work.draft.table("attacked_images", shown)
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """The audit's explanations of this network, where it has them."""
+
+    paths: Paths | None
+    patterns: Patterns | None
+
+
+def _explained(work: Work, network: Scaled) -> _Explained:
+    return _Explained(
+        Paths(work, network) if "tree" in work.inputs else None,
+        Patterns(work, network) if "graph" in work.inputs else None,
+    )
+
+
+def _explanations(
+    explained: _Explained, pictures: tuple[torch.Tensor, torch.Tensor], images: list[int]
+) -> dict[str, NDArray[np.float64]]:
+    found = explained.paths.moved(*pictures) if explained.paths else {}
+    return found | (explained.patterns.moved(*pictures, images) if explained.patterns else {})
 
 
 def _maps(network: torch.nn.Module, pictures: torch.Tensor, layer: str) -> torch.Tensor:

@@ -8,6 +8,17 @@ from tasks.stage import Stage
 
 _SHARED = ("tasks/reading.py", "tasks/rows.py", "storage/tables.py", "storage/tensors.py")
 
+_EXPLANATIONS = (
+    "microtome/disentangle/decision_tree.py",
+    "microtome/disentangle/graph_inference.py",
+    "microtome/disentangle/rationales.py",
+    "tasks/concepts.py",
+    "tasks/explained.py",
+    "tasks/graph_lookup.py",
+    "tasks/graph_reading.py",
+    "tasks/tree.py",
+)
+
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -130,7 +141,7 @@ STAGES: Mapping[str, Stage] = {
                     "microtome/datasets/frame.py",
                     f"tasks/{name}.py",
                     "microtome/quantify/resampling.py",
-                    *(("tasks/concepts.py",) if name == "adversarial" else ()),
+                    *(_EXPLANATIONS if name == "adversarial" else ()),
                     "tasks/pictures.py",
                     "tasks/networks.py",
                     *_SHARED,

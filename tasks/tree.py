@@ -44,7 +44,7 @@ def run(work: Work) -> None:
     raw = _rationales(work, shown, tail)
     geometry = _geometry(work, network)
     own = shown.places("train", True)
-    scale = Scale.of(_of(raw, own), work.parameters["positions"])
+    scale = Scale.of(raw.of(own), work.parameters["positions"])
     data, kept = scale.apply(raw)
     parts = _parts(work, shown, raw, geometry, own)
     with threadpool_limits(1):  # sums split over threads round differently
@@ -133,11 +133,6 @@ def _rationales(work: Work, shown: _Shown, tail: Tail) -> RawRationales:
         parts.append(tail.rationales(shown.batch(places)))
         work.advance(len(places))
     return joined(parts)
-
-
-def _of(raw: RawRationales, places: NDArray[np.int64]) -> RawRationales:
-    columns = {name: getattr(raw, name)[places] for name in ("x", "g", "product", "y", "peak")}
-    return RawRationales(**columns, cells=raw.cells)
 
 
 def _geometry(work: Work, network: torch.nn.Module) -> LayerGeometry:
@@ -347,6 +342,7 @@ class Grown:
         rows: of the table `tree_images`.
         peak: (pictures, filters of the layer) cell of each filter's highest activation, -1 where silent.
         filters: numbers of the kept filters, to which `data` and the nodes are cut.
+        size: (filters of the layer,) s_d.
         parts: (filters of the layer,) the part of each, or None.
         about: what the stage wrote down beside.
     """
@@ -356,6 +352,7 @@ class Grown:
     rows: list[dict[str, Any]]
     peak: NDArray[np.int32]
     filters: NDArray[np.int64]
+    size: NDArray[np.float64]
     parts: list[str | None]
     about: dict[str, Any]
 
@@ -375,6 +372,7 @@ class Grown:
             artifact.table("tree_images").to_pylist(),
             arrays["peak"],
             arrays["filters"],
+            arrays["size"],
             artifact.table("tree_filters").column("part").to_pylist(),
             artifact.json("tree-about.json"),
         )

@@ -67,6 +67,11 @@ class RawRationales:
     peak: NDArray[np.int32]
     cells: int
 
+    def of(self, images: NDArray[np.int64]) -> RawRationales:
+        """Those of some images."""
+        names = [field.name for field in fields(self) if field.name != "cells"]
+        return RawRationales(**{name: getattr(self, name)[images] for name in names}, cells=self.cells)
+
 
 def joined(parts: list[RawRationales]) -> RawRationales:
     """Batches put together."""
