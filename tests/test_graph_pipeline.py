@@ -1,0 +1,163 @@
+"""Explanatory graph, parts, and attacks on both, from the audit file to the page, on planted animals."""
+
+import json
+
+import networkx
+import numpy as np
+import pytest
+from PIL import Image
+
+from microtome.errors import InputError
+from tests.conftest import opened, write_audit
+from tests.test_pipeline import run
+from tests.test_tree_pipeline import NETWORK
+
+
+def content(**stages):
+    return {
+        "name": "patterns",
+        "network": {**NETWORK, "layers": ["features.9", "features.12"]},
+        "dataset": {"format": "creatures", "count": 150, "seed": 3, "categories": ["bird"]},
+        "stages": stages,
+    }
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A small graph and mined parts, and their report."""
+    stages = {
+        "graph": {"filters": 6, "rounds": 4, "permutations": 20},
+        "parts": {"filters": 12, "boxes": [3, 6], "draws": 2},
+    }
+    file = write_audit(tmp_path_factory.mktemp("graph") / "audit.yaml", content(**stages))
+    return file, run(file)
+
+
+def test_tables_agree_with_each_other(done):
+    made = done[1]["graph"][0]
+    nodes, edges = (made.table(f"graph_{name}").to_pandas() for name in ("nodes", "edges"))
+    assert nodes["node"].tolist() == list(range(len(nodes)))
+    assert nodes["layer"].iloc[0] == "features.12"  # the top layer first
+    layer = dict(zip(nodes["node"], nodes["layer"], strict=True))
+    assert {layer[child] for child in edges["child"]} == {"features.9"}
+    assert {layer[parent] for parent in edges["parent"]} == {"features.12"}
+    np.testing.assert_allclose(edges.groupby("child")["weight"].sum(), 1, rtol=1e-5)
+    place = nodes.set_index("node")[["x", "y"]]
+    apart = place.loc[edges["child"]].to_numpy() - place.loc[edges["parent"]].to_numpy()
+    np.testing.assert_allclose(apart, edges[["dx", "dy"]], atol=1e-6)
+    found, images = (made.table(f"graph_{name}").to_pandas() for name in ("inferences", "images"))
+    assert len(found) == len(nodes) * len(images)
+    assert set(images["split"]) == {"train", "val"}
+    means = found[found["image"].isin(images[images["split"] == "train"]["image"])].groupby("node")[["x", "y"]].mean()
+    np.testing.assert_allclose(means, nodes[["home_x", "home_y"]], atol=1e-4)
+
+
+def test_metrics_hold_nodes_and_filters_under_one_rule_beside_baselines(done):
+    rows = done[1]["graph"][0].table("graph_metrics").to_pylist()
+    for layer in ("features.9", "features.12"):
+        of = {row["of"] for row in rows if row["layer"] == layer and row["metric"] == "instability"}
+        assert of == {"nodes", "filters", "nodes minus filters", "random", "centre", "best constant"}
+        value = {row["of"]: row["value"] for row in rows if row["layer"] == layer and row["metric"] == "instability"}
+        assert value["nodes minus filters"] == pytest.approx(value["nodes"] - value["filters"])
+        curve = [row["value"] for row in rows if row["layer"] == layer and row["metric"] == "log-likelihood"]
+        assert len(curve) == 5
+        assert curve[-1] > curve[0]
+
+
+def test_purity_names_planted_parts(done):
+    nodes = done[1]["graph"][0].table("graph_nodes").to_pandas()
+    assert nodes["purity"].between(0, 1).all()
+    assert nodes["purity"].max() > 0.3
+    concepts = done[1]["index"][0].table("concepts").to_pylist()
+    assert set(nodes["concept"]) <= {row["concept"] for row in concepts if row["category"] == "part"}
+
+
+def test_exports_are_the_same_graph(done):
+    made = done[1]["graph"][0]
+    graph = networkx.node_link_graph(json.loads(made.read("graph.json")), edges="edges")
+    other = networkx.parse_graphml(made.read("graph.graphml").decode(), node_type=int)
+    assert len(graph) == len(other) == len(made.table("graph_nodes"))
+    assert set(graph.edges) == set(other.edges)
+    assert len(graph.edges) == len(made.table("graph_edges"))
+
+
+def test_parts_are_located_in_pictures_that_were_not_annotated(done):
+    made = done[1]["parts"][0]
+    errors, summary = (made.table(name).to_pandas() for name in ("part_errors", "part_summary"))
+    assert set(errors["method"]) == {"patterns", "graph nodes", "mean position", "best filter"}
+    marks = done[1]["landmarks"][0].table("landmarks").to_pandas()
+    shown = marks[marks["landmark"] == "head"]["image"].nunique()
+    one = errors[(errors["part"] == "head") & (errors["draw"] == 0) & (errors["method"] == "patterns")]
+    assert {boxes: len(rows) for boxes, rows in one.groupby("boxes")} == {3: shown - 3, 6: shown - 6}
+    best = summary.pivot_table(index=["part", "boxes"], columns="method", values="error")
+    assert (best["patterns"] < best["mean position"]).mean() > 0.5
+    assert set(made.table("parts").column("layer").to_pylist()) <= {"features.9", "features.12"}
+
+
+def test_categories_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"graph\.category: must be one of bird, got 'fish'"):
+        run(write_audit(tmp_path / "audit.yaml", content(graph={"category": "fish"})))
+
+
+def test_attacks_are_looked_at_through_tree_and_graph(tmp_path):
+    audit = content(
+        tree={"category": "bird", "images": 20},
+        graph={"category": "bird", "filters": 4, "rounds": 2},
+        adversarial={"images": 12, "eps": [4], "steps": 3},
+        report=False,
+    )
+    audit["network"] = NETWORK
+    audit["dataset"] = {"format": "creatures", "count": 110, "seed": 3}
+    rows = run(write_audit(tmp_path / "audit.yaml", audit))["adversarial"][0].table("adversarial").to_pylist()
+    found = {(row["attack"], row["measure"]): row for row in rows}
+    for measure in (
+        "tree of bird: second-layer node kept",
+        "tree of bird: share of the path kept",
+        "graph: strongest nodes kept",
+    ):
+        attacked, control = found["pgd", measure], found["noise like pgd", measure]
+        assert 0 <= attacked["value"] <= control["value"] <= 1
+        assert attacked["n"] == control["n"] < 12
+    shift = "graph: shift of strongest nodes, by the side"
+    assert found["pgd", shift]["value"] >= found["noise like pgd", shift]["value"] >= 0
+
+
+@pytest.mark.slow
+def test_lookup_of_a_known_picture_and_of_the_same_as_a_new_file_agree(done, command, tmp_path):
+    workspace = done[0].parent / ".microtome"
+    command("audit", done[0])
+    row = done[1]["graph"][0].table("graph_images").to_pylist()[2]
+    known = command("lookup", "patterns", row["file"], "--workspace", workspace)
+    assert known.returncode == 0, known.stderr
+    from microtome.datasets.creatures import Creatures
+
+    data = Creatures(count=150, seed=3)
+    index = next(n for n, record in enumerate(data.records) if record.file == row["file"])
+    Image.Image.save(data.picture(index).resize((96, 96)), tmp_path / "new.png")
+    new = command("lookup", "patterns", tmp_path / "new.png", "--workspace", workspace)
+    assert new.returncode == 0, new.stderr
+    same = set(known.stdout.splitlines()[2:-1]) & set(new.stdout.splitlines()[2:-1])
+    assert len(same) > 5
+    assert command("lookup", "patterns", "nobody.png", "--workspace", workspace).returncode == 2
+
+
+@pytest.mark.browser
+def test_layers_of_the_drawn_graph_switch_off(browser, done, tmp_path):
+    from playwright.sync_api import expect
+
+    made = done[1]["report"][0]
+    for name in made.names():
+        place = tmp_path / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(made.read(name))
+    for page in ("graph.html", "parts.html"):
+        for width in (1280, 390):
+            tab, heard = opened(browser, tmp_path / page, width)
+            assert heard == []
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    tab, _ = opened(browser, tmp_path / "graph.html")
+    first = tab.locator(".drawing g").first
+    expect(first).to_be_visible()
+    tab.locator(".drawing input").first.focus()
+    tab.keyboard.press("Space")
+    expect(first).to_be_hidden()
