@@ -1,7 +1,7 @@
 """How long learning an explanatory graph takes; a line of JSON each.
 
     python benchmarks/graph.py [--filters 64] [--images 200] [--side 13] [--layers 1] [--threads 2] [--device cpu|cuda]
-    python benchmarks/graph.py --vgg16 --device cuda     the paper's: 512 filters, 28, 28, 14, 14 cells, 40/40/20/20 nodes
+    python benchmarks/graph.py --vgg16 --device cuda     as in the paper: 512 filters, 40/40/20/20 nodes
 
 Maps are drawn: blobs at fixed places about a thing that moves, with noise. 20 rounds a layer. Needs no Prefect.
 """
