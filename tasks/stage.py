@@ -19,6 +19,7 @@ from microtome.errors import Interrupted
 from storage import Artifact, Draft, Files, StageKey, StageStore
 
 ROOT = Path(__file__).resolve().parent.parent
+_TEMPLATES = (".html", ".css", ".js")
 PACKAGES = ("torch", "numpy", "pyarrow", "pillow")
 
 
@@ -190,7 +191,8 @@ def environment(session: Session) -> dict[str, Any]:
 
 @lru_cache
 def code_digest(sources: tuple[str, ...]) -> str:
-    """Digest of Python code: syntax trees without comments and docstrings, so that words do not cost a rerun.
+    """Digest of code: Python's syntax trees without comments and docstrings, so that words do not cost a rerun; and
+    templates, styles and scripts as they are.
 
     Args:
         sources: files or folders below the project's root.
@@ -198,9 +200,13 @@ def code_digest(sources: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for source in sources:
         place = ROOT / source
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(file.relative_to(ROOT).as_posix().encode())
-            digest.update(_code_of(file).encode())
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.suffix == ".py":
+                digest.update(file.relative_to(ROOT).as_posix().encode())
+                digest.update(_code_of(file).encode())
+            elif file.suffix in _TEMPLATES:
+                digest.update(file.relative_to(ROOT).as_posix().encode())
+                digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

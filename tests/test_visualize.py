@@ -1,6 +1,8 @@
 """Backward rules, saliency, ascent, features, reliability, occlusion, attacks: literal rules, captum, planted truth."""
 
+import contextlib
 import copy
+import types
 
 import numpy as np
 import pytest
@@ -125,7 +127,8 @@ def test_dead_windows_and_overwriting():
 
 
 FAMILIES = ("alexnet", "vgg11", "vgg11_bn", "resnet18", "squeezenet1_0", "densenet121", "googlenet", "inception_v3",
-            "shufflenet_v2_x0_5", "resnext50_32x4d")  # fmt: skip
+            "shufflenet_v2_x0_5", "resnext50_32x4d", "wide_resnet50_2", "mnasnet0_5", "regnet_x_400mf")  # fmt: skip
+OTHER_ACTIVATIONS = ("mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny")
 
 
 def built(name: str) -> nn.Module:
@@ -137,7 +140,7 @@ def built(name: str) -> nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, "regnet_y_400mf", *OTHER_ACTIVATIONS])
 def test_networks_are_left_as_found(name):
     network = built(name).train()
     hooks = sum(len(module._forward_hooks) + len(module._backward_hooks) for module in network.modules())
@@ -145,7 +148,11 @@ def test_networks_are_left_as_found(name):
     state = copy.deepcopy(network.state_dict())
     side = 96 if name != "inception_v3" else 128
     for method in RULES:
-        maps = attribute(network, torch.rand(2, 3, side, side), Target(3), method=method)
+        pictures = torch.rand(2, 3, side, side)
+        if name in OTHER_ACTIVATIONS and method != "gradient":
+            with contextlib.suppress(UnsupportedActivation):  # MobileNet v3 has a few ReLUs, the others none
+                attribute(network, pictures, Target(3), method=method)
+        maps = attribute(network, pictures, Target(3), method=method, allow_gradient_fallback=True)
         assert maps.abs().max() > 0
     assert hooks == sum(len(module._forward_hooks) + len(module._backward_hooks) for module in network.modules())
     assert relus == [id(module) for module in network.modules() if isinstance(module, nn.ReLU)]
@@ -170,12 +177,62 @@ def test_captum_agrees_where_it_is_exact(name):
     torch.testing.assert_close(plain, attr.Saliency(network).attribute(given, classes, abs=False), rtol=1e-4, atol=1e-7)
 
 
+def with_own_relus(network: nn.Module) -> nn.Module:
+    """A ResNet whose blocks call a ReLU module of their own each time: captum cannot tell two calls of one apart."""
+
+    def forward(block, x):
+        out = block.relu(block.bn1(block.conv1(x)))
+        out = block.bn2(block.conv2(out))
+        return block.second_relu(out + (x if block.downsample is None else block.downsample(x)))
+
+    for block in network.modules():
+        if isinstance(block, torchvision.models.resnet.BasicBlock):
+            block.second_relu = nn.ReLU()
+            block.forward = types.MethodType(forward, block)
+    return network
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["googlenet", "densenet121"])
-def test_guided_differs_from_the_gradient_where_relus_are_functions(name):
-    network, pictures = built(name).eval(), torch.rand(1, 3, 96, 96)
-    plain, guided = (attribute(network, pictures, Target(5), method=method) for method in ("gradient", "guided"))
-    assert functional.cosine_similarity(plain.flatten(), guided.flatten(), dim=0) < 0.99
+def test_captum_agrees_on_resnet18_whose_relus_are_not_shared():
+    attr = pytest.importorskip("captum.attr")
+    network, pictures, classes = built("resnet18").eval(), torch.rand(2, 3, 96, 96), torch.tensor([1, 7])
+    guided = attribute(network, pictures, Target(classes), method="guided")
+    deconvolution = attribute(network, pictures, Target(classes), method="deconvolution", dead_windows="first")
+    given, own = pictures.clone().requires_grad_(), with_own_relus(copy.deepcopy(network))
+    torch.testing.assert_close(guided, attr.GuidedBackprop(own).attribute(given, classes), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(deconvolution, attr.Deconvolution(own).attribute(given, classes), rtol=1e-4, atol=1e-7)
+
+
+class RuledReLU(torch.autograd.Function):
+    """A ReLU whose backward pass is written down: the reference for networks that call ReLU as a function."""
+
+    @staticmethod
+    def forward(ctx, x, guided):
+        ctx.save_for_backward(x)
+        ctx.guided = guided
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, signal):
+        (x,) = ctx.saved_tensors
+        return signal.clamp(min=0) * ((x > 0) if ctx.guided else 1), None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["guided", "deconvolution"])
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "densenet121", "resnet18", "shufflenet_v2_x0_5"])
+def test_exact_where_relus_are_functions_or_shared(name, method, monkeypatch):
+    network = built(name).double().eval()
+    side = 96 if name != "inception_v3" else 128
+    pictures = torch.rand(1, 3, side, side, dtype=torch.float64)
+    got = attribute(network, pictures, Target(5), method=method, dead_windows="first")
+    plain = attribute(network, pictures, Target(5))
+    guided = method == "guided"
+    monkeypatch.setattr(functional, "relu", lambda x, inplace=False: RuledReLU.apply(x, guided))
+    given = pictures.clone().requires_grad_()
+    wanted = torch.autograd.grad(network(given)[0, 5], given)[0]
+    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10 * float(wanted.abs().max()))
+    assert functional.cosine_similarity(plain.flatten(), got.flatten(), dim=0) < 0.99
 
 
 def test_networks_without_relus_are_refused_by_name():
