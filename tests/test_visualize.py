@@ -325,9 +325,10 @@ def test_logits_dead_units_and_diversity():
     )
     dead = Chain()
     with torch.no_grad():
-        dead.two.weight[3], dead.two.bias[3] = 0, -1
-    found = visualise(scaled(dead, (0.5,) * 3, (0.25,) * 3), "relu", [3], Recipe((24, 24), steps=30, batch=1))
-    assert isinstance(found[0].dead, bool)
+        dead.one.weight[3], dead.one.bias[3] = 0, -1
+    found = visualise(scaled(dead, (0.5,) * 3, (0.25,) * 3), "relu", [3, 0], Recipe((24, 24), steps=30, batch=2))
+    assert [item.dead for item in found] == [True, False]
+    assert np.ptp(found[0].picture) == 0
     pictures = diverse(network, "two", 1, Recipe((24, 24), steps=30), count=3)
     assert not torch.equal(pictures[0].picture, pictures[1].picture)
 

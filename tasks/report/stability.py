@@ -36,7 +36,8 @@ def page(work: Work) -> views.Page:
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     sections = [_layer(rows, name) for name in layers]
     sections += [_gallery(looked_at, name) for name in layers]
-    best = min((row for row in rows if _is_summary(row, rows)), key=lambda row: row["deviation"] or 9)
+    rule = looked_at.parameters["category"]
+    best = min((row for row in rows if _is_summary(row, rows, rule)), key=lambda row: row["deviation"] or 9)
     return views.Page(
         name="location stability",
         page="stability.html",
@@ -51,9 +52,9 @@ def page(work: Work) -> views.Page:
     )
 
 
-def _is_summary(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
-    """The paper's rule over all categories; the category itself where there is one."""
-    return row["category"] == "all: lowest" or not any(other["category"].startswith("all: ") for other in rows)
+def _is_summary(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], rule: str) -> bool:
+    """The row that the audit's rule over all categories gives; the category itself where there is one."""
+    return row["category"] == f"all: {rule}" or not any(other["category"].startswith("all: ") for other in rows)
 
 
 def _headline(row: Mapping[str, Any]) -> str:
