@@ -21,21 +21,13 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
+from benchmarks.dissection import Quiet
 from flows.plan import Plan, Request
 from microtome.datasets.creatures import PARTS
 from tasks.index import chosen_images
 from tasks.stage import Session, execute
 
 NETWORKS = ("before", "interpretable", "twin", "plain")
-
-
-class Quiet:
-    """Progress that nobody sees."""
-
-    def begin(self, *_: object) -> None: ...
-    def advance(self, *_: object) -> None: ...
-    def end(self, *_: object) -> None: ...
-    def say(self, *_: object) -> None: ...
 
 
 def fold_parts(workspace: str, fold: int) -> dict[tuple[str, str], dict[int, np.ndarray]]:

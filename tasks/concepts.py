@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from microtome.networks import LayerGeometry
 from microtome.quantify.dissection import iou
-from microtome.quantify.upsample import Upsampler
 from tasks.reading import ConceptTable, annotation_blocks
 from tasks.stage import Work
+from tasks.tally import upsampler
 from tasks.thresholds import threshold_at
 
 
@@ -53,14 +53,7 @@ class Detectors:
         self._category = concepts.category_index[self._concept] if len(own) else np.zeros(0, np.int64)
         limits = threshold_at(work.inputs["thresholds"], layer.name, lighting["tail"])
         self._limits = torch.from_numpy(limits).to(work.session.device)
-        self._upsample = Upsampler(
-            layer,
-            frame.size,
-            frame.masks,
-            align=lighting["align"],
-            inclusive=lighting["inclusive"],
-            device=work.session.device,
-        )
+        self._upsample = upsampler(work, layer, lighting)
         self._pixels = frame.masks[0] * frame.masks[1]
         self._read(work, images)
 

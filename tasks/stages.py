@@ -16,6 +16,7 @@ _EXPLANATIONS = (
     "tasks/explained.py",
     "tasks/graph_lookup.py",
     "tasks/graph_reading.py",
+    "tasks/tally.py",
     "tasks/tree.py",
 )
 

@@ -59,6 +59,19 @@ def run(work: Work) -> None:
     work.draft.write("empty.json", json.dumps({"saturated": saturated, "constant": constant}).encode())
 
 
+def upsampler(work: Work, layer: LayerGeometry, lighting: Mapping[str, Any]) -> Upsampler:
+    """From a layer's maps to lit pixels of the masks.
+
+    Args:
+        work: whose job reaches the frame.
+        layer: geometry.
+        lighting: align, inclusive.
+    """
+    frame: Frame = work.job.reach["frame"]
+    how = {"align": lighting["align"], "inclusive": lighting["inclusive"]}
+    return Upsampler(layer, frame.size, frame.masks, **how, device=work.session.device)
+
+
 class Lighter:
     """Lights the pixels of a layer, batch by batch, beside the annotations of the same images.
 
@@ -79,14 +92,7 @@ class Lighter:
         self._pixels = frame.masks[0] * frame.masks[1]
         self.thresholds = threshold_at(thresholds, layer.name, lighting["tail"])
         self._limits = torch.from_numpy(self.thresholds).to(work.session.device)
-        self._upsample = Upsampler(
-            layer,
-            frame.size,
-            frame.masks,
-            align=lighting["align"],
-            inclusive=lighting["inclusive"],
-            device=work.session.device,
-        )
+        self._upsample = upsampler(work, layer, lighting)
 
     def blocks(self) -> Iterator[tuple[AnnotationBlock, NDArray]]:
         """Annotations and maps of the same images, a row group at a time."""
