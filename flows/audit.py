@@ -3,6 +3,8 @@
     index -> activations -> thresholds -> tally -> null -> dissection -----------> gates -> report
          \\-> landmarks ---------> stability -----------------------------------------/
           -> finetuning (and its twin) -> activations, stability of what came out ---/
+                                      \\-> tree -\\
+             activations -> graph -> parts -----> adversarial; saliency, features, ... -/
 
 Which stages a file asks for, and what each reads, is written down in `flows.dag`; here they become task runs.
 The verified stage directory is the cache: a task whose stage is done returns `Cached`, and Prefect keeps no result.

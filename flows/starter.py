@@ -36,6 +36,9 @@ stages:
     permutations: 200                         # of annotations among images, for the null; 0 for none
   # stability: {}                             # how steadily filters sit on part landmarks
   # finetuning: {category: bird}              # an interpretable CNN, beside a twin without filter loss
+  # tree: {category: bird}                    # the few ways in which the network decides for a category
+  # graph: {category: bird}                   # part patterns that the filters answer to
+  # parts: {category: bird}                   # parts found from a few boxes
   # saliency: {images: 12}                    # maps of the predicted class by seven methods
   # reliability: {images: 16}                 # and which of these methods can be trusted
   # features: {units: 16}                     # synthetic pictures beside natural ones

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from microtome.networks import LayerGeometry
-from microtome.visualize.attribution import Target, attribute
+from microtome.visualize.attribution import Target, answer_of, at_rest, attribute
 from microtome.visualize.features import Recipe, visualise
 from tasks.pictures import Pictures, file_of, pixel_network, sampled
 from tasks.reading import layers_of
@@ -81,11 +81,8 @@ def _crops(work: Work, rows: dict[str, list[Any]], subject: Subject, images: Seq
     """Natural crops about the unit's highest cell, as large as its field, and what deconvolution hands down there."""
     network, pictures, layer, unit = subject
     batch = pictures.batch(images, work.session.device)
-    with torch.no_grad():
-        from microtome.visualize.attribution import answer_of, at_rest
-
-        with at_rest(network):
-            cells = answer_of(network, batch, layer.name)[:, unit].flatten(1).argmax(1).tolist()
+    with torch.no_grad(), at_rest(network):
+        cells = answer_of(network, batch, layer.name)[:, unit].flatten(1).argmax(1).tolist()
     maps = attribute(
         network,
         batch,
