@@ -15,6 +15,7 @@ from tasks.report.common import about, files_of, rows_of, thumb, thumbnails, wor
 from tasks.stage import Work
 
 SHOWN_NATURAL = 4
+EXPLANATIONS = ("tree of ", "graph: ")
 
 
 def features(work: Work) -> views.Page:
@@ -186,17 +187,14 @@ def adversarial(work: Work) -> views.Page:
     measures = list(dict.fromkeys(row["measure"] for row in rows))
     kinds = list(dict.fromkeys((row["attack"], row["eps"]) for row in rows))
     cell = {(row["attack"], row["eps"], row["measure"]): row for row in rows}
-    lines: list[list[str | views.Strip]] = []
-    for attack, eps in kinds:
-        line: list[str | views.Strip] = [f"{attack}, {eps:g}/255"]
-        for measure in measures:
-            row = cell[attack, eps, measure]
-            line.append(f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
-        lines.append(line)
-    columns = [("attack", False), *((measure, True) for measure in measures)]
+    explained = [name for name in measures if name.startswith(EXPLANATIONS) or name.endswith("keep their label")]
+    tables = [
+        _moved(kinds, cell, [name for name in measures if name not in explained], "network"),
+        _moved(kinds, cell, explained, "explanations"),
+    ]
     note = (
         "Means over pictures with 95 % bootstrap intervals. “Noise like”: every pixel moved as far, in a random "
-        "direction: what does not exceed it is no effect of the attack."
+        "direction: what does not exceed it is no effect of the attack. Tree and graph speak of their own category."
     )
     strongest = max((r for r in rows if r["measure"] == "prediction flipped"), key=lambda r: (r["value"], -r["eps"]))
     control = cell[f"noise like {strongest['attack']}", strongest["eps"], "prediction flipped"]
@@ -215,12 +213,27 @@ def adversarial(work: Work) -> views.Page:
         sections=[
             views.Section(
                 "What moves",
-                [views.Table(columns, lines, note)],
+                [*(table for table in tables if len(table.columns) > 1), views.Text(note, "quiet")],
             ),
             _attacked(looked_at, made),
         ],
         queries=[("Attacks", "select * from adversarial order by eps, attack")],
     )  # fmt: skip
+
+
+def _moved(
+    kinds: Sequence[tuple[str, float]],
+    cell: Mapping[tuple[str, float, str], Mapping[str, Any]],
+    measures: Sequence[str],
+    what: str,
+) -> views.Table:
+    """A row per attack, a column per measure."""
+    lines = []
+    for attack, eps in kinds:
+        found = [cell.get((attack, eps, measure)) for measure in measures]
+        worded_cells = [f"{r['value']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" if r else "–" for r in found]
+        lines.append([f"{attack}, {eps:g}/255", *worded_cells])
+    return views.Table([(what, False), *((measure, True) for measure in measures)], lines)
 
 
 def _attacked(work: Work, made: Artifact) -> views.Section:
