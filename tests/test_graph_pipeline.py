@@ -1,6 +1,7 @@
 """Explanatory graph, parts, and attacks on both, from the audit file to the page, on planted animals."""
 
 import json
+import re
 
 import networkx
 import numpy as np
@@ -104,11 +105,16 @@ def test_attacks_are_looked_at_through_tree_and_graph(tmp_path):
         tree={"category": "bird", "images": 20},
         graph={"category": "bird", "filters": 4, "rounds": 2},
         adversarial={"images": 12, "eps": [4], "steps": 3},
-        report=False,
+        dissection={"bootstrap": 0, "permutations": 0},
     )
     audit["network"] = NETWORK
     audit["dataset"] = {"format": "creatures", "count": 110, "seed": 3}
-    rows = run(write_audit(tmp_path / "audit.yaml", audit))["adversarial"][0].table("adversarial").to_pylist()
+    made = run(write_audit(tmp_path / "audit.yaml", audit))
+    page, layer = (made["report"][0].read(name).decode() for name in ("graph.html", "layer-000.html"))
+    links = re.findall(r'href="layer-000.html#([^"]+)"', page)
+    assert links
+    assert all(f'id="{anchor}"' in layer for anchor in links)
+    rows = made["adversarial"][0].table("adversarial").to_pylist()
     found = {(row["attack"], row["measure"]): row for row in rows}
     for measure in (
         "tree of bird: second-layer node kept",

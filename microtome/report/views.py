@@ -177,13 +177,14 @@ class Spot:
 
 @dataclass(frozen=True)
 class Card:
-    """Pictures of one thing."""
+    """Pictures of one thing; `links` lead to what it belongs to: text and place."""
 
     title: str
     anchor: str
     note: str
     spots: Sequence[Spot]
     facts: Sequence[tuple[str, str, str]] = ()
+    links: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)

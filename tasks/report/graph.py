@@ -182,7 +182,8 @@ def _cards(report: Work, work: Work, nodes: Any, edges: Any, found: Any, layers:
     each = max(1, SHOWN_NODES // len(layers))
     top = nodes.sort_values(["score", "node"], ascending=[False, True]).groupby("layer", sort=False).head(each)
     parents = edges.sort_values(["child", "weight"], ascending=[True, False]).groupby("child")["parent"].apply(list)
-    concepts = _concepts(report)
+    units = _units(report)
+    carded = set(top["node"])
     cards, images = [], set()
     for row in top.itertuples():
         mine = found[found["node"] == row.node].sort_values(["score", "image"], ascending=[False, True])
@@ -191,15 +192,17 @@ def _cards(report: Work, work: Work, nodes: Any, edges: Any, found: Any, layers:
             images.add(there.image)
             circle = (round(there.x * size[1], 1), round(there.y * size[0], 1), round(size[0] / 9, 1))
             spots.append(views.Spot(thumb(work, there.image), files[there.image], size, [circle], ()))
-        label = concepts.get((row.layer, row.filter), "")
+        unit = units.get((row.layer, row.filter))
         facts = [
             ("deviation", f"{row.sigma:.3f}", "sigma, by the side of the picture"),
             ("parents", ", ".join(str(p) for p in parents.get(row.node, [])[:3]) or "–", "nodes of the layer above"),
             ("purity", worded(_number(row.purity), ".0%"), "share of its top pictures in which it is on one part"),
         ]
-        note = f"{row.layer} filter {row.filter}" + (f", {label}" if label else "")
+        note = f"{row.layer} filter {row.filter}"
         note += f": {row.concept}" if row.purity is not None and _number(row.purity) else ""
-        cards.append(views.Card(f"node {row.node}", f"node/{row.node}", note, spots, facts))
+        links = [unit] if unit else []
+        links += [(f"parent {parent}", f"#node/{parent}") for parent in parents.get(row.node, []) if parent in carded]
+        cards.append(views.Card(f"node {row.node}", f"node/{row.node}", note, spots, facts, links))
     thumbnails(work, images)
     text = "The strongest nodes of each layer, in the pictures in which they are strongest. Circle: where the node is."
     return views.Section("Nodes", [views.Text(text, "quiet"), views.Gallery(cards, True)])
@@ -209,13 +212,18 @@ def _number(value: Any) -> float | None:
     return None if value is None or np.isnan(value) else float(value)
 
 
-def _concepts(work: Work) -> dict[tuple[str, int], str]:
-    """Labels by dissection, where the audit has one of the same layers."""
-    name = "dissection"
-    if name not in work.inputs:
+def _units(report: Work) -> dict[tuple[str, int], tuple[str, str]]:
+    """Filter and its concept, and where the report's dissection shows it; nothing where there is none."""
+    if "dissection" not in report.inputs:
         return {}
-    rows = work.inputs[name].table("units").to_pylist()
-    return {(row["layer"], row["unit"]): row["concept"] for row in rows if row["detector"]}
+    rows = report.inputs["dissection"].table("units").to_pylist()
+    pages = {name: f"layer-{number:03d}.html" for number, name in enumerate(dict.fromkeys(r["layer"] for r in rows))}
+    found = {}
+    for row in rows:
+        concept = row["concept"] if row["detector"] else "no concept"
+        place = f"{pages[row['layer']]}#{row['layer']}/{row['unit']}"
+        found[row["layer"], row["unit"]] = (f"filter {row['unit']}: {concept}", place)
+    return found
 
 
 def parts_page(work: Work) -> views.Page:
