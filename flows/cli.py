@@ -15,6 +15,7 @@ import click
 
 from microtome import __version__
 from microtome.errors import InputError, Interrupted
+from microtome.importing import blamed, said
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 WORKSPACE = click.option("--workspace", metavar="W", help="Workspace folder, instead of the audit file's.")
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         status = cli.main(arguments, prog_name="microtome", standalone_mode=False)
-    except (click.ClickException, InputError, Interrupted, KeyboardInterrupt, Exception) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         if debug:
             raise
         status = _explain(error)
@@ -54,6 +55,9 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
         print("stopped; everything finished is kept", file=sys.stderr)
         return 130
+    if isinstance(error, SystemExit):  # not ours: some code that was called wants the process to end
+        print(f"error: {blamed(error) or said(error)}; nothing was finished by it", file=sys.stderr)
+        return 2
     known = isinstance(error, StageFailed)
     text = str(error) if known else f"{type(error).__name__}: {error}"
     print(f"error: {text}\n(--debug shows where)", file=sys.stderr)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from flows.console import progress
 from flows.plan import Plan
+from flows.process import ended, this_process
 from microtome.errors import InputError, Interrupted
+from microtome.importing import blamed, said
 from storage import Artifact, RunRecord, RunStore, StageStore
 from tasks.stage import Job, Session, environment
 
@@ -42,13 +45,13 @@ def session_of(plan: Plan) -> Session:
 def start(plan: Plan, session: Session) -> RunRecord:
     """Record that a run begins; runs of this workspace that were killed are marked as stopped."""
     store = RunStore(plan.files)
-    for orphan in (run for run in store.all() if run.status == "running" and not _alive(run)):
-        store.save(orphan.ended("killed", seconds=orphan.seconds))
+    for orphan in (run for run in store.all() if run.status == "running" and ended(run.about)):
+        store.save(replace(orphan, status="killed"))  # nobody knows when it ended: its seconds stay
     about = {
         "audit": plan.audit.model_dump(mode="json", exclude_none=True),
         "file": str(plan.request.file),
         "environment": environment(session),
-        "process": os.getpid(),
+        **this_process(),
     }
     weights = f" {Path(plan.audit.network.weights).name}" if plan.audit.network.weights else " random"
     run = RunRecord.start(plan.audit.name, plan.audit.network.load.partition(":")[2] + weights, about)
@@ -91,7 +94,8 @@ def carry_out(job: Job, session: Session, *, refresh: bool) -> tuple[Artifact, b
     """One stage, with a line about it: the artifact, whether it was cached, and seconds.
 
     Raises:
-        InputError, Interrupted: as they are. StageFailed: anything else, in one sentence.
+        InputError: bad input, or the user's own code failed. Interrupted: as it is.
+        StageFailed: anything else, in one sentence.
     """
     from tasks.stage import execute
 
@@ -104,8 +108,11 @@ def carry_out(job: Job, session: Session, *, refresh: bool) -> tuple[Artifact, b
     except InputError:
         session.progress.end(job.name, "failed")
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         session.progress.end(job.name, "failed")
+        fault = None if _is_full(error) else blamed(error)
+        if fault:
+            raise InputError(fault) from error
         raise StageFailed(f"stage {job.name} failed: {_sentence(error)}") from error
     seconds = time.perf_counter() - began
     session.progress.end(job.name, "cached" if cached else f"done in {seconds:.1f} s")
@@ -159,17 +166,11 @@ def server_configured() -> bool:
         return False
 
 
-def _alive(run: RunRecord) -> bool:
-    process = run.about.get("process")
-    try:
-        os.kill(int(process), 0)  # type: ignore[arg-type]
-    except (OSError, TypeError, ValueError):
-        return False
-    return True
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC
 
 
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == 28:
+def _sentence(error: BaseException) -> str:
+    if _is_full(error):
         return "the disk is full; free some space and run it again, what is finished is kept"
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    return said(error)

@@ -170,11 +170,26 @@ def execute(job: Job, session: Session, *, refresh: bool = False) -> tuple[Artif
     session.check()
     if refresh:
         store.discard(job.key)
+    try:
+        return _carried_out(job, session), False
+    except Interrupted:
+        raise
+    except Exception:
+        # Whatever went wrong, what was read may be to blame: a damaged input is made again, and this stage once more.
+        damaged = [needed for needed in job.inputs.values() if store.damaged(needed.key)]
+        if not damaged:
+            raise
+        for needed in damaged:
+            execute(needed, session)
+        return _carried_out(job, session), False
+
+
+def _carried_out(job: Job, session: Session) -> Artifact:
+    store = session.store
     inputs = {name: _finished(store, needed) for name, needed in job.inputs.items()}
     work = Work(job, session, inputs, store.draft(job.key))
     job.stage.run(work)
-    artifact = work.draft.commit(environment=environment(session))
-    return artifact, False
+    return work.draft.commit(environment=environment(session))
 
 
 def environment(session: Session) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def test_debug_shows_where(finished, command):
     assert "Traceback" in command("audit", "gone.yaml", "--debug", cwd=finished[0]).stderr
 
 
-def test_a_stage_that_fails_is_exit_status_three_and_keeps_what_is_done(tmp_path, command, finished):
+def test_own_code_that_fails_in_a_stage_is_exit_status_two_with_its_line_and_keeps_what_is_done(command, finished):
     folder, _ = finished
     code = "\ndef late():\n    net = tiny()\n    net.register_forward_pre_hook(boom)\n    return net\n"
     code += (
@@ -259,8 +259,9 @@ def test_a_stage_that_fails_is_exit_status_three_and_keeps_what_is_done(tmp_path
     )
     (folder / "late_nets.py").write_text((folder / "nets.py").read_text() + code)
     process = command("audit", "audit.yaml", "--set", "network.load=late_nets:late", cwd=folder)
-    assert process.returncode == 3, process.stderr
-    assert "stage activations failed: ValueError: no more" in process.stderr
+    assert process.returncode == 2, process.stderr
+    assert "network.load: the code that it names failed: ValueError: no more" in process.stderr
+    assert "late_nets.py, line " in process.stderr
     assert "Traceback" not in process.stderr
     assert "index        cached" in process.stderr
 

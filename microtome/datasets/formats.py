@@ -16,7 +16,7 @@ from microtome.datasets.folder import Folder
 from microtome.datasets.masks import Masks
 from microtome.datasets.voc_parts import VocParts
 from microtome.errors import InputError, suggest
-from microtome.importing import named_object
+from microtome.importing import named_object, users_code
 
 FORMATS: Mapping[str, Callable[..., Dataset]] = {
     "broden": Broden,
@@ -55,10 +55,8 @@ def open_dataset(form: str, root: Path | None, options: Mapping[str, Any], *, ba
         raise InputError(f"dataset.root: the format {form} needs a folder, got none")
     if root is not None and not root.is_dir():
         raise InputError(f"dataset.root: no such folder, got {root}")
-    try:
+    with users_code("dataset", f"{form} cannot be opened with {sorted(options)}"):
         dataset = factory(root, **options) if root is not None else factory(**options)
-    except TypeError as error:
-        raise InputError(f"dataset: {form} cannot be opened with {sorted(options)}: {error}") from error
     if not isinstance(dataset, Dataset):
         raise InputError(f"dataset.format: {form} must give a microtome.datasets.Dataset, got {type(dataset).__name__}")
     return dataset

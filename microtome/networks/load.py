@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microtome.errors import InputError, suggest
-from microtome.importing import code_version, named_object
+from microtome.importing import code_version, named_object, users_code
 
 if TYPE_CHECKING:
     import torch
@@ -74,11 +74,9 @@ def load_network(spec: NetworkSpec) -> torch.nn.Module:
     factory = _factory(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        try:
+        given = ", ".join(f"{k}={v!r}" for k, v in spec.arguments.items())
+        with users_code("network.load", f"{spec.load}({given}) failed"):
             module = factory(**spec.arguments)
-        except (TypeError, ValueError, KeyError) as error:
-            given = ", ".join(f"{k}={v!r}" for k, v in spec.arguments.items())
-            raise InputError(f"network.load: {spec.load}({given}) failed: {error}") from error
     if not isinstance(module, torch.nn.Module):
         raise InputError(
             f"network.load: the factory must return a torch.nn.Module, got {type(module).__name__} from {spec.load}"
