@@ -23,7 +23,7 @@ from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.plan import Plan, Request
-from flows.run import Outcome, carry_out, finish, session_of, start
+from flows.run import Outcome, carry_out, finish, session_of, start, stoppable
 from microtome.errors import InputError, Interrupted
 from storage import Artifact
 from tasks.stage import Job, Session
@@ -114,9 +114,10 @@ def audit(
         workspace, device: instead of the file's.
         overrides: `dotted.key=value`.
     """
-    plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides)))
-    plan.preflight()
-    session = session_of(plan)
-    run = start(plan, session)
-    outcome = resolve(plan, submit(plan.jobs, session, refresh), run)
+    with stoppable():
+        plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides)))
+        plan.preflight()
+        session = session_of(plan)
+        run = start(plan, session)
+        outcome = resolve(plan, submit(plan.jobs, session, refresh), run)
     return Completed(message=f"run {outcome.run.run_id}: {outcome.run.status}", data=outcome)

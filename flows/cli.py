@@ -6,8 +6,10 @@ Exit status: 0 done and every gate passed; 1 a gate failed; 2 bad usage or input
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +33,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     try:
         status = cli.main(arguments, prog_name="microtome", standalone_mode=False)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if debug:
             raise
         status = _explain(error)
+    for number in (signal.SIGINT, signal.SIGTERM):  # it is over: nothing more to tell
+        signal.signal(number, signal.SIG_DFL)
     sys.stdout.flush()
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _explain(error: BaseException) -> int:
     """Tell what went wrong; gives the exit status."""
-    from flows.run import StageFailed
-
     if isinstance(error, click.ClickException):
         error.show()
         return 2
@@ -58,6 +61,8 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, SystemExit):  # not ours: some code that was called wants the process to end
         print(f"error: {blamed(error) or said(error)}; nothing was finished by it", file=sys.stderr)
         return 2
+    from flows.run import StageFailed
+
     known = isinstance(error, StageFailed)
     text = str(error) if known else f"{type(error).__name__}: {error}"
     print(f"error: {text}\n(--debug shows where)", file=sys.stderr)
@@ -266,10 +271,11 @@ def init(file: Path) -> None:
 
 
 def _with_prefect(call: Callable[[], Any]) -> Any:
+    """Call a flow in a thread, so that the main one is free for signals: Prefect replaces handlers where it can."""
     from flows.run import stoppable
 
-    with stoppable():
-        state = call()
+    with stoppable(), ThreadPoolExecutor(1) as thread:
+        state = thread.submit(call).result()
     return state.result(raise_on_failure=True)
 
 

@@ -78,8 +78,7 @@ def from_cache(plan: Plan) -> Outcome | None:
     """A run all of whose stages are done: recorded at once, without Prefect. None where something is to do."""
     if plan.missing():
         return None
-    session = session_of(plan)
-    store, run = StageStore(plan.files), start(plan, session)
+    session, store = session_of(plan), StageStore(plan.files)
     done: dict[str, tuple[Artifact, bool, float]] = {}
     for job in plan.jobs:
         artifact = store.find(job.key)
@@ -87,7 +86,7 @@ def from_cache(plan: Plan) -> Outcome | None:
             return None
         session.progress.end(job.name, "cached")
         done[job.name] = (artifact, True, 0.0)
-    return finish(plan, run, done, "done")
+    return finish(plan, start(plan, session), done, "done")
 
 
 def carry_out(job: Job, session: Session, *, refresh: bool) -> tuple[Artifact, bool, float]:
@@ -119,19 +118,27 @@ def carry_out(job: Job, session: Session, *, refresh: bool) -> tuple[Artifact, b
     return artifact, cached, seconds
 
 
+def _ask_to_stop(number: int, _frame: FrameType | None) -> None:
+    if STOP.is_set():
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    STOP.set()
+    os.write(2, b"stopping after the shard in hand; once more to stop at once\n")  # print() is not for handlers
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C, or a polite kill, asks the stages to end after the shard in hand; a second one ends at once."""
+    """Ctrl-C, or a polite kill, asks the stages to end after the shard in hand; a second one ends at once.
 
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if STOP.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        STOP.set()
-        progress().say("stopping after the shard in hand; once more to stop at once")
-
-    STOP.clear()
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    Prefect puts a handler of its own around the body of a flow that runs in the main thread, so the flows enter this
+    inside, too. Outside the main thread, where no handler can be set, it changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    if signal.getsignal(signal.SIGINT) is not _ask_to_stop:
+        STOP.clear()
+    before = {number: signal.signal(number, _ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.audit import resolve, submit
 from flows.plan import Plan, Request
-from flows.run import session_of, start
+from flows.run import session_of, start, stoppable
 from microtome.errors import InputError
 from tasks.stages import STAGES
 
@@ -45,7 +45,8 @@ def stage_flow(stage: str) -> Flow[..., Any]:
         variant: str = "",
     ) -> State[Any]:
         """Run one stage of an audit file again: all of its variants, or one."""
-        return _rerun(f"{stage}:{variant}" if variant else stage, file, workspace, device, overrides)
+        with stoppable():
+            return _rerun(f"{stage}:{variant}" if variant else stage, file, workspace, device, overrides)
 
     return rerun
 
