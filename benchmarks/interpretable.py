@@ -29,7 +29,7 @@ import torch
 from microtome.datasets import Frame, open_dataset
 from microtome.datasets.base import chosen
 from microtome.disentangle.interpretable import LAYERS, frozen_below, interpretable_cnn
-from microtome.disentangle.training import Recipe, Trainer
+from microtome.disentangle.training import Trainer, TrainingRecipe
 from microtome.networks import walk
 from microtome.quantify import stability
 from tasks.finetuning import folds
@@ -79,7 +79,7 @@ def prepared(data: Path, category: str):
 def trained(data: Path, source: Images, train: list[int], options, variant: str, fold: int):
     strength, mask = VARIANTS[variant]
     built = network(data, mask)
-    recipe = Recipe(options.epochs, 16, (options.rate, options.rate / 10), strength * options.strength, fold)
+    recipe = TrainingRecipe(options.epochs, 16, (options.rate, options.rate / 10), strength * options.strength, fold)
     trainer = Trainer(built, frozen_below(built.features, None), recipe)
     for epoch in range(recipe.epochs):
         for _ in trainer.epoch(epoch, source, train):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from microtome.networks import LayerGeometry
-from microtome.quantify.dissection import Best, Detectors, best, detectors
+from microtome.quantify.dissection import Best, DetectorCount, best, detectors
 from microtome.quantify.resampling import (
     BootstrapResult,
     WeightedCounts,
@@ -40,7 +40,7 @@ class _Layer:
 
     geometry: LayerGeometry
     found: Best
-    counted: Detectors
+    counted: DetectorCount
     sure: BootstrapResult | None
     heldout: NDArray[np.float64]
     null_p95: NDArray[np.float64] | None

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.disentangle.rationales import Scale, Tail
+from microtome.disentangle.rationales import FilterScale, LayersAbove
 from microtome.visualize.attribution import Scaled
 from tasks.graph_lookup import seen_in
 from tasks.graph_reading import learned_graph
@@ -28,8 +28,8 @@ class Paths:
     def __init__(self, work: Work, network: Scaled) -> None:
         grown = Grown.of(work.inputs["tree"])
         about = grown.about
-        self._tree, self._scale = grown.tree, Scale(grown.size, grown.filters, about["positions"])
-        self._tail = Tail(network, f"network.{about['layer']}", about["output"])
+        self._tree, self._scale = grown.tree, FilterScale(grown.size, grown.filters, about["positions"])
+        self._tail = LayersAbove(network, f"network.{about['layer']}", about["output"])
         self.category: str = about["category"]
 
     def moved(self, before: torch.Tensor, after: torch.Tensor) -> Measures:

@@ -11,7 +11,7 @@ import torch
 
 from microtome.networks import LayerGeometry
 from microtome.visualize.attribution import Target, answer_of, at_rest, attribute
-from microtome.visualize.features import Recipe, visualise
+from microtome.visualize.features import FeatureRecipe, visualise
 from tasks.pictures import Pictures, file_of, pixel_network, sampled
 from tasks.reading import layers_of
 from tasks.stage import Work
@@ -25,7 +25,7 @@ def run(work: Work) -> None:
     network, pictures = pixel_network(work), Pictures(work)
     layers = layers_of(work.inputs["activations"])
     chosen = {layer.name: sampled(layer.units, work.parameters["units"], work.parameters["seed"]) for layer in layers}
-    recipe = Recipe(
+    recipe = FeatureRecipe(
         work.job.reach["frame"].size,
         work.parameters["objective"],
         work.parameters["steps"],

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from microtome.disentangle.interpretable import LAYERS, InterpretableCNN, frozen_below, interpretable_cnn
-from microtome.disentangle.training import Recipe, Result, Trainer
+from microtome.disentangle.training import Result, Trainer, TrainingRecipe
 from microtome.errors import InputError
 from microtome.quantify.resampling import wilson
 from tasks.networks import ABOUT, WEIGHTS
@@ -32,7 +32,7 @@ def run(work: Work) -> None:
     categories = examples.categories
     network, about = _network(work, len(categories), len(examples.labels))
     frozen = frozen_below(network.features, work.parameters["freeze_below"])
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         work.parameters["epochs"],
         work.parameters["batch"],
         tuple(work.parameters["rate"]),

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from microtome.disentangle.decision_tree import Examples, Merge, Tree, grow, structure
-from microtome.disentangle.rationales import Rationales, RawRationales, Scale, Tail, joined
+from microtome.disentangle.decision_tree import Merge, RationaleExamples, Tree, grow, structure
+from microtome.disentangle.rationales import FilterScale, LayersAbove, Rationales, RawRationales, joined
 from microtome.disentangle.tree_metrics import HeldOut, baselines, metrics, specificity
 from microtome.errors import InputError
 from microtome.networks import LayerGeometry, walk
@@ -38,13 +38,13 @@ def run(work: Work) -> None:
     torch.set_num_threads(work.session.threads)
     shown = _Shown(work)
     network = network_of(work).to(work.session.device)
-    tail = Tail(network, work.parameters["layer"], shown.output(network))
+    tail = LayersAbove(network, work.parameters["layer"], shown.output(network))
     tail.check(shown.batch(shown.places("train", True)[:BATCH]))
     work.begin(2 * len(shown.rows), "pictures and merges")
     raw = _rationales(work, shown, tail)
     geometry = _geometry(work, network)
     own = shown.places("train", True)
-    scale = Scale.of(raw.of(own), work.parameters["positions"])
+    scale = FilterScale.of(raw.of(own), work.parameters["positions"])
     data, kept = scale.apply(raw)
     parts = _parts(work, shown, raw, geometry, own)
     with threadpool_limits(1):  # sums split over threads round differently
@@ -126,7 +126,7 @@ def _category(work: Work, categories: list[str]) -> tuple[str, int]:
     return wanted, categories.index(wanted)
 
 
-def _rationales(work: Work, shown: _Shown, tail: Tail) -> RawRationales:
+def _rationales(work: Work, shown: _Shown, tail: LayersAbove) -> RawRationales:
     parts = []
     for start in range(0, len(shown.rows), BATCH):
         places = np.arange(start, min(start + BATCH, len(shown.rows)))
@@ -183,9 +183,9 @@ def _parts(work: Work, shown: _Shown, raw: RawRationales, geometry: LayerGeometr
     return _Parts([], np.zeros(filters, np.int64), np.zeros(filters), "none")
 
 
-def _grown(work: Work, shown: _Shown, data: Rationales, kept: NDArray[np.int64]) -> tuple[Tree, Examples]:
+def _grown(work: Work, shown: _Shown, data: Rationales, kept: NDArray[np.int64]) -> tuple[Tree, RationaleExamples]:
     positives, negatives = (np.flatnonzero(np.isin(kept, shown.places("train", side))) for side in (True, False))
-    examples = Examples(data.of(positives), data.of(negatives), work.parameters["selection"])
+    examples = RationaleExamples(data.of(positives), data.of(negatives), work.parameters["selection"])
 
     def advance(count: int) -> None:
         work.advance(count)
@@ -193,7 +193,7 @@ def _grown(work: Work, shown: _Shown, data: Rationales, kept: NDArray[np.int64])
     return grow(examples, advance), examples
 
 
-def _removed(work: Work, shown: _Shown, tail: Tail, groups: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _removed(work: Work, shown: _Shown, tail: LayersAbove, groups: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(unseen pictures, parts) the decision without each part's filters."""
     unseen = shown.places(UNSEEN)
     if not len(groups):
@@ -223,7 +223,7 @@ def _held_out(
     return HeldOut(data.of(inside), positive, removed[np.isin(unseen, kept[inside])], groups)
 
 
-def _metric_rows(work: Work, tree: Tree, held: HeldOut, examples: Examples) -> None:
+def _metric_rows(work: Work, tree: Tree, held: HeldOut, examples: RationaleExamples) -> None:
     rows: Rows = defaultdict(list)
 
     def add(model: str, depth: int | None, name: str, values: NDArray[np.float64]) -> None:
@@ -248,7 +248,7 @@ def _write(
     work: Work,
     shown: _Shown,
     tree: Tree,
-    scaled: tuple[Rationales, NDArray[np.int64], Scale],
+    scaled: tuple[Rationales, NDArray[np.int64], FilterScale],
     seen: tuple[RawRationales, _Parts, LayerGeometry, int],
 ) -> None:
     from safetensors.numpy import save
