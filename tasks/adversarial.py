@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.quantify.resampling import mean_interval
+from microtome.quantify.intervals import mean_interval
 from microtome.visualize.adversarial import Attack, attack, fgsm, same_size_noise
 from microtome.visualize.attribution import Scaled, Target, answer_of, at_rest, attribute
 from microtome.visualize.reliability import similarity

@@ -20,10 +20,8 @@ from microtome.quantify.resampling import (
     bootstrap,
     bootstrap_weights,
     halves,
-    p_values,
-    permutations_needed,
-    q_values,
 )
+from microtome.quantify.significance import null_p95, p_values, permutations_needed, q_values
 from tasks.reading import ConceptTable, image_count, layers_of
 from tasks.stage import Work
 from tasks.tally import image_counts
@@ -82,7 +80,7 @@ def _summarise(work: Work, number: int, layer: LayerGeometry, concepts: ConceptT
         detectors(scores, found, min_iou),
         sure,
         _heldout(work, number, layer, category),
-        None if null is None else np.quantile(null, 0.95, axis=0),
+        None if null is None else null_p95(null),
         None if null is None else p_values(found.iou, null),
         empty["saturated"][layer.name],
         empty["constant"][layer.name],

@@ -14,7 +14,7 @@ import torch
 from microtome.disentangle.interpretable import LAYERS, InterpretableCNN, frozen_below, interpretable_cnn
 from microtome.disentangle.training import Result, Trainer, TrainingRecipe
 from microtome.errors import InputError
-from microtome.quantify.resampling import wilson
+from microtome.quantify.intervals import wilson
 from tasks.networks import ABOUT, WEIGHTS
 from tasks.pictures import Pictures
 from tasks.stage import Work

@@ -19,7 +19,7 @@ from microtome.disentangle.parts import (
     mine,
 )
 from microtome.errors import InputError
-from microtome.quantify.resampling import mean_interval
+from microtome.quantify.intervals import mean_interval
 from microtome.quantify.stability import cell_centres
 from microtome.quantify.stability import infer as peaks_of
 from tasks.graph_reading import (

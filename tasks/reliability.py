@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.quantify.resampling import mean_interval
+from microtome.quantify.intervals import mean_interval
 from microtome.visualize import reliability as science
 from microtome.visualize.reliability import Method
 from tasks.networks import network_of

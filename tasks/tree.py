@@ -18,7 +18,7 @@ from microtome.disentangle.rationales import FilterScale, LayersAbove, Rationale
 from microtome.disentangle.tree_metrics import HeldOut, baselines, metrics, specificity
 from microtome.errors import InputError
 from microtome.networks import LayerGeometry, walk
-from microtome.quantify.resampling import mean_interval
+from microtome.quantify.intervals import mean_interval
 from microtome.quantify.stability import cell_centres
 from storage import Artifact
 from tasks import finetuning

@@ -36,6 +36,21 @@ class Labels:
         """Some of the pictures."""
         return Labels(self.planes[images], self.present[images], self.whole[images])
 
+    def masks(self, image: int, concepts: Sequence[int]) -> NDArray[np.bool_]:
+        """(concepts, pixels) where one picture shows each concept: in its planes, or, of the whole picture, all of it.
+
+        Args:
+            image: place in the batch.
+            concepts: indices into the concept table.
+        """
+        planes, present, whole = self.planes[image], self.present[image], self.whole[image]
+        found = np.zeros((len(concepts), planes.shape[1]), bool)
+        for mask, concept in zip(found, concepts, strict=True):
+            for local in np.flatnonzero(present == concept):
+                mask |= (planes == local + 1).any(0)
+            mask |= concept in whole
+        return found
+
 
 @dataclass(frozen=True)
 class Counts:
