@@ -48,6 +48,10 @@ class Inferences:
         """Those of some images."""
         return Inferences(self.cell[images], self.score[images], self.tied[images])
 
+    def filters(self, kept: NDArray[np.bool_]) -> Inferences:
+        """Those of some filters."""
+        return Inferences(self.cell[:, kept], self.score[:, kept], self.tied[:, kept])
+
 
 def infer(maps: NDArray[np.float32]) -> Inferences:
     """The inference of every filter in every image.

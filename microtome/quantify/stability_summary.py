@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from microtome.quantify.intervals import resampled_interval
 from microtome.quantify.stability import CategoryStability, Inferences
 
 Floats = NDArray[np.float64]
+_BASELINES = ("random", "random_sd", "centre", "best_constant")
 RULES = ("lowest", "highest-activation", "mean")
 
 
@@ -128,16 +129,15 @@ def category_summary(
         kept: (filters,) which filters count.
         found: inferences in the category's images.
     """
-    bases = item.baselines
-    value, interval = _mean(item.deviation[kept], drawn[:, kept])
-    return LayerSummary(
-        len(found.cell), *_counts(item.deviation[kept]), value, *interval,
-        bases.random, bases.random_sd, bases.centre, bases.best_constant,
-        _share(item.tracking, item.deviation, kept),
-        _share(item.deviation < bases.best_constant, item.deviation, kept),
-        float(item.spread.deviation[kept].mean()), float(item.spread.entropy[kept].mean()),
-        float(found.tied[:, kept].mean()), float(found.silent[:, kept].mean()),
-    )  # fmt: skip
+    return _summary(
+        item.deviation[kept],
+        drawn[:, kept],
+        bases={name: getattr(item.baselines, name) for name in _BASELINES},
+        tracking=item.tracking[kept],
+        spread=float(item.spread.deviation[kept].mean()),
+        entropy=float(item.spread.entropy[kept].mean()),
+        found=found.filters(kept),
+    )
 
 
 def pooled_summary(
@@ -152,39 +152,56 @@ def pooled_summary(
         found: inferences in the images of all categories.
         rule: of RULES.
     """
-    deviation = pooled(categories, rule)
-    value, interval = _mean(deviation[kept], pooled_resamples(categories, drawn, rule)[:, kept])
-    tracking = np.any([item.tracking for item in categories], axis=0)
-    bases = [
-        _pooled_baseline([getattr(item.baselines, name) for item in categories], rule)
-        for name in ("random", "random_sd", "centre", "best_constant")
-    ]
+    choose = np.min if rule == "lowest" else np.mean
+    return _summary(
+        pooled(categories, rule)[kept],
+        pooled_resamples(categories, drawn, rule)[:, kept],
+        bases={name: float(choose([getattr(item.baselines, name) for item in categories])) for name in _BASELINES},
+        tracking=np.any([item.tracking for item in categories], axis=0)[kept],
+        spread=float(np.mean([item.spread.deviation[kept].mean() for item in categories])),
+        entropy=float(np.mean([item.spread.entropy[kept].mean() for item in categories])),
+        found=found.filters(kept),
+    )
+
+
+def _summary(
+    deviation: Floats,
+    drawn: Floats,
+    *,
+    bases: Mapping[str, float],
+    tracking: NDArray[np.bool_],
+    spread: float,
+    entropy: float,
+    found: Inferences,
+) -> LayerSummary:
+    """Of the filters that count."""
+    value, low, high = _mean(deviation, drawn)
+    alive = np.isfinite(deviation)
     return LayerSummary(
-        len(found.cell), *_counts(deviation[kept]), value, *interval, *bases,
-        _share(tracking, deviation, kept), _share(deviation < bases[-1], deviation, kept),
-        float(np.mean([item.spread.deviation[kept].mean() for item in categories])),
-        float(np.mean([item.spread.entropy[kept].mean() for item in categories])),
-        float(found.tied[:, kept].mean()), float(found.silent[:, kept].mean()),
-    )  # fmt: skip
+        images=len(found.cell),
+        filters=len(deviation),
+        null_filters=int((~alive).sum()),
+        deviation=value,
+        low=low,
+        high=high,
+        **bases,
+        tracking_share=_share(tracking, alive),
+        beating_share=_share(deviation < bases["best_constant"], alive),
+        spread=spread,
+        entropy=entropy,
+        tied_share=float(found.tied.mean()),
+        silent_share=float(found.silent.mean()),
+    )
 
 
-def _pooled_baseline(values: Sequence[float], rule: str) -> float:
-    return float(np.min(values) if rule == "lowest" else np.mean(values))
-
-
-def _counts(deviation: Floats) -> tuple[int, int]:
-    return len(deviation), int((~np.isfinite(deviation)).sum())
-
-
-def _mean(deviation: Floats, drawn: Floats) -> tuple[float | None, tuple[float, float] | tuple[None, None]]:
+def _mean(deviation: Floats, drawn: Floats) -> tuple[float | None, float | None, float | None]:
     """Mean over the filters that are not NULL, and its interval over the resamples."""
     alive = np.isfinite(deviation)
     if not alive.any():
-        return None, (None, None)
+        return None, None, None
     value = float(deviation[alive].mean())
-    return value, resampled_interval(value, drawn[:, alive].mean(1)) if len(drawn) else (None, None)
+    return (value, *resampled_interval(value, drawn[:, alive].mean(1))) if len(drawn) else (value, None, None)
 
 
-def _share(flag: NDArray[np.bool_], deviation: Floats, kept: NDArray[np.bool_]) -> float | None:
-    judged = kept & np.isfinite(deviation)
-    return float(flag[judged].mean()) if judged.any() else None
+def _share(flag: NDArray[np.bool_], alive: NDArray[np.bool_]) -> float | None:
+    return float(flag[alive].mean()) if alive.any() else None

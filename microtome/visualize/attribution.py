@@ -87,7 +87,11 @@ class Scaled(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """(pictures, 3, height, width) in [0, 1] -> what the network answers."""
-        return self.network((pixels - self.mean) / self.std)
+        return self.network(self.normalised(pixels))
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels in [0, 1] in the network's own coordinates."""
+        return (pixels - self.mean) / self.std
 
 
 def scaled(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Scaled:
