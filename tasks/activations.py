@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from microtome.datasets import Dataset, Frame
 from microtome.errors import InputError
 from microtome.networks import Capture, LayerGeometry, match_layers, walk
+from microtome.networks.normalisation import Normalisation
 from storage.tensors import ROW_GROUP, TensorWriter
 from tasks.index import chosen_images
 from tasks.networks import network_of
@@ -76,8 +77,7 @@ class _Pictures:
     def __init__(self, dataset: Dataset, frame: Frame, chosen: Sequence[int], work: Work) -> None:
         self._dataset, self._frame, self._chosen = dataset, frame, chosen
         scale = work.job.reach["input"]
-        self._mean = np.array(scale["mean"], np.float32)[:, None, None]
-        self._std = np.array(scale["std"], np.float32)[:, None, None]
+        self._normalised = Normalisation(scale["mean"], scale["std"])
         self._threads = work.session.threads
         self._ahead = 3 if work.session.device == "cuda" else 0
 
@@ -99,11 +99,8 @@ class _Pictures:
         return batch, [pool.submit(self._fill, places[place], index) for place, index in enumerate(images)]
 
     def _fill(self, place: NDArray[np.float32], index: int) -> None:
-        """(pixel / 255 - mean) / std, in float32."""
         pixels = self._frame.place(self._dataset.records[index]).picture(self._dataset.picture(index))
-        np.divide(np.ascontiguousarray(pixels.transpose(2, 0, 1)), np.float32(255), out=place, dtype=np.float32)
-        place -= self._mean
-        place /= self._std
+        self._normalised(pixels, out=place)
 
 
 def _ended(batch: torch.Tensor, parts: Sequence[Future[None]]) -> torch.Tensor:

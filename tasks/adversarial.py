@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.quantify.resampling import mean_interval
-from microtome.visualize.adversarial import Attack, attack, fgsm, same_size_noise
-from microtome.visualize.attribution import Scaled, Target, answer_of, at_rest, attribute
-from microtome.visualize.reliability import similarity
-from tasks.concepts import Detectors, OwnCounts, together
+from microtome.quantify.intervals import mean_interval
+from microtome.quantify.kept_labels import OwnCounts, joined_counts
+from microtome.visualize.adversarial import Attack, attack, fgsm, moved, same_size_noise
+from microtome.visualize.attribution import Scaled, answer_of, at_rest
+from tasks.concepts import Detectors
 from tasks.explained import Paths, Patterns
 from tasks.pictures import Pictures, file_of, pixel_network, sampled
 from tasks.reading import layers_of
@@ -21,9 +21,7 @@ from tasks.rows import Rows, append
 from tasks.stage import Work
 
 BATCH = 8
-RESAMPLES = 1000
 SHOWN = 6
-STRONGEST = 0.05  # share of a layer's units that counts as its most active
 
 
 def run(work: Work) -> None:
@@ -65,7 +63,7 @@ def run(work: Work) -> None:
             if len(values) > 1:
                 _row(rows, what, how, measure, values)
         for (what, layer), counted in concepts.items():
-            _concept_row(rows, what, how, layer, (together(counted), detectors[layer].min_iou))
+            _concept_row(rows, what, how, layer, (joined_counts(counted), detectors[layer].min_iou))
     work.draft.table("adversarial", rows)
     work.draft.table("attacked_images", shown)
 
@@ -100,11 +98,8 @@ def _maps(network: torch.nn.Module, pictures: torch.Tensor, layer: str) -> torch
 def _concept_row(rows: Rows, name: str, how: Attack, layer: str, about: tuple[OwnCounts, float]) -> None:
     """Share of the layer's detectors that still detect their own label on these pictures."""
     counts, min_iou = about
-    images = len(counts.label)
-    weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
-    value = counts.kept(np.ones(images, np.int64), min_iou)
-    low, high = np.quantile([counts.kept(weight, min_iou) for weight in weights], (0.025, 0.975))
-    _append(rows, name, how, f"{layer}: detectors that keep their label", (value, float(low), float(high), images))
+    result = (*counts.kept_interval(min_iou), len(counts.label))
+    _append(rows, name, how, f"{layer}: detectors that keep their label", result)
 
 
 def _append(rows: Rows, name: str, how: Attack, measure: str, result: tuple[float, float, float, int]) -> None:
@@ -128,34 +123,12 @@ def _moved(
     network: torch.nn.Module, layers: list[str], x: torch.Tensor, other: torch.Tensor, classes: torch.Tensor
 ) -> dict[str, NDArray[np.float64]]:
     """Per picture: whether the prediction flipped, how much the class lost, and what moved inside."""
-    with torch.no_grad(), at_rest(network):
-        before, after = network(x), network(other)
-        rows = torch.arange(len(x), device=x.device)
-        found = {
-            "prediction flipped": (after.argmax(1) != classes).double(),
-            "logit lost": (before[rows, classes] - after[rows, classes]).double(),
-        }
-        for layer in layers:
-            one, two = (_peaks(answer_of(network, picture, layer)) for picture in (x, other))
-            found[f"{layer}: change of units"] = ((one - two).norm(dim=1) / one.norm(dim=1).clamp(min=1e-12)).double()
-            found[f"{layer}: strongest units kept"] = _kept(one, two)
-    own = attribute(network, x, Target(classes))
-    alike = similarity(own, attribute(network, other, Target(classes)))
-    return {
-        **{name: value.cpu().numpy() for name, value in found.items()},
-        "saliency, spearman": alike.spearman,
-    }
-
-
-def _peaks(answer: torch.Tensor) -> torch.Tensor:
-    return answer.flatten(2).amax(2) if answer.ndim == 4 else answer
-
-
-def _kept(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
-    """Share of a picture's most active units that are so in the other, too."""
-    count = max(1, round(STRONGEST * one.shape[1]))
-    first, second = one.topk(count, 1).indices, two.topk(count, 1).indices
-    return (first[:, :, None] == second[:, None, :]).any(2).double().mean(1)
+    found = moved(network, x, other, classes, layers=layers)
+    inside = {}
+    for name, units in found.layers.items():
+        inside |= {f"{name}: change of units": units.change, f"{name}: strongest units kept": units.kept}
+    outside = {"prediction flipped": found.flipped, "logit lost": found.logit_lost}
+    return {**outside, **inside, "saliency, spearman": found.saliency}
 
 
 def _row(rows: Rows, name: str, how: Attack, measure: str, values: NDArray[np.float64]) -> None:

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from microtome.networks import LayerGeometry
-from microtome.quantify.dissection import iou
+from microtome.quantify.dissection import Labels
+from microtome.quantify.kept_labels import OwnCounts, own_counts
 from tasks.reading import ConceptTable, annotation_blocks
 from tasks.stage import Work
 from tasks.tally import upsampler
 from tasks.thresholds import threshold_at
-
-
-@dataclass(frozen=True)
-class OwnCounts:
-    """Pixels of each picture, for each detector and its own label: intersection, activation, label."""
-
-    intersection: NDArray[np.int64]
-    activation: NDArray[np.int64]
-    label: NDArray[np.int64]
-
-    def kept(self, weight: NDArray[np.int64], min_iou: float) -> float:
-        """Share of the detectors whose IoU with their own label lies above `min_iou` over weighted pictures."""
-        sums = [weight @ part for part in (self.intersection, self.activation, self.label)]
-        return float((iou(*sums) > min_iou).mean())
 
 
 class Detectors:
@@ -65,41 +51,17 @@ class Detectors:
             images: numbers in the index.
         """
         lit = self._upsample(maps.float().contiguous(), self._limits)
-        dense = np.zeros((maps.shape[0] * maps.shape[1], self._pixels), bool)
-        dense[lit.map.cpu().numpy(), lit.pixel.cpu().numpy()] = True
-        mine = dense.reshape(*maps.shape[:2], -1)[:, self.units]
-        found = []
-        for shown, image in zip(mine, images, strict=True):
-            names, masks = np.unique(self._concept, return_inverse=True)
-            labels = (
-                np.stack([self._mask(image, name) for name in names]) if len(names) else np.zeros((0, self._pixels))
-            )
-            label = labels[masks]
-            annotated = self._annotated[image][self._category]
-            found.append(((shown & (label > 0)).sum(1), shown.sum(1) * annotated, (label > 0).sum(1)))
-        return OwnCounts(*(np.stack(column).astype(np.int64) for column in zip(*found, strict=True)))
-
-    def _mask(self, image: int, concept: int) -> NDArray[np.uint8]:
-        planes, present, whole = self._labels[image]
-        if concept in whole:
-            return np.ones(self._pixels, np.uint8)
-        local = np.flatnonzero(present == concept)
-        return (planes == local[0] + 1).any(0).astype(np.uint8) if len(local) else np.zeros(self._pixels, np.uint8)
+        own, place = np.unique(self._concept, return_inverse=True)
+        labels = [self._labels[image].masks(0, own.tolist())[place] for image in images]
+        return own_counts(lit, self.units, labels, [self._annotated[image][self._category] for image in images])
 
     def _read(self, work: Work, images: Sequence[int]) -> None:
         wanted = set(images)
-        self._labels: dict[int, tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._labels: dict[int, Labels] = {}
         self._annotated: dict[int, NDArray[np.bool_]] = {}
         for block in annotation_blocks(work.inputs["index"], self._pixels):
             for offset in range(len(block.annotated)):
                 image = block.first + offset
                 if image in wanted:
-                    notes = block.labels
-                    self._labels[image] = (notes.planes[offset], notes.present[offset], notes.whole[offset])
+                    self._labels[image] = block.labels.part(slice(offset, offset + 1))
                     self._annotated[image] = block.annotated[offset]
-
-
-def together(parts: Sequence[OwnCounts]) -> OwnCounts:
-    """Counts of several batches."""
-    columns = zip(*((part.intersection, part.activation, part.label) for part in parts), strict=True)
-    return OwnCounts(*(np.concatenate(column) for column in columns))

@@ -13,17 +13,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from microtome.networks import LayerGeometry
-from microtome.quantify.dissection import Best, Detectors, best, detectors
+from microtome.quantify.dissection import Best, DetectorCount, best, detectors
 from microtome.quantify.resampling import (
     BootstrapResult,
     WeightedCounts,
     bootstrap,
     bootstrap_weights,
     halves,
-    p_values,
-    permutations_needed,
-    q_values,
 )
+from microtome.quantify.significance import null_p95, p_values, permutations_needed, q_values
 from tasks.reading import ConceptTable, image_count, layers_of
 from tasks.stage import Work
 from tasks.tally import image_counts
@@ -40,7 +38,7 @@ class _Layer:
 
     geometry: LayerGeometry
     found: Best
-    counted: Detectors
+    counted: DetectorCount
     sure: BootstrapResult | None
     heldout: NDArray[np.float64]
     null_p95: NDArray[np.float64] | None
@@ -82,7 +80,7 @@ def _summarise(work: Work, number: int, layer: LayerGeometry, concepts: ConceptT
         detectors(scores, found, min_iou),
         sure,
         _heldout(work, number, layer, category),
-        None if null is None else np.quantile(null, 0.95, axis=0),
+        None if null is None else null_p95(null),
         None if null is None else p_values(found.iou, null),
         empty["saturated"][layer.name],
         empty["constant"][layer.name],

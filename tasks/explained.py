@@ -6,14 +6,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.disentangle.rationales import Scale, Tail
+from microtome.disentangle.graph_inference import Seen
+from microtome.disentangle.graph_metrics import nodes_moved
+from microtome.disentangle.rationales import FilterScale, LayersAbove
+from microtome.disentangle.tree_metrics import path_kept
 from microtome.visualize.attribution import Scaled
 from tasks.graph_lookup import seen_in
 from tasks.graph_reading import learned_graph
 from tasks.stage import Work
 from tasks.tree import Grown
 
-STRONGEST = 20  # nodes of a picture
 Measures = dict[str, NDArray[np.float64]]
 
 
@@ -28,8 +30,8 @@ class Paths:
     def __init__(self, work: Work, network: Scaled) -> None:
         grown = Grown.of(work.inputs["tree"])
         about = grown.about
-        self._tree, self._scale = grown.tree, Scale(grown.size, grown.filters, about["positions"])
-        self._tail = Tail(network, f"network.{about['layer']}", about["output"])
+        self._tree, self._scale = grown.tree, FilterScale(grown.size, grown.filters, about["positions"])
+        self._tail = LayersAbove(network, f"network.{about['layer']}", about["output"])
         self.category: str = about["category"]
 
     def moved(self, before: torch.Tensor, after: torch.Tensor) -> Measures:
@@ -41,10 +43,9 @@ class Paths:
             for raw in (one, two):
                 data, _ = self._scale.apply(raw.of(np.array([place])))
                 paths.append(self._tree.paths(data.g)[0] if len(data.g) else [-1])
-            same = [a == b for a, b in zip(*paths, strict=False)]
-            together = next((n for n, equal in enumerate(same) if not equal), len(same))
-            kept["second-layer node kept"][place] = float(same[0])
-            kept["share of the path kept"][place] = together / max(map(len, paths))
+            stayed = path_kept(*paths)
+            kept["second-layer node kept"][place] = float(stayed > 0)
+            kept["share of the path kept"][place] = stayed
         return {f"tree of {self.category}: {name}": values for name, values in kept.items()}
 
 
@@ -72,18 +73,10 @@ class Patterns:
         if not mine:
             return found
         one, two = (self._seen(pictures[mine]) for pictures in (before, after))
-        top, other = (scores.topk(min(STRONGEST, scores.shape[1]), 1).indices for _, scores in (one, two))
-        rows = torch.arange(len(mine))[:, None]
-        shift = (one[0][rows, top] - two[0][rows, top]).norm(dim=2).mean(1)
-        kept = (top[:, :, None] == other[:, None, :]).any(2).double().mean(1)
-        for values, measured in zip(found.values(), (shift, kept), strict=True):
-            values[mine] = measured.numpy()
+        moved = nodes_moved(one, two)
+        for values, measured in zip(found.values(), (moved.shift, moved.kept), strict=True):
+            values[mine] = measured
         return found
 
-    def _seen(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        scaled = (pictures - self._network.mean) / self._network.std
-        seen = seen_in(self._network.network, self._learned, scaled, self._size)
-        positions = torch.cat([item.position.flatten(1, 2) for item in seen], 1)
-        # layers differ in scale: each by its own deviation
-        scores = torch.cat([(item.score / item.score.std().clamp(min=1e-30)).flatten(1) for item in seen], 1)
-        return positions, scores
+    def _seen(self, pictures: torch.Tensor) -> list[Seen]:
+        return seen_in(self._network.network, self._learned, self._network.normalised(pictures), self._size)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from microtome.networks import LayerGeometry
-from microtome.visualize.attribution import Target, answer_of, at_rest, attribute
-from microtome.visualize.features import Recipe, visualise
+from microtome.visualize.attribution import Target, answer_of, at_rest, attribute, on_grey
+from microtome.visualize.features import FeatureRecipe, visualise
 from tasks.pictures import Pictures, file_of, pixel_network, sampled
 from tasks.reading import layers_of
 from tasks.stage import Work
@@ -25,7 +25,7 @@ def run(work: Work) -> None:
     network, pictures = pixel_network(work), Pictures(work)
     layers = layers_of(work.inputs["activations"])
     chosen = {layer.name: sampled(layer.units, work.parameters["units"], work.parameters["seed"]) for layer in layers}
-    recipe = Recipe(
+    recipe = FeatureRecipe(
         work.job.reach["frame"].size,
         work.parameters["objective"],
         work.parameters["steps"],
@@ -91,11 +91,10 @@ def _crops(work: Work, rows: dict[str, list[Any]], subject: Subject, images: Seq
         allow_gradient_fallback=True,
     ).cpu()
     for image, cell, signal in zip(images, cells, maps, strict=True):
-        box = field_box(layer, cell, work.job.reach["frame"].size)
+        box = layer.field_box(cell, work.job.reach["frame"].size)
         rows_, columns = slice(box[1], box[3]), slice(box[0], box[2])
         natural = pictures.pixels(image)[rows_, columns]
-        scale = float(signal.abs().flatten().quantile(0.99)) or 1.0
-        shown = (0.5 + 0.5 * signal / scale).clamp(0, 1).permute(1, 2, 0).numpy()[rows_, columns]
+        shown = on_grey(signal).permute(1, 2, 0).numpy()[rows_, columns]
         for kind, crop in (("natural", natural), ("deconvolution", shown)):
             file = f"crops/{layer.name}/{unit:05d}-{image:06d}-{kind}.webp"
             work.draft.write(file, file_of((crop * 255).round().astype(np.uint8)))
@@ -103,14 +102,3 @@ def _crops(work: Work, rows: dict[str, list[Any]], subject: Subject, images: Seq
             row |= dict(zip(("x0", "y0", "x1", "y1"), box, strict=True))
             for name, value in row.items():
                 rows[name].append(value)
-
-
-def field_box(layer: LayerGeometry, cell: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of a cell's theoretical receptive field within the picture."""
-    place = divmod(cell, layer.grid[1])
-    low, high = [], []
-    for axis in (0, 1):
-        centre = layer.start[axis] + place[axis] * layer.jump[axis]
-        low.append(max(0, round(centre - layer.field[axis] / 2)))
-        high.append(min(size[axis], round(centre + layer.field[axis] / 2)))
-    return low[1], low[0], high[1], high[0]

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from microtome.disentangle.folds import split_by_file
 from microtome.disentangle.interpretable import LAYERS, InterpretableCNN, frozen_below, interpretable_cnn
-from microtome.disentangle.training import Recipe, Result, Trainer
+from microtome.disentangle.training import Result, Trainer, TrainingRecipe
 from microtome.errors import InputError
-from microtome.quantify.resampling import wilson
+from microtome.quantify.intervals import wilson
 from tasks.networks import ABOUT, WEIGHTS
 from tasks.pictures import Pictures
 from tasks.stage import Work
@@ -23,6 +23,7 @@ FEATURE_BATCH = 16
 CACHE_BYTES = 4e9  # frozen features beyond this are computed anew in every epoch
 SMALL_BELOW = 10_000  # images
 BACKGROUND = "background"
+FOLDS = ("folds", "fold", "seed")
 
 
 def run(work: Work) -> None:
@@ -32,7 +33,7 @@ def run(work: Work) -> None:
     categories = examples.categories
     network, about = _network(work, len(categories), len(examples.labels))
     frozen = frozen_below(network.features, work.parameters["freeze_below"])
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         work.parameters["epochs"],
         work.parameters["batch"],
         tuple(work.parameters["rate"]),
@@ -106,24 +107,9 @@ def gather(work: Work) -> Examples:
         [row["image"] for _, row in rows],
         files,
         [categories.index(str(name)) for name in names],
-        folds(files, [str(name) for name in names], work.parameters),
+        split_by_file(files, [str(name) for name in names], **{key: work.parameters[key] for key in FOLDS}),
         categories,
     )
-
-
-def folds(files: Sequence[str], names: Sequence[str], parameters: Any) -> list[str]:
-    """`train` or `val` for each example: by picture file, so that no picture is on both sides; each class in shares."""
-    classes: dict[str, dict[str, None]] = defaultdict(dict)
-    home: dict[str, str] = {}
-    for file, name in zip(files, names, strict=True):
-        classes[home.setdefault(file, name)][file] = None
-    held: set[str] = set()
-    for name in sorted(classes):
-        members = sorted(classes[name])
-        rng = np.random.default_rng([parameters["seed"], 17, len(members)])
-        order = rng.permutation(len(members))
-        held |= {members[place] for rank, place in enumerate(order) if rank % parameters["folds"] == parameters["fold"]}
-    return ["val" if file in held else "train" for file in files]
 
 
 def _rows(work: Work, dataset: str, name: str) -> list[tuple[str, dict[str, Any]]]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.disentangle.graph import GraphLayer, infer, learn, standardised
+from microtome.disentangle.graph import GraphLayer, infer, learn, most_active
 from microtome.disentangle.graph_inference import LayerMaps, Seen
 from microtome.networks import LayerGeometry
 from tasks.graph_metrics import metric_rows, purity
@@ -45,15 +45,12 @@ def _of_images(layer: LayerMaps, kept: NDArray[np.bool_]) -> LayerMaps:
 def _layer(
     work: Work, number: int, geometry: LayerGeometry, images: NDArray[np.int64], train: NDArray[np.bool_]
 ) -> Made:
-    """Of the filters that are most active in the training pictures: those with the highest mean peak in deviations."""
+    """Of the filters that are most active in the training pictures."""
     maps = torch.from_numpy(maps_of(work, number, images))
-    _, spread = standardised(maps[torch.from_numpy(train)])
-    peaks = (maps[torch.from_numpy(train)].amax((2, 3)) / spread).mean(0)
-    wanted = work.parameters["filters"] or len(peaks)
-    filters = torch.sort(torch.argsort(peaks, descending=True, stable=True)[:wanted]).values
-    z = (maps[:, filters] / spread[filters, None, None]).clamp(min=0).to(work.session.device)
+    filters, spread = most_active(maps[torch.from_numpy(train)], work.parameters["filters"])
+    z = (maps[:, filters] / spread[:, None, None]).clamp(min=0).to(work.session.device)
     x, y = (torch.from_numpy(axis).to(z) for axis in frame_of(work, geometry))
-    return Made(geometry, filters.numpy(), LayerMaps(z, x, y), spread[filters].numpy())
+    return Made(geometry, filters.numpy(), LayerMaps(z, x, y), spread.numpy())
 
 
 def _write(work: Work, graph: Sequence[GraphLayer], seen: Sequence[Seen], made: Sequence[Made], chosen: Chosen) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from microtome.disentangle.folds import split_by_file
 from microtome.disentangle.graph import GraphLayer
 from microtome.disentangle.graph_inference import LayerMaps, Nodes
 from microtome.errors import InputError
 from microtome.networks import LayerGeometry
 from storage import Artifact
-from tasks.finetuning import folds
 from tasks.reading import activation_blocks, geometry_from, layers_of
 from tasks.stage import Work
 
@@ -45,10 +45,10 @@ def category_images(work: Work) -> Chosen:
     mine = mine[: work.parameters["images"]]
     if len(mine) < 10:
         raise InputError(f"{work.job.stage.name}: needs ten pictures or more, got {len(mine)} of {wanted or 'any'}")
-    parameters = {"seed": work.parameters["seed"], "folds": 5, "fold": 0}
     files = [row["file"] for row in mine]
     images = np.array([row["image"] for row in mine])
-    return Chosen(wanted or "all", images, folds(files, [wanted or "all"] * len(mine), parameters))
+    splits = split_by_file(files, [wanted or "all"] * len(mine), folds=5, fold=0, seed=work.parameters["seed"])
+    return Chosen(wanted or "all", images, splits)
 
 
 def ordered_layers(work: Work) -> list[tuple[int, LayerGeometry]]:

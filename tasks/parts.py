@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -13,13 +14,15 @@ from microtome.disentangle.graph import infer
 from microtome.disentangle.parts import (
     Candidates,
     best_filter,
-    cell_candidates,
     locate,
+    location_error,
     mean_position,
     mine,
+    node_candidates,
+    summarised,
+    unit_candidates,
 )
 from microtome.errors import InputError
-from microtome.quantify.resampling import mean_interval
 from microtome.quantify.stability import cell_centres
 from microtome.quantify.stability import infer as peaks_of
 from tasks.graph_reading import (
@@ -32,8 +35,6 @@ from tasks.graph_reading import (
 )
 from tasks.rows import Rows, append
 from tasks.stage import Work
-
-CLOSE = 0.1  # of the diagonal
 
 
 def run(work: Work) -> None:
@@ -66,7 +67,7 @@ def run(work: Work) -> None:
                 found["mean position"] = mean_position(boxes, len(places))
                 found["best filter"] = best_filter(peaks, boxes)[0]
                 for method, where in found.items():
-                    error = np.linalg.norm(where * size - places, axis=1) / np.linalg.norm(size)
+                    error = location_error(where, places, work.job.reach["frame"].size)
                     for image in rest:
                         row = {**about, "method": method, "draw": draw, "image": int(chosen.images[image])}
                         x, y = where[image] * size
@@ -99,14 +100,9 @@ def _units(work: Work, images: NDArray[np.int64]) -> tuple[Candidates, list[str]
     found: Candidates | None = None
     layers = ordered_layers(work)
     for place, (number, layer) in enumerate(layers):
+        x, y = frame_of(work, layer)
         maps = maps_of(work, number, images)
-        spread = maps.std((0, 2, 3), dtype=np.float64)
-        spread[spread == 0] = 1
-        peaks = (maps.max((2, 3)) / spread).mean(0)
-        kept = np.sort(np.argsort(-peaks, kind="stable")[: work.parameters["filters"]])
-        z = np.clip(maps[:, kept] / spread[kept, None, None], 0, None).astype(np.float32)
-        some = cell_candidates(z, *frame_of(work, layer), place)
-        some = Candidates(some.position, some.response, some.layer, kept[some.filter])
+        some = unit_candidates(maps, x, y, layer=place, count=work.parameters["filters"])
         found = some if found is None else found.joined(some)
     if found is None:
         raise InputError("parts: needs a layer, got none")
@@ -122,11 +118,7 @@ def _nodes(work: Work, images: NDArray[np.int64]) -> tuple[Candidates, list[str]
     names = [part.geometry.name for part in learned]
     filters = [np.repeat(part.filters, part.layer.nodes.sigma.shape[1]) for part in learned]
     seen = infer([part.layer for part in learned], maps)
-    position = np.concatenate([item.position.flatten(1, 2).numpy() for item in seen], 1).astype(float)
-    score = [item.score.flatten(1).numpy().astype(float) for item in seen]
-    response = np.concatenate([part / max(float(part.std()), 1e-30) for part in score], 1)
-    source = np.repeat(np.arange(len(names)), [len(part) for part in filters])
-    return Candidates(position, response, source, np.concatenate(filters)), names
+    return node_candidates(seen, filters), names
 
 
 def _peaks(work: Work, images: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -148,11 +140,6 @@ def _summary(errors: Rows) -> Rows:
         grouped[part, boxes, method][image].append(error)
     rows: Rows = defaultdict(list)
     for (part, boxes, method), images in grouped.items():
-        means = np.array([np.mean(values) for values in images.values()])
-        near = np.array([np.mean(np.array(values) < CLOSE) for values in images.values()])
-        error, low, high = mean_interval(means)
-        share, share_low, share_high = mean_interval(near)
-        row = {"part": part, "boxes": boxes, "method": method, "images": len(means)}
-        row |= {"error": error, "low": low, "high": high}
-        append(rows, {**row, "share": share, "share_low": share_low, "share_high": share_high})
+        about = {"part": part, "boxes": boxes, "method": method}
+        append(rows, {**about, **asdict(summarised(list(images.values())))})
     return rows

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from microtome.visualize.attribution import contrast
 from microtome.visualize.reliability import methods
 from tasks.pictures import Pictures, pixel_network, sampled
 from tasks.stage import Work
 
 BATCH = 4
-PERCENTILE = 0.99
 
 
 def run(work: Work) -> None:
@@ -38,7 +38,7 @@ def run(work: Work) -> None:
         together = torch.cat(maps)
         work.draft.write(file, save({"maps": together.contiguous(), "images": torch.tensor(chosen)}))
         for image, target, one in zip(chosen, targets, together, strict=True):
-            scale = float(one.abs().flatten().quantile(PERCENTILE))
+            scale = contrast(one)
             row = {"image": image, "target": target, "method": name, "scale": scale, "file": file}
             for column, value in row.items():
                 rows[column].append(value)

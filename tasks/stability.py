@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from microtome.networks import LayerGeometry
 from microtome.quantify import stability as science
+from microtome.quantify import stability_summary as summary
 from microtome.quantify.partiou import PartFit
 from storage import Artifact
 from tasks.reading import ConceptTable, activation_blocks, annotation_blocks, layers_of
@@ -149,105 +151,29 @@ def _layer_rows(
     found: science.Inferences,
     shown: _Shown,
 ) -> None:
-    kept = science.best_filters(categories, work.parameters["filters"])
+    kept = summary.best_filters(categories, work.parameters["filters"])
     drawn = science.resampled(
         categories, _protocol(work), resamples=work.parameters["bootstrap"], seed=work.parameters["seed"]
     )
     for number, item in enumerate(categories):
-        images = shown.of_category[item.name]
-        row = _summary(item.deviation[kept], drawn[:, number][:, kept])
-        bases = item.baselines
-        row |= {
-            "category": item.name,
-            "images": len(images),
-            "random": bases.random,
-            "random_sd": bases.random_sd,
-            "centre": bases.centre,
-            "best_constant": bases.best_constant,
-            "tracking_share": _share(item.tracking, item.deviation, kept),
-            "beating_share": _share(item.deviation < bases.best_constant, item.deviation, kept),
-            "spread": float(item.spread.deviation[kept].mean()),
-            "entropy": float(item.spread.entropy[kept].mean()),
-            **_flaws(found.of(images), kept),
-        }
-        append(rows["stability_layers"], {"layer": layer.name, **row})
+        own = found.of(shown.of_category[item.name])
+        row = summary.category_summary(item, drawn[:, number], kept, own)
+        append(rows["stability_layers"], {"layer": layer.name, "category": item.name, **asdict(row)})
         _resample_rows(rows["stability_resamples"], layer.name, item.name, drawn[:, number][:, kept])
     if len(categories) > 1:
-        for rule in science.RULES:
-            row = _pooled_row(categories, drawn, kept, rule, found, shown)
-            append(rows["stability_layers"], {"layer": layer.name, **row})
-            together = pooled_resamples(categories, drawn, rule)[:, kept]
-            _resample_rows(rows["stability_resamples"], layer.name, row["category"], together)
-
-
-def _pooled_row(
-    categories: Sequence[science.CategoryStability],
-    drawn: NDArray[np.float64],
-    kept: NDArray[np.bool_],
-    rule: str,
-    found: science.Inferences,
-    shown: _Shown,
-) -> dict[str, Any]:
-    deviation = science.pooled(categories, rule)
-    resampled = pooled_resamples(categories, drawn, rule)
-    tracking = np.any([item.tracking for item in categories], axis=0)
-    bases = {
-        name: np.array([getattr(item.baselines, name) for item in categories])
-        for name in ("random", "random_sd", "centre", "best_constant")
-    }
-    together = {name: float(value.min() if rule == "lowest" else value.mean()) for name, value in bases.items()}
-    images = np.unique(np.concatenate(list(shown.of_category.values())))
-    return {
-        **_summary(deviation[kept], resampled[:, kept]),
-        "category": f"all: {rule}",
-        "images": len(images),
-        **together,
-        "tracking_share": _share(tracking, deviation, kept),
-        "beating_share": _share(deviation < together["best_constant"], deviation, kept),
-        "spread": float(np.mean([item.spread.deviation[kept].mean() for item in categories])),
-        "entropy": float(np.mean([item.spread.entropy[kept].mean() for item in categories])),
-        **_flaws(found.of(images), kept),
-    }
-
-
-def pooled_resamples(
-    categories: Sequence[science.CategoryStability], drawn: NDArray[np.float64], rule: str
-) -> NDArray[np.float64]:
-    """(resamples, filters) of a pooling rule, the category that each filter is judged in held."""
-    if rule == "mean":
-        finite = np.isfinite(drawn)
-        return np.where(finite, drawn, 0).sum(1) / np.where(finite.any(1), finite.sum(1), np.nan)
-    choice = science.chosen_category(categories, rule)
-    picked = np.take_along_axis(drawn, np.maximum(choice, 0)[None, None], 1)[:, 0]
-    return np.where(choice >= 0, picked, np.nan)
-
-
-def _summary(deviation: NDArray[np.float64], drawn: NDArray[np.float64]) -> dict[str, Any]:
-    alive = np.isfinite(deviation)
-    row: dict[str, Any] = {"filters": len(alive), "null_filters": int((~alive).sum())}
-    row |= {"deviation": float(deviation[alive].mean()) if alive.any() else None, "low": None, "high": None}
-    if alive.any() and len(drawn):
-        means = drawn[:, alive].mean(1)
-        # Images drawn twice make every resample a little steadier than the data: that bias is taken off.
-        low, high = np.quantile(means, (0.025, 0.975)) - means.mean() + row["deviation"]
-        row |= {"low": float(low), "high": float(high)}
-    return row
-
-
-def _share(flag: NDArray[np.bool_], deviation: NDArray[np.float64], kept: NDArray[np.bool_]) -> float | None:
-    judged = kept & np.isfinite(deviation)
-    return float(flag[judged].mean()) if judged.any() else None
-
-
-def _flaws(found: science.Inferences, kept: NDArray[np.bool_]) -> dict[str, float]:
-    return {"tied_share": float(found.tied[:, kept].mean()), "silent_share": float(found.silent[:, kept].mean())}
+        every = found.of(np.unique(np.concatenate(list(shown.of_category.values()))))
+        for rule in summary.RULES:
+            row = summary.pooled_summary(categories, drawn, kept, every, rule=rule)
+            name = f"all: {rule}"
+            append(rows["stability_layers"], {"layer": layer.name, "category": name, **asdict(row)})
+            together = summary.pooled_resamples(categories, drawn, rule)[:, kept]
+            _resample_rows(rows["stability_resamples"], layer.name, name, together)
 
 
 def _resample_rows(rows: Rows, layer: str, category: str, drawn: NDArray[np.float64]) -> None:
     """The layer's mean in each resample: the same resamples for every network, so that differences are paired."""
-    alive = np.isfinite(drawn).all(0) if len(drawn) else np.zeros(drawn.shape[1], bool)
-    for number, value in enumerate(drawn[:, alive].mean(1) if alive.any() else ()):
-        append(rows, {"layer": layer, "category": category, "resample": number, "deviation": float(value)})
+    for number, value in enumerate(summary.layer_means(drawn).tolist()):
+        append(rows, {"layer": layer, "category": category, "resample": number, "deviation": value})
 
 
 def _inference_rows(rows: Rows, layer: LayerGeometry, found: science.Inferences, shown: _Shown) -> None:
@@ -279,7 +205,7 @@ def _part_rows(work: Work, rows: Rows, number: int, layer: LayerGeometry, shown:
         fit.threshold(tail)
         for notes, maps, inside in _blocks(work, number, images, masks[0] * masks[1]):
             for offset in inside:
-                fit.update(maps[offset], _part_masks(notes, offset, wanted))
+                fit.update(maps[offset], notes.labels.masks(offset, wanted))
         share, seen = fit.compute()
         for place, concept in enumerate(wanted):
             if seen[place]:
@@ -308,13 +234,3 @@ def _blocks(work: Work, number: int, images: NDArray[np.int64], pixels: int) -> 
     for annotated, block in zip(notes, activation_blocks(work.inputs["activations"], number), strict=True):
         inside = np.flatnonzero(np.isin(np.arange(block.first, block.first + len(block.tensors)), images))
         yield annotated, block.tensors, inside
-
-
-def _part_masks(notes: Any, offset: int, wanted: Sequence[int]) -> NDArray[np.bool_]:
-    """(parts, pixels) of one image."""
-    present = notes.labels.present[offset]
-    masks = np.zeros((len(wanted), notes.labels.planes.shape[2]), bool)
-    for local, concept in enumerate(present, 1):
-        if concept in wanted:
-            masks[wanted.index(concept)] = (notes.labels.planes[offset] == local).any(0)
-    return masks

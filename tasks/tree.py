@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from microtome.disentangle.decision_tree import Examples, Merge, Tree, grow, structure
-from microtome.disentangle.rationales import Rationales, RawRationales, Scale, Tail, joined
+from microtome.disentangle.decision_tree import Merge, RationaleExamples, Tree, grow, structure
+from microtome.disentangle.filter_parts import FilterParts, no_parts, parts_by_concept, parts_by_landmark
+from microtome.disentangle.rationales import FilterScale, LayersAbove, Rationales, RawRationales, joined
 from microtome.disentangle.tree_metrics import HeldOut, baselines, metrics, specificity
 from microtome.errors import InputError
 from microtome.networks import LayerGeometry, walk
-from microtome.quantify.resampling import mean_interval
+from microtome.quantify.intervals import mean_interval
 from microtome.quantify.stability import cell_centres
 from storage import Artifact
 from tasks import finetuning
@@ -30,7 +31,6 @@ from tasks.stage import Work
 
 BATCH = 16
 UNSEEN = "val"
-NOTHING = "no part"
 
 
 def run(work: Work) -> None:
@@ -38,13 +38,13 @@ def run(work: Work) -> None:
     torch.set_num_threads(work.session.threads)
     shown = _Shown(work)
     network = network_of(work).to(work.session.device)
-    tail = Tail(network, work.parameters["layer"], shown.output(network))
+    tail = LayersAbove(network, work.parameters["layer"], shown.output(network))
     tail.check(shown.batch(shown.places("train", True)[:BATCH]))
     work.begin(2 * len(shown.rows), "pictures and merges")
     raw = _rationales(work, shown, tail)
     geometry = _geometry(work, network)
     own = shown.places("train", True)
-    scale = Scale.of(raw.of(own), work.parameters["positions"])
+    scale = FilterScale.of(raw.of(own), work.parameters["positions"])
     data, kept = scale.apply(raw)
     parts = _parts(work, shown, raw, geometry, own)
     with threadpool_limits(1):  # sums split over threads round differently
@@ -126,7 +126,7 @@ def _category(work: Work, categories: list[str]) -> tuple[str, int]:
     return wanted, categories.index(wanted)
 
 
-def _rationales(work: Work, shown: _Shown, tail: Tail) -> RawRationales:
+def _rationales(work: Work, shown: _Shown, tail: LayersAbove) -> RawRationales:
     parts = []
     for start in range(0, len(shown.rows), BATCH):
         places = np.arange(start, min(start + BATCH, len(shown.rows)))
@@ -143,49 +143,24 @@ def _geometry(work: Work, network: torch.nn.Module) -> LayerGeometry:
     return walk(network, work.job.reach["frame"].size, [layer])[0]
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """A part for each filter: names, (filters,) index into them, (filters,) share of the votes, and who voted."""
-
-    names: list[str]
-    of: NDArray[np.int64]
-    share: NDArray[np.float64]
-    source: str
-
-    def groups(self) -> NDArray[np.bool_]:
-        """(parts, filters)."""
-        return self.of == np.arange(len(self.names))[:, None]
-
-
-def _parts(work: Work, shown: _Shown, raw: RawRationales, geometry: LayerGeometry, own: NDArray[np.int64]) -> _Parts:
-    """The landmark that a filter's peak is nearest to in most of the positives; else its concept, by dissection."""
-    filters = raw.x.shape[1]
-    marks = {place: source.landmarks(image) for place in own.tolist() for source, image in [shown.of(place)]}
-    names = sorted({name for places in marks.values() for name in places})
-    if names:
-        votes = np.zeros((len(names), filters))
-        centres = cell_centres(geometry)
-        for place, shown_marks in marks.items():
-            if shown_marks:
-                where = np.array([shown_marks.get(name, (np.inf, np.inf)) for name in names])
-                apart = np.linalg.norm(centres[raw.peak[place]][:, None] - where, axis=2)
-                np.add.at(votes, (apart.argmin(1), np.arange(filters)), raw.peak[place] >= 0)
-        total = votes.sum(0)
-        of = np.where(total > 0, votes.argmax(0), len(names))
-        share = np.where(total > 0, votes.max(0) / np.maximum(total, 1), 0)
-        return _Parts([*names, NOTHING], of, share, "nearest landmark")
+def _parts(
+    work: Work, shown: _Shown, raw: RawRationales, geometry: LayerGeometry, own: NDArray[np.int64]
+) -> FilterParts:
+    """By landmarks, over the positives; else by dissection."""
+    marks = [source.landmarks(image) for source, image in map(shown.of, own.tolist())]
+    if any(marks):
+        return parts_by_landmark(raw.peak[own], cell_centres(geometry), marks)
     if "dissection" in work.inputs:
-        rows = [row for row in work.inputs["dissection"].table("units").to_pylist() if row["layer"] == geometry.name]
-        said = [row["concept"] if row["detector"] else NOTHING for row in sorted(rows, key=lambda row: row["unit"])]
-        names = sorted(set(said))
-        share = np.array([row["iou"] or 0.0 for row in sorted(rows, key=lambda row: row["unit"])])
-        return _Parts(names, np.array([names.index(name) for name in said]), share, "concept by dissection")
-    return _Parts([], np.zeros(filters, np.int64), np.zeros(filters), "none")
+        every = work.inputs["dissection"].table("units").to_pylist()
+        rows = sorted((row for row in every if row["layer"] == geometry.name), key=lambda row: row["unit"])
+        said = [row["concept"] if row["detector"] else None for row in rows]
+        return parts_by_concept(said, np.array([row["iou"] or 0.0 for row in rows]))
+    return no_parts(raw.x.shape[1])
 
 
-def _grown(work: Work, shown: _Shown, data: Rationales, kept: NDArray[np.int64]) -> tuple[Tree, Examples]:
+def _grown(work: Work, shown: _Shown, data: Rationales, kept: NDArray[np.int64]) -> tuple[Tree, RationaleExamples]:
     positives, negatives = (np.flatnonzero(np.isin(kept, shown.places("train", side))) for side in (True, False))
-    examples = Examples(data.of(positives), data.of(negatives), work.parameters["selection"])
+    examples = RationaleExamples(data.of(positives), data.of(negatives), work.parameters["selection"])
 
     def advance(count: int) -> None:
         work.advance(count)
@@ -193,7 +168,7 @@ def _grown(work: Work, shown: _Shown, data: Rationales, kept: NDArray[np.int64])
     return grow(examples, advance), examples
 
 
-def _removed(work: Work, shown: _Shown, tail: Tail, groups: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _removed(work: Work, shown: _Shown, tail: LayersAbove, groups: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(unseen pictures, parts) the decision without each part's filters."""
     unseen = shown.places(UNSEEN)
     if not len(groups):
@@ -223,7 +198,7 @@ def _held_out(
     return HeldOut(data.of(inside), positive, removed[np.isin(unseen, kept[inside])], groups)
 
 
-def _metric_rows(work: Work, tree: Tree, held: HeldOut, examples: Examples) -> None:
+def _metric_rows(work: Work, tree: Tree, held: HeldOut, examples: RationaleExamples) -> None:
     rows: Rows = defaultdict(list)
 
     def add(model: str, depth: int | None, name: str, values: NDArray[np.float64]) -> None:
@@ -248,8 +223,8 @@ def _write(
     work: Work,
     shown: _Shown,
     tree: Tree,
-    scaled: tuple[Rationales, NDArray[np.int64], Scale],
-    seen: tuple[RawRationales, _Parts, LayerGeometry, int],
+    scaled: tuple[Rationales, NDArray[np.int64], FilterScale],
+    seen: tuple[RawRationales, FilterParts, LayerGeometry, int],
 ) -> None:
     from safetensors.numpy import save
 

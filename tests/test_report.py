@@ -22,7 +22,7 @@ EVIL = "<script>alert('x')</script>"
 
 
 def unit(number: int, concept: str, category: str, iou: float) -> views.Unit:
-    scale = views.Scale(50.0, 40.0, 60.0, 20.0, 10.0)
+    scale = views.IouScale(50.0, 40.0, 60.0, 20.0, 10.0)
     picture = views.Picture("assets/thumbs/000000.webp", f"{concept}.jpg", dim_path(np.eye(4, dtype=bool)), "1")
     facts = [("held out", "0.1", "explained")]
     anchor = f"layer/{number}"
@@ -39,7 +39,7 @@ def report(units: int = 6) -> views.Report:
         "layer", "layer-000.html", "headline", [("a", "1", "")], [chart], cards, ["color", "part"], [], (4, 4)
     )
     gates = [views.Gate(EVIL, "1", "2", False, "")]
-    stages = [views.Stage("index", "1 s", "1 MB", "abc")]
+    stages = [views.StageLine("index", "1 s", "1 MB", "abc")]
     return views.Report(EVIL, EVIL, EVIL, gates, [layer], [page()], [("Network", EVIL)], stages, EVIL, "footer")
 
 

@@ -11,11 +11,9 @@ from microtome.quantify.resampling import (
     bootstrap,
     bootstrap_weights,
     halves,
-    p_values,
     permutation_plan,
-    permutations_needed,
-    q_values,
 )
+from microtome.quantify.significance import p_values, permutations_needed, q_values
 
 IMAGES, UNITS, CONCEPTS, PIXELS = 12, 4, 5, 30
 CATEGORY = np.array([0, 0, 1, 1, 1])

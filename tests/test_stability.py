@@ -5,6 +5,7 @@ import pytest
 
 from microtome.networks import LayerGeometry
 from microtome.quantify import stability as science
+from microtome.quantify import stability_summary as summary
 from microtome.quantify.partiou import PartFit
 from microtome.quantify.stability import Inferences, Protocol
 from tests import literal
@@ -123,7 +124,7 @@ def test_null_filters_say_why() -> None:
     few = science.category_stability("c", science.infer(maps), of, one, Protocol(SIZE), permutations=0)
     assert few.reasons[0] == "fewer than 2 images for head"
     assert np.isnan(few.deviation).all()
-    rule = science.pooled([got, few], "lowest")
+    rule = summary.pooled([got, few], "lowest")
     np.testing.assert_array_equal(np.isnan(rule), [False, True, False, False])
 
 
@@ -162,10 +163,10 @@ def test_pooling_rules() -> None:
         for turn, marks in enumerate((landmarks, other))
     ]
     deviation = np.array([item.deviation for item in both])
-    np.testing.assert_allclose(science.pooled(both, "lowest"), deviation.min(0))
-    np.testing.assert_allclose(science.pooled(both, "mean"), deviation.mean(0))
-    np.testing.assert_allclose(science.pooled(both, "highest-activation"), deviation[1])
-    assert science.best_filters(both, 2).sum() == 2
+    np.testing.assert_allclose(summary.pooled(both, "lowest"), deviation.min(0))
+    np.testing.assert_allclose(summary.pooled(both, "mean"), deviation.mean(0))
+    np.testing.assert_allclose(summary.pooled(both, "highest-activation"), deviation[1])
+    assert summary.best_filters(both, 2).sum() == 2
 
 
 def test_a_resample_that_draws_every_image_once_changes_nothing() -> None:

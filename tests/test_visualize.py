@@ -14,7 +14,7 @@ from torch.nn import functional
 from microtome.visualize.adversarial import Attack, attack, fgsm, noise, same_size_noise
 from microtome.visualize.ascent import ascend
 from microtome.visualize.attribution import Target, answer_of, attribute, over_channels, saliency, scaled
-from microtome.visualize.features import Recipe, diverse, high_frequency_share, visualise
+from microtome.visualize.features import FeatureRecipe, diverse, high_frequency_share, visualise
 from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
 from microtome.visualize.reliability import (
     class_cosine,
@@ -296,13 +296,13 @@ def test_ascent_climbs_and_its_weight_pulls_back():
 
 def test_a_unit_has_one_picture_whoever_shares_its_batch():
     network = scaled(Chain(), (0.5,) * 3, (0.25,) * 3)
-    recipe = Recipe((24, 24), steps=12, batch=3)
+    recipe = FeatureRecipe((24, 24), steps=12, batch=3)
     alone = visualise(network, "two", [2], recipe)[0]
     among = visualise(network, "two", [0, 2, 4, 1], recipe)[1]
     again = visualise(network, "two", [3, 3, 3, 2], recipe)[3]
     assert torch.equal(alone.picture, among.picture)
     assert torch.equal(alone.picture, again.picture)
-    other = visualise(network, "two", [2], Recipe((24, 24), steps=12, batch=3, seed=1))[0]
+    other = visualise(network, "two", [2], FeatureRecipe((24, 24), steps=12, batch=3, seed=1))[0]
     assert not torch.equal(alone.picture, other.picture)
 
 
@@ -310,7 +310,7 @@ def test_a_unit_has_one_picture_whoever_shares_its_batch():
 def test_objectives_rise(objective):
     network = scaled(Chain(), (0.5,) * 3, (0.25,) * 3)
     start, end = (
-        visualise(network, "two", [1], Recipe((24, 24), objective, steps=steps, batch=1, transforms=False))[0]
+        visualise(network, "two", [1], FeatureRecipe((24, 24), objective, steps=steps, batch=1, transforms=False))[0]
         for steps in (1, 60)
     )
     assert end.objective > start.objective
@@ -320,16 +320,16 @@ def test_objectives_rise(objective):
 
 def test_logits_dead_units_and_diversity():
     network = scaled(Chain(), (0.5,) * 3, (0.25,) * 3)
-    assert visualise(network, None, [2], Recipe((24, 24), "logit", steps=20, batch=1))[0].objective > float(
+    assert visualise(network, None, [2], FeatureRecipe((24, 24), "logit", steps=20, batch=1))[0].objective > float(
         network(torch.full((1, 3, 24, 24), 0.5)).detach()[0, 2]
     )
     dead = Chain()
     with torch.no_grad():
         dead.one.weight[3], dead.one.bias[3] = 0, -1
-    found = visualise(scaled(dead, (0.5,) * 3, (0.25,) * 3), "relu", [3, 0], Recipe((24, 24), steps=30, batch=2))
+    found = visualise(scaled(dead, (0.5,) * 3, (0.25,) * 3), "relu", [3, 0], FeatureRecipe((24, 24), steps=30, batch=2))
     assert [item.dead for item in found] == [True, False]
     assert np.ptp(found[0].picture) == 0
-    pictures = diverse(network, "two", 1, Recipe((24, 24), steps=30), count=3)
+    pictures = diverse(network, "two", 1, FeatureRecipe((24, 24), steps=30), count=3)
     assert not torch.equal(pictures[0].picture, pictures[1].picture)
 
 

@@ -196,6 +196,24 @@ def standardised(maps: torch.Tensor, background: torch.Tensor | None = None) -> 
     Returns:
         z, and the deviation of each filter (filters,); 1 for a filter that never changes.
     """
-    spread = (maps if background is None else background).double().std((0, 2, 3), correction=0).to(maps.dtype)
-    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
+    spread = deviations(maps if background is None else background)
     return (maps / spread[:, None, None]).clamp(min=0), spread
+
+
+def deviations(maps: torch.Tensor) -> torch.Tensor:
+    """(filters,) each filter's standard deviation over (images, filters, rows, columns); 1 where it never changes."""
+    spread = maps.double().std((0, 2, 3), correction=0).to(maps.dtype)
+    return torch.where(spread > 0, spread, torch.ones_like(spread))
+
+
+def most_active(maps: torch.Tensor, count: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The filters with the highest mean peak in deviations: their numbers, rising, and their deviations.
+
+    Args:
+        maps: (images, filters, rows, columns).
+        count: how many; all for None.
+    """
+    spread = deviations(maps)
+    peaks = (maps.amax((2, 3)) / spread).mean(0)
+    filters = torch.sort(torch.argsort(peaks, descending=True, stable=True)[: count or len(peaks)]).values
+    return filters, spread[filters]

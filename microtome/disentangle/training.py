@@ -18,7 +18,7 @@ MOMENTUM, DECAY = 0.9, 5e-4
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How a network is trained.
 
     Args:
@@ -118,7 +118,7 @@ class Trainer:
     """
 
     def __init__(
-        self, network: InterpretableCNN, frozen: int, recipe: Recipe, *, background: int | None = None
+        self, network: InterpretableCNN, frozen: int, recipe: TrainingRecipe, *, background: int | None = None
     ) -> None:
         self.network, self.recipe = network, recipe
         self.base, self.tail = network.features[:frozen], network.features[frozen:]

@@ -79,6 +79,20 @@ class LayerGeometry:
         """Centres of the cells along rows (0) or columns (1), in input pixels."""
         return [self.start[axis] + index * self.jump[axis] for index in range(self.grid[axis])]
 
+    def field_box(self, cell: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1 of a cell's theoretical receptive field, cut to the picture, in whole input pixels.
+
+        Args:
+            cell: row-major.
+            size: (height, width) of the picture.
+        """
+        low, high = [], []
+        for axis, place in enumerate(divmod(cell, self.grid[1])):
+            centre = self.start[axis] + place * self.jump[axis]
+            low.append(max(0, round(centre - self.field[axis] / 2)))
+            high.append(min(size[axis], round(centre + self.field[axis] / 2)))
+        return low[1], low[0], high[1], high[0]
+
     def as_maps(self, output: torch.Tensor) -> torch.Tensor:
         """The layer's output as (images, units, rows, columns); a view where the layout allows."""
         rows, columns = self.grid

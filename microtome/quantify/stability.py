@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.networks.geometry import LayerGeometry
-from microtome.quantify.resampling import q_values
+from microtome.quantify.significance import q_values
 
 RANDOM_SEEDS = 200
 LEVEL = 0.05  # of the false discovery rate at which a filter counts as tracking
@@ -47,6 +47,10 @@ class Inferences:
     def of(self, images: NDArray[np.int64]) -> Inferences:
         """Those of some images."""
         return Inferences(self.cell[images], self.score[images], self.tied[images])
+
+    def filters(self, kept: NDArray[np.bool_]) -> Inferences:
+        """Those of some filters."""
+        return Inferences(self.cell[:, kept], self.score[:, kept], self.tied[:, kept])
 
 
 def infer(maps: NDArray[np.float32]) -> Inferences:
@@ -391,48 +395,6 @@ def _reasons(landmarks: Mapping[str, LandmarkStability]) -> list[str]:
         elif dark:
             reasons[number] = "silent: its highest score is not above 0"
     return reasons
-
-
-RULES = ("lowest", "highest-activation", "mean")
-
-
-def chosen_category(categories: Sequence[CategoryStability], rule: str) -> NDArray[np.int64]:
-    """(filters,) the category that a filter is judged in; -1 where it is NULL in each.
-
-    Args:
-        categories: of one layer.
-        rule: `lowest` D_f (the paper's), or `highest-activation`: the highest mean score.
-    """
-    deviation = np.array([item.deviation for item in categories])
-    if rule == "lowest":
-        value = deviation
-    elif rule == "highest-activation":
-        value = np.where(np.isfinite(deviation), -np.array([item.score for item in categories]), np.nan)
-    else:
-        raise ValueError(f"rule must be lowest or highest-activation, got {rule!r}")
-    alone = np.isfinite(deviation).any(0)
-    return np.where(alone, np.where(np.isfinite(value), value, np.inf).argmin(0), -1)
-
-
-def pooled(categories: Sequence[CategoryStability], rule: str) -> Floats:
-    """(filters,) D_f over all categories under a rule of RULES; NaN where a filter is NULL in each."""
-    deviation = np.array([item.deviation for item in categories])
-    finite = np.isfinite(deviation)
-    if rule == "mean":
-        return np.where(finite, deviation, 0).sum(0) / np.where(finite.any(0), finite.sum(0), np.nan)
-    choice = chosen_category(categories, rule)
-    picked = np.take_along_axis(deviation, np.maximum(choice, 0)[None], 0)[0]
-    return np.where(choice >= 0, picked, np.nan)
-
-
-def best_filters(categories: Sequence[CategoryStability], count: int | None) -> NDArray[np.bool_]:
-    """(filters,) the `count` filters with the highest mean of top scores over the categories; all for None."""
-    mean = np.mean([mark.top_score for item in categories for mark in item.landmarks.values()], axis=0)
-    if count is None or count >= len(mean):
-        return np.ones(len(mean), bool)
-    kept = np.zeros(len(mean), bool)
-    kept[np.argsort(-mean, kind="stable")[:count]] = True
-    return kept
 
 
 def resampled(

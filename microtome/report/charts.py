@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from microtome.report.views import Bar, Bars, Chart
+from microtome.report.views import Bar, Chart, SignedBars
 
 _INK, _BAR = "#010203", "#040506"  # stand-ins, replaced by what the page's style says
 _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark paper
@@ -39,7 +39,7 @@ def concept_bars(category: str, counted: Sequence[tuple[str, int]], most: int) -
     return Chart(f"{category}{rest}", _themed(svg), list(counted))
 
 
-def signed_bars(title: str, rows: Sequence[tuple[str, float, float | None]], note: str = "") -> Bars:
+def signed_bars(title: str, rows: Sequence[tuple[str, float, float | None]], note: str = "") -> SignedBars:
     """Bars to both sides of zero.
 
     Args:
@@ -65,7 +65,7 @@ def signed_bars(title: str, rows: Sequence[tuple[str, float, float | None]], not
         )
         for name, value, other in rows
     ]
-    return Bars(title, bars, note)
+    return SignedBars(title, bars, note)
 
 
 def _themed(svg: str) -> str:

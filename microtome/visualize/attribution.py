@@ -87,7 +87,11 @@ class Scaled(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """(pictures, 3, height, width) in [0, 1] -> what the network answers."""
-        return self.network((pixels - self.mean) / self.std)
+        return self.network(self.normalised(pixels))
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels in [0, 1] in the network's own coordinates."""
+        return (pixels - self.mean) / self.std
 
 
 def scaled(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Scaled:
@@ -204,3 +208,13 @@ def over_channels(maps: torch.Tensor, channels: str = "max") -> torch.Tensor:
     if channels == "l2":
         return maps.square().sum(1).sqrt()
     raise ValueError(f"channels must be one of {', '.join(CHANNELS)}, got {channels!r}")
+
+
+def contrast(signal: torch.Tensor) -> float:
+    """The magnitude that all but a hundredth of a map's values stay below: what a picture of it is scaled by."""
+    return float(signal.abs().flatten().quantile(0.99))
+
+
+def on_grey(signal: torch.Tensor) -> torch.Tensor:
+    """A signed map as a picture in [0, 1]: nothing is grey; each map has a scale of its own, `contrast`."""
+    return (0.5 + 0.5 * signal / (contrast(signal) or 1.0)).clamp(0, 1)

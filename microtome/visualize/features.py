@@ -30,7 +30,7 @@ Objective = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FeatureRecipe:
     """How pictures are made.
 
     Args:
@@ -75,7 +75,7 @@ class Feature:
     dead: bool
 
 
-def visualise(network: nn.Module, layer: str | None, units: Sequence[int], recipe: Recipe) -> list[Feature]:
+def visualise(network: nn.Module, layer: str | None, units: Sequence[int], recipe: FeatureRecipe) -> list[Feature]:
     """Make each unit's picture.
 
     Args:
@@ -98,7 +98,7 @@ def visualise(network: nn.Module, layer: str | None, units: Sequence[int], recip
     return found
 
 
-def _batch(network: nn.Module, layer: str | None, units: Sequence[int], recipe: Recipe) -> list[Feature]:
+def _batch(network: nn.Module, layer: str | None, units: Sequence[int], recipe: FeatureRecipe) -> list[Feature]:
     device = next(network.parameters()).device
     generators = [torch.Generator().manual_seed(_seed(recipe.seed, layer, unit)) for unit in units]
     spectrum = torch.stack([initial_spectrum(recipe.size, one) for one in generators]).to(device).requires_grad_()
@@ -125,7 +125,7 @@ def _slope(
     layer: str | None,
     spectrum: torch.Tensor,
     score: Objective,
-    how: tuple[torch.Tensor, Recipe],
+    how: tuple[torch.Tensor, FeatureRecipe],
     rule: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     thetas, recipe = how
@@ -143,7 +143,7 @@ def _finished(
     layer: str | None,
     spectrum: torch.Tensor,
     about: tuple[Sequence[int], Objective, torch.Tensor, list[torch.Tensor]],
-    recipe: Recipe,
+    recipe: FeatureRecipe,
 ) -> list[Feature]:
     units, score, alive, last = about
     with torch.no_grad():
@@ -244,7 +244,7 @@ def diversity(answers: torch.Tensor) -> torch.Tensor:
 
 
 def diverse(
-    network: nn.Module, layer: str, unit: int, recipe: Recipe, *, count: int = 4, penalty: float = 1e2
+    network: nn.Module, layer: str, unit: int, recipe: FeatureRecipe, *, count: int = 4, penalty: float = 1e2
 ) -> list[Feature]:
     """Several different pictures of one unit: the objective minus `penalty` times their mean cosine."""
     units = [unit] * count

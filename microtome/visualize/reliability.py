@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -150,13 +151,55 @@ class Invariance:
         gate: max |f1 - f2| / std(f1); beyond SAME_FUNCTION the test is void.
     """
 
-    error: np.ndarray
+    error: NDArray[np.float64]
     gate: float
 
     @property
     def void(self) -> bool:
         """Whether the twin is not the same function, so that the test says nothing."""
         return self.gate > SAME_FUNCTION
+
+    @property
+    def alike(self) -> NDArray[np.float64]:
+        """(pictures,) 1 - e, at least 0."""
+        return np.maximum(0.0, 1.0 - self.error)
+
+
+def joined_invariance(parts: Sequence[Invariance]) -> Invariance:
+    """Of several batches: void where one of them is."""
+    return Invariance(np.concatenate([part.error for part in parts]), max(0.0, *(part.gate for part in parts)))
+
+
+def shifts(x: torch.Tensor, mean: Sequence[float], std: Sequence[float], *, seed: int) -> dict[str, torch.Tensor]:
+    """The shifts under test, by name, in the network's own coordinates: constants per channel, and a drawn picture.
+
+    Args:
+        x: (pictures, channels, height, width), for the shape.
+        mean, std: per channel, of the network's input.
+        seed: of the drawn picture.
+    """
+    channels = x.shape[1]
+    return {
+        "-1": torch.full((channels,), -1.0),
+        "channel mean": torch.tensor(mean) / torch.tensor(std),
+        "+0.5": torch.full((channels,), 0.5),
+        "drawn image": torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(seed)),
+    }
+
+
+def dithered(x: torch.Tensor, std: Sequence[float], seed: int) -> torch.Tensor:
+    """Pictures, in the network's own coordinates, with noise of less than half a grey level.
+
+    In flat areas neighbouring cells are equal, pooling picks one of them by rounding, and the twin rounds differently:
+    without this, gradients of photographs with white backgrounds seem to depend on the shift, by some five per cent.
+
+    Args:
+        x: (pictures, channels, height, width).
+        std: per channel, of the network's input.
+        seed: of the noise.
+    """
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype) - 0.5
+    return x + (noise / 255 / torch.tensor(std, dtype=x.dtype)[:, None, None]).to(x.device)
 
 
 def invariance(
@@ -185,6 +228,12 @@ def parameter_layers(network: nn.Module) -> list[str]:
     ]
 
 
+def spread_evenly(layers: Sequence[str], most: int) -> list[str]:
+    """At most so many of the layers, the first and the last among them, evenly spread."""
+    places = sorted({round(at) for at in np.linspace(0, len(layers) - 1, min(most, len(layers)))})
+    return [layers[place] for place in places]
+
+
 def randomised(network: nn.Module, order: Sequence[str], seed: int) -> Iterator[tuple[str, nn.Module]]:
     """Copies with ever more layers drawn anew, in the given order; each keeps what came before.
 
@@ -211,9 +260,9 @@ def randomised(network: nn.Module, order: Sequence[str], seed: int) -> Iterator[
 class Similarity:
     """How alike two maps of a picture are: (pictures,) each; `cosine` signed, `spearman` and `ssim` of magnitudes."""
 
-    cosine: np.ndarray
-    spearman: np.ndarray
-    ssim: np.ndarray
+    cosine: NDArray[np.float64]
+    spearman: NDArray[np.float64]
+    ssim: NDArray[np.float64]
 
 
 def similarity(one: torch.Tensor, other: torch.Tensor) -> Similarity:
@@ -269,6 +318,36 @@ def noise_maps(maps: torch.Tensor, seed: int) -> torch.Tensor:
 
 def class_cosine(
     network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, others: torch.Tensor
-) -> np.ndarray:
+) -> NDArray[np.float64]:
     """(pictures,) signed cosine between a method's maps for two classes."""
     return similarity(method(network, x, classes), method(network, x, others)).cosine
+
+
+# verdicts
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a method must not exceed to pass.
+
+    Args:
+        invariance_error: the largest e over the pictures, under a shift.
+        randomised_cosine: mean signed cosine with its maps of the network whose last layer is drawn anew.
+        class_cosine: mean signed cosine between its maps for two classes.
+    """
+
+    invariance_error: float
+    randomised_cosine: float
+    class_cosine: float
+
+    def invariant(self, found: Invariance) -> bool | None:
+        """Input invariance; None where the test is void."""
+        return None if found.void else bool(found.error.max() <= self.invariance_error)
+
+    def forgets(self, cosine: NDArray[np.float64]) -> bool:
+        """Parameter randomisation, of the last layer alone."""
+        return bool(np.mean(cosine) <= self.randomised_cosine)
+
+    def tells_classes_apart(self, cosine: NDArray[np.float64]) -> bool:
+        """Class sensitivity."""
+        return bool(np.mean(cosine) <= self.class_cosine)

@@ -88,9 +88,9 @@ def _digest(index: Artifact) -> str:
     return f"digest {index.manifest['inputs']['dataset']}"
 
 
-def _stage(name: str, artifact: Artifact) -> views.Stage:
+def _stage(name: str, artifact: Artifact) -> views.StageLine:
     seconds = artifact.manifest["seconds"]
-    return views.Stage(name, f"{seconds:.1f} s", f"{artifact.size / 1e6:.1f} MB", artifact.digest)
+    return views.StageLine(name, f"{seconds:.1f} s", f"{artifact.size / 1e6:.1f} MB", artifact.digest)
 
 
 def _gate(row: Mapping[str, Any]) -> views.Gate:

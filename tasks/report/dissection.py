@@ -102,7 +102,7 @@ def _unit(row: Mapping[str, Any], pictures: Sequence[views.Picture], widest: flo
         iou=f"{row['iou']:.3f}",
         interval="" if low is None else f"[{low:.3f}, {high:.3f}]",
         facts=_facts(row),
-        scale=views.Scale(
+        scale=views.IouScale(
             place(row["iou"]) or 0.0, place(low), place(high), place(row["null_p95"]), place(limit) or 0.0
         ),
         pictures=pictures,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from microtome.quantify.intervals import paired_interval
 from microtome.report import views
 from microtome.report.charts import curves
 from tasks.networks import WEIGHTS
@@ -160,9 +161,8 @@ def _against_twin(work: Work, phase: str, row: Mapping[str, Any]) -> str:
     twin = rows_of(work.inputs["stability:twin"], "stability_layers", layer=row["layer"], category=row["category"])
     if row["deviation"] is None or not twin or twin[0]["deviation"] is None or not all(drawn):
         return "–"
-    apart = row["deviation"] - twin[0]["deviation"]
-    means = np.array(drawn[0]) - np.array(drawn[1])
-    low, high = np.quantile(means, (0.025, 0.975)) - means.mean() + apart
+    means = (np.array(drawn[0]), np.array(drawn[1]))
+    apart, low, high = paired_interval((row["deviation"], twin[0]["deviation"]), means)
     return f"{apart:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 

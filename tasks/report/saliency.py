@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 
 from microtome.report import views
+from microtome.visualize.attribution import contrast
 from tasks.pictures import file_of
 from tasks.report.common import about, files_of, rows_of, thumb, thumbnails
 from tasks.stage import Work
@@ -156,7 +157,7 @@ def _gallery(work: Work, verdicts: Mapping[str, Mapping[str, bool]]) -> views.Se
 def colours(values: torch.Tensor) -> NDArray[np.uint8]:
     """A signed (channels, height, width) map as red and blue on white, its sum over channels clipped at p99."""
     signed = values.float().sum(0)
-    scale = float(signed.abs().flatten().quantile(0.99)) or 1.0
+    scale = contrast(signed) or 1.0
     share = (signed / scale).clamp(-1, 1).numpy()
     red, blue = np.array([178, 24, 43]), np.array([33, 102, 172])
     side = np.where(share[..., None] >= 0, red, blue)

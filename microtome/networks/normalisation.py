@@ -1,0 +1,33 @@
+"""From pixels to what a network takes, (pixel / 255 - mean) / std in float32: the one place where that is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Normalisation:
+    """The scale of a network's input.
+
+    Args:
+        mean, std: per channel, of pixels in [0, 1].
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self._mean, self._std = (np.array(values, np.float32)[:, None, None] for values in (mean, std))
+
+    def __call__(self, pixels: NDArray[np.uint8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """(channels, height, width) of a picture, each operation rounded to float32.
+
+        Args:
+            pixels: (height, width, channels).
+            out: where the result is put, if that is at hand already.
+        """
+        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        out = np.empty(planes.shape, np.float32) if out is None else out
+        np.divide(planes, np.float32(255), out=out, dtype=np.float32)
+        out -= self._mean
+        out /= self._std
+        return out
