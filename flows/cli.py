@@ -262,11 +262,11 @@ def lookup(run: str, image: str, workspace: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path), default=Path("audit.yaml"))
 def init(file: Path) -> None:
     """Write a commented audit file to start from."""
-    from flows.starter import STARTER
+    from flows.starter import starter
 
     if file.exists():
         raise InputError(f"{file}: is there already; name another file")
-    file.write_text(STARTER, encoding="utf-8")
+    file.write_text(starter(), encoding="utf-8")
     print(file)
 
 

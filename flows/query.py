@@ -13,6 +13,7 @@ import duckdb
 from microtome.errors import InputError
 from storage import Files, RunRecord
 from storage.catalogue import connect
+from tasks.registry import TABLES
 
 WIDEST = 60  # characters of a cell
 
@@ -30,7 +31,7 @@ def answer(files: Files, runs: Sequence[RunRecord], query: str, form: str, out: 
     Raises:
         InputError: DuckDB refuses the query.
     """
-    connection = connect(files, runs)
+    connection = connect(files, runs, TABLES)
     try:
         relation = connection.sql(query)
         table = None if relation is None else relation.to_arrow_table()

@@ -20,7 +20,9 @@ from flows.process import ended, this_process
 from microtome.errors import InputError, Interrupted
 from microtome.importing import blamed, said
 from storage import Artifact, RunRecord, RunStore, StageStore
-from tasks.stage import Job, Session, environment
+from tasks.execution import environment
+from tasks.session import Session
+from tasks.stage import Job
 
 STOP = threading.Event()
 
@@ -39,7 +41,7 @@ class Outcome:
 
 def session_of(plan: Plan) -> Session:
     """The session of a plan's run."""
-    return Session(plan.files, plan.device, plan.threads, progress(), STOP)
+    return Session(plan.files, plan.settings, progress(), STOP)
 
 
 def start(plan: Plan, session: Session) -> RunRecord:
@@ -96,7 +98,7 @@ def carry_out(job: Job, session: Session, *, refresh: bool) -> tuple[Artifact, b
         InputError: bad input, or the user's own code failed. Interrupted: as it is.
         StageFailed: anything else, in one sentence.
     """
-    from tasks.stage import execute
+    from tasks.execution import execute
 
     began = time.perf_counter()
     try:

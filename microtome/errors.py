@@ -39,3 +39,12 @@ def suggest(got: str, allowed: Sequence[str], *, most: int = 3) -> str:
     if len(allowed) <= 12:
         return "; allowed: " + ", ".join(allowed)
     return ""
+
+
+MOST_FAULTS = 50
+
+
+def shortened(faults: Sequence[str]) -> list[str]:
+    """The first faults, and how many more there are."""
+    rest = len(faults) - MOST_FAULTS
+    return [*faults[:MOST_FAULTS], *([f"... and {rest} more faults"] if rest > 0 else [])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -10,12 +10,12 @@ import pyarrow as pa
 from storage.files import Files
 from storage.runs import RunRecord
 from storage.stages import StageStore
-from storage.tables import SCHEMAS
+from storage.tables import TableSchema
 
 _INTERNAL = ("null",)
 
 
-def connect(files: Files, runs: Iterable[RunRecord]) -> duckdb.DuckDBPyConnection:
+def connect(files: Files, runs: Iterable[RunRecord], tables: Sequence[TableSchema]) -> duckdb.DuckDBPyConnection:
     """A connection in memory whose views show the runs' tables.
 
     Nothing is installed or loaded from outside, and no SQL is put together from names that come from data: paths go
@@ -24,29 +24,30 @@ def connect(files: Files, runs: Iterable[RunRecord]) -> duckdb.DuckDBPyConnectio
     Args:
         files: the workspace.
         runs: the runs to show.
+        tables: that stages declare: a view each, empty where no run has it.
     """
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
     )
     chosen = list(runs)
     connection.execute("create table _artifacts (run_id varchar, network varchar, name varchar, path varchar)")
-    rows = list(_artifacts(files, chosen))
+    rows = list(_artifacts(files, chosen, {table.name for table in tables}))
     if rows:
         connection.executemany("insert into _artifacts values (?, ?, ?, ?)", rows)
     _runs_view(connection, chosen)
-    for name in SCHEMAS:
-        _view(connection, name, any(row[2] == name for row in rows))
+    for table in tables:
+        _view(connection, table, any(row[2] == table.name for row in rows))
     return connection
 
 
-def _artifacts(files: Files, runs: list[RunRecord]) -> Iterable[tuple[str, str, str, str]]:
+def _artifacts(files: Files, runs: list[RunRecord], names: set[str]) -> Iterable[tuple[str, str, str, str]]:
     store = StageStore(files)
     for run in runs:
         for stage in run.stages.values():
             artifact = store.load(str(stage["folder"])) if stage.get("folder") else None
             for file in artifact.names() if artifact else ():
                 name = file.removesuffix(".parquet").partition("/")[0]
-                if name in SCHEMAS and file.endswith(".parquet"):
+                if name in names and file.endswith(".parquet"):
                     yield run.run_id, run.network, name, files.location(f"{artifact.folder}/{file}")  # type: ignore[union-attr]
 
 
@@ -66,11 +67,12 @@ def _runs_view(connection: duckdb.DuckDBPyConnection, runs: list[RunRecord]) -> 
     connection.unregister("_runs")
 
 
-def _view(connection: duckdb.DuckDBPyConnection, name: str, filled: bool) -> None:
+def _view(connection: duckdb.DuckDBPyConnection, table: TableSchema, filled: bool) -> None:
     """`name` is one of the contract's tables, never a name from data."""
+    name = table.name
     shown = f"_{name}" if name in _INTERNAL else name
     if not filled:
-        empty = SCHEMAS[name].empty_table()
+        empty = table.schema.empty_table()
         connection.register("_empty", empty)
         connection.execute(
             f'create table "{shown}" as select null::varchar as run_id, null::varchar as network, * from _empty'

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.files import Files, HashingSink
-from storage.tables import conform
+from storage.tables import TableSchema, write_table
 
 _LAYOUT = 1  # of the manifest
 _MANIFEST = "manifest.json"
@@ -94,6 +94,10 @@ class Artifact:
         """Files of the stage whose names start so, sorted."""
         return sorted(name for name in self.manifest["files"] if name.startswith(prefix))
 
+    def row_count(self, table: str) -> int:
+        """Rows of a table, by its name without suffix."""
+        return int(self.manifest["files"][f"{table}.parquet"]["rows"])
+
     def source(self, name: str) -> pa.NativeFile:
         """A file for random access."""
         return self.files.source(f"{self.folder}/{name}")
@@ -115,8 +119,11 @@ class Artifact:
 class Draft:
     """A stage being written. Files that an interrupted run finished are there already."""
 
-    def __init__(self, files: Files, key: StageKey, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, files: Files, key: StageKey, tables: Sequence[TableSchema], say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._files, self.key = files, key
+        self._tables = {table.name: table for table in tables}
         self._entries = _finished(files, key.folder, say)
         self._started = time.time()
 
@@ -145,10 +152,16 @@ class Draft:
             sink.write(content)
 
     def table(self, name: str, columns: Mapping[str, Any] | pa.Table) -> None:
-        """Publish a table of the contract; its columns are checked and cast to the contract's types."""
-        table = conform(name, columns)
-        with self.publish(f"{name}.parquet", rows=table.num_rows) as sink:
-            pq.write_table(table, sink, compression="zstd", row_group_size=1 << 16)
+        """Publish a table that the stage declares; its columns are checked and cast to the declared types.
+
+        Raises:
+            ValueError: a table, or columns, that the declaration does not have.
+        """
+        if name not in self._tables:
+            raise ValueError(f"table must be one of {', '.join(self._tables)}, got {name!r}; declare it with the stage")
+        content = self._tables[name].conform(columns)
+        with self.publish(f"{name}.parquet", rows=content.num_rows) as sink:
+            write_table(sink, content)
 
     def read(self, name: str) -> pa.NativeFile:
         """A finished file, for random access."""
@@ -229,10 +242,15 @@ class StageStore:
                 self._files.write(f"{folder}/{_MARKS}", json.dumps(marks).encode())
         return Artifact(self._files, folder, manifest)
 
-    def draft(self, key: StageKey) -> Draft:
-        """Begin or take up a stage; a damaged or refreshed one loses its manifest first."""
+    def draft(self, key: StageKey, tables: Sequence[TableSchema]) -> Draft:
+        """Begin or take up a stage; a damaged or refreshed one loses its manifest first.
+
+        Args:
+            key: what names it.
+            tables: that it declares.
+        """
         self._files.remove(f"{key.folder}/{_MANIFEST}")
-        return Draft(self._files, key, self._say)
+        return Draft(self._files, key, tables, self._say)
 
     def damaged(self, key: StageKey) -> bool:
         """Whether a finished stage is not what it was when it was written: every byte is read.

@@ -167,7 +167,8 @@ LEAVING = {
 def test_a_network_that_leaves_the_process_is_not_an_audit_that_passed(folder, command, kind):
     code, key = LEAVING[kind]
     (folder / "leaving.py").write_text(code)
-    process = command("audit", "audit.yaml", "--set", "network.load=leaving:net", "--set", "network.arguments={}", cwd=folder)  # fmt: skip
+    overrides = ("--set", "network.load=leaving:net", "--set", "network.arguments={}")
+    process = command("audit", "audit.yaml", *overrides, cwd=folder)
     assert process.returncode == 2, process.stderr
     assert f"error: {key}: " in process.stderr
     assert "leaving.py, line " in process.stderr

@@ -85,6 +85,7 @@ class Dataset(ABC):
 
     records: Sequence[Record]
     concepts: Sequence[Concept]
+    default_crop: str = "none"
 
     @abstractmethod
     def picture(self, index: int) -> Image.Image:
@@ -105,6 +106,10 @@ class Dataset(ABC):
     def landmarks(self, index: int) -> tuple[Landmark, ...]:
         """Part landmarks of a picture; none by default."""
         return ()
+
+    def has_landmarks(self) -> bool:
+        """Whether any picture has one."""
+        return any(self.landmarks(index) for index in range(len(self.records)))
 
     def faults(self, index: int) -> list[str]:
         """What is wrong with a picture's file, checked without decoding it; masks are checked when they are read."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 
+@dataclass(frozen=True)
 class Normalisation:
     """The scale of a network's input.
 
@@ -15,8 +17,8 @@ class Normalisation:
         mean, std: per channel, of pixels in [0, 1].
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self._mean, self._std = (np.array(values, np.float32)[:, None, None] for values in (mean, std))
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __call__(self, pixels: NDArray[np.uint8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """(channels, height, width) of a picture, each operation rounded to float32.
@@ -28,6 +30,12 @@ class Normalisation:
         planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
         out = np.empty(planes.shape, np.float32) if out is None else out
         np.divide(planes, np.float32(255), out=out, dtype=np.float32)
-        out -= self._mean
-        out /= self._std
+        mean, std = self._planes
+        out -= mean
+        out /= std
         return out
+
+    @cached_property
+    def _planes(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        mean, std = (np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
+        return mean, std

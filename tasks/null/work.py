@@ -4,60 +4,70 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
-from microtome.networks import LayerGeometry
 from microtome.quantify.null import NullCounts
 from microtome.quantify.resampling import permutation_plan
 from microtome.quantify.upsample import Lit
-from storage import SCHEMAS
-from tasks.reading import AnnotationBlock, ConceptTable, LabelCounts, annotation_blocks, layers_of
-from tasks.stage import Work
-from tasks.tally import BATCH, Lighter
+from storage import Draft
+from tasks.activations.result import Maps
+from tasks.index.result import AnnotationBlock, ConceptTable, Index
+from tasks.null import STAGE, NullOptions
+from tasks.session import Session
+from tasks.tally.lighting import BATCH, Lighter, Seen
+from tasks.tally.result import Tally
+from tasks.thresholds.result import Thresholds
 
 BLOCK = 100  # permutations counted together: memory is BLOCK x units x concepts
 
 
-def run(work: Work) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """Maps, thresholds, annotations and counts of the same pictures."""
+
+    index: Index
+    activations: Maps
+    thresholds: Thresholds
+    tally: Tally
+
+    @property
+    def seen(self) -> Seen:
+        """What lights pixels."""
+        return Seen(self.index, self.activations, self.thresholds)
+
+
+def run(options: NullOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Count the permutations of every layer."""
-    torch.set_num_threads(work.session.threads)
-    index = work.inputs["index"]
-    layers, labels = layers_of(work.inputs["activations"]), LabelCounts(index)
-    permutations = work.parameters["permutations"]
-    work.begin(permutations * len(layers), "permutations")
-    with _Planes(work) as planes:
+    layers, permutations = inputs.activations.layers, options.permutations
+    session.begin(permutations * len(layers), "permutations")
+    with _Planes(inputs.index) as planes:
         for number, layer in enumerate(layers):
+            lighter = Lighter(inputs.seen, number, options, device=session.device)
             for first in range(0, permutations, BLOCK):
-                count = min(BLOCK, permutations - first)
+                span = (first, min(BLOCK, permutations - first))
                 name = f"null/{number:03d}-{first:06d}.parquet"
-                if name not in work.draft.finished():
-                    _block(work, planes, labels, (number, layer), (first, count), name)
-                work.advance(count)
+                if name not in draft.finished():
+                    best = _block(inputs, planes, lighter, span, session)
+                    with draft.publish(name, rows=best.size) as sink:
+                        pq.write_table(_rows(layer.name, first, best), sink, compression="zstd")
+                session.advance(span[1])
 
 
 def _block(
-    work: Work,
-    planes: _Planes,
-    labels: LabelCounts,
-    layer: tuple[int, LayerGeometry],
-    span: tuple[int, int],
-    name: str,
-) -> None:
-    """One block of permutations of one layer, in a file of its own: what an interrupted run keeps."""
-    concepts = ConceptTable.of(work.inputs["index"])
-    lighter = Lighter(work, *layer)
-    units = layer[1].units
-    rng = np.random.default_rng([work.parameters["seed"], span[0]])
-    null = NullCounts(permutation_plan(labels.annotated, span[1], rng), units, len(concepts.number))
-    activated = np.zeros((labels.images, units), np.int32)
+    inputs: Inputs, planes: _Planes, lighter: Lighter, span: tuple[int, int], session: Session
+) -> NDArray[np.float64]:
+    """(permutations, units) best IoU of one block of one layer, kept in a file of its own by an interrupted run."""
+    index, units = inputs.index, lighter.layer.units
+    rng = np.random.default_rng([session.seed, span[0]])
+    null = NullCounts(permutation_plan(index.labels.annotated, span[1], rng), units, len(index.concepts.number))
+    activated = np.zeros((index.images, units), np.int32)
     for notes, maps in lighter.blocks():
         for at in range(0, len(maps), BATCH):
             lit = lighter.light(maps[at : at + BATCH])
@@ -65,14 +75,9 @@ def _block(
             null.update(notes.first + at, parts, planes.read)
             for offset, (unit, _) in enumerate(parts):
                 activated[notes.first + at + offset] = np.bincount(unit, minlength=units)
-            work.session.check()
-    null.update_whole(activated, planes.whole(concepts))
-    scores = work.inputs["tally"].table("iou", ["layer", "activation"])
-    observed = scores.filter(pc.equal(scores.column("layer"), layer[1].name))
-    activation = observed.column("activation").to_numpy().reshape(units, -1)
-    best = null.best(activation, labels.total())
-    with work.draft.publish(name, rows=best.size) as sink:
-        pq.write_table(_rows(layer[1].name, span[0], best), sink, compression="zstd")
+            session.check()
+    null.update_whole(activated, planes.whole(index.concepts))
+    return null.best(inputs.tally.column(lighter.layer.name, "activation", units), index.labels.total())
 
 
 def _by_image(lit: Lit, images: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -92,20 +97,19 @@ def _rows(layer: str, first: int, best: NDArray[np.float64]) -> pa.Table:
         "permutation": np.repeat(np.arange(first, first + count, dtype=np.int32), units),
         "best_iou": best.ravel(),
     }
-    return pa.table(columns, schema=SCHEMAS["null"])
+    return pa.table(columns, schema=STAGE.tables[0].schema)
 
 
 class _Planes:
     """Every picture's planes by category in a scratch file, for reading in any order with constant memory."""
 
-    def __init__(self, work: Work) -> None:
-        masks = work.job.reach["frame"].masks
-        self._pixels = masks[0] * masks[1]
+    def __init__(self, index: Index) -> None:
+        self._pixels = index.pixels
         self._places: list[dict[int, list[int]]] = []
         self._whole: list[NDArray[np.int64]] = []
         self._scratch: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         count = 0
-        for block in annotation_blocks(work.inputs["index"], self._pixels):
+        for block in index.annotations():
             for image in range(len(block.labels.present)):
                 count = self._store(block, image, count)
 

@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from microtome.datasets import Annotation, Concept, Dataset, Frame, Record
-from microtome.datasets.base import chosen
-from microtome.errors import InputError
+from microtome.datasets.base import Annotation, Concept, Dataset, Record, chosen
+from microtome.datasets.frame import Frame
+from microtome.errors import InputError, shortened
+from storage import Draft
 from storage.tensors import ROW_GROUP
-from tasks.stage import Work
+from tasks.data import DataSpec
+from tasks.index import IndexOptions, frame_of
+from tasks.session import Session
 
-MOST_FAULTS = 50
-SUBSET = ("split", "categories", "limit")  # parameters that choose pictures
 _ANNOTATIONS = pa.schema(
     [
         ("image", pa.int32()),
@@ -44,20 +45,26 @@ class _Framed:
     pixels: dict[int, int]
 
 
-def run(work: Work) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """A data set."""
+
+    data: DataSpec
+
+
+def run(options: IndexOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Check and index the data set."""
-    dataset: Dataset = work.job.reach["dataset"]()
-    frame: Frame = work.job.reach["frame"]
-    chosen = chosen_images(dataset, work.parameters)
+    dataset, frame = inputs.data.place.open(), frame_of(options)
+    numbers = chosen(dataset.records, split=options.split, categories=options.categories, limit=options.limit)
     categories = sorted({concept.category for concept in dataset.concepts})
     indexer = _Indexer(dataset, frame, categories)
-    work.begin(len(chosen))
+    session.begin(len(numbers))
     faults: list[str] = []
     rows: dict[str, list[Any]] = {"image": [], "concept_id": [], "pixels": []}
     images: list[dict[str, Any]] = []
-    with work.draft.publish("annotations.parquet", rows=len(chosen)) as sink:
+    with draft.publish("annotations.parquet", rows=len(numbers)) as sink:
         writer = pq.ParquetWriter(sink, _ANNOTATIONS, compression="zstd", use_dictionary=False)
-        for first, group in _groups(indexer, chosen):
+        for first, group in _groups(indexer, numbers):
             faults += [fault for item in group for fault in item[2]]
             framed = [item[1] for item in group if item[1] is not None]
             images += [item[0] for item in group]
@@ -68,18 +75,13 @@ def run(work: Work) -> None:
                         rows["image"].append(first + offset)
                         rows["concept_id"].append(dataset.concepts[concept].number)
                         rows["pixels"].append(pixels)
-            work.advance(len(group))
+            session.advance(len(group))
         writer.close()
         if faults:
             raise InputError(shortened(faults))
-    work.draft.table("label_counts", rows)
-    work.draft.table("images", _image_table(images))
-    work.draft.table("concepts", _concept_table(dataset.concepts, rows, frame))
-
-
-def chosen_images(dataset: Dataset, parameters: Any) -> list[int]:
-    """Indices of the pictures that `split`, `categories` and `limit` leave."""
-    return chosen(dataset.records, **{name: parameters.get(name) for name in SUBSET})
+    draft.table("label_counts", rows)
+    draft.table("images", _image_table(images))
+    draft.table("concepts", _concept_table(dataset.concepts, rows, frame))
 
 
 class _Indexer:
@@ -209,9 +211,3 @@ def _concept_table(concepts: Sequence[Concept], rows: dict[str, list[Any]], fram
         "coverage": [float(pixels[number == concept.number].sum()) / area for concept in concepts],
         "images": [int((number == concept.number).sum()) for concept in concepts],
     }
-
-
-def shortened(faults: list[str]) -> list[str]:
-    """The first faults, and how many more there are."""
-    rest = len(faults) - MOST_FAULTS
-    return faults[:MOST_FAULTS] + ([f"... and {rest} more faults"] if rest > 0 else [])
