@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.auditfile import DatasetModel, FinetuningModel, GraphModel, PartsModel, StabilityModel, TreeModel
-from microtome.datasets import Frame, open_dataset
+from microtome.closure import Places, closure
+from microtome.datasets import FORMATS, Frame, open_dataset
 from microtome.errors import InputError, suggest
-from microtome.importing import code_version
 from microtome.networks.load import load_network
 from storage import RunStore
 from tasks.index import SUBSET
@@ -307,8 +307,8 @@ def _new_index(plan: Plan, name: str, key: str) -> Job:
 
 
 def _dataset_digest(plan: Plan, model: DatasetModel, root: Path | None, opener: Any) -> str:
-    """Digest of a data set by content: its files, its options, and the code of a format of the user's own."""
-    code = code_version(model.format.partition(":")[0], plan.base) if ":" in model.format else ""
+    """Digest of a data set by content: its files, its options, and the code of its format."""
+    code = closure([FORMATS.get(model.format, model.format)], Places(user=plan.base)).digest
     digest = hashlib.sha256(json.dumps([model.format, code, model.options], sort_keys=True, default=str).encode())
     for file in opener().files():
         name = file.relative_to(root).as_posix() if root and file.is_relative_to(root) else file.name

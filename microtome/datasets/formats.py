@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from microtome.datasets.animal_parts import AnimalParts
 from microtome.datasets.base import Dataset
-from microtome.datasets.broden import Broden
-from microtome.datasets.coco import Coco
-from microtome.datasets.creatures import Creatures
-from microtome.datasets.cub import Cub
-from microtome.datasets.folder import Folder
-from microtome.datasets.masks import Masks
-from microtome.datasets.voc_parts import VocParts
 from microtome.errors import InputError, suggest
 from microtome.importing import named_object
 
-FORMATS: Mapping[str, Callable[..., Dataset]] = {
-    "broden": Broden,
-    "masks": Masks,
-    "coco": Coco,
-    "animal-parts": AnimalParts,
-    "voc-parts": VocParts,
-    "cub": Cub,
-    "folder": Folder,
-    "creatures": Creatures,
+# Named by reference, so that opening one format neither imports the others nor counts their code.
+FORMATS: Mapping[str, str] = {
+    "broden": "microtome.datasets.broden:Broden",
+    "masks": "microtome.datasets.masks:Masks",
+    "coco": "microtome.datasets.coco:Coco",
+    "animal-parts": "microtome.datasets.animal_parts:AnimalParts",
+    "voc-parts": "microtome.datasets.voc_parts:VocParts",
+    "cub": "microtome.datasets.cub:Cub",
+    "folder": "microtome.datasets.folder:Folder",
+    "creatures": "microtome.datasets.creatures:Creatures",
 }
 GENERATED = ("creatures",)
 
@@ -43,14 +37,7 @@ def open_dataset(form: str, root: Path | None, options: Mapping[str, Any], *, ba
     Raises:
         InputError: unknown format or option, a missing folder, or what the format finds wrong.
     """
-    if ":" in form:
-        factory = named_object(form, base, "dataset.format")
-    elif form in FORMATS:
-        factory = FORMATS[form]
-    else:
-        raise InputError(
-            f"dataset.format: unknown format {form!r}{suggest(form, list(FORMATS))}; or package.module:factory"
-        )
+    factory = _factory(form, base)
     if root is None and form not in GENERATED and ":" not in form:
         raise InputError(f"dataset.root: the format {form} needs a folder, got none")
     if root is not None and not root.is_dir():
@@ -62,3 +49,14 @@ def open_dataset(form: str, root: Path | None, options: Mapping[str, Any], *, ba
     if not isinstance(dataset, Dataset):
         raise InputError(f"dataset.format: {form} must give a microtome.datasets.Dataset, got {type(dataset).__name__}")
     return dataset
+
+
+def _factory(form: str, base: Path) -> Any:
+    if ":" in form:
+        return named_object(form, base, "dataset.format")
+    if form not in FORMATS:
+        raise InputError(
+            f"dataset.format: unknown format {form!r}{suggest(form, list(FORMATS))}; or package.module:factory"
+        )
+    module, _, name = FORMATS[form].partition(":")
+    return getattr(import_module(module), name)

@@ -1,23 +1,18 @@
-"""Load a network safely, name its layers, capture their maps, and know where each cell looks."""
+"""Load a network safely, name its layers, capture their maps, and know where each cell looks.
 
-from importlib import import_module
-from typing import Any
+A plan needs `NetworkSpec`, and should not wait for torch: each name is imported when it is first used.
+"""
 
-_HOMES = {
-    "Capture": "capture",
-    "LayerGeometry": "geometry",
-    "gradient_footprint": "geometry",
-    "walk": "geometry",
-    "match_layers": "layers",
-    "NetworkSpec": "load",
-    "load_network": "load",
-}
+from typing import TYPE_CHECKING
 
-__all__ = list(_HOMES)
+from microtome.lazy import lazily
 
+if TYPE_CHECKING:
+    from microtome.networks.capture import Capture
+    from microtome.networks.geometry import LayerGeometry, gradient_footprint, walk
+    from microtome.networks.layers import match_layers
+    from microtome.networks.load import NetworkSpec, load_network
 
-def __getattr__(name: str) -> Any:
-    """Names are imported when first used: a plan needs `NetworkSpec`, and should not wait for torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__all__ = ["Capture", "LayerGeometry", "NetworkSpec", "gradient_footprint", "load_network", "match_layers", "walk"]
+
+__getattr__ = lazily(__name__, __file__)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from microtome.closure import Places, closure
 from microtome.errors import InputError, suggest
-from microtome.importing import code_version, named_object
+from microtome.importing import named_object
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,7 @@ class NetworkSpec:
         file = self.weights_file
         content = {
             "load": self.load,
-            "code": code_version(self.load.partition(":")[0], self.root),
+            "code": closure([self.load], Places(user=self.root)).digest,
             "arguments": dict(self.arguments),
             "weights": file_digest(file) if file else self.weights,
             "seed": None if file else self.seed,
