@@ -29,8 +29,7 @@ def run(work: Work) -> None:
     pictures = Pictures(work)
     chosen = sampled(len(pictures), work.parameters["images"], work.parameters["seed"])
     scale = work.job.reach["input"]
-    mean, std = (torch.tensor(scale[name])[:, None, None] for name in ("mean", "std"))
-    x = ((pictures.batch(chosen) - mean) / std).to(work.session.device)
+    x = torch.from_numpy(np.stack([pictures.normalised(image) for image in chosen])).to(work.session.device)
     with torch.no_grad():
         order = torch.cat([network(part) for part in x.split(BATCH)]).argsort(1, descending=True)
     found = {
