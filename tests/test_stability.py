@@ -215,3 +215,73 @@ def test_part_fit_by_hand() -> None:
     assert seen.tolist() == [19]
     assert share[0, 0] == pytest.approx(2 / 19)  # 20, 19, 18 lie above 17; the image with 19 shows no part
     assert share[1, 0] == 0
+
+
+def two_categories() -> tuple[list[science.CategoryStability], list[science.Inferences], np.ndarray]:
+    """Two categories of one layer, one filter NULL in the first, another in both; and 40 resamples."""
+    of, maps, landmarks = random_case(10)
+    other = {name: marks[::-1].copy() for name, marks in landmarks.items()}
+    first, second = maps.copy(), maps[::-1].copy()
+    first[:, 1] = -1 - np.abs(first[:, 1])
+    first[:, 2] = second[:, 2] = -1.0
+    found = [science.infer(part) for part in (first, second)]
+    both = [
+        science.category_stability(name, item, of, marks, Protocol(SIZE), permutations=50)
+        for name, item, marks in zip("ab", found, (landmarks, other), strict=True)
+    ]
+    return both, found, science.resampled(both, Protocol(SIZE), resamples=40, seed=0)
+
+
+def literal_interval(value: float, means: list[float]) -> list[float]:
+    return [float(np.quantile(means, share)) - sum(means) / len(means) + value for share in (0.025, 0.975)]
+
+
+def test_a_layer_in_one_category() -> None:
+    both, found, drawn = two_categories()
+    kept = np.array([True, True, True, False])
+    got = summary.category_summary(both[0], drawn[:, 0], kept, found[0])
+    assert (got.images, got.filters, got.null_filters) == (40, 3, 2)  # of the three that count only filter 0 is left
+    assert got.deviation == both[0].deviation[0]
+    assert [got.low, got.high] == pytest.approx(literal_interval(got.deviation, drawn[:, 0, 0].tolist()), rel=1e-12)
+    assert got.tracking_share == float(both[0].tracking[0])
+    assert got.beating_share == float(both[0].deviation[0] < both[0].baselines.best_constant)
+    assert got.silent_share == pytest.approx((found[0].score[:, :3] <= 0).mean())
+    assert got.spread == pytest.approx(both[0].spread.deviation[:3].mean())
+    none = summary.category_summary(both[0], drawn[:, 0], np.array([False, True, True, False]), found[0])
+    assert (none.deviation, none.low, none.tracking_share, none.beating_share) == (None, None, None, None)
+    assert summary.category_summary(both[0], drawn[:0, 0], kept, found[0]).low is None
+
+
+@pytest.mark.parametrize("rule", summary.RULES)
+def test_a_layer_over_all_categories(rule: str) -> None:
+    both, found, drawn = two_categories()
+    every = np.ones(4, bool)
+    got = summary.pooled_summary(both, drawn, every, found[1], rule=rule)
+    resamples = summary.pooled_resamples(both, drawn, rule)
+    deviation = np.array([item.deviation for item in both])
+    choice = summary.chosen_category(both, rule) if rule != "mean" else None
+    wanted = []
+    for place in range(40):
+        values = []
+        for number in (0, 1, 3):
+            if rule == "mean":
+                alive = [c for c in (0, 1) if np.isfinite(deviation[c, number])]
+                values.append(sum(drawn[place, c, number] for c in alive) / len(alive))
+            else:
+                values.append(drawn[place, choice[number], number])
+        np.testing.assert_allclose(resamples[place, [0, 1, 3]], values, rtol=1e-12)
+        wanted.append(sum(values) / 3)
+    assert np.isnan(resamples[:, 2]).all()
+    assert got.null_filters == 1
+    assert got.deviation == pytest.approx(summary.pooled(both, rule)[[0, 1, 3]].mean(), rel=1e-12)
+    assert [got.low, got.high] == pytest.approx(literal_interval(got.deviation, wanted), rel=1e-12)
+    np.testing.assert_allclose(summary.layer_means(resamples), wanted, rtol=1e-12)
+    limits = [item.baselines.best_constant for item in both]
+    assert got.best_constant == (min(limits) if rule == "lowest" else pytest.approx(sum(limits) / 2))
+    beating = summary.pooled(both, rule)[[0, 1, 3]] < got.best_constant
+    assert got.beating_share == pytest.approx(beating.mean())
+
+
+def test_layer_means_of_nothing_are_nothing() -> None:
+    assert len(summary.layer_means(np.full((5, 3), np.nan))) == 0
+    assert len(summary.layer_means(np.zeros((0, 3)))) == 0
