@@ -8,6 +8,7 @@ p(T_mu) = alpha / n^2, p(T_minus) = 1 - alpha, alpha = n^2 / (1 + n^2), tau = 0.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypedDict
 
 import torch
 
@@ -38,6 +39,13 @@ def log_priors(n: int) -> torch.Tensor:
     """(n^2 + 1,) float64 log p(T), in the order of `templates`; p sums to 1."""
     positive = torch.full((n * n,), 1.0 / (1 + n**2), dtype=torch.float64)
     return torch.cat([positive, positive[:1]]).log()
+
+
+class MaskOptions(TypedDict, total=False):
+    """What FilterMask takes beside its size."""
+
+    centre: str
+    learned: bool
 
 
 class FilterMask(torch.nn.Module):

@@ -15,7 +15,8 @@ def p_values(observed: Floats, null: Floats) -> Floats:
         observed: (units,).
         null: (permutations, units).
     """
-    return (1 + (null >= observed).sum(0)) / (1 + len(null))
+    reached: NDArray[np.int64] = (null >= observed).sum(0)
+    return (1 + reached) / (1 + len(null))
 
 
 def q_values(p: Floats) -> Floats:

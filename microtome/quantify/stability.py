@@ -162,12 +162,13 @@ def landmark_stability(
     )
 
 
-def _deviation(distance: Floats, weight: NDArray) -> Floats:
+def _deviation(distance: Floats, weight: NDArray[np.int64] | NDArray[np.bool_]) -> Floats:
     """Unbiased standard deviation along axis 0 under integer weights; `distance` must be 0 where the weight is."""
     total = weight.sum(0)
     mean = (distance * weight).sum(0) / np.maximum(total, 1)
     square = (weight * np.square(distance - mean)).sum(0)
-    return np.sqrt(square / np.maximum(total - 1, 1))
+    deviation: Floats = np.sqrt(square / np.maximum(total - 1, 1))
+    return deviation
 
 
 def track(
@@ -225,7 +226,8 @@ def _basis(points: Floats) -> Floats:
 def _explained(bases: Floats, outcome: Floats) -> Floats:
     """(bases, filters) sum of squares of (points, 2 x filters) outcomes that each basis explains."""
     share = np.square(np.swapaxes(bases, 1, 2) @ outcome).sum(1)
-    return share.reshape(len(bases), -1, 2).sum(2)
+    together: Floats = share.reshape(len(bases), -1, 2).sum(2)
+    return together
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,8 @@ def _spread_of_distance(positions: Floats, marks: Floats, diagonal: float) -> Fl
     where = positions[shown] if len(positions) > 1 else positions
     if shown.sum() < 2:
         return np.full(positions.shape[1], np.nan)
-    return (np.linalg.norm(where - marks[shown, None], axis=2) / diagonal).std(0, ddof=1)
+    deviation: Floats = (np.linalg.norm(where - marks[shown, None], axis=2) / diagonal).std(0, ddof=1)
+    return deviation
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ class Upsampler:
         height, width = maps.shape[2] + 1, maps.shape[3] + 1
         map_, cell = found // cells, found % cells
         corner = (map_ * height + cell // columns) * width + cell % columns
-        patch = torch.cat([corner, corner + 1, corner + width, corner + width + 1]).unique()
+        patch = torch.unique(torch.cat([corner, corner + 1, corner + width, corner + width + 1]))
         return patch // (height * width), patch // width % height, patch % width
 
 

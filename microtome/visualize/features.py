@@ -188,7 +188,8 @@ def objective_of(name: str, units: Sequence[int]) -> Objective:
             return answer.square().flatten(1).mean(1)
         mean = answer.mean((2, 3))
         along = mean[places, list(units)]
-        return along * (along / mean.norm(dim=1).clamp(min=1e-12))
+        share: torch.Tensor = along / mean.norm(dim=1).clamp(min=1e-12)
+        return along * share
 
     return score
 

@@ -53,7 +53,7 @@ def integrated_gradients(
 
     with at_rest(network):
         start = torch.zeros_like(x) if baseline is None else baseline.expand_as(x)
-        found = IntegratedGradients(network).attribute(
+        found: torch.Tensor = IntegratedGradients(network).attribute(
             x, start, target=classes, n_steps=IG_STEPS, internal_batch_size=len(x) * 4
         )
     return found.detach()
@@ -66,7 +66,7 @@ def _smoothgrad(network: nn.Module, x: torch.Tensor, classes: torch.Tensor, seed
     spread = float(x.max() - x.min())
     with at_rest(network), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        found = NoiseTunnel(Saliency(network)).attribute(
+        found: torch.Tensor = NoiseTunnel(Saliency(network)).attribute(
             x, nt_type="smoothgrad", nt_samples=SMOOTH_SAMPLES, nt_samples_batch_size=4,
             stdevs=SMOOTH_SHARE * spread, target=classes, abs=False,
         )  # fmt: skip
@@ -81,7 +81,8 @@ def _gradcam(network: nn.Module, x: torch.Tensor, classes: torch.Tensor) -> torc
     wide = [module for module in last if module.kernel_size != (1, 1)] or last
     with at_rest(network):
         found = LayerGradCam(network, wide[-1]).attribute(x, target=classes)
-    return LayerAttribution.interpolate(found, x.shape[2:], "bilinear").detach()
+    wide_map: torch.Tensor = LayerAttribution.interpolate(found, x.shape[2:], "bilinear")
+    return wide_map.detach()
 
 
 # 1. input invariance
@@ -111,7 +112,8 @@ class _Shifted(nn.Module):
             padded = self.shift[None, :, None, None].expand(len(x), -1, height, width).clone()
             padded[:, :, top : height - top, left : width - left] = x
             return functional.conv2d(padded, own.weight, self.bias, own.stride, 0, own.dilation, own.groups)
-        return own(x) - self.response
+        answer: torch.Tensor = own(x)
+        return answer - self.response
 
 
 def _full_weight(own: nn.Conv2d) -> torch.Tensor:
