@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import false_discovery_control
 
 from microtome.quantify.intervals import mean_interval, paired_interval, resampled_interval, wilson
 from microtome.quantify.significance import null_p95
@@ -73,3 +74,23 @@ def test_wilson(hits, trials):
 def test_the_null_is_exceeded_in_one_permutation_of_twenty():
     null = np.random.default_rng(3).random((200, 3))
     assert null_p95(null) == pytest.approx([quantile(column, 0.95) for column in null.T], rel=1e-12)
+
+
+def literal_q(p):
+    """Benjamini and Hochberg (1995): min over j >= i of p_(j) m / j, at most 1."""
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    result = np.empty(len(p))
+    result[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return result
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 64, 512])
+def test_scipys_false_discovery_rates_are_benjamini_and_hochbergs(count):
+    """The stages take scipy's; many units share a p-value, as permutations give them."""
+    assert false_discovery_control([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
+    for seed in range(20):
+        p = (1 + np.random.default_rng(seed).integers(0, 201, count)) / 201
+        got = false_discovery_control(p)
+        np.testing.assert_allclose(got, literal_q(p), rtol=1e-15, atol=0)
+        assert ((got <= 0.05) == (literal_q(p) <= 0.05)).all()

@@ -13,7 +13,7 @@ from microtome.quantify.resampling import (
     halves,
     permutation_plan,
 )
-from microtome.quantify.significance import p_values, permutations_needed, q_values
+from microtome.quantify.significance import p_values, permutations_needed
 
 IMAGES, UNITS, CONCEPTS, PIXELS = 12, 4, 5, 30
 CATEGORY = np.array([0, 0, 1, 1, 1])
@@ -164,7 +164,6 @@ def test_labels_of_whole_pictures_in_the_null(world):
 def test_p_and_q_by_hand():
     null = np.array([[0.1, 0.5], [0.2, 0.1], [0.3, 0.1]])
     assert p_values(np.array([0.2, 0.6]), null).tolist() == [3 / 4, 1 / 4]
-    np.testing.assert_allclose(q_values(np.array([0.01, 0.04, 0.03, 0.5])), [0.04, 0.16 / 3, 0.16 / 3, 0.5])
 
 
 def test_how_many_permutations_would_be_needed():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 Floats = NDArray[np.float64]
 ENDS = (0.025, 0.975)
@@ -73,7 +74,5 @@ def paired_interval(values: tuple[float, float], drawn: tuple[Floats, Floats]) -
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share (Wilson 1927); never outside [0, 1], sound at 0 and at all hits."""
-    z = 1.959963984540054
-    share, z2 = hits / trials, z * z / trials
-    half = z * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials))
-    return max(0.0, float((share + z2 / 2 - half) / (1 + z2))), min(1.0, float((share + z2 / 2 + half) / (1 + z2)))
+    found = binomtest(hits, trials).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)

@@ -19,16 +19,6 @@ def p_values(observed: Floats, null: Floats) -> Floats:
     return (1 + reached) / (1 + len(null))
 
 
-def q_values(p: Floats) -> Floats:
-    """Benjamini-Hochberg adjusted p-values: min over j >= i of p_(j) m / j, at most 1."""
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    result = np.empty_like(adjusted)
-    result[order] = adjusted
-    return result
-
-
 def permutations_needed(p: Floats, permutations: int, level: float = 0.05) -> int:
     """Permutations with which the units that no permutation reached could pass `level` under Benjamini-Hochberg.
 
