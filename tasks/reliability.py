@@ -45,7 +45,7 @@ def run(work: Work) -> None:
         _invariance(work, rows, name, (method, network, x, order[:, 0]), shifts)
         _randomisation(work, rows, name, (method, network, x, order[:, 0]), layers)
         cosine = _batched(
-            lambda a, c, o, m=method: science.class_cosine(network, m, a, c, o), x, order[:, 0], order[:, 1]
+            lambda a, c, o, m=method: science.class_cosine(network, m, a, c, others=o), x, order[:, 0], order[:, 1]
         )
         passed = _limits(work).tells_classes_apart(cosine)
         _row(rows, (name, "class sensitivity", "first against second class"), cosine, passed)
@@ -69,7 +69,7 @@ def _invariance(work: Work, rows: Rows, name: str, subject: Subject, shifts: Map
     for label, shift in shifts.items():
         found = science.joined_invariance(
             [
-                science.invariance(exact, method, part, some, shift.to(part))
+                science.invariance(exact, method, part, some, shift=shift.to(part))
                 for part, some in zip(x.split(BATCH), classes.split(BATCH), strict=True)
             ]
         )

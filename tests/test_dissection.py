@@ -83,12 +83,14 @@ def test_equal_neighbours_give_exactly_their_value():
 
 def test_half_pixel_positions():
     layer = geometry(1, (4, 4), (0.0, 0.0), (1.0, 1.0))
-    assert grid_positions(layer, 0, (8, 8), (8, 8), "half-pixel").tolist() == [(i + 0.5) / 2 - 0.5 for i in range(8)]
+    assert grid_positions(layer, 0, (8, 8), (8, 8), align="half-pixel").tolist() == [
+        (i + 0.5) / 2 - 0.5 for i in range(8)
+    ]
 
 
 def test_unknown_alignment_is_refused():
     with pytest.raises(ValueError, match="receptive-field, half-pixel"):
-        grid_positions(GEOMETRIES[0], 0, SIZE, MASKS, "corner")
+        grid_positions(GEOMETRIES[0], 0, SIZE, MASKS, align="corner")
 
 
 def test_an_empty_union_gives_zero():

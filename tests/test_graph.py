@@ -9,6 +9,7 @@ import torch
 from microtome.disentangle.graph import (
     RATE,
     choose_parents,
+    deviations,
     infer,
     learn,
     maximised,
@@ -205,7 +206,7 @@ def blobs(images, filters, seed, *, absent=0):
     maps = 4 * torch.exp(-(y[..., :, None] ** 2 + x[..., None, :] ** 2) / (2 * 0.05**2))
     maps[images - absent :] = 0
     maps += 0.05 * torch.rand(images, filters, SIDE, SIDE, generator=draw)
-    return LayerMaps(standardised(maps)[0], places, places), where, thing
+    return LayerMaps(standardised(maps, deviations(maps)), places, places), where, thing
 
 
 @pytest.fixture(scope="module")
@@ -283,11 +284,12 @@ def test_looking_the_training_images_up_gives_their_inferences_back(planted):
 
 def test_deviations_come_from_the_background_where_there_is_one():
     maps = torch.tensor([[[[0.0, 2.0]]], [[[4.0, -2.0]]]])
-    z, spread = standardised(maps)
+    spread = deviations(maps)
+    z = standardised(maps, spread)
     assert float(spread[0]) == pytest.approx(math.sqrt(5))
     assert float(z.min()) == 0
-    assert float(standardised(maps, maps * 10)[1][0]) == pytest.approx(10 * math.sqrt(5))
-    assert float(standardised(maps * 0)[1][0]) == 1
+    assert float(deviations(maps * 10)[0]) == pytest.approx(10 * math.sqrt(5))
+    assert float(deviations(maps * 0)[0]) == 1
 
 
 # ---- parts

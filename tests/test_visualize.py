@@ -380,11 +380,11 @@ def test_invariance_passes_and_fails_as_expected():
     network, shift = padded(True, 1), torch.full((3,), -1.0, dtype=torch.float64)
     found = methods()
     for name in ("gradient", "deconvolution", "guided"):
-        result = invariance(network, found[name], PICTURES, CLASSES, shift)
+        result = invariance(network, found[name], PICTURES, CLASSES, shift=shift)
         assert not result.void
         assert result.error.max() < 1e-10
     for name in ("input x gradient", "integrated gradients"):
-        assert invariance(network, found[name], PICTURES, CLASSES, shift).error.min() > 0.1
+        assert invariance(network, found[name], PICTURES, CLASSES, shift=shift).error.min() > 0.1
     moved = shift[None, :, None, None].expand(1, -1, 12, 12)
     first = integrated_gradients(network, PICTURES, CLASSES)
     restated = integrated_gradients(shifted_twin(network, shift), PICTURES + moved, CLASSES, moved)
@@ -450,7 +450,7 @@ def test_randomisation_is_seeded_cascades_and_spares_the_network():
 
 def test_class_cosine_and_edges():
     network = padded(True, 1)
-    same = class_cosine(network, methods()["gradient"], PICTURES, CLASSES, CLASSES)
+    same = class_cosine(network, methods()["gradient"], PICTURES, CLASSES, others=CLASSES)
     np.testing.assert_allclose(same, 1)
     assert edges(PICTURES).shape == (3, 1, 12, 12)
     assert edges(torch.ones(1, 3, 6, 6)).abs().max() == 0
@@ -463,7 +463,7 @@ def test_a_convolution_has_the_field_of_its_kernel(kernel, width):
     picture = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0)) + 0.5
     picture[:, 9:16, 9:16] += 3.0  # so that the highest cell is not at the edge
     whole = nn.Sequential(network)
-    heat, cell = discrepancy(whole, "0", 1, picture, Occluder(width, 1, mean=True))
+    heat, cell = discrepancy(whole, "0", 1, picture, occluder=Occluder(width, 1, mean=True))
     centre = tuple(at + kernel / 2 for at in cell)
     field = receptive_field([np.abs(heat)], [centre], occluder=Occluder(width, 1), threshold=1e-4)
     assert field.size == (kernel, kernel)

@@ -67,7 +67,7 @@ def fitted_templates(maps: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     return torch.where(wanted, maps.flatten(2).argmax(2), maps.shape[2] * maps.shape[3])
 
 
-class _Context(Protocol):
+class _LossContext(Protocol):
     """What autograd hands from the forward to the backward pass."""
 
     shape: torch.Size
@@ -86,7 +86,7 @@ class FilterLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: _Context, maps: torch.Tensor, fitted: torch.Tensor, log_z: torch.Tensor, by: torch.Tensor
+        context: _LossContext, maps: torch.Tensor, fitted: torch.Tensor, log_z: torch.Tensor, by: torch.Tensor
     ) -> torch.Tensor:
         """Scalar.
 
@@ -104,7 +104,7 @@ class FilterLoss(torch.autograd.Function):
         return -share.sum()
 
     @staticmethod
-    def backward(context: _Context, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(context: _LossContext, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         """-p(T) t p(x|T) {s - log Z_T - log p(x)}, one template per map."""
         fitted, share, flat = context.saved_tensors
         picked = flat.T[fitted]

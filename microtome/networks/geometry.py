@@ -130,16 +130,13 @@ def _lost(reason: str) -> _Field:
     return _Field(reason=reason)
 
 
-def walk(
-    module: torch.nn.Module, size: tuple[int, int], layers: Sequence[str] | None = None, *, channels: int = 3
-) -> list[LayerGeometry]:
+def walk(module: torch.nn.Module, size: tuple[int, int], layers: Sequence[str] | None = None) -> list[LayerGeometry]:
     """Geometry of the layers, from one forward pass over a blank input.
 
     Args:
         module: the network, in eval mode.
         size: input height and width, in pixels.
         layers: dotted names; None for every layer whose output is a map.
-        channels: of the input.
 
     Raises:
         InputError: a wanted layer that gives no map, runs more than once, or whose branches share no grid; all such.
@@ -156,7 +153,7 @@ def walk(
 
     handles = [sub.register_forward_hook(watch(name)) for name, sub in module.named_modules() if name]
     try:
-        _blank_forward(module, (2, channels, *size))
+        _blank_forward(module, (2, 3, *size))
     finally:
         for handle in handles:
             handle.remove()

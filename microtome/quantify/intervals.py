@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 
 Floats = NDArray[np.float64]
 ENDS = (0.025, 0.975)
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -24,19 +25,19 @@ class Interval:
     high: float
 
 
-def mean_interval(values: Floats, *, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+def mean_interval(values: Floats) -> tuple[float, float, float]:
     """A mean over images, and its 95 % percentile interval under resampling of the images.
+
+    The resamples are the same ones for equal numbers of images, so that differences are paired.
 
     Args:
         values: (images,).
-        resamples: how many.
-        seed: of the resamples: the same ones for equal numbers of images, so that differences are paired.
 
     Returns:
         mean, low, high.
     """
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(1)
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
     low, high = np.quantile(means, ENDS)
     return float(values.mean()), float(low), float(high)
 

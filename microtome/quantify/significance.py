@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+LEVEL = 0.05  # of the false discovery rate
 
 
 def p_values(observed: Floats, null: Floats) -> Floats:
@@ -19,16 +20,16 @@ def p_values(observed: Floats, null: Floats) -> Floats:
     return (1 + reached) / (1 + len(null))
 
 
-def permutations_needed(p: Floats, permutations: int, level: float = 0.05) -> int:
-    """Permutations with which the units that no permutation reached could pass `level` under Benjamini-Hochberg.
+def permutations_needed(p: Floats, permutations: int) -> int:
+    """Permutations with which the units that no permutation reached could pass LEVEL under Benjamini-Hochberg.
 
     Returns:
         the number given if it suffices, or if no unit is at the floor; else the smallest that does.
     """
     at_floor = int((p <= 1 / (1 + permutations)).sum())
-    if not at_floor or len(p) / ((1 + permutations) * at_floor) <= level:
+    if not at_floor or len(p) / ((1 + permutations) * at_floor) <= LEVEL:
         return permutations
-    return int(np.ceil(len(p) / (level * at_floor))) - 1
+    return int(np.ceil(len(p) / (LEVEL * at_floor))) - 1
 
 
 def null_p95(null: Floats) -> Floats:

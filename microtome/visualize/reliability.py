@@ -206,7 +206,7 @@ def dithered(x: torch.Tensor, std: Sequence[float], seed: int) -> torch.Tensor:
 
 
 def invariance(
-    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, shift: torch.Tensor
+    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, *, shift: torch.Tensor
 ) -> Invariance:
     """Compare a method's maps of a network and of its shifted twin."""
     twin = shifted_twin(network, shift)
@@ -309,7 +309,7 @@ def noise_maps(maps: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def class_cosine(
-    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, others: torch.Tensor
+    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, *, others: torch.Tensor
 ) -> NDArray[np.float64]:
     """(pictures,) signed cosine between a method's maps for two classes."""
     return similarity(method(network, x, classes), method(network, x, others)).cosine

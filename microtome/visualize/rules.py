@@ -45,7 +45,7 @@ Arguments = Mapping[str, Any]
 """Keyword arguments of a pooling function, whatever it is called with."""
 
 
-class _Context(Protocol):
+class _RuleContext(Protocol):
     """What autograd hands from the forward to the backward pass."""
 
     saved_tensors: tuple[torch.Tensor, ...]
@@ -61,7 +61,7 @@ class _Context(Protocol):
         """Say that tensors were written over."""
 
 
-def _rectified(context: _Context, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+def _rectified(context: _RuleContext, x: torch.Tensor, inplace: bool) -> torch.Tensor:
     if not inplace:
         return x.clamp(min=0)
     context.mark_dirty(x)
@@ -70,23 +70,23 @@ def _rectified(context: _Context, x: torch.Tensor, inplace: bool) -> torch.Tenso
 
 class _Deconvolution(torch.autograd.Function):
     @staticmethod
-    def forward(context: _Context, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+    def forward(context: _RuleContext, x: torch.Tensor, inplace: bool) -> torch.Tensor:
         return _rectified(context, x, inplace)
 
     @staticmethod
-    def backward(context: _Context, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(context: _RuleContext, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
         return above[0].clamp(min=0), None
 
 
 class _Guided(torch.autograd.Function):
     @staticmethod
-    def forward(context: _Context, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+    def forward(context: _RuleContext, x: torch.Tensor, inplace: bool) -> torch.Tensor:
         out = _rectified(context, x, inplace)
         context.save_for_backward(out)
         return out
 
     @staticmethod
-    def backward(context: _Context, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(context: _RuleContext, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
         (out,) = context.saved_tensors
         # ReLU's own backward pass, then in place: a mask of its own would cost a fifth of the whole picture.
         return torch.ops.aten.threshold_backward(above[0], out, 0).clamp_(min=0), None
@@ -96,12 +96,12 @@ class _Redirected(torch.autograd.Function):
     """ReLU whose gradient passes, for each picture for which all of it would be lost (dead starts)."""
 
     @staticmethod
-    def forward(context: _Context, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+    def forward(context: _RuleContext, x: torch.Tensor, inplace: bool) -> torch.Tensor:
         context.save_for_backward(x > 0)
         return _rectified(context, x, inplace)
 
     @staticmethod
-    def backward(context: _Context, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(context: _RuleContext, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
         (positive,) = context.saved_tensors
         passed = above[0] * positive
         lost = ~passed.flatten(1).any(1).reshape(-1, *[1] * (passed.ndim - 1))
@@ -112,14 +112,14 @@ class _Pool(torch.autograd.Function):
     """Max pooling whose way back is chosen: what happens in all-zero windows, and where windows overlap."""
 
     @staticmethod
-    def forward(context: _Context, x: torch.Tensor, options: Arguments, dead: str, overwrite: bool) -> torch.Tensor:
+    def forward(context: _RuleContext, x: torch.Tensor, options: Arguments, dead: str, overwrite: bool) -> torch.Tensor:
         out, switches = functional.max_pool2d(x, return_indices=True, **options)
         context.save_for_backward(switches, out == 0)
         context.shape, context.options, context.dead, context.overwrite = x.shape, options, dead, overwrite
         return out
 
     @staticmethod
-    def backward(context: _Context, *above: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(context: _RuleContext, *above: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         switches, silent = context.saved_tensors
         signal = above[0]
         below = torch.zeros(*context.shape[:2], context.shape[2] * context.shape[3]).to(signal)
