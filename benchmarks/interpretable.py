@@ -142,7 +142,9 @@ def judged(outcomes: dict, layer, number: int, options) -> dict:
     each, drawn = {}, {}
     for variant in options.variants:
         each[variant] = [
-            stability.category_stability(name, item["inferences"][variant][number], layer, item["points"], protocol)
+            stability.category_stability(
+                name, item["inferences"][variant][number], layer, item["points"], protocol=protocol
+            )
             for name, item in outcomes.items()
         ]
         drawn[variant] = stability.resampled(each[variant], protocol, resamples=1000, seed=1)

@@ -11,8 +11,9 @@ from torch import nn
 from microtome.disentangle import decision_tree
 from microtome.disentangle.decision_nodes import PENALTY, Members, fit_leaf_pairs, fit_node, fit_unions
 from microtome.disentangle.decision_tree import BETA, RationaleExamples, grow, replay
+from microtome.disentangle.filter_parts import no_parts, parts_by_concept, parts_by_landmark
 from microtome.disentangle.rationales import FilterScale, LayersAbove, Rationales, decision, joined
-from microtome.disentangle.tree_metrics import HeldOut, at_depth, contributions, fitness, metrics
+from microtome.disentangle.tree_metrics import HeldOut, at_depth, contributions, fitness, metrics, path_kept
 from microtome.errors import InputError
 
 # ---- a literal version, slow
@@ -407,3 +408,28 @@ def test_a_category_that_the_network_does_not_see_is_refused():
         grow(RationaleExamples(blind, positives))
     with pytest.raises(InputError, match="two positives and a negative"):
         grow(RationaleExamples(positives.of(np.array([0])), positives))
+
+
+def test_a_path_is_kept_as_far_as_it_goes_along_from_the_top():
+    assert path_kept([7, 3, 1], [7, 3, 1]) == 1
+    assert path_kept([7, 3, 1], [7, 3]) == pytest.approx(2 / 3)
+    assert path_kept([7, 3, 1], [7, 2, 1, 0]) == 1 / 4
+    assert path_kept([7, 3], [6, 3]) == 0
+
+
+def test_filters_vote_for_the_landmark_that_is_nearest_to_their_peak():
+    centres = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    peak = np.array([[0, 1, -1], [0, 3, -1], [3, 1, -1], [2, 1, -1]], np.int32)
+    marks = [{"eye": (1.0, 1.0), "tail": (9.0, 1.0)}, {"eye": (0.0, 2.0)}, {"tail": (10.0, 9.0)}, {}]
+    got = parts_by_landmark(peak, centres, marks)
+    assert got.names == ["eye", "tail", "no part"]
+    assert got.of.tolist() == [0, 1, 2]
+    assert got.share == pytest.approx([2 / 3, 2 / 3, 0])
+    assert got.groups().tolist() == [[True, False, False], [False, True, False], [False, False, True]]
+
+
+def test_parts_by_concept_and_none():
+    got = parts_by_concept(["sky", None, "eye", "sky"], np.array([0.2, 0.0, 0.1, 0.3]))
+    assert [got.names[number] for number in got.of] == ["sky", "no part", "eye", "sky"]
+    assert got.groups().sum(1).tolist() == [1, 1, 2]
+    assert no_parts(4).groups().shape == (0, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,8 +115,3 @@ class Frame:
 def whole(stored: tuple[int, int], size: tuple[int, int]) -> Placement:
     """The placement that squashes a whole picture of `stored` (width, height) into `size` (width, height)."""
     return Placement((0, 0, *stored), size, (0, 0), size)
-
-
-def stack(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """(images, height, width, 3) of pictures that share a frame."""
-    return np.stack(pictures)

@@ -77,7 +77,8 @@ def _lasso(parts: Floats, y: Floats) -> NDArray[np.bool_]:
     from sklearn.linear_model import LassoLars  # exact; coordinate descent has not settled at so small a penalty
 
     model = LassoLars(alpha=PENALTY * np.sqrt(len(parts)) / 2, fit_intercept=True)
-    return np.asarray(model.fit(parts, y).coef_) != 0
+    kept: NDArray[np.bool_] = np.asarray(model.fit(parts, y).coef_) != 0
+    return kept
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ class Tree:
 
     def estimate(self, data: Rationales, nodes: NDArray[np.int64]) -> Floats:
         """(images,) yh in logits, each image at a node of its own."""
-        return ((self.w[nodes] * data.x).sum(1) + self.b[nodes]) * data.norm
+        value: Floats = ((self.w[nodes] * data.x).sum(1) + self.b[nodes]) * data.norm
+        return value
 
     def contributions(self, data: Rationales, nodes: NDArray[np.int64]) -> Floats:
         """(images, filters) rho = w * x in logits, each image at a node of its own."""

@@ -30,7 +30,8 @@ class FilterParts:
 
     def groups(self) -> NDArray[np.bool_]:
         """(parts, filters) which filters each part has."""
-        return self.of == np.arange(len(self.names))[:, None]
+        groups: NDArray[np.bool_] = self.of == np.arange(len(self.names))[:, None]
+        return groups
 
 
 def parts_by_landmark(

@@ -73,7 +73,9 @@ def steadiness(
     protocol = Protocol(size, TOP_IMAGES)
     nodes, places = _top_nodes(seen, maps.shape[1], size)
     judged = {
-        name: category_stability(name, found, geometry, landmarks, protocol, permutations=permutations, centres=centres)
+        name: category_stability(
+            name, found, geometry, landmarks, protocol=protocol, permutations=permutations, centres=centres
+        )
         for name, found, centres in (("nodes", nodes, places), ("filters", infer(maps), None))
     }
     drawn = {name: resampled([item], protocol, resamples=RESAMPLES, seed=0)[:, 0] for name, item in judged.items()}

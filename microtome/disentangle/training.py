@@ -185,7 +185,7 @@ class Trainer:
                 f"{epoch + 1} (rate {self.recipe.rate[0]:g}, strength {self.recipe.strength:g}); use a lower one"
             )
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        torch.autograd.backward(total)
         self.optimiser.step()
         return Result(float(task.detach()), measured, float(self._right(logits, labels).float().mean()))
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from microtome.closure import Places, closure
 from microtome.errors import InputError, suggest
@@ -33,7 +33,7 @@ class NetworkSpec:
     """
 
     load: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
     weights: str | None = None
     root: Path = Path()
     seed: int = 0
@@ -87,8 +87,8 @@ def load_network(spec: NetworkSpec) -> torch.nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def _factory(spec: NetworkSpec) -> Any:
-    factory = named_object(spec.load, spec.root, "network.load")
+def _factory(spec: NetworkSpec) -> Callable[..., object]:
+    factory: object = named_object(spec.load, spec.root, "network.load")
     if not callable(factory):
         raise InputError(f"network.load: {spec.load} must be callable, got {type(factory).__name__}")
     return factory

@@ -121,7 +121,8 @@ def iou(
         label_pixels: (concepts,).
     """
     union = activation + label_pixels - intersection
-    return np.divide(intersection, union, out=np.zeros(union.shape), where=union > 0)
+    scores: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros(union.shape), where=union > 0)
+    return scores
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 Floats = NDArray[np.float64]
 ENDS = (0.025, 0.975)
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -23,19 +25,19 @@ class Interval:
     high: float
 
 
-def mean_interval(values: Floats, *, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+def mean_interval(values: Floats) -> tuple[float, float, float]:
     """A mean over images, and its 95 % percentile interval under resampling of the images.
+
+    The resamples are the same ones for equal numbers of images, so that differences are paired.
 
     Args:
         values: (images,).
-        resamples: how many.
-        seed: of the resamples: the same ones for equal numbers of images, so that differences are paired.
 
     Returns:
         mean, low, high.
     """
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(1)
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
     low, high = np.quantile(means, ENDS)
     return float(values.mean()), float(low), float(high)
 
@@ -73,7 +75,5 @@ def paired_interval(values: tuple[float, float], drawn: tuple[Floats, Floats]) -
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share (Wilson 1927); never outside [0, 1], sound at 0 and at all hits."""
-    z = 1.959963984540054
-    share, z2 = hits / trials, z * z / trials
-    half = z * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials))
-    return max(0.0, float((share + z2 / 2 - half) / (1 + z2))), min(1.0, float((share + z2 / 2 + half) / (1 + z2)))
+    found = binomtest(hits, trials).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+LEVEL = 0.05  # of the false discovery rate
 
 
 def p_values(observed: Floats, null: Floats) -> Floats:
@@ -15,29 +16,20 @@ def p_values(observed: Floats, null: Floats) -> Floats:
         observed: (units,).
         null: (permutations, units).
     """
-    return (1 + (null >= observed).sum(0)) / (1 + len(null))
+    reached: NDArray[np.int64] = (null >= observed).sum(0)
+    return (1 + reached) / (1 + len(null))
 
 
-def q_values(p: Floats) -> Floats:
-    """Benjamini-Hochberg adjusted p-values: min over j >= i of p_(j) m / j, at most 1."""
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    result = np.empty_like(adjusted)
-    result[order] = adjusted
-    return result
-
-
-def permutations_needed(p: Floats, permutations: int, level: float = 0.05) -> int:
-    """Permutations with which the units that no permutation reached could pass `level` under Benjamini-Hochberg.
+def permutations_needed(p: Floats, permutations: int) -> int:
+    """Permutations with which the units that no permutation reached could pass LEVEL under Benjamini-Hochberg.
 
     Returns:
         the number given if it suffices, or if no unit is at the floor; else the smallest that does.
     """
     at_floor = int((p <= 1 / (1 + permutations)).sum())
-    if not at_floor or len(p) / ((1 + permutations) * at_floor) <= level:
+    if not at_floor or len(p) / ((1 + permutations) * at_floor) <= LEVEL:
         return permutations
-    return int(np.ceil(len(p) / (level * at_floor))) - 1
+    return int(np.ceil(len(p) / (LEVEL * at_floor))) - 1
 
 
 def null_p95(null: Floats) -> Floats:

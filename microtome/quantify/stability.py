@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
 from microtome.networks.geometry import LayerGeometry
-from microtome.quantify.significance import q_values
 
 RANDOM_SEEDS = 200
 LEVEL = 0.05  # of the false discovery rate at which a filter counts as tracking
@@ -155,19 +155,20 @@ def landmark_stability(
     deviation = np.where(enough, _deviation(np.where(counts, distance, 0.0), counts), np.nan)
     tested = np.isfinite(p_value)
     q_value = np.full(len(images), np.nan)
-    q_value[tested] = q_values(p_value[tested])
+    q_value[tested] = false_discovery_control(p_value[tested])
     distance = np.where(shown, distance, 0.0)
     return LandmarkStability(
         images, deviation, r2, p_value, q_value, score, top_score, peak, distance, shown, counts, order
     )
 
 
-def _deviation(distance: Floats, weight: NDArray) -> Floats:
+def _deviation(distance: Floats, weight: NDArray[np.int64] | NDArray[np.bool_]) -> Floats:
     """Unbiased standard deviation along axis 0 under integer weights; `distance` must be 0 where the weight is."""
     total = weight.sum(0)
     mean = (distance * weight).sum(0) / np.maximum(total, 1)
     square = (weight * np.square(distance - mean)).sum(0)
-    return np.sqrt(square / np.maximum(total - 1, 1))
+    deviation: Floats = np.sqrt(square / np.maximum(total - 1, 1))
+    return deviation
 
 
 def track(
@@ -225,7 +226,8 @@ def _basis(points: Floats) -> Floats:
 def _explained(bases: Floats, outcome: Floats) -> Floats:
     """(bases, filters) sum of squares of (points, 2 x filters) outcomes that each basis explains."""
     share = np.square(np.swapaxes(bases, 1, 2) @ outcome).sum(1)
-    return share.reshape(len(bases), -1, 2).sum(2)
+    together: Floats = share.reshape(len(bases), -1, 2).sum(2)
+    return together
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,8 @@ def _spread_of_distance(positions: Floats, marks: Floats, diagonal: float) -> Fl
     where = positions[shown] if len(positions) > 1 else positions
     if shown.sum() < 2:
         return np.full(positions.shape[1], np.nan)
-    return (np.linalg.norm(where - marks[shown, None], axis=2) / diagonal).std(0, ddof=1)
+    deviation: Floats = (np.linalg.norm(where - marks[shown, None], axis=2) / diagonal).std(0, ddof=1)
+    return deviation
 
 
 @dataclass(frozen=True)
@@ -346,8 +349,8 @@ def category_stability(
     found: Inferences,
     layer: LayerGeometry,
     landmarks: Mapping[str, Floats],
-    protocol: Protocol,
     *,
+    protocol: Protocol,
     permutations: int = 1000,
     seed: int = 0,
     centres: Floats | None = None,

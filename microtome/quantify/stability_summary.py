@@ -39,7 +39,8 @@ def pooled(categories: Sequence[CategoryStability], rule: str) -> Floats:
     deviation = np.array([item.deviation for item in categories])
     finite = np.isfinite(deviation)
     if rule == "mean":
-        return np.where(finite, deviation, 0).sum(0) / np.where(finite.any(0), finite.sum(0), np.nan)
+        total: Floats = np.where(finite, deviation, 0).sum(0)
+        return total / np.where(finite.any(0), finite.sum(0), np.nan)
     choice = chosen_category(categories, rule)
     picked = np.take_along_axis(deviation, np.maximum(choice, 0)[None], 0)[0]
     return np.where(choice >= 0, picked, np.nan)
@@ -65,7 +66,8 @@ def pooled_resamples(categories: Sequence[CategoryStability], drawn: Floats, rul
     """
     if rule == "mean":
         finite = np.isfinite(drawn)
-        return np.where(finite, drawn, 0).sum(1) / np.where(finite.any(1), finite.sum(1), np.nan)
+        total: Floats = np.where(finite, drawn, 0).sum(1)
+        return total / np.where(finite.any(1), finite.sum(1), np.nan)
     choice = chosen_category(categories, rule)
     picked = np.take_along_axis(drawn, np.maximum(choice, 0)[None, None], 1)[:, 0]
     return np.where(choice >= 0, picked, np.nan)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import altair as alt
 
 from microtome.report.views import Bar, Chart, SignedBars
 
@@ -72,7 +75,7 @@ def _themed(svg: str) -> str:
     return svg.replace(_INK, "currentColor").replace(_BAR, "var(--bar)")
 
 
-def curves(title: str, rows: Sequence[Mapping[str, Any]], column: str) -> tuple[str, str, str]:
+def curves(title: str, rows: Sequence[Mapping[str, object]], column: str) -> tuple[str, str, str]:
     """Training curves: a line per phase, solid for held-out images, dashed for those trained on.
 
     Args:
@@ -102,7 +105,7 @@ def curves(title: str, rows: Sequence[Mapping[str, Any]], column: str) -> tuple[
             color=alt.Color("phase:N", scale=colour, title=None),
             strokeDash=alt.StrokeDash("split:N", scale=dash, title=None),
         )
-        .properties(width=250, height=160, config=_config(alt))
+        .properties(width=250, height=160, config=_config())
     )
     svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
     last = {(row["phase"], row["split"]): row[column] for row in rows}
@@ -110,7 +113,7 @@ def curves(title: str, rows: Sequence[Mapping[str, Any]], column: str) -> tuple[
     return title, _themed(svg), f"{title} at the end: {words}"
 
 
-def lines(title: str, rows: Sequence[Mapping[str, Any]], along: str) -> tuple[str, str, str]:
+def lines(title: str, rows: Sequence[Mapping[str, object]], along: str) -> tuple[str, str, str]:
     """A line with dots per name.
 
     Args:
@@ -136,14 +139,16 @@ def lines(title: str, rows: Sequence[Mapping[str, Any]], along: str) -> tuple[st
             y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color("line:N", scale=colour, title=None),
         )
-        .properties(width=290, height=170, config=_config(alt))
+        .properties(width=290, height=170, config=_config())
     )
     svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
     last = {row["line"]: row["y"] for row in rows}
     return title, _themed(svg), f"{title} at the end: " + ", ".join(f"{k} {v:.4g}" for k, v in last.items())
 
 
-def _config(alt: Any) -> Any:
+def _config() -> alt.Config:
+    import altair as alt
+
     axis = alt.AxisConfig(
         labelColor=_INK,
         titleColor=_INK,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -87,7 +86,8 @@ class Scaled(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """(pictures, 3, height, width) in [0, 1] -> what the network answers."""
-        return self.network(self.normalised(pixels))
+        answer: torch.Tensor = self.network(self.normalised(pixels))
+        return answer
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels in [0, 1] in the network's own coordinates."""
@@ -127,10 +127,11 @@ def answer_of(network: nn.Module, pictures: torch.Tensor, layer: str | None = No
         AttributeError: no such layer. ValueError: the layer was not called, or gives no tensor.
     """
     if layer is None:
-        return network(pictures)
-    found: list[Any] = []
+        answer: torch.Tensor = network(pictures)
+        return answer
+    found: list[object] = []
 
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+    def hook(_module: nn.Module, _inputs: object, output: object) -> None:
         found.append(output)
         raise _Reached
 

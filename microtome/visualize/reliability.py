@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import nn
 from torch.nn import functional
 
@@ -53,7 +54,7 @@ def integrated_gradients(
 
     with at_rest(network):
         start = torch.zeros_like(x) if baseline is None else baseline.expand_as(x)
-        found = IntegratedGradients(network).attribute(
+        found: torch.Tensor = IntegratedGradients(network).attribute(
             x, start, target=classes, n_steps=IG_STEPS, internal_batch_size=len(x) * 4
         )
     return found.detach()
@@ -66,7 +67,7 @@ def _smoothgrad(network: nn.Module, x: torch.Tensor, classes: torch.Tensor, seed
     spread = float(x.max() - x.min())
     with at_rest(network), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        found = NoiseTunnel(Saliency(network)).attribute(
+        found: torch.Tensor = NoiseTunnel(Saliency(network)).attribute(
             x, nt_type="smoothgrad", nt_samples=SMOOTH_SAMPLES, nt_samples_batch_size=4,
             stdevs=SMOOTH_SHARE * spread, target=classes, abs=False,
         )  # fmt: skip
@@ -81,7 +82,8 @@ def _gradcam(network: nn.Module, x: torch.Tensor, classes: torch.Tensor) -> torc
     wide = [module for module in last if module.kernel_size != (1, 1)] or last
     with at_rest(network):
         found = LayerGradCam(network, wide[-1]).attribute(x, target=classes)
-    return LayerAttribution.interpolate(found, x.shape[2:], "bilinear").detach()
+    wide_map: torch.Tensor = LayerAttribution.interpolate(found, x.shape[2:], "bilinear")
+    return wide_map.detach()
 
 
 # 1. input invariance
@@ -111,7 +113,8 @@ class _Shifted(nn.Module):
             padded = self.shift[None, :, None, None].expand(len(x), -1, height, width).clone()
             padded[:, :, top : height - top, left : width - left] = x
             return functional.conv2d(padded, own.weight, self.bias, own.stride, 0, own.dilation, own.groups)
-        return own(x) - self.response
+        answer: torch.Tensor = own(x)
+        return answer - self.response
 
 
 def _full_weight(own: nn.Conv2d) -> torch.Tensor:
@@ -203,7 +206,7 @@ def dithered(x: torch.Tensor, std: Sequence[float], seed: int) -> torch.Tensor:
 
 
 def invariance(
-    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, shift: torch.Tensor
+    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, *, shift: torch.Tensor
 ) -> Invariance:
     """Compare a method's maps of a network and of its shifted twin."""
     twin = shifted_twin(network, shift)
@@ -269,35 +272,24 @@ def similarity(one: torch.Tensor, other: torch.Tensor) -> Similarity:
     """Compare (pictures, channels, height, width) maps. A map without any signal is like nothing: 0."""
     first, second = one.double().flatten(1), other.double().flatten(1)
     cosine = functional.cosine_similarity(first, second, dim=1, eps=1e-30)
-    size = [item.double().abs().sum(1) for item in (one, other)]
-    ranks = [torch.stack([_ranks(row) for row in item.flatten(1)]) for item in size]
+    size = [item.double().abs().sum(1).cpu().numpy() for item in (one, other)]
+    ranks = [torch.from_numpy(rankdata(item.reshape(len(item), -1), axis=1)) for item in size]
     centred = [item - item.mean(1, keepdim=True) for item in ranks]
     spearman = functional.cosine_similarity(centred[0], centred[1], dim=1, eps=1e-30)
-    return Similarity(cosine.cpu().numpy(), spearman.cpu().numpy(), ssim(*size).cpu().numpy())
+    return Similarity(cosine.cpu().numpy(), spearman.numpy(), ssim(*size))
 
 
-def _ranks(row: torch.Tensor) -> torch.Tensor:
-    """Ranks; equal values share their mean."""
-    _, inverse, counts = row.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts.double() - 1) / 2)[inverse]
+def ssim(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(pictures,) structural similarity (Wang et al. 2004) of (pictures, height, width) maps, by scikit-image.
 
+    Each map is scaled to a maximum of 1; Gaussian windows of 11 x 11 that lie in the map as a whole.
+    """
+    from skimage.metrics import structural_similarity
 
-def ssim(one: torch.Tensor, other: torch.Tensor, *, window: int = 11, sigma: float = 1.5) -> torch.Tensor:
-    """Structural similarity (Wang et al. 2004) of (pictures, height, width) maps, each scaled to a maximum of 1."""
-    place = torch.arange(window, dtype=torch.float64, device=one.device) - window // 2
-    bell = torch.exp(-place.square() / (2 * sigma**2))
-    kernel = (bell[:, None] * bell / bell.sum() ** 2)[None, None]
-    a, b = (item[:, None] / item.flatten(1).amax(1).clamp(min=1e-30)[:, None, None, None] for item in (one, other))
-
-    def mean(x: torch.Tensor) -> torch.Tensor:
-        return functional.conv2d(x, kernel)
-
-    ma, mb = mean(a), mean(b)
-    va, vb, ab = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
-    c1, c2 = 0.01**2, 0.03**2
-    value = (2 * ma * mb + c1) * (2 * ab + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2))
-    return value.flatten(1).mean(1)
+    scaled = ([picture / max(picture.max(), 1e-30) for picture in maps] for maps in (one, other))
+    how = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    pairs = zip(*scaled, strict=True)
+    return np.array([structural_similarity(a, b, **how) for a, b in pairs])  # type: ignore[no-untyped-call]  # no types
 
 
 def edges(x: torch.Tensor) -> torch.Tensor:
@@ -317,7 +309,7 @@ def noise_maps(maps: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def class_cosine(
-    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, others: torch.Tensor
+    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, *, others: torch.Tensor
 ) -> NDArray[np.float64]:
     """(pictures,) signed cosine between a method's maps for two classes."""
     return similarity(method(network, x, classes), method(network, x, others)).cosine

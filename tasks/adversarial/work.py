@@ -124,7 +124,7 @@ def _moved(
 ) -> dict[str, NDArray[np.float64]]:
     """Per picture: whether the prediction flipped, how much the class lost, and what moved inside."""
     found = moved(network, x, other, classes, layers=layers)
-    inside = {}
+    inside: dict[str, NDArray[np.float64]] = {}
     for name, units in found.layers.items():
         inside |= {f"{name}: change of units": units.change, f"{name}: strongest units kept": units.kept}
     outside = {"prediction flipped": found.flipped, "logit lost": found.logit_lost}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.dissection import Best, DetectorCount, best, detectors
@@ -18,7 +19,7 @@ from microtome.quantify.resampling import (
     bootstrap_weights,
     halves,
 )
-from microtome.quantify.significance import null_p95, p_values, permutations_needed, q_values
+from microtome.quantify.significance import null_p95, p_values, permutations_needed
 from storage import Draft
 from tasks.activations.result import Maps
 from tasks.dissection import DissectionOptions
@@ -159,7 +160,7 @@ def _unit_rows(
         "label_stability": sure.label_stability if sure else empty,
         "null_p95": empty if result.null_p95 is None else result.null_p95,
         "p_value": empty if result.p is None else result.p,
-        "q_value": empty if result.p is None else q_values(result.p),
+        "q_value": empty if result.p is None else false_discovery_control(result.p),
         "heldout_iou": result.heldout,
         "detector": result.found.iou > min_iou,
         "reason": [reasons.get(unit) for unit in range(units)],
@@ -181,7 +182,7 @@ def _layer_row(result: _Layer, options: DissectionOptions, images: int) -> dict[
         "unique_per_unit": counted.per_unit,
         "unique_per_unit_low": sure.unique_per_unit.low if sure else None,
         "unique_per_unit_high": sure.unique_per_unit.high if sure else None,
-        "significant": None if p is None else int((q_values(p) <= 0.05).sum()),
+        "significant": None if p is None else int((false_discovery_control(p) <= 0.05).sum()),
         "saturated": len(result.saturated),
         "dead": len(result.constant),
         "mean_iou": float(result.found.iou.mean()),

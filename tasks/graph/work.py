@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.disentangle.graph import GraphLayer, infer, learn, most_active
+from microtome.disentangle.graph import GraphLayer, infer, learn, most_active, standardised
 from microtome.disentangle.graph_inference import LayerMaps, Seen
 from microtome.networks import LayerGeometry
 from tasks.graph_metrics import metric_rows, purity
@@ -48,7 +48,7 @@ def _layer(
     """Of the filters that are most active in the training pictures."""
     maps = torch.from_numpy(maps_of(work, number, images))
     filters, spread = most_active(maps[torch.from_numpy(train)], work.parameters["filters"])
-    z = (maps[:, filters] / spread[:, None, None]).clamp(min=0).to(work.session.device)
+    z = standardised(maps[:, filters], spread).to(work.session.device)
     x, y = (torch.from_numpy(axis).to(z) for axis in frame_of(work, geometry))
     return Made(geometry, filters.numpy(), LayerMaps(z, x, y), spread.numpy())
 

@@ -53,7 +53,9 @@ def _unit(work: Work, rows: Rows, subject: Subject, layer: LayerGeometry, unit: 
     ]
     maps, centres = [], []
     for image in top:
-        heat, cell = discrepancy(network, layer.name, unit, pictures.batch([image], work.session.device)[0], occluder)
+        heat, cell = discrepancy(
+            network, layer.name, unit, pictures.batch([image], work.session.device)[0], occluder=occluder
+        )
         maps.append(heat)
         centres.append((layer.start[0] + cell[0] * layer.jump[0], layer.start[1] + cell[1] * layer.jump[1]))
         work.session.check()

@@ -29,8 +29,7 @@ def run(work: Work) -> None:
     pictures = Pictures(work)
     chosen = sampled(len(pictures), work.parameters["images"], work.parameters["seed"])
     scale = work.job.reach["input"]
-    mean, std = (torch.tensor(scale[name])[:, None, None] for name in ("mean", "std"))
-    x = ((pictures.batch(chosen) - mean) / std).to(work.session.device)
+    x = torch.from_numpy(np.stack([pictures.normalised(image) for image in chosen])).to(work.session.device)
     with torch.no_grad():
         order = torch.cat([network(part) for part in x.split(BATCH)]).argsort(1, descending=True)
     found = {
@@ -46,7 +45,7 @@ def run(work: Work) -> None:
         _invariance(work, rows, name, (method, network, x, order[:, 0]), shifts)
         _randomisation(work, rows, name, (method, network, x, order[:, 0]), layers)
         cosine = _batched(
-            lambda a, c, o, m=method: science.class_cosine(network, m, a, c, o), x, order[:, 0], order[:, 1]
+            lambda a, c, o, m=method: science.class_cosine(network, m, a, c, others=o), x, order[:, 0], order[:, 1]
         )
         passed = _limits(work).tells_classes_apart(cosine)
         _row(rows, (name, "class sensitivity", "first against second class"), cosine, passed)
@@ -70,7 +69,7 @@ def _invariance(work: Work, rows: Rows, name: str, subject: Subject, shifts: Map
     for label, shift in shifts.items():
         found = science.joined_invariance(
             [
-                science.invariance(exact, method, part, some, shift.to(part))
+                science.invariance(exact, method, part, some, shift=shift.to(part))
                 for part, some in zip(x.split(BATCH), classes.split(BATCH), strict=True)
             ]
         )

@@ -107,7 +107,7 @@ def _categories(
             found.of(images),
             layer,
             shown.landmarks[name],
-            _protocol(work),
+            protocol=_protocol(work),
             permutations=work.parameters["permutations"],
             seed=work.parameters["seed"],
         )
