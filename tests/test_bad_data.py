@@ -409,3 +409,252 @@ FORMATS_OF = _formats()
 def test_a_concept_s_number_is_bounded(number):
     with pytest.raises(InputError, match="its number must be 1 to 65,535"):
         Concept(number, "giant", "object")
+
+
+# Broden's tables
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Two pictures in Broden's layout; a test replaces a table."""
+    for name in ("a", "b"):
+        colours(tmp_path / f"images/{name}.jpg", (8, 8))
+        Image.fromarray(np.full((4, 4, 3), (1, 0, 0), np.uint8)).save(tmp_path / f"images/{name}.png")
+    (tmp_path / "label.csv").write_text("number,name,category\n1,cat,object\n2,sunny,scene\n")
+    (tmp_path / "index.csv").write_text(INDEX)
+    (tmp_path / "c_object.csv").write_text("number,coverage\n1,2.5\n")
+    return tmp_path
+
+
+INDEX = """image,split,ih,iw,sh,sw,object,scene
+a.jpg,train,8,8,4,4,a.png,2
+b.jpg,val,8,8,4,4,b.png,0
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", "\r"),
+        lambda text: text.replace("\n", "\n\n"),
+        lambda text: text.rstrip(),
+        lambda text: text.replace("a.png", '"a.png"').replace("train", '"tr\nain"'),
+    ],
+)
+def test_tables_are_read_however_they_were_saved(tables, change):
+    for name in ("index.csv", "label.csv", "c_object.csv"):
+        (tables / name).write_bytes(change((tables / name).read_text()).encode())
+    data = open_dataset("broden", tables, {})
+    assert [concept.name for concept in data.concepts] == ["cat", "sunny"]
+    assert data.annotation(0).labels == {"scene": (2,)}
+    assert (data.annotation(1).planes["object"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("index.csv", INDEX.replace("b.jpg,", "a.jpg,"), ":3: image must be unique, and 'a.jpg' stands in line 2"),
+        ("index.csv", INDEX.replace("b.jpg,", "/etc/passwd,"), ":3: image must be a path below"),
+        ("index.csv", INDEX.replace("b.jpg,", "../b.jpg,"), ":3: image must be a path below"),
+        ("index.csv", INDEX.replace("b.png", "../../../etc/passwd"), ":3: object must be a path below"),
+        ("index.csv", INDEX.replace("b.jpg,", ","), ":3: image must be a name, got ''"),
+        ("index.csv", INDEX.replace("val,8", "val,-8"), ":3: ih must be a whole number from 1 to 1,000,000, got '-8'"),
+        ("index.csv", INDEX.replace("val,8", "val,nan"), ":3: ih must be a whole number"),
+        ("index.csv", INDEX.replace("val,8", "val,8.5"), ":3: ih must be a whole number"),
+        ("index.csv", INDEX.replace("val,8", "val," + "9" * 5000), ":3: ih must be a whole number"),
+        ("index.csv", INDEX.replace("b.png,0", "b.png,-1"), ":3: scene: a label must be a whole number from 0 to"),
+        ("index.csv", INDEX.replace("b.png,0", "b.png,2000000000"), ":3: scene: a label must be a whole number"),
+        ("index.csv", INDEX.replace("b.png,0", "b.png,nan"), ":3: scene: a label must be a whole number"),
+        ("index.csv", INDEX.replace("b.png,0", "b.png"), ":3: must have 8 cells, got 7"),
+        ("index.csv", INDEX.replace("b.png,0", "b.png,0,0"), ":3: must have 8 cells, got 9"),
+        ("index.csv", INDEX.replace("a.png", '"a.png'), ":2: is not CSV"),
+        ("index.csv", INDEX.replace("scene", "object"), ":1: each column must have a name of its own, got 'object'"),
+        ("index.csv", INDEX.replace(",scene", ","), ":1: each column must have a name of its own, got ''"),
+        ("index.csv", INDEX.replace("split,", ""), ": must have the columns image, split"),
+        ("index.csv", INDEX.splitlines()[0], ": has no pictures"),
+        ("index.csv", "", ": must have the columns image, split, ih, iw, sh, sw; got none"),
+        ("index.csv", INDEX.encode("utf-16"), ":1: must be UTF-8 text"),
+        ("index.csv", INDEX.encode().replace(b"val", b"v\xffl"), ":3: must be UTF-8 text, got the byte 0xff"),
+        ("label.csv", "number,name,category\n1,cat,object\n1,dog,object\n", ":3: number must be unique, and 1 stands"),
+        ("label.csv", "number,name,category\n1,cat,object\n2,cat,object\n", ":3: name and category must be unique"),
+        ("label.csv", "number,name,category\n2000000000,cat,object\n", ":2: number must be a whole number from 0 to"),
+        ("label.csv", "number,name,category\n-1,cat,object\n", ":2: number must be a whole number from 0 to"),
+        ("label.csv", "number,name,category\none,cat,object\n", ":2: number must be a whole number from 0 to"),
+        ("label.csv", "number,name,category\n1,,object\n", ":2: name must be a name, got ''"),
+        ("label.csv", "number,name,category\n1,cat,animal\n", ":2: category of 'cat' must be a column of index.csv"),
+        ("c_object.csv", "number,coverage\n1,nan\n", ":2: coverage must be a finite number, got 'nan'"),
+        ("c_object.csv", "number,coverage\n1,1\n1,2\n", ":3: number must be unique"),
+        ("c_object.csv", "number\n1\n", ": must have the columns number, coverage"),
+    ],
+)
+def test_a_broken_table_is_named_with_its_line(tables, name, text, words):
+    (tables / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    (fault,) = refused(open_dataset, "broden", tables, {})
+    assert f"{name}{words}" in fault
+
+
+def test_every_fault_of_a_table_is_listed_the_first_fifty(tables):
+    rows = "".join(f"{i}.jpg,all,x,8,4,4,,\n" for i in range(60))
+    (tables / "index.csv").write_text(INDEX + rows)
+    faults = refused(open_dataset, "broden", tables, {})
+    assert len(faults) == 51
+    assert "index.csv:4: ih" in faults[0]
+    assert faults[-1] == "... and 10 more faults"
+
+
+def test_a_table_that_is_a_pipe_does_not_hang(tables):
+    (tables / "label.csv").unlink()
+    os.mkfifo(tables / "label.csv")
+    assert "must be a regular file, got a pipe" in refused(open_dataset, "broden", tables, {})[0]
+
+
+def test_the_digest_does_not_wait_for_a_pipe(tables):
+    (tables / "images/b.jpg").unlink()
+    os.mkfifo(tables / "images/b.jpg")
+    assert (
+        "b.jpg: a file must be a regular file, got a pipe"
+        in refused(list, open_dataset("broden", tables, {}).files())[0]
+    )
+
+
+def test_a_missing_picture_is_left_to_the_first_stage(tables):
+    (tables / "images/b.jpg").unlink()
+    data = open_dataset("broden", tables, {})
+    assert tables / "images/b.jpg" in list(data.files())
+    assert "index.csv:3" in data.faults(1)[0]
+
+
+# COCO
+
+
+@pytest.fixture
+def coco():
+    """A picture of 8 x 6 with a cat."""
+    return {
+        "images": [{"id": 5, "file_name": "a.png", "width": 8, "height": 6}],
+        "categories": [{"id": 3, "name": "cat"}],
+        "annotations": [
+            {"id": 1, "image_id": 5, "category_id": 3, "segmentation": [[0, 0, 4, 0, 4, 4, 0, 4]], "iscrowd": 0}
+        ],
+    }
+
+
+def opened_coco(root, content):
+    colours(root / "images/a.png", (8, 6))
+    (root / "annotations.json").write_text(json.dumps(content))
+    return open_dataset("coco", root, {})
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("images", {"id": "five"}, "images[0]: id must be a whole number"),
+        ("images", {"id": True}, "images[0]: id must be a whole number"),
+        ("images", {"width": -8}, "images[0]: width must be a whole number from 1"),
+        ("images", {"width": float("nan")}, "images[0]: width must be a whole number"),
+        ("images", {"height": 10**30}, "images[0]: height must be a whole number"),
+        ("images", {"width": 10**6, "height": 10**6}, "images[0]: must have at most 89,478,485 pixels"),
+        ("images", {"file_name": "../../etc/passwd"}, "images[0]: file_name must be a path below"),
+        ("images", {"file_name": "/etc/passwd"}, "images[0]: file_name must be a path below"),
+        ("images", {"file_name": None}, "images[0]: file_name must be a name, got None"),
+        ("images", {"file_name": "\ud800.png"}, "images[0]: file_name: '\\ud800.png': a name must be valid Unicode"),
+        ("categories", {"id": 0}, "categories[0]: a category's id must be a whole number from 1 to 65,535, got 0"),
+        ("categories", {"id": 2_000_000_000}, "a category's id must be a whole number from 1 to 65,535"),
+        ("categories", {"name": ["cat"]}, "categories[0]: name must be a name, got list"),
+        ("annotations", {"image_id": 6}, "annotation 1: unknown picture 6"),
+        ("annotations", {"category_id": 9}, "annotation 1: unknown category 9"),
+        ("annotations", {"category_id": [3]}, "annotation 1: category_id must be a whole number"),
+    ],
+)
+def test_bad_coco_is_named(tmp_path, coco, part, change, words):
+    coco[part][0] |= change
+    assert any(words in fault for fault in refused(opened_coco, tmp_path, coco))
+
+
+@pytest.mark.parametrize("part", ["images", "categories", "annotations"])
+def test_ids_of_coco_are_unique(tmp_path, coco, part):
+    coco[part] *= 2
+    assert f"{part}[1]: id must be unique, and " in refused(opened_coco, tmp_path, coco)[0]
+    del coco[part]
+    assert f"must be COCO's instance JSON with a list `{part}`" in refused(opened_coco, tmp_path, coco)[0]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "words"),
+    [
+        (None, "segmentation must be polygons or run lengths, got None"),
+        ([], "segmentation must be polygons or run lengths, got list []"),
+        ([[0, 0, 4, 0, 4]], "a polygon must be a list of x, y, x, y"),
+        ([[0, 0, 4, 4]], "a polygon must be a list of x, y, x, y"),  # pycocotools took it for a box
+        ([[0, 0, 4, 0, 4, float("nan")]], "a polygon must lie within a picture's size"),
+        ([[0, 0, 4, 0, 4, 1e300]], "a polygon must lie within a picture's size"),
+        ([[0, 0, 4, 0, 4, 10**400]], "a polygon must lie within a picture's size"),
+        ([[0, 0, 4, 0, 4, 100]], "a polygon must lie within a picture's size"),
+        ([[0, 0, 4, 0, 4, "4"]], "a polygon must be numbers"),
+        ([{"counts": 3}], "a polygon must be a list of x, y, x, y"),
+        ({"size": [6, 8]}, "has no key 'counts'"),
+        ({"size": [8, 6], "counts": [48]}, "the size of run lengths must be [6, 8], got list [8, 6]"),
+        ({"size": [6, 8], "counts": [47]}, "run lengths must sum to 6 x 8 = 48, got 47"),
+        ({"size": [6, 8], "counts": [10, -2, 40]}, "a run length must be a whole number from 0"),
+        ({"size": [6, 8], "counts": 48}, "counts must be a list or a string, got 48"),
+        ({"size": [6, 8], "counts": "PPPP"}, "counts must be run lengths as COCO compresses them"),
+        ({"size": [6, 8], "counts": "\u4e2d"}, "counts must be run lengths as COCO compresses them"),
+        ({"size": [6, 8], "counts": "o" * 50}, "counts must be run lengths as COCO compresses them"),
+    ],
+)
+def test_what_cannot_be_painted_is_named(tmp_path, coco, segmentation, words):
+    coco["annotations"][0]["segmentation"] = segmentation
+    data = opened_coco(tmp_path, coco)
+    (fault,) = refused(data.annotation, 0)
+    assert "annotations.json: annotation 1: " in fault
+    assert words in fault
+
+
+def test_run_lengths_mean_what_pycocotools_means():
+    from pycocotools import mask as masks
+
+    from microtome.datasets.coco import painted
+
+    rng = np.random.default_rng(1)
+    for height, width in rng.integers(1, 50, (40, 2)).tolist():
+        truth = rng.random((height, width)) < rng.random()
+        counts = masks.encode(np.asfortranarray(truth.astype(np.uint8)))["counts"].decode()
+        np.testing.assert_array_equal(painted({"size": [height, width], "counts": counts}, height, width), truth)
+
+
+# Landmarks
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"width": "wide"}, "width must be a whole number"),
+        ({"height": 0}, "height must be a whole number from 1"),
+        ({"file": "../x.jpg"}, "file must be a path below"),
+        ({"file": 3}, "file must be a name, got 3"),
+        ({"category": None}, "category must be a name, got None"),
+        ({"object_box_xyxy": [0, 0, float("nan"), 9]}, "object_box_xyxy must be a finite number, got nan"),
+        ({"object_box_xyxy": [0, 0, 9]}, "object_box_xyxy must be a list of 4 numbers"),
+        ({"object_box_xyxy": [9, 9, 3, 3]}, "object_box_xyxy must span at least a pixel"),
+        ({"parts": []}, "parts must be an object of parts by name"),
+        ({"parts": {"head": 3}}, "must be an object with the key 'center_xy', got 3"),
+        ({"parts": {"head": {"center_xy": [1e999, 1]}}}, "center_xy of 'head' must be a finite number, got inf"),
+        ({"parts": {"head": {"center_xy": [41, 1]}}}, "landmark 'head' must lie in the picture (40 x 30), got (41, 1)"),
+        ({"parts": {"": {"center_xy": [4, 1]}}}, "a part must be a name, got ''"),
+    ],
+)
+def test_bad_landmarks_are_named(tmp_path, change, words):
+    record = {"file": "a.jpg", "category": "cat", "width": 40, "height": 30, "object_box_xyxy": [0, 0, 9, 9]}
+    record["parts"] = {"head": {"center_xy": [5.0, 6.5]}}
+    (tmp_path / "landmarks.json").write_text(json.dumps({"records": [record, record | change]}))
+    (fault,) = refused(open_dataset, "animal-parts", tmp_path, {})
+    assert f"landmarks.json: records[1]: {words}" in fault
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '{"records": {}}', '{"records": []}', "{", "", "[" * 100_000])
+def test_landmarks_that_are_no_list_of_records(tmp_path, text):
+    (tmp_path / "landmarks.json").write_text(text)
+    (fault,) = refused(open_dataset, "animal-parts", tmp_path, {})
+    assert "landmarks.json: " in fault

@@ -73,6 +73,7 @@ class Broden(Dataset):
         self._read_index()
         self.concepts = self._read_concepts()
         self._known = {concept.number for concept in self.concepts}
+        self._scored = {concept.category for concept in self.concepts}
 
     def picture(self, index: int) -> Image.Image:
         """The stored picture, RGB."""
@@ -86,9 +87,11 @@ class Broden(Dataset):
         faults: list[str] = []
         for category, cell in row.cells.items():
             faults += [self._unknown(row, category, number) for number in cell.labels if number not in self._known]
+            read = [plane for mask in cell.masks if (plane := self._plane(row, category, mask, faults)) is not None]
+            if category not in self._scored:
+                continue  # all of its labels are scored in other categories
             if cell.labels:
                 labels[category] = cell.labels
-            read = [plane for mask in cell.masks if (plane := self._plane(row, category, mask, faults)) is not None]
             if read and not faults:
                 planes[category] = np.stack(read)
         refuse(faults)
