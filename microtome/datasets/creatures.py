@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from microtome.datasets.base import Annotation, Concept, Dataset, Landmark, Record
+from microtome.datasets.tables import whole
 from microtome.errors import InputError
 
 Points = NDArray[np.float64]
@@ -97,12 +98,15 @@ class Creatures(Dataset):
         seed: two sets with different seeds share no picture.
 
     Raises:
-        InputError: a count below 1, or a size below 32.
+        InputError: a count outside 1 to 1,000,000, a size outside 32 to 4,096, a seed below 0.
     """
 
     def __init__(self, root: Path | None = None, *, count: int = 400, size: int = 96, seed: int = 0) -> None:
-        if count < 1 or size < 32 or seed < 0:
-            raise InputError(f"dataset: count >= 1, size >= 32, seed >= 0, got {count}, {size}, {seed}")
+        try:
+            count, size = whole(count, "count", 1, 10**6), whole(size, "size", 32, 4096)
+            seed = whole(seed, "seed", 0, 2**63 - 1)
+        except ValueError as error:
+            raise InputError(f"dataset: {error}") from error
         self._size, self._seed = size, seed
         self.animals = [ANIMALS[i] for i in default_rng([seed, 2**32 - 1]).integers(len(ANIMALS), size=count)]
         shares = default_rng([seed, 2**32 - 2]).random(count)
