@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from flows.yamlfile import override, read_yaml
 from microtome.errors import InputError, suggest
 
-Size = Annotated[tuple[int, int], Field(description="(height, width) in pixels")]
+
+def _factory(text: str) -> str:
+    module, colon, name = text.partition(":")
+    if not (colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))):
+        raise ValueError("must be module:factory, such as torchvision.models:resnet18, in full (no leading dot)")
+    return text
+
+
+def _format(text: str) -> str:
+    return _factory(text) if ":" in text else text
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must hold printable characters only")
+    return text
+
+
+MANY = 1_000_000_000  # more is a slip of the finger, and more than some libraries can count
+Side = Annotated[int, Field(ge=1, le=16384)]
+Size = Annotated[tuple[Side, Side], Field(description="(height, width) in pixels")]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Resamples = Annotated[int, Field(ge=0, le=1_000_000)]  # more would only take for ever
+Deviation = Annotated[float, Field(gt=0)]
+Word = Annotated[str, Field(min_length=1)]
+Words = Annotated[list[Word], Field(min_length=1)]
+Factory = Annotated[str, AfterValidator(_factory)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class InputModel(_Strict):
@@ -24,33 +49,33 @@ class InputModel(_Strict):
 
     size: Size
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
     resize: Literal["squash", "shortest-side-crop"] = "squash"
 
 
 class NetworkModel(_Strict):
     """The network under audit."""
 
-    load: str
+    load: Factory
     arguments: dict[str, Any] = {}
-    weights: str | None = None
-    layers: Annotated[list[str], Field(min_length=1)]
+    weights: Word | None = None
+    layers: Words
     input: InputModel
 
 
 class DatasetModel(BaseModel):
     """A data set; keys beyond these are options of its format."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
-    format: str
-    root: str | None = None
-    split: list[str] | None = None
-    categories: list[str] | None = None
+    format: Annotated[str, AfterValidator(_format)]
+    root: Word | None = None
+    split: Words | None = None
+    categories: Words | None = None
     crop: Literal["none", "object"] = "none"
-    crop_margin: Annotated[float, Field(ge=0)] = 0.0
+    crop_margin: Annotated[float, Field(ge=0, le=10)] = 0.0
     mask_size: Size | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MANY)] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -64,8 +89,8 @@ class DissectionModel(_Strict):
     dataset: str = "main"
     tail: Share = 0.005
     min_iou: Annotated[float, Field(ge=0, lt=1)] = 0.04
-    bootstrap: Annotated[int, Field(ge=0)] = 1000
-    permutations: Annotated[int, Field(ge=0)] = 200
+    bootstrap: Resamples = 1000
+    permutations: Resamples = 200
     align: Literal["receptive-field", "half-pixel"] = "receptive-field"
     inclusive: bool = False
     denominator: Literal["category", "all-images"] = "category"
@@ -75,12 +100,12 @@ class StabilityModel(_Strict):
     """Location stability."""
 
     dataset: str = "main"
-    top_images: Annotated[int, Field(ge=2)] = 100
+    top_images: Annotated[int, Field(ge=2, le=MANY)] = 100
     firing_only: bool = False
     category: Literal["lowest", "highest-activation"] = "lowest"
-    filters: Annotated[int, Field(ge=1)] | None = None
-    bootstrap: Annotated[int, Field(ge=0)] = 1000
-    permutations: Annotated[int, Field(ge=0)] = 1000
+    filters: Annotated[int, Field(ge=1, le=MANY)] | None = None
+    bootstrap: Resamples = 1000
+    permutations: Resamples = 1000
     part_radius: Annotated[float, Field(gt=0)] | None = None
 
 
@@ -97,15 +122,15 @@ class FinetuningModel(_Strict):
     dataset: str = "main"
     negatives: str | None = None
     category: str | None = None
-    epochs: Annotated[int, Field(ge=1)] = 10
-    batch: Annotated[int, Field(ge=1)] = 16
+    epochs: Annotated[int, Field(ge=1, le=MANY)] = 10
+    batch: Annotated[int, Field(ge=1, le=MANY)] = 16
     rate: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.01, 0.001)
     strength: Annotated[float, Field(ge=0)] = 1.0
     mask: MaskModel | None = MaskModel()
     head: Literal["auto", "small", "paper"] = "auto"
     freeze_below: str | None = None
-    folds: Annotated[int, Field(ge=2)] = 5
-    fold: Annotated[int, Field(ge=0)] = 0
+    folds: Annotated[int, Field(ge=2, le=MANY)] = 5
+    fold: Annotated[int, Field(ge=0, le=MANY)] = 0
     controls: list[Literal["twin", "plain"]] = ["twin"]
 
     @model_validator(mode="after")
@@ -122,8 +147,8 @@ class TreeModel(_Strict):
     negatives: str | None = None
     category: str | None = None
     layer: str | None = None
-    output: Annotated[int, Field(ge=0)] | None = None
-    images: Annotated[int, Field(ge=4)] = 300
+    output: Annotated[int, Field(ge=0, le=MANY)] | None = None
+    images: Annotated[int, Field(ge=4, le=MANY)] = 300
     positions: Literal["weighted", "uniform"] = "weighted"
     selection: Literal["projected", "lasso"] = "projected"
 
@@ -133,10 +158,10 @@ class GraphModel(_Strict):
 
     dataset: str = "main"
     category: str | None = None
-    images: Annotated[int, Field(ge=10)] = 200
-    filters: Annotated[int, Field(ge=1)] | None = 64
-    rounds: Annotated[int, Field(ge=1)] = 20
-    permutations: Annotated[int, Field(ge=0)] = 200
+    images: Annotated[int, Field(ge=10, le=MANY)] = 200
+    filters: Annotated[int, Field(ge=1, le=MANY)] | None = 64
+    rounds: Annotated[int, Field(ge=1, le=MANY)] = 20
+    permutations: Resamples = 200
 
 
 class PartsModel(_Strict):
@@ -144,16 +169,16 @@ class PartsModel(_Strict):
 
     dataset: str = "main"
     category: str | None = None
-    images: Annotated[int, Field(ge=10)] = 200
-    filters: Annotated[int, Field(ge=1)] = 128
-    boxes: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = [3, 6, 12]
-    draws: Annotated[int, Field(ge=1)] = 5
+    images: Annotated[int, Field(ge=10, le=MANY)] = 200
+    filters: Annotated[int, Field(ge=1, le=MANY)] = 128
+    boxes: Annotated[list[Annotated[int, Field(ge=2, le=MANY)]], Field(min_length=1)] = [3, 6, 12]
+    draws: Annotated[int, Field(ge=1, le=MANY)] = 5
 
 
 Method = Literal[
     "gradient", "deconvolution", "guided", "input x gradient", "integrated gradients", "smoothgrad", "grad-cam"
 ]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=MANY)]
 
 
 class SaliencyModel(_Strict):
@@ -161,7 +186,7 @@ class SaliencyModel(_Strict):
 
     dataset: str = "main"
     images: Count = 12
-    methods: list[Method] = list(get_args(Method))
+    methods: Annotated[list[Method], Field(min_length=1)] = list(get_args(Method))
 
 
 class FeaturesModel(_Strict):
@@ -182,17 +207,17 @@ class OcclusionModel(_Strict):
     top_images: Count = 10
     width: Count = 11
     stride: Count = 3
-    minimal_images: Annotated[int, Field(ge=0)] = 8
-    segments: Annotated[int, Field(ge=2)] = 40
+    minimal_images: Annotated[int, Field(ge=0, le=MANY)] = 8
+    segments: Annotated[int, Field(ge=2, le=MANY)] = 40
 
 
 class ReliabilityModel(_Strict):
     """Tests that a saliency method has to pass."""
 
     dataset: str = "main"
-    images: Annotated[int, Field(ge=2)] = 16
-    methods: list[Method] = list(get_args(Method))
-    layers: Annotated[int, Field(ge=2)] = 5
+    images: Annotated[int, Field(ge=2, le=MANY)] = 16
+    methods: Annotated[list[Method], Field(min_length=1)] = list(get_args(Method))
+    layers: Annotated[int, Field(ge=2, le=MANY)] = 5
     invariance_error: Annotated[float, Field(gt=0)] = 1e-3
     randomised_cosine: Annotated[float, Field(gt=0, lt=1)] = 0.2
     class_cosine: Annotated[float, Field(gt=0, lt=1)] = 0.8
@@ -202,9 +227,9 @@ class AdversarialModel(_Strict):
     """Attacks, and what moves inside."""
 
     dataset: str = "main"
-    images: Annotated[int, Field(ge=2)] = 64
-    eps: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [1.0, 4.0]
-    norms: list[Literal["linf", "l2"]] = ["linf"]
+    images: Annotated[int, Field(ge=2, le=MANY)] = 64
+    eps: Annotated[list[Annotated[float, Field(gt=0, le=255)]], Field(min_length=1)] = [1.0, 4.0]
+    norms: Annotated[list[Literal["linf", "l2"]], Field(min_length=1)] = ["linf"]
     steps: Count = 20
 
 
@@ -263,19 +288,19 @@ class ExecutionModel(_Strict):
     runner: Literal["local"] = "local"
     precision: Literal["float32", "float16"] = "float32"
     storage: Literal["auto", "none", "lz4", "zstd"] = "auto"
-    threads: Annotated[int, Field(ge=1)] | None = None
-    shard_images: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    shard_images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 class AuditModel(_Strict):
     """The whole file."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
     network: NetworkModel
     dataset: DatasetModel | None = None
     datasets: dict[str, DatasetModel] = {}
-    workspace: str = ".microtome"
-    seed: Annotated[int, Field(ge=0)] = 0
+    workspace: Word = ".microtome"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # scikit-learn takes no more
     device: Literal["auto", "cpu", "cuda"] = "auto"
     stages: StagesModel
     gates: list[GateModel] = []
@@ -303,51 +328,13 @@ def read_audit(file: Path, overrides: Sequence[str] = ()) -> AuditModel:
     Raises:
         InputError: no such file, no YAML, or keys and values that are not allowed; all of them, with lines.
     """
+    content = read_yaml(file)
+    for option in overrides:
+        override(content.value, option)
     try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-    try:
-        content = yaml.safe_load(text)
-        lines = dict(_lines(yaml.compose(text)))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{file}{where}: is not YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: must hold keys and values, got {type(content).__name__}")
-    for override in overrides:
-        _override(content, override)
-    try:
-        return AuditModel.model_validate(content)
+        return AuditModel.model_validate(content.value)
     except ValidationError as error:
-        raise InputError([_fault(file, lines, fault) for fault in error.errors()]) from error
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise InputError(f"--set: must be key=value, got {override!r}")
-    *folders, last = key.split(".")
-    place = content
-    for folder in folders:
-        if not isinstance(place.get(folder), dict):
-            place[folder] = {}
-        place = place[folder]
-    place[last] = yaml.safe_load(value)
-
-
-def _lines(node: yaml.Node | None, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """Line of every key and item."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*path, key.value)
-            yield inner, key.start_mark.line + 1
-            yield from _lines(value, inner)
-    elif isinstance(node, yaml.SequenceNode):
-        for place, item in enumerate(node.value):
-            yield (*path, place), item.start_mark.line + 1
-            yield from _lines(item, (*path, place))
+        raise InputError([_fault(file, content.lines, fault) for fault in error.errors()]) from error
 
 
 def _fault(file: Path, lines: Mapping[tuple[str | int, ...], int], fault: Any) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flows.auditfile import AuditModel, read_audit
 from flows.dag import build
+from flows.places import check_places
 from microtome.errors import InputError, suggest
 from microtome.networks.load import NetworkSpec, load_network
 from storage import Files, StageStore, open_files
@@ -56,6 +57,7 @@ class Plan:
             self.files: Files = open_files(request.workspace or self.audit.workspace, self._workspace_base)
         except ValueError as error:
             raise InputError(str(error)) from error
+        check_places(self.audit, self.base, Path(self.files.location("")))
         self.digests = FileDigests(self.files)
         self._check_stages([*request.only, *request.refresh])
         self.indices: dict[str, Job] = {}
