@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError, create_model, model_validator
 
+from flows.yamlfile import override, read_yaml
 from microtome.errors import InputError, suggest
 from tasks.gates import GateModel
 from tasks.options import Options, Strict
@@ -82,51 +82,13 @@ def read_audit(file: Path, overrides: Sequence[str] = ()) -> AuditModel:
     Raises:
         InputError: no such file, no YAML, or keys and values that are not allowed; all of them, with lines.
     """
+    content = read_yaml(file)
+    for option in overrides:
+        override(content.value, option)
     try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-    try:
-        content = yaml.safe_load(text)
-        lines = dict(_lines(yaml.compose(text)))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{file}{where}: is not YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: must hold keys and values, got {type(content).__name__}")
-    for override in overrides:
-        _override(content, override)
-    try:
-        return AuditModel.model_validate(content)
+        return AuditModel.model_validate(content.value)
     except ValidationError as error:
-        raise InputError([_fault(file, lines, fault) for fault in error.errors()]) from error
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise InputError(f"--set: must be key=value, got {override!r}")
-    *folders, last = key.split(".")
-    place = content
-    for folder in folders:
-        if not isinstance(place.get(folder), dict):
-            place[folder] = {}
-        place = place[folder]
-    place[last] = yaml.safe_load(value)
-
-
-def _lines(node: yaml.Node | None, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """Line of every key and item."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*path, key.value)
-            yield inner, key.start_mark.line + 1
-            yield from _lines(value, inner)
-    elif isinstance(node, yaml.SequenceNode):
-        for place, item in enumerate(node.value):
-            yield (*path, place), item.start_mark.line + 1
-            yield from _lines(item, (*path, place))
+        raise InputError([_fault(file, content.lines, fault) for fault in error.errors()]) from error
 
 
 def _fault(file: Path, lines: Mapping[tuple[str | int, ...], int], fault: Any) -> str:

@@ -184,15 +184,21 @@ def gc(keep: int, dry_run: bool, workspace: str) -> None:
 @click.argument("query")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
 @click.option("--run", default=None, metavar="RUN", help="A run, or `all`; the latest by default.")
+@click.option(
+    "--unsafe", is_flag=True, help="Permit any SQL. WARNING: it can then read and write every file that you can."
+)
 @WHERE
-def sql(query: str, form: str, run: str | None, workspace: str) -> None:
-    """Query the tables of a run with DuckDB's SQL."""
+def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str) -> None:
+    """Query the tables of a run with DuckDB's SQL: one SELECT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN.
+
+    It reads the workspace's tables and nothing else, and writes nothing.
+    """
     from flows.query import answer
     from storage import RunStore
 
     files = _open(workspace)
     chosen = RunStore(files).all() if run == "all" else [_run(workspace, run)]
-    answer(files, chosen, query, form, sys.stdout)
+    answer(files, chosen, query, form, out=sys.stdout, unsafe=unsafe)
 
 
 @cli.command("open")

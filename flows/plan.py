@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from flows.auditfile import AuditModel, read_audit
+from flows.places import check_places
 from microtome.errors import InputError, suggest
 from storage import Files, RunStore, StageStore, open_files
 from tasks.gates import Baseline, gates
@@ -55,6 +56,7 @@ class Plan:
             self.files: Files = open_files(request.workspace or self.audit.workspace, self._workspace_base)
         except ValueError as error:
             raise InputError(str(error)) from error
+        check_places(self.audit, self.base, Path(self.files.location("")))
         self._check_stages([*request.only, *request.refresh])
 
     @property

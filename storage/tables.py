@@ -51,7 +51,9 @@ class TableSchema:
         """
         given = values.column_names if isinstance(values, pa.Table) else list(values)
         if set(given) != set(self.columns):
-            raise ValueError(f"table {self.name} must have the columns {', '.join(self.columns)}, got {', '.join(given)}")
+            raise ValueError(
+                f"table {self.name} must have the columns {', '.join(self.columns)}, got {', '.join(given)}"
+            )
         if isinstance(values, pa.Table):
             return values.select(self.schema.names).cast(self.schema)
         arrays = {field.name: pa.array(values[field.name], field.type) for field in self.schema}

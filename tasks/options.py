@@ -14,19 +14,23 @@ class Outside:
 OUTSIDE = Outside()
 DatasetName = Annotated[str, OUTSIDE, Field(description="name of a data set of the audit file")]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Resamples = Annotated[int, Field(ge=0, le=1_000_000)]
-Size = Annotated[tuple[Annotated[int, Field(ge=1, le=16384)], Annotated[int, Field(ge=1, le=16384)]],
-                 Field(description="(height, width) in pixels")]  # fmt: skip
-
-
+MANY = 1_000_000_000  # more is a slip of the finger, and more than some libraries can count
+Count = Annotated[int, Field(ge=1, le=MANY)]
+Several = Annotated[int, Field(ge=2, le=MANY)]
+Number = Annotated[int, Field(ge=0, le=MANY)]
+Positive = Annotated[float, Field(gt=0)]
+Word = Annotated[str, Field(min_length=1)]
+Words = Annotated[list[Word], Field(min_length=1)]
+Resamples = Annotated[int, Field(ge=0, le=1_000_000)]  # more would only take for ever
+Side = Annotated[int, Field(ge=1, le=16384)]
+Size = Annotated[tuple[Side, Side], Field(description="(height, width) in pixels")]
 O = TypeVar("O", bound="Options")
 
 
 class Strict(BaseModel):
     """A part of the audit file: frozen, and without keys that it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Options(Strict):

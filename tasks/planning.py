@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from microtome.errors import InputError, suggest
 from microtome.networks.load import NetworkSpec
@@ -15,7 +15,7 @@ from microtome.networks.normalisation import Normalisation
 from storage import Files
 from storage.digests import FileDigests
 from tasks.data import DataPlace, DataSpec
-from tasks.options import Count, Options, Size, Strict
+from tasks.options import Count, Options, Positive, Size, Strict, Word, Words
 from tasks.stage import Job, Settings, Stage
 from tasks.subject import Subject
 
@@ -23,36 +23,53 @@ from tasks.subject import Subject
 O = TypeVar("O", bound=Options)
 
 
+def _factory(text: str) -> str:
+    module, colon, name = text.partition(":")
+    if not (colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))):
+        raise ValueError("must be module:factory, such as torchvision.models:resnet18, in full (no leading dot)")
+    return text
+
+
+def _format(text: str) -> str:
+    return _factory(text) if ":" in text else text
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must hold printable characters only")
+    return text
+
+
 class InputModel(Strict):
     """The network's input frame."""
 
     size: Size
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     resize: Literal["squash", "shortest-side-crop"] = "squash"
 
 
 class NetworkModel(Strict):
     """The network under audit."""
 
-    load: str
+    load: Annotated[str, AfterValidator(_factory)]
     arguments: dict[str, Any] = {}
-    weights: str | None = None
-    layers: Annotated[list[str], Field(min_length=1)]
+    weights: Word | None = None
+    layers: Words
     input: InputModel
 
 
 class DatasetModel(Strict):
     """A data set; keys beyond these are options of its format."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
-    format: str
-    root: str | None = None
-    split: list[str] | None = None
-    categories: list[str] | None = None
+    format: Annotated[str, AfterValidator(_format)]
+    root: Word | None = None
+    split: Words | None = None
+    categories: Words | None = None
     crop: Literal["none", "object"] | None = None
-    crop_margin: Annotated[float, Field(ge=0)] = 0.0
+    crop_margin: Annotated[float, Field(ge=0, le=10)] = 0.0
     mask_size: Size | None = None
     limit: Count | None = None
 
@@ -69,18 +86,18 @@ class ExecutionModel(Strict):
     precision: Literal["float32", "float16"] = "float32"
     storage: Literal["auto", "none", "lz4", "zstd"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    shard_images: Count | None = None
+    shard_images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 class AuditFile(Strict):
     """What every audit file has beside its stages and gates."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
     network: NetworkModel
     dataset: DatasetModel | None = None
     datasets: dict[str, DatasetModel] = {}
-    workspace: str = ".microtome"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    workspace: Word = ".microtome"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # scikit-learn takes no more
     device: Literal["auto", "cpu", "cuda"] = "auto"
     execution: ExecutionModel = ExecutionModel()
 

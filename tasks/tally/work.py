@@ -48,7 +48,9 @@ def run(options: TallyOptions, inputs: Inputs, draft: Draft, session: Session) -
     for number, layer in enumerate(layers):
         lighter = Lighter(Seen(index, inputs.activations, inputs.thresholds), number, options, device=session.device)
         intersection, activation = _Tallying(options, draft, session, concepts)(lighter, number)
-        _extend(totals, layer.name, concepts, (intersection, activation[:, concepts.category_index], index.labels.total()))
+        _extend(
+            totals, layer.name, concepts, (intersection, activation[:, concepts.category_index], index.labels.total())
+        )
         low, high = inputs.thresholds.extremes(layer.name)
         empty = lighter.thresholds >= high
         saturated[layer.name] = np.flatnonzero(empty & (low < high)).tolist()
