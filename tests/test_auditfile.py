@@ -4,7 +4,7 @@ import pytest
 
 from flows.auditfile import read_audit
 from flows.plan import Plan, Request
-from flows.starter import STARTER
+from flows.starter import starter
 from microtome.errors import InputError
 
 GOOD = """\
@@ -118,7 +118,7 @@ def test_places_that_are_not_there(tmp_path, monkeypatch, weights, workspace, wo
 
 
 def test_what_init_writes_is_good(tmp_path):
-    (tmp_path / "audit.yaml").write_text(STARTER)
+    (tmp_path / "audit.yaml").write_text(starter())
     plan = Plan(Request(tmp_path / "audit.yaml"))
     assert [job.name for job in plan.jobs][-1] == "report"
 

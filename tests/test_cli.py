@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.stage import Session
+from tasks.session import Session
 from tests.conftest import change_audit, clean_environment, write_audit
 
 ROOT = Path(__file__).parent.parent
@@ -235,7 +235,7 @@ def test_a_full_disk_is_one_clear_error(audit_file, monkeypatch):
 
     run(audit_file, until="thresholds")
     plan = Plan(Request(audit_file))
-    session = Session(plan.files, "cpu", 1, Silent())
+    session = Session(plan.files, plan.settings, Silent())
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
