@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from microtome.quantify.intervals import mean_interval
 from microtome.visualize import reliability as science
 from microtome.visualize.reliability import Method
-from tasks.networks import network_of
-from tasks.pictures import Pictures, sampled
+from tasks.pictures import Pictures, pixel_network, sampled
 from tasks.rows import Rows, append
 from tasks.stage import Work
 
@@ -25,11 +24,11 @@ BATCH = 4
 def run(work: Work) -> None:
     """Test every method on a sample of the pictures, in the network's own coordinates."""
     torch.set_num_threads(work.session.threads)
-    network = network_of(work).to(work.session.device)
-    pictures = Pictures(work)
+    whole, pictures = pixel_network(work), Pictures(work)
+    network = whole.network
     chosen = sampled(len(pictures), work.parameters["images"], work.parameters["seed"])
     scale = work.job.reach["input"]
-    x = torch.from_numpy(np.stack([pictures.normalised(image) for image in chosen])).to(work.session.device)
+    x = whole.normalised(pictures.batch(chosen, work.session.device))
     with torch.no_grad():
         order = torch.cat([network(part) for part in x.split(BATCH)]).argsort(1, descending=True)
     found = {
