@@ -60,6 +60,7 @@ WRONG = {
     "a relative factory": ("torchvision.models:alexnet", ".a:b", "network.load: must be module:factory"),
     "a module alone": ("torchvision.models:alexnet", "torchvision", "network.load: must be module:factory"),
     "a call": ("torchvision.models:alexnet", "os:system('x')", "network.load: must be module:factory"),
+    "an inner name": ("torchvision.models:alexnet", "nets:Net.make", "network.load: must be module:factory"),
     "a path": ("torchvision.models:alexnet", "../nets.py:alexnet", "network.load: must be module:factory"),
     "a relative data set": ("format: creatures", "format: '.a:b'", "dataset.format: must be module:factory"),
     "a name with an escape": ("name: x", 'name: "a\\e[31m"', "must hold no control characters, got U+001B"),
