@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from storage import TableSchema
-from tasks import activations, dissection, gates, index, null, report, tally, thresholds
+from tasks import (
+    activations,
+    dissection,
+    features,
+    gates,
+    index,
+    null,
+    occlusion,
+    reliability,
+    report,
+    saliency,
+    tally,
+    thresholds,
+)
 from tasks.stage import Metric, Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -15,6 +28,10 @@ STAGES: tuple[Stage, ...] = (
     tally.STAGE,
     null.STAGE,
     dissection.STAGE,
+    saliency.STAGE,
+    reliability.STAGE,
+    features.STAGE,
+    occlusion.STAGE,
     gates.STAGE,
     report.STAGE,
 )

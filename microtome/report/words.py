@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import median as middle
+
 
 def worded(value: float | None, form: str) -> str:
     """A number in words; a dash where there is none."""
     return "–" if value is None else format(value, form)
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """Of the values that there are; None where there are none."""
+    known = [value for value in values if value is not None]
+    return float(middle(known)) if known else None

@@ -21,7 +21,7 @@ class ReliabilityOptions(Options):
 
     dataset: DatasetName = "main"
     images: Several = 16
-    methods: Annotated[list[MethodName], Field(min_length=1)] = list(METHODS)
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = METHODS
     layers: Several = 5
     invariance_error: Positive = 1e-3
     randomised_cosine: Share = 0.2

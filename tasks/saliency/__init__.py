@@ -23,7 +23,7 @@ class SaliencyOptions(Options):
 
     dataset: DatasetName = "main"
     images: Count = 12
-    methods: Annotated[list[MethodName], Field(min_length=1)] = list(METHODS)
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = METHODS
 
 
 def plan(audit: Planner, options: SaliencyOptions) -> Iterable[Job]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load
 
 from microtome.report import views
 from microtome.visualize.attribution import contrast
-from tasks.pictures import file_of
-from tasks.report.common import about, files_of, rows_of, thumb, thumbnails
-from tasks.stage import Work
 
 JUDGED = ("input invariance", "randomisation", "class sensitivity")
 EXPLAINED = {
@@ -28,14 +25,45 @@ EXPLAINED = {
 }
 
 
-def page(work: Work) -> views.Page:
+@dataclass(frozen=True)
+class SaliencyMaps:
+    """A picture, and what each method makes of it.
+
+    Args:
+        image: its number.
+        file: its name.
+        thumb: path of its thumbnail.
+        size: (height, width) of the frame.
+        maps: method -> path of its map in colours.
+    """
+
+    image: int
+    file: str
+    thumb: str
+    size: tuple[int, int]
+    maps: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SaliencyFindings:
+    """What is known of saliency on a network.
+
+    Args:
+        tests: rows of the table `reliability`; none where no test was asked for.
+        pictures: with their maps; none where no maps were asked for.
+    """
+
+    tests: Sequence[Mapping[str, Any]]
+    pictures: Sequence[SaliencyMaps]
+
+
+def page(found: SaliencyFindings) -> views.Page:
     """The page."""
-    shown = "saliency" in work.inputs
-    tests = rows_of(work.inputs["reliability"], "reliability") if "reliability" in work.inputs else []
+    tests = found.tests
     verdicts = {name: _verdict(tests, name) for name in dict.fromkeys(row["method"] for row in tests)}
     sections = [_table(tests, verdicts), *_details(tests)] if tests else []
-    if shown:
-        sections.insert(1 if tests else 0, _gallery(about(work, "saliency"), verdicts))
+    if found.pictures:
+        sections.insert(1 if tests else 0, _gallery(found.pictures, verdicts))
     sections.append(_reading())
     passed = [name for name, verdict in verdicts.items() if all(verdict.values())]
     return views.Page(
@@ -132,22 +160,15 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     return "–" if row is None else f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def _gallery(work: Work, verdicts: Mapping[str, Mapping[str, bool]]) -> views.Section:
-    rows = work.inputs["saliency"].table("saliency").to_pylist()
-    images = list(dict.fromkeys(row["image"] for row in rows))
-    thumbnails(work, images)
-    files, size = files_of(work.inputs["index"]), work.job.reach["frame"].size
-    maps = {row["method"]: load(work.inputs["saliency"].read(row["file"]))["maps"] for row in rows}
+def _gallery(pictures: Sequence[SaliencyMaps], verdicts: Mapping[str, Mapping[str, bool]]) -> views.Section:
     cards = []
-    for place, image in enumerate(images):
-        spots = [views.Spot(thumb(work, image), files[image], size, (), (), "picture")]
-        for method, values in maps.items():
-            file = f"assets/saliency/{image:06d}-{method.replace(' ', '-')}.webp"
-            work.draft.write(file, file_of(colours(values[place])))
-            alt = f"{method}: {_words(verdicts.get(method, {}))}"
-            failed = not all(verdicts.get(method, {}).values())
-            spots.append(views.Spot(file, alt, size, (), (), f"{method}{' ✗' if failed else ''}"))
-        cards.append(views.Card(files[image], f"saliency/{image}", "", spots))
+    for shown in pictures:
+        spots = [views.Spot(shown.thumb, shown.file, shown.size, (), (), "picture")]
+        for method, path in shown.maps.items():
+            verdict = verdicts.get(method, {})
+            caption = f"{method}{'' if all(verdict.values()) else ' ✗'}"
+            spots.append(views.Spot(path, f"{method}: {_words(verdict)}", shown.size, (), (), caption))
+        cards.append(views.Card(shown.file, f"saliency/{shown.image}", "", spots))
     note = (
         "✗: fails a test, see above. Red raises the score, blue lowers it; each map on its own scale (99th percentile)."
     )
