@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from storage import TableSchema
-from tasks import activations, dissection, gates, index, landmarks, null, report, tally, thresholds
+from tasks import (
+    activations,
+    dissection,
+    finetuning,
+    gates,
+    index,
+    landmarks,
+    null,
+    report,
+    stability,
+    tally,
+    thresholds,
+)
 from tasks.stage import Metric, Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -16,6 +28,8 @@ STAGES: tuple[Stage, ...] = (
     null.STAGE,
     dissection.STAGE,
     landmarks.STAGE,
+    finetuning.STAGE,
+    stability.STAGE,
     gates.STAGE,
     report.STAGE,
 )
