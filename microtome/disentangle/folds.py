@@ -7,16 +7,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+FOLDS, FOLD = 5, 0  # one picture of five is held out: those of the first fold
 
-def split_by_file(files: Sequence[str], names: Sequence[str], *, folds: int, fold: int, seed: int) -> list[str]:
+
+def split_by_file(
+    files: Sequence[str], names: Sequence[str], *, seed: int, folds: int = FOLDS, fold: int = FOLD
+) -> list[str]:
     """`train` or `val` for each example: by picture file, so that no picture is on both sides; each class in shares.
 
     Args:
         files: of each example's picture.
         names: of each example's class; a picture of several counts for that of its first example.
+        seed: of the order.
         folds: one of so many is held out,
         fold: this one, from 0.
-        seed: of the order.
     """
     classes: dict[str, dict[str, None]] = defaultdict(dict)
     home: dict[str, str] = {}
