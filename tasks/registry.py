@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from storage import TableSchema
-from tasks import activations, dissection, gates, index, landmarks, null, report, tally, thresholds
+from tasks import activations, dissection, gates, graph, index, landmarks, null, parts, report, tally, thresholds
 from tasks.stage import Metric, Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -16,6 +16,8 @@ STAGES: tuple[Stage, ...] = (
     null.STAGE,
     dissection.STAGE,
     landmarks.STAGE,
+    graph.STAGE,
+    parts.STAGE,
     gates.STAGE,
     report.STAGE,
 )
