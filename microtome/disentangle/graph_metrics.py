@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from microtome.disentangle.graph import GraphLayer
 from microtome.disentangle.graph_inference import Seen
+from microtome.disentangle.graph_keys import Measure, Of
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.intervals import paired_interval, resampled_interval
 from microtome.quantify.stability import (
@@ -26,7 +28,6 @@ TOP_IMAGES = 20  # in which a node, or a filter, is judged
 PURITY_IMAGES = 20
 RESAMPLES = 300
 STRONGEST = 20  # nodes of a picture that are followed
-BASELINES = ("random", "centre", "best_constant")
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class GraphMetric:
 
     Args:
         metric: what is measured.
-        of: whose it is: `nodes`, `filters`, their difference or a baseline.
+        of: whose it is.
         value, low, high: with its interval, where it has one.
         n: how many it is the mean of.
     """
 
-    metric: str
-    of: str
+    metric: Measure
+    of: Of
     value: float
     low: float | None = None
     high: float | None = None
@@ -76,19 +77,19 @@ def steadiness(
         name: category_stability(
             name, found, geometry, landmarks, protocol=protocol, permutations=permutations, centres=centres
         )
-        for name, found, centres in (("nodes", nodes, places), ("filters", infer(maps), None))
+        for name, found, centres in ((Of.NODES, nodes, places), (Of.FILTERS, infer(maps), None))
     }
     drawn = {name: resampled([item], protocol, resamples=RESAMPLES, seed=0)[:, 0] for name, item in judged.items()}
-    found = [row for name, item in judged.items() for row in (_instability(name, item, drawn[name]), *_shares(item))]
+    found = [
+        row for name, item in judged.items() for row in (_instability(name, item, drawn[name]), *_shares(name, item))
+    ]
     values = [float(np.nanmean(item.deviation)) for item in judged.values()]
     means = [np.nanmean(values_, 1) for values_ in drawn.values()]
     between = paired_interval((values[0], values[1]), (means[0], means[1]))
-    found.append(GraphMetric("instability", "nodes minus filters", *between, len(maps)))
-    bases = judged["filters"].baselines
-    return [
-        *found,
-        *(GraphMetric("instability", name.replace("_", " "), float(getattr(bases, name))) for name in BASELINES),
-    ]
+    found.append(GraphMetric(Measure.INSTABILITY, Of.DIFFERENCE, *between, len(maps)))
+    bases = judged[Of.FILTERS].baselines
+    frozen = {Of.RANDOM: bases.random, Of.CENTRE: bases.centre, Of.CONSTANT: bases.best_constant}
+    return [*found, *(GraphMetric(Measure.INSTABILITY, name, float(value)) for name, value in frozen.items())]
 
 
 def _top_nodes(seen: Seen, count: int, size: tuple[int, int]) -> tuple[Inferences, Floats]:
@@ -101,21 +102,30 @@ def _top_nodes(seen: Seen, count: int, size: tuple[int, int]) -> tuple[Inference
     return found, place.reshape(-1, 2).astype(float)
 
 
-def _instability(name: str, judged: CategoryStability, drawn: Floats) -> GraphMetric:
+def _instability(name: Of, judged: CategoryStability, drawn: Floats) -> GraphMetric:
     """Mean over nodes; the interval over pictures."""
     value = float(np.nanmean(judged.deviation))
     low, high = resampled_interval(value, np.nanmean(drawn, 1))
-    return GraphMetric("instability", name, value, low, high, int(np.isfinite(judged.deviation).sum()))
+    return GraphMetric(Measure.INSTABILITY, name, value, low, high, int(np.isfinite(judged.deviation).sum()))
 
 
-def _shares(judged: CategoryStability) -> list[GraphMetric]:
+def _shares(name: Of, judged: CategoryStability) -> list[GraphMetric]:
     """Frozen positions are steady, too: who beats the best of them on the same pictures, or follows a landmark?"""
     marks, limits = judged.landmarks.values(), judged.baselines.best_by_landmark
     beats = np.any([mark.deviation < limit for mark, limit in zip(marks, limits, strict=True)], axis=0)
-    shares = {"beats best constant": beats, "tracks a landmark": judged.tracking, "either": beats | judged.tracking}
-    rows = [GraphMetric(name, judged.name, float(flag.mean()), n=len(flag)) for name, flag in shares.items()]
+    shares = {
+        Measure.BEATS_CONSTANT: beats,
+        Measure.TRACKS: judged.tracking,
+        Measure.EITHER: beats | judged.tracking,
+    }
+    rows = [GraphMetric(measure, name, float(flag.mean()), n=len(flag)) for measure, flag in shares.items()]
     spread = float(judged.spread.deviation.mean())
-    return [*rows, GraphMetric("own spread", judged.name, spread, n=len(judged.deviation))]
+    return [*rows, GraphMetric(Measure.SPREAD, name, spread, n=len(judged.deviation))]
+
+
+def learning_curve(layer: GraphLayer) -> list[GraphMetric]:
+    """Log-likelihood of a layer, per unit of activation, in every round and after the last."""
+    return [GraphMetric(Measure.LOG_LIKELIHOOD, Of.TRAINING, float(value)) for value in layer.log_likelihood]
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,19 @@ relative image coordinates, x and y in 0..1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microtome.disentangle.graph_inference import Seen
+from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.intervals import mean_interval
+from microtome.quantify.stability import cell_centres, infer
 
 Floats = NDArray[np.float64]
+Boxes = Mapping[int, tuple[float, float]]  # centre of a part's box, x and y in the frame, in annotated images
 SHIFT = 1 / 3  # of the map: how far a unit's pattern may move
 DEFORMATION = 0.2  # deviation of the shift
 VOTE = 0.1  # deviation of a reliable vote
@@ -143,7 +146,7 @@ class Template:
     score: Floats
 
 
-def mine(candidates: Candidates, boxes: dict[int, tuple[float, float]]) -> list[Template]:
+def mine(candidates: Candidates, boxes: Boxes) -> list[Template]:
     """Patterns of one part.
 
     Args:
@@ -214,12 +217,45 @@ def locate(templates: Sequence[Template], candidates: Candidates) -> tuple[Float
     return np.stack(votes)[best, rows], np.stack(scores)[best, rows]
 
 
-def mean_position(boxes: dict[int, tuple[float, float]], images: int) -> Floats:
+def drawn_boxes(
+    places: Floats, count: int, size: tuple[int, int], rng: np.random.Generator
+) -> tuple[Boxes, NDArray[np.int64]]:
+    """Draw the images in which a part is annotated.
+
+    Args:
+        places: (images, 2) x, y of the part in input pixels; NaN where an image does not show it.
+        count: of boxes.
+        size: (height, width) of the input.
+        rng: draws.
+
+    Returns:
+        the boxes, and the images beside them that show the part.
+    """
+    shown = np.flatnonzero(np.isfinite(places).all(1))
+    taken = np.sort(rng.permutation(shown)[:count])
+    whole = np.array(size[::-1], float)
+    boxes = {int(image): (float(x), float(y)) for image, (x, y) in zip(taken, places[taken] / whole, strict=True)}
+    return boxes, np.setdiff1d(shown, taken)
+
+
+def peak_places(maps: NDArray[np.float32], layer: LayerGeometry, size: tuple[int, int]) -> Floats:
+    """(images, filters, 2) x, y of each filter's highest cell, in the frame.
+
+    Args:
+        maps: (images, filters, rows, columns).
+        layer: their geometry.
+        size: (height, width) of the input.
+    """
+    places: Floats = cell_centres(layer)[infer(maps).cell] / np.array(size[::-1], float)
+    return places
+
+
+def mean_position(boxes: Boxes, images: int) -> Floats:
     """Baseline: the mean annotated position, everywhere."""
     return np.tile(np.mean(list(boxes.values()), 0), (images, 1))
 
 
-def best_filter(peaks: Floats, boxes: dict[int, tuple[float, float]]) -> tuple[Floats, int]:
+def best_filter(peaks: Floats, boxes: Boxes) -> tuple[Floats, int]:
     """Baseline: the filter whose peak, plus its mean displacement, comes nearest to the annotated centres.
 
     Args:

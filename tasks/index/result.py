@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -110,6 +110,21 @@ class Index(Result):
             file = pq.ParquetFile(source)
             for group in range(file.num_row_groups):
                 yield _annotation_block(file.read_row_group(group).to_pydict(), self.pixels)
+
+    def masks(self, images: NDArray[np.int64], concepts: Sequence[int]) -> NDArray[np.bool_]:
+        """(images, concepts, pixels) where some pictures show some concepts.
+
+        Args:
+            images: numbers of the pictures.
+            concepts: indices into the concept table.
+        """
+        place = {image: number for number, image in enumerate(images.tolist())}
+        found = np.zeros((len(images), len(concepts), self.pixels), bool)
+        for block in self.annotations():
+            for offset in range(len(block.labels.planes)):
+                if block.first + offset in place:
+                    found[place[block.first + offset]] = block.labels.masks(offset, concepts)
+        return found
 
     @cached_property
     def labels(self) -> LabelCounts:

@@ -12,15 +12,13 @@ import yaml
 from microtome.report import views
 from microtome.report.render import render
 from storage import Artifact
-from tasks.report import dissection, finetuning, graph, saliency, stability, tree, units
+from tasks.report import dissection, finetuning, saliency, stability, tree, units
 from tasks.stage import Work
 
 _PAGES = (
     ({"stability"}, stability.page),
     ({"finetuning"}, finetuning.page),
     ({"tree"}, tree.page),
-    ({"graph"}, graph.page),
-    ({"parts"}, graph.parts_page),
     ({"saliency", "reliability"}, saliency.page),
     ({"features"}, units.features),
     ({"occlusion"}, units.occlusion),

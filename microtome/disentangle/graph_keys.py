@@ -1,0 +1,37 @@
+"""What is measured of explanatory graphs and of mined parts, and whose it is: the keys that tables hold."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Measure(StrEnum):
+    """Of a layer of a graph."""
+
+    LOG_LIKELIHOOD = "log-likelihood"
+    INSTABILITY = "instability"
+    BEATS_CONSTANT = "beats best constant"
+    TRACKS = "tracks a landmark"
+    EITHER = "either"
+    SPREAD = "own spread"
+
+
+class Of(StrEnum):
+    """Whose figure it is."""
+
+    TRAINING = "training"
+    NODES = "nodes"
+    FILTERS = "filters"
+    DIFFERENCE = "nodes minus filters"
+    RANDOM = "random"
+    CENTRE = "centre"
+    CONSTANT = "best constant"
+
+
+class Locator(StrEnum):
+    """How a part is located: by mined patterns of units or of a graph's nodes, or by a baseline."""
+
+    PATTERNS = "patterns"
+    NODES = "graph nodes"
+    MEAN_POSITION = "mean position"
+    BEST_FILTER = "best filter"

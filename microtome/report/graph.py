@@ -1,0 +1,313 @@
+"""Pages of an explanatory graph: its worth, the graph over pictures, its strongest nodes, a picture looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from microtome.disentangle.graph_keys import Measure, Of
+from microtome.disentangle.pattern_graph import Node, PatternGraph, Place
+from microtome.report import views
+from microtome.report.charts import lines
+from microtome.report.dissection import layer_page
+from microtome.report.words import worded
+
+SHOWN_NODES, SHOWN_PATCHES = 16, 5
+SHOWN_IMAGES, DRAWN = 3, 12
+LISTED = 8  # nodes of each layer, where a picture is looked up
+PARENTS = 2  # of a node, that are drawn
+Figures = Mapping[tuple[str, Measure, Of], "LayerFigure"]
+
+
+@dataclass(frozen=True)
+class LayerFigure:
+    """A row of the table `graph_metrics`."""
+
+    layer: str
+    metric: Measure
+    of: Of
+    round: int | None
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+    @property
+    def interval(self) -> str:
+        """With its interval, in words."""
+        return f"{self.value:.3f} [{worded(self.low, '.3f')}, {worded(self.high, '.3f')}]"
+
+
+@dataclass(frozen=True)
+class OverPicture:
+    """A picture that the graph is drawn over.
+
+    Args:
+        path: of the picture.
+        file: its name.
+        here: where the graph's nodes are in it.
+    """
+
+    path: str
+    file: str
+    here: Sequence[Place]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A picture in which a node is strong: path of the thumbnail, name, and where the node is."""
+
+    thumb: str
+    file: str
+    place: Place
+
+
+@dataclass(frozen=True)
+class UnitLabel:
+    """What the dissection says of a filter: the number of its layer's page, its concept if it is a detector."""
+
+    page: int
+    concept: str | None
+
+
+@dataclass(frozen=True)
+class GraphFindings:
+    """What was found of a graph.
+
+    Args:
+        graph: nodes and edges.
+        figures: of its layers.
+        images: pictures that it was looked up in.
+        training: those of them that it was learned from.
+        over: pictures that it is drawn over.
+        patches: of the nodes that have a card, by number.
+        units: (layer, filter) -> what the dissection says of it; empty without a dissection.
+        size: (height, width) of the network's input.
+    """
+
+    graph: PatternGraph
+    figures: Sequence[LayerFigure]
+    images: int
+    training: int
+    over: Sequence[OverPicture]
+    patches: Mapping[int, Sequence[Patch]]
+    units: Mapping[tuple[str, int], UnitLabel]
+    size: tuple[int, int]
+
+
+def page(found: GraphFindings) -> views.Page:
+    """The graph."""
+    over = Over(found.graph, found.size)
+    return views.Page(
+        name="explanatory graph",
+        page="graph.html",
+        headline=_headline(found),
+        figures=views.Figures(
+            [
+                ("nodes", f"{len(found.graph.nodes):,}", f"{len(found.graph.layers)} layers"),
+                ("edges", f"{found.graph.edges:,}", "child to parent"),
+                ("pictures", str(found.images), f"{found.training} to learn from"),
+            ]
+        ),
+        sections=[
+            views.Section("Are nodes steadier than filters?", [_steadiness(found), _steady_note()]),
+            views.Section("Learning", [_learning(found.figures)]),
+            *(views.Section(f"The graph over {picture.file}", over.parts(picture)) for picture in found.over),
+            _cards(found),
+        ],
+        queries=[
+            ("Graph metrics", "select * from graph_metrics where round is null"),
+            ("Nodes", "select * from graph_nodes order by score desc limit 20"),
+            ("Parents of a node", "select * from graph_edges where child = 0"),
+        ],
+    )
+
+
+def carded(graph: PatternGraph) -> list[Node]:
+    """The nodes that get a card."""
+    return graph.top(max(1, SHOWN_NODES // len(graph.layers)))
+
+
+def _headline(found: GraphFindings) -> str:
+    nodes, layers = len(found.graph.nodes), len(found.graph.layers)
+    text = f"{nodes:,} part patterns in {layers} layers share out what the filters answer to"
+    apart = [row for row in found.figures if row.of is Of.DIFFERENCE]
+    steadier = [row for row in apart if row.high is not None and row.high < 0]
+    if apart:
+        text += (
+            f". In {len(steadier)} of {len(apart)} layers the strongest nodes are steadier than the raw filters, by an "
+            "interval that excludes zero"
+        )
+    return text + "."
+
+
+def _steadiness(found: GraphFindings) -> views.Part:
+    rows = {(row.layer, row.metric, row.of): row for row in found.figures if row.round is None}
+    if not rows:
+        return views.Text("The data set has no landmarks: nothing to be steady against.", "quiet")
+    names = (
+        "nodes", "filters", "difference", "random", "best constant", "nodes that beat it or track",
+        "filters that do", "spread, nodes", "spread, filters",
+    )  # fmt: skip
+    table = [_steady_row(layer, rows) for layer in found.graph.layers]
+    return views.Table([("layer", False), *((name, True) for name in names)], table)
+
+
+def _steady_row(layer: str, rows: Figures) -> list[str]:
+    compared = [rows.get((layer, Measure.INSTABILITY, of)) for of in (Of.NODES, Of.FILTERS, Of.DIFFERENCE)]
+    frozen = [rows[layer, Measure.INSTABILITY, of] for of in (Of.RANDOM, Of.CONSTANT)]
+    good, spread = (
+        [rows[layer, measure, of] for of in (Of.NODES, Of.FILTERS)] for measure in (Measure.EITHER, Measure.SPREAD)
+    )
+    return [
+        layer,
+        *("–" if row is None else row.interval for row in compared),
+        *(worded(row.value, ".3f") for row in frozen),
+        *(f"{row.value:.0%}" for row in good),
+        *(f"{row.value:.3f}" for row in spread),
+    ]
+
+
+def _steady_note() -> views.Text:
+    return views.Text(
+        "Location instability of as many top nodes as there are filters, and of the filters, in the 20 pictures where "
+        "each is highest; 95 % intervals over pictures, paired. A position that never moves is steady, too: "
+        "count those that beat the best constant position on the same pictures, or that follow a landmark (q at most "
+        "0.05). Spread: how much the position itself moves, by the diagonal.",
+        "quiet",
+    )
+
+
+def _learning(figures: Sequence[LayerFigure]) -> views.Charts:
+    rows = [
+        {"x": row.round, "y": row.value, "line": row.layer} for row in figures if row.metric is Measure.LOG_LIKELIHOOD
+    ]
+    return views.Charts([lines("Log-likelihood per unit of activation, by round", rows, "round")])
+
+
+@dataclass(frozen=True)
+class Over:
+    """A graph, drawn over pictures.
+
+    Args:
+        graph: what is drawn.
+        size: (height, width) of the drawing's coordinates.
+    """
+
+    graph: PatternGraph
+    size: tuple[int, int]
+
+    def parts(self, picture: OverPicture) -> list[views.Part]:
+        """Nodes at their places, edges to their parents, and the same as text."""
+        shown = self.graph.strongest(picture.here, DRAWN)
+        below = [self._branch(layer, shown) for layer in self.graph.layers]
+        outline = views.Branch("The same as text", "", "", below)
+        drawing = views.Drawing(picture.path, picture.file, self.size, self._levels(picture.here, shown))
+        return [drawing, views.Outline(outline, False)]
+
+    def _levels(self, here: Sequence[Place], shown: Sequence[Place]) -> list[views.Level]:
+        height, width = self.size
+        at = {place.node: (round(place.x * width, 1), round(place.y * height, 1)) for place in here}
+        children = [place.node for place in shown]
+        drawn = sorted({*children, *(parent for child in children for parent in self._parents(child))})
+        levels = []
+        for number, layer in enumerate(self.graph.layers):
+            dots = [(*at[node], f"node {node}") for node in drawn if self._layer(node) == layer]
+            own = [child for child in children if self._layer(child) == layer]
+            links = [(*at[child], *at[parent]) for child in own for parent in self._parents(child)]
+            levels.append(views.Level(layer, number, dots, links))
+        return levels
+
+    def _layer(self, node: int) -> str:
+        return self.graph.named[node].layer
+
+    def _parents(self, node: int) -> Sequence[int]:
+        return self.graph.parents.get(node, ())[:PARENTS]
+
+    def _branch(self, layer: str, shown: Sequence[Place]) -> views.Branch:
+        own = [place for place in shown if self._layer(place.node) == layer]
+        return views.Branch(layer, f"{len(own)} nodes drawn", "", [self._leaf(place) for place in own])
+
+    def _leaf(self, place: Place) -> views.Branch:
+        parents = ", ".join(str(parent) for parent in self._parents(place.node))
+        under = f", under {parents}" if parents else ""
+        where = f"filter {self.graph.named[place.node].filter} at {place.x:.2f}, {place.y:.2f}{under}"
+        return views.Branch(f"node {place.node}", where, "", ())
+
+
+def _cards(found: GraphFindings) -> views.Section:
+    """The strongest nodes with their best patches."""
+    nodes = carded(found.graph)
+    cards = [_card(found, node, {node.node for node in nodes}) for node in nodes]
+    text = "The strongest nodes of each layer, in the pictures in which they are strongest. Circle: where the node is."
+    return views.Section("Nodes", [views.Text(text, "quiet"), views.Gallery(cards, True)])
+
+
+def _card(found: GraphFindings, node: Node, others: set[int]) -> views.Card:
+    parents = found.graph.parents.get(node.node, ())
+    facts = [
+        ("deviation", f"{node.sigma:.3f}", "sigma, by the side of the picture"),
+        ("parents", ", ".join(str(parent) for parent in parents[:3]) or "–", "nodes of the layer above"),
+        ("purity", worded(node.purity, ".0%"), "share of its top pictures in which it is on one part"),
+    ]
+    unit = found.units.get((node.layer, node.filter))
+    links = [_unit_link(node, unit)] if unit else []
+    links += [(f"parent {parent}", f"#node/{parent}") for parent in parents if parent in others]
+    note = f"{node.layer} filter {node.filter}" + (f": {node.concept}" if node.purity else "")
+    spots = [_spot(patch, found.size) for patch in found.patches.get(node.node, ())]
+    return views.Card(f"node {node.node}", f"node/{node.node}", note, spots, facts, links)
+
+
+def _unit_link(node: Node, unit: UnitLabel) -> tuple[str, str]:
+    """The filter and its concept, and where the report's dissection shows it."""
+    place = f"{layer_page(unit.page)}#{node.layer}/{node.filter}"
+    return f"filter {node.filter}: {unit.concept or 'no concept'}", place
+
+
+def _spot(patch: Patch, size: tuple[int, int]) -> views.Spot:
+    height, width = size
+    circle = (round(patch.place.x * width, 1), round(patch.place.y * height, 1), round(height / 9, 1))
+    return views.Spot(patch.thumb, patch.file, size, [circle], ())
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """A picture that was looked up in a graph.
+
+    Args:
+        graph: the graph.
+        category: that it is about.
+        name: of the page, without what comes before and after.
+        picture: the picture.
+        size: (height, width) of the network's input.
+    """
+
+    graph: PatternGraph
+    category: str
+    name: str
+    picture: OverPicture
+    size: tuple[int, int]
+
+
+def lookup_page(found: LookedUp) -> views.Page:
+    """What a picture shows of the graph."""
+    file = found.picture.file
+    return views.Page(
+        name="patterns",
+        page=f"graph-{found.name}.html",
+        headline=f"What {file} shows of the graph of {found.category}.",
+        figures=views.Figures([]),
+        sections=[views.Section(file, Over(found.graph, found.size).parts(found.picture))],
+    )
+
+
+def lookup_rows(found: LookedUp) -> list[list[str]]:
+    """The same as text: layer, node, filter, x, y, score and concept of the strongest nodes."""
+    return [_row(found.graph.named[place.node], place) for place in found.graph.strongest(found.picture.here, LISTED)]
+
+
+def _row(node: Node, place: Place) -> list[str]:
+    concept = f"{node.concept} ({node.purity:.0%})" if node.concept and node.purity else ""
+    return [
+        node.layer, str(node.node), str(node.filter), f"{place.x:.3f}", f"{place.y:.3f}", f"{place.score:.3g}", concept
+    ]  # fmt: skip

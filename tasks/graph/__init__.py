@@ -1,0 +1,108 @@
+"""Stage `graph`: the explanatory graph of some layers, and every picture looked up in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import Field
+
+from storage.tables import float32, float64, int32, string, table
+from tasks.activations import maps
+from tasks.index import index
+from tasks.landmarks import landmarks
+from tasks.options import MANY, Count, DatasetName, Options, Resamples
+from tasks.planning import Planner
+from tasks.stage import Job, PageOf, Stage
+
+
+class CategoryOptions(Options):
+    """The pictures of one category of a data set."""
+
+    dataset: DatasetName = "main"
+    category: str | None = None
+    images: Annotated[int, Field(ge=10, le=MANY)] = 200
+
+
+class GraphOptions(CategoryOptions):
+    """The explanatory graph of the audit's layers."""
+
+    filters: Count | None = 64
+    rounds: Count = 20
+    permutations: Resamples = 200
+
+
+def plan(audit: Planner, options: GraphOptions) -> Iterable[Job]:
+    """Maps of the audit's network, and landmarks where the data set has any."""
+    indexed = index(audit, options.dataset, "stages.graph.dataset")
+    activations, marks = maps(audit, indexed), landmarks(audit, indexed)
+    yield audit.job(STAGE, options, {"index": indexed, "activations": activations, "landmarks": marks})
+
+
+STAGE = Stage(
+    name="graph",
+    about="Learns which part patterns the filters answer to, as an explanatory graph, and looks every picture up.",
+    options=GraphOptions,
+    work="tasks.graph.work:run",
+    plan=plan,
+    determined_by=frozenset({"seed", "device", "threads"}),
+    threads="all",
+    weight=0.25,
+    page=PageOf("tasks.graph.findings:findings", "microtome.report.graph:page"),
+    starter="  # graph: {category: bird}                   # part patterns that the filters answer to\n",
+    tables=(
+        table(
+            "graph_nodes",
+            "A row per node: a part pattern of a filter.",
+            layer=string("dotted name"),
+            filter=int32("number of the filter that owns it"),
+            node=int32("number of the node, from zero through all layers, the top one first"),
+            x=float64("where it is expected, from the left, in widths of the picture"),
+            y=float64("where it is expected, from the top, in heights of the picture"),
+            sigma=float64("deviation of its place, in sides of the picture"),
+            score=float64("mean over the pictures of its score"),
+            home_x=float64("mean inferred x over the pictures that the graph was learned from"),
+            home_y=float64("mean inferred y over the same"),
+            purity=float64("share of its 20 strongest pictures in which it is on one part; null without parts"),
+            concept=string("that part"),
+        ),
+        table(
+            "graph_edges",
+            "A row per node and parent of it in the layer above.",
+            child=int32("number of the node"),
+            parent=int32("number of its parent"),
+            weight=float64("share of the node's affinity"),
+            dx=float64("the node's x minus the parent's"),
+            dy=float64("the node's y minus the parent's"),
+        ),
+        table(
+            "graph_inferences",
+            "A row per picture and node: where the node is in it.",
+            image=int32("number of the picture"),
+            node=int32("number of the node"),
+            x=float32("from the left, in widths of the picture"),
+            y=float32("from the top, in heights of the picture"),
+            score=float32("how strongly; scales differ between layers"),
+        ),
+        table(
+            "graph_images",
+            "A row per picture that was looked up.",
+            image=int32("number of the picture"),
+            file=string("its name"),
+            split=string("train where the graph was learned from it, else val"),
+            category=string("that the graph is about, or all"),
+        ),
+        table(
+            "graph_metrics",
+            "A row per layer and figure: how steady nodes are beside raw filters and frozen positions.",
+            layer=string("dotted name"),
+            metric=string("log-likelihood, instability, beats best constant, tracks a landmark, either, own spread"),
+            of=string("whose: training, nodes, filters, nodes minus filters, random, centre, best constant"),
+            round=int32("of training; null for the others"),
+            value=float64("the figure"),
+            low=float64("95 % interval over pictures, where it has one"),
+            high=float64("95 % interval over pictures, where it has one"),
+            n=int32("how many it is the mean of"),
+        ),
+    ),
+)

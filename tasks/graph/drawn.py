@@ -1,0 +1,47 @@
+"""An explanatory graph as people are shown it: its nodes and edges, and where they are in pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.disentangle.pattern_graph import Node, PatternGraph, Place
+from tasks.graph.result import Graph
+
+
+@dataclass(frozen=True)
+class DrawnGraph(Graph):
+    """The graph, read for drawing it."""
+
+    @cached_property
+    def patterns(self) -> PatternGraph:
+        """Its nodes and edges, for people."""
+        nodes = [Node(**row) for row in self.rows("graph_nodes")]
+        ordered = sorted(self.rows("graph_edges"), key=lambda row: (row["child"], -row["weight"]))
+        parents: dict[int, list[int]] = {}
+        for row in ordered:
+            parents.setdefault(row["child"], []).append(row["parent"])
+        return PatternGraph(nodes, parents)
+
+    def seen_in(self, image: int) -> list[Place]:
+        """Where its nodes are in one of its pictures."""
+        return self._places(self._inferences["image"] == image)
+
+    def strongest_of(self, node: int, count: int) -> list[Place]:
+        """The pictures in which a node is strongest, and where it is there."""
+        found = self._places(self._inferences["node"] == node)
+        return sorted(found, key=lambda place: (-place.score, place.image))[:count]
+
+    def _places(self, wanted: NDArray[np.bool_]) -> list[Place]:
+        values = (self._inferences[name][wanted].tolist() for name in ("image", "node", "x", "y", "score"))
+        return [Place(*row) for row in zip(*values, strict=True)]
+
+    @cached_property
+    def _inferences(self) -> Mapping[str, NDArray[Any]]:
+        table = self.table("graph_inferences")
+        return {name: table.column(name).to_numpy() for name in table.column_names}

@@ -1,0 +1,70 @@
+"""What the report shows of an explanatory graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from microtome.disentangle.graph_keys import Measure, Of
+from microtome.report.graph import (
+    SHOWN_IMAGES,
+    SHOWN_PATCHES,
+    GraphFindings,
+    LayerFigure,
+    OverPicture,
+    Patch,
+    UnitLabel,
+    carded,
+)
+from tasks.dissection.result import Dissection
+from tasks.graph.drawn import DrawnGraph
+from tasks.graph.work import Inputs
+from tasks.index.result import Index
+from tasks.report.shown import Shown
+from tasks.thumbnails import kept_thumbnails
+
+
+def findings(shown: Shown) -> GraphFindings:
+    """Its figures, the graph over some pictures that it was not learned from, and its strongest nodes."""
+    made, index = shown.result("graph", DrawnGraph), shown.inputs("graph", Inputs).index
+    graph = made.patterns
+    return GraphFindings(
+        graph=graph,
+        figures=_figures(made),
+        images=len(made.pictures),
+        training=sum(row["split"] == "train" for row in made.pictures),
+        over=list(islice(_over(shown, made), SHOWN_IMAGES)),
+        patches={node.node: _patches(shown, made, index, node.node) for node in carded(graph)},
+        units=_units(shown),
+        size=index.frame.size,
+    )
+
+
+def _figures(made: DrawnGraph) -> list[LayerFigure]:
+    rows = made.rows("graph_metrics")
+    return [LayerFigure(**{**row, "metric": Measure(row["metric"]), "of": Of(row["of"])}) for row in rows]
+
+
+def _over(shown: Shown, made: DrawnGraph) -> Iterator[OverPicture]:
+    small = kept_thumbnails(made.artifact)
+    for row, content in zip(made.pictures, small, strict=True):
+        if row["split"] != "train":
+            path = shown.picture(f"assets/graph/{row['image']:06d}.webp", content)
+            yield OverPicture(path, row["file"], made.seen_in(row["image"]))
+
+
+def _patches(shown: Shown, made: DrawnGraph, index: Index, node: int) -> list[Patch]:
+    places = made.strongest_of(node, SHOWN_PATCHES)
+    return [Patch(shown.thumbnail(index, place.image), index.files[place.image], place) for place in places]
+
+
+def _units(shown: Shown) -> dict[tuple[str, int], UnitLabel]:
+    """What the report's dissection says of every filter; nothing where there is none."""
+    if not shown.has("dissection"):
+        return {}
+    rows = shown.result("dissection", Dissection).rows("units")
+    pages = {layer: number for number, layer in enumerate(dict.fromkeys(row["layer"] for row in rows))}
+    return {
+        (row["layer"], row["unit"]): UnitLabel(pages[row["layer"]], row["concept"] if row["detector"] else None)
+        for row in rows
+    }
