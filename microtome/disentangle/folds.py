@@ -7,16 +7,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+FOLDS = 5  # one in so many is held out
 
-def split_by_file(files: Sequence[str], names: Sequence[str], *, folds: int, fold: int, seed: int) -> list[str]:
+
+def split_by_file(
+    files: Sequence[str], names: Sequence[str], *, seed: int, folds: int = FOLDS, fold: int = 0
+) -> list[str]:
     """`train` or `val` for each example: by picture file, so that no picture is on both sides; each class in shares.
 
     Args:
         files: of each example's picture.
         names: of each example's class; a picture of several counts for that of its first example.
+        seed: of the order.
         folds: one of so many is held out,
         fold: this one, from 0.
-        seed: of the order.
     """
     classes: dict[str, dict[str, None]] = defaultdict(dict)
     home: dict[str, str] = {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from tasks.options import OUTSIDE, Count, DatasetName, Number, Options, Positive, Several, Strict
+from tasks.options import OUTSIDE, Count, DatasetName, Options, Positive, Strict
 
 
 class MaskModel(Strict):
@@ -16,20 +16,7 @@ class MaskModel(Strict):
     learned: bool = False
 
 
-class Folding(Options):
-    """Which share of the pictures is held out: one of `folds`, the `fold`-th."""
-
-    folds: Several = 5
-    fold: Number = 0
-
-    @model_validator(mode="after")
-    def _one_fold(self) -> Folding:
-        if self.fold >= self.folds:
-            raise ValueError(f"fold must be below folds ({self.folds})")
-        return self
-
-
-class FinetuningOptions(Folding):
+class FinetuningOptions(Options):
     """Fine-tuning into an interpretable CNN."""
 
     dataset: DatasetName = "main"
