@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from storage import TableSchema
-from tasks import activations, dissection, gates, index, null, report, tally, thresholds
+from tasks import activations, dissection, gates, index, null, report, tally, thresholds, tree
 from tasks.stage import Metric, Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -15,6 +15,7 @@ STAGES: tuple[Stage, ...] = (
     tally.STAGE,
     null.STAGE,
     dissection.STAGE,
+    tree.STAGE,
     gates.STAGE,
     report.STAGE,
 )

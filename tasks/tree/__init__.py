@@ -73,7 +73,9 @@ STAGE = Stage(
     network=True,
     weight=0.008,
     page=PageOf("tasks.tree.findings:findings", "microtome.report.tree:page"),
-    starter="  # tree: {category: bird}                    # the few ways in which the network decides for a category\n",
+    starter="""\
+  # tree: {category: bird}                    # the few ways in which the network decides for a category
+""",
     tables=(
         table(
             "tree_nodes",

@@ -12,7 +12,7 @@ from torch import nn
 from microtome.disentangle.decision_tree import RationaleExamples, grow
 from microtome.disentangle.examples import HELD_OUT, TRAIN, examples
 from microtome.disentangle.filter_parts import FilterParts, no_parts, parts_by_concept, parts_by_landmark
-from microtome.disentangle.rationales import FilterScale, LayersAbove, RawRationales, joined
+from microtome.disentangle.rationales import LayersAbove, RawRationales, joined
 from microtome.disentangle.tree_metrics import HeldOut, judged
 from microtome.errors import InputError
 from microtome.networks import LayerGeometry, walk
@@ -25,7 +25,7 @@ from tasks.session import Session
 from tasks.subject import Subject, network_of
 from tasks.tree import PlannedTree
 from tasks.tree.pictures import BATCH, TreePictures, chosen, said_of
-from tasks.tree.writing import Made, Seen, write, write_metrics
+from tasks.tree.writing import MadeTree, PictureRationales, write, write_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def run(options: PlannedTree, inputs: Inputs, draft: Draft, session: Session) ->
     session.begin(2 * len(pictures), "pictures and merges")
     raw = _rationales(pictures, tail, session)
     geometry = _geometry(options, inputs, network)
-    seen = Seen.of(raw, pictures, geometry, options.positions)
+    seen = PictureRationales.of(raw, pictures, geometry, options.positions)
     parts = _parts(inputs, pictures, seen)
     with threadpool_limits(1):  # sums split over threads round differently
         grown = _examples(pictures, seen, options.selection)
@@ -54,7 +54,7 @@ def run(options: PlannedTree, inputs: Inputs, draft: Draft, session: Session) ->
         removed = _removed(pictures, tail, parts.groups(), session)
         held = _held_out(pictures, seen, removed, parts.groups()[:, seen.scale.filters])
         write_metrics(draft, judged(tree, held, grown, session.seed))
-    write(draft, Made(options, pictures, seen, parts, tree), tail.output)
+    write(draft, MadeTree(options, pictures, seen, parts, tree), tail.output)
 
 
 def _pictures(options: PlannedTree, inputs: Inputs, session: Session) -> TreePictures:
@@ -92,7 +92,7 @@ def _geometry(options: PlannedTree, inputs: Inputs, network: nn.Module) -> Layer
     return walk(network, inputs.index.frame.size, [layer])[0]
 
 
-def _parts(inputs: Inputs, pictures: TreePictures, seen: Seen) -> FilterParts:
+def _parts(inputs: Inputs, pictures: TreePictures, seen: PictureRationales) -> FilterParts:
     """By landmarks, over the positives; else by dissection."""
     own = pictures.places(TRAIN, True)
     marks = [index.source.landmarks(image) for index, image in map(pictures.located, own.tolist())]
@@ -105,7 +105,7 @@ def _parts(inputs: Inputs, pictures: TreePictures, seen: Seen) -> FilterParts:
     return no_parts(seen.raw.x.shape[1])
 
 
-def _examples(pictures: TreePictures, seen: Seen, selection: str) -> RationaleExamples:
+def _examples(pictures: TreePictures, seen: PictureRationales, selection: str) -> RationaleExamples:
     positives, negatives = (seen.inside(pictures.places(TRAIN, side)) for side in (True, False))
     return RationaleExamples(seen.data.of(positives), seen.data.of(negatives), selection)
 
@@ -125,7 +125,7 @@ def _removed(
 
 
 def _held_out(
-    pictures: TreePictures, seen: Seen, removed: NDArray[np.float64], groups: NDArray[np.bool_]
+    pictures: TreePictures, seen: PictureRationales, removed: NDArray[np.float64], groups: NDArray[np.bool_]
 ) -> HeldOut:
     unseen = pictures.places(HELD_OUT)
     inside = seen.inside(unseen)

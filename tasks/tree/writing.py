@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ import networkx
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.disentangle.decision_tree import Tree
+from microtome.disentangle.decision_tree import Merge, Tree
 from microtome.disentangle.examples import HELD_OUT, TRAIN
 from microtome.disentangle.filter_parts import FilterParts
 from microtome.disentangle.rationales import FilterScale, Rationales, RawRationales
@@ -24,16 +24,15 @@ from storage import Draft
 from storage.tables import from_rows
 from tasks.activations.result import geometry_row
 from tasks.thumbnails import SIDE, keep_thumbnails
-from tasks.tree import STAGE, PlannedTree
+from tasks.tree import PlannedTree
 from tasks.tree.pictures import TreePictures
 from tasks.tree.result import ABOUT, ARRAYS
 
 Row = Mapping[str, Any]
-_COLUMNS = {table.name: list(table.columns) for table in STAGE.tables}
 
 
 @dataclass(frozen=True)
-class Seen:
+class PictureRationales:
     """What a layer and what follows it do in the pictures.
 
     Args:
@@ -51,7 +50,9 @@ class Seen:
     geometry: LayerGeometry
 
     @classmethod
-    def of(cls, raw: RawRationales, pictures: TreePictures, geometry: LayerGeometry, positions: str) -> Seen:
+    def of(
+        cls, raw: RawRationales, pictures: TreePictures, geometry: LayerGeometry, positions: str
+    ) -> PictureRationales:
         """Scaled by the positives to grow from."""
         scale = FilterScale.of(raw.of(pictures.places(TRAIN, True)), positions)
         return cls(raw, scale, *scale.apply(raw), geometry)
@@ -62,12 +63,12 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeTree:
     """A tree, and what it was made from."""
 
     options: PlannedTree
     pictures: TreePictures
-    seen: Seen
+    seen: PictureRationales
     parts: FilterParts
     tree: Tree
 
@@ -94,7 +95,7 @@ def write_metrics(draft: Draft, found: Sequence[TreeMetric]) -> None:
     _table(draft, "tree_metrics", map(_metric_row, found))
 
 
-def write(draft: Draft, made: Made, output: int) -> None:
+def write(draft: Draft, made: MadeTree, output: int) -> None:
     """All the rest.
 
     Args:
@@ -105,7 +106,8 @@ def write(draft: Draft, made: Made, output: int) -> None:
     _table(draft, "tree_images", _image_rows(made))
     _table(draft, "tree_paths", _path_rows(made))
     _table(draft, "tree_nodes", _node_rows(made))
-    _table(draft, "tree_merges", map(asdict, made.tree.merges))
+    names = [item.name for item in fields(Merge)]
+    draft.table("tree_merges", from_rows(names, [asdict(merge) for merge in made.tree.merges]))
     _table(draft, "tree_filters", _filter_rows(made))
     _arrays(draft, made)
     located = map(made.pictures.located, made.seen.kept.tolist())
@@ -115,7 +117,8 @@ def write(draft: Draft, made: Made, output: int) -> None:
 
 
 def _table(draft: Draft, name: str, rows: Iterator[Row]) -> None:
-    draft.table(name, from_rows(_COLUMNS[name], list(rows)))
+    every = list(rows)
+    draft.table(name, from_rows(list(every[0]), every))
 
 
 def _metric_row(metric: TreeMetric) -> Row:
@@ -124,7 +127,7 @@ def _metric_row(metric: TreeMetric) -> Row:
     return {**about, "value": value, "low": low, "high": high}
 
 
-def _image_rows(made: Made) -> Iterator[Row]:
+def _image_rows(made: MadeTree) -> Iterator[Row]:
     grown = made.seen.inside(made.pictures.places(TRAIN, True)).tolist()
     leaves = {place: leaf for leaf, place in enumerate(grown)}
     decisions = made.seen.data.y * made.seen.data.norm
@@ -132,14 +135,14 @@ def _image_rows(made: Made) -> Iterator[Row]:
         yield {**made.picture(place), "y": decision, "leaf": leaves.get(place)}
 
 
-def _path_rows(made: Made) -> Iterator[Row]:
+def _path_rows(made: MadeTree) -> Iterator[Row]:
     for place, path in enumerate(made.paths):
         cosines = made.tree.cosine(made.seen.data.g[place : place + 1], np.array(path))[0]
         for depth, (node, cosine) in enumerate(zip(path, cosines.tolist(), strict=True), 2):
             yield {**made.where(place), "depth": depth, "node": node, "cosine": cosine}
 
 
-def _node_rows(made: Made) -> Iterator[Row]:
+def _node_rows(made: MadeTree) -> Iterator[Row]:
     """The nodes, and last the root."""
     tree, root, depth = made.tree, len(made.tree.b), made.tree.depth()
     visits = {split: _visits(made, split) for split in (TRAIN, HELD_OUT)}
@@ -153,7 +156,7 @@ def _node_rows(made: Made) -> Iterator[Row]:
     yield {**last, "visitors": top[TRAIN], "held_out": top[HELD_OUT]}
 
 
-def _visits(made: Made, split: str) -> Counter[int]:
+def _visits(made: MadeTree, split: str) -> Counter[int]:
     """Positives of a split whose path leads through each node."""
     counted: Counter[int] = Counter()
     for place in made.seen.inside(made.pictures.places(split, True)).tolist():
@@ -165,7 +168,7 @@ def _leaves(tree: Tree) -> int:
     return len(tree.members) - len(tree.merges)
 
 
-def _filter_rows(made: Made) -> Iterator[Row]:
+def _filter_rows(made: MadeTree) -> Iterator[Row]:
     parts, scale = made.parts, made.seen.scale
     used = set(scale.filters.tolist())
     for number, size in enumerate(scale.size.tolist()):
@@ -174,7 +177,7 @@ def _filter_rows(made: Made) -> Iterator[Row]:
         yield {**row, "part": part, "share": float(parts.share[number])}
 
 
-def _arrays(draft: Draft, made: Made) -> None:
+def _arrays(draft: Draft, made: MadeTree) -> None:
     from safetensors.numpy import save
 
     tree, seen = made.tree, made.seen
@@ -186,7 +189,7 @@ def _arrays(draft: Draft, made: Made) -> None:
     draft.write(ARRAYS, save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
 
 
-def _about(made: Made, output: int) -> dict[str, Any]:
+def _about(made: MadeTree, output: int) -> dict[str, Any]:
     seen = made.seen
     return {
         "category": made.pictures.category, "layer": made.options.layer, "output": output, "parts": made.parts.source,
