@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from storage import TableSchema
-from tasks import activations, dissection, gates, index, null, report, tally, thresholds, tree
+from tasks import (
+    activations,
+    dissection,
+    finetuning,
+    gates,
+    index,
+    landmarks,
+    null,
+    report,
+    stability,
+    tally,
+    thresholds,
+    tree,
+)
 from tasks.stage import Metric, Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -15,6 +28,9 @@ STAGES: tuple[Stage, ...] = (
     tally.STAGE,
     null.STAGE,
     dissection.STAGE,
+    landmarks.STAGE,
+    finetuning.STAGE,
+    stability.STAGE,
     tree.STAGE,
     gates.STAGE,
     report.STAGE,

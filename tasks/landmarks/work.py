@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
-from microtome.datasets import Dataset, Frame, Landmark, Record
-from microtome.errors import InputError
-from tasks.index import chosen_images, shortened
-from tasks.stage import Work
+from microtome.datasets.base import Landmark, Record
+from microtome.datasets.source import Source
+from microtome.errors import InputError, shortened
+from storage import Draft
+from storage.tables import from_rows
+from tasks.index.result import Index
+from tasks.landmarks import LandmarksOptions
+from tasks.session import Session
+
+COLUMNS = ("image", "category", "landmark", "x", "y")
 
 
-def run(work: Work) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """The indexed pictures."""
+
+    index: Index
+
+
+def run(options: LandmarksOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Write the table `landmarks`: one row per landmark that a picture shows."""
-    dataset: Dataset = work.job.reach["dataset"]()
-    frame: Frame = work.job.reach["frame"]
-    chosen = chosen_images(dataset, work.inputs["index"].parameters)
-    work.begin(len(chosen))
-    rows: dict[str, list[Any]] = defaultdict(list)
+    source = inputs.index.source
+    session.begin(len(source))
+    rows: list[dict[str, Any]] = []
     faults: list[str] = []
-    for image, index in enumerate(chosen):
-        record = dataset.records[index]
-        place = frame.place(record)
-        for mark in dataset.landmarks(index):
-            faults += _outside(record, mark)
-            moved = place.landmark(mark)
-            row = {"image": image, "category": record.label or "all", "landmark": mark.name, "x": moved.x, "y": moved.y}
-            for name, value in row.items():
-                rows[name].append(value)
-        work.advance(1)
+    for image in range(len(source)):
+        marks = source.dataset.landmarks(source.chosen[image])
+        faults += [fault for mark in marks for fault in _outside(source.record(image), mark)]
+        rows += _framed(source, image, marks)
+        session.advance(1)
     if faults:
         raise InputError(shortened(faults))
-    if not rows:
-        raise InputError(
-            "stability.dataset: the data set has no landmarks; use animal-parts, voc-parts, cub, creatures"
-        )
-    work.draft.table("landmarks", rows)
+    draft.table("landmarks", from_rows(COLUMNS, rows))
+
+
+def _framed(source: Source, image: int, marks: tuple[Landmark, ...]) -> list[dict[str, Any]]:
+    category, place = source.record(image).label or "all", source.placement(image)
+    moved = [place.landmark(mark) for mark in marks]
+    return [{"image": image, "category": category, "landmark": mark.name, "x": mark.x, "y": mark.y} for mark in moved]
 
 
 def _outside(record: Record, mark: Landmark) -> list[str]:
