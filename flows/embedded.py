@@ -18,8 +18,6 @@ import threading
 import time
 from typing import Any
 
-from microtome.errors import Interrupted
-
 STARTUP = 120.0  # s; some 14 on a fresh home, more under load
 
 
@@ -32,9 +30,11 @@ def start_server(stop: threading.Event) -> None:
     Raises:
         Interrupted: while it was starting. RuntimeError: it did not start.
     """
+    from microtome.errors import Interrupted  # here: the server's process imports nothing of ours
+
     port = _free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.embedded", str(port)],
+        [sys.executable, "-P", __file__, str(port)],  # -P: a `flows` or `prefect` of the user's own folder is not meant
         env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
         stdin=subprocess.PIPE,
         start_new_session=True,
