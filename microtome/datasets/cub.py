@@ -46,11 +46,11 @@ class Cub(Dataset):
         self._root = root
         self.concepts = []
         names = self._table("images.txt", lambda words: below(words, "image"))
+        if not names:
+            raise InputError(f"{root / 'images.txt'}: has no pictures")
         boxes = self._table("bounding_boxes.txt", _box, names)
         train = self._table("train_test_split.txt", lambda words: whole(words, "train", 0, 1) == 1, names)
         parts = self._table("parts/parts.txt", lambda words: "_".join(words.split()))
-        if not names:
-            raise InputError(f"{root / 'images.txt'}: has no pictures")
         missing = [number for number in names if number not in boxes or number not in train]
         refuse([f"{root}: image {n} must be in bounding_boxes.txt and train_test_split.txt" for n in missing])
         self._numbers = list(names)
