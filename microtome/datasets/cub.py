@@ -19,7 +19,7 @@ from microtome.datasets.base import (
     picture_fault,
     picture_size,
 )
-from microtome.datasets.tables import below, finite, read_lines, refuse, text, unique, whole
+from microtome.datasets.tables import below, finite, read_lines, refuse, shown, text, unique, whole
 from microtome.errors import InputError
 
 Box = tuple[float, float, float, float]
@@ -43,6 +43,8 @@ class Cub(Dataset):
     default_crop = "object"
 
     def __init__(self, root: Path, *, species: bool = False) -> None:
+        if not isinstance(species, bool):
+            raise InputError(f"dataset.species: must be true or false, got {shown(species)}")
         self._root = root
         self.concepts = []
         names = self._table("images.txt", lambda words: below(words, "image"))
