@@ -8,6 +8,7 @@ from PIL import Image
 
 from microtome.datasets import Frame, open_dataset
 from microtome.datasets.base import chosen
+from microtome.datasets.matlab import read_variable
 from microtome.errors import InputError
 
 
@@ -55,6 +56,42 @@ def test_cub_names_file_and_line(cub):
     (cub / "bounding_boxes.txt").unlink()
     with pytest.raises(InputError, match=r"bounding_boxes\.txt: no such file"):
         open_dataset("cub", cub, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("images.txt", "1 a.jpg\n1 b.jpg\n", "2: number must be unique, and 1 stands in line 1 already"),
+        ("images.txt", "one a.jpg\n", "1: number must be a whole number"),
+        ("images.txt", "1 ../../etc/passwd\n", "1: image must be a path below"),
+        ("images.txt", "1\n", "1: must have 2 words, got 1"),
+        ("images.txt", "\n\n", " has no pictures"),
+        ("bounding_boxes.txt", "1 4 5 20 10\n2 nan 0 20 30\n", "2: a box must be a finite number, got 'nan'"),
+        ("bounding_boxes.txt", "1 4 5 -20 10\n", "1: a box must have a width and a height above 0"),
+        ("bounding_boxes.txt", "1 4 5 20 10\n2 400 0 20 30\n", "the box of image 2 must meet its picture (40 x 30)"),
+        ("bounding_boxes.txt", "7 4 5 20 10\n", "1: image 7 is not in images.txt"),
+        ("train_test_split.txt", "1 yes\n", "1: train must be a whole number from 0 to 1"),
+        ("parts/part_locs.txt", "1 1 6.5 inf 1\n", "1: y must be a finite number"),
+        ("parts/part_locs.txt", "1 9 6.5 7 1\n", "1: image 1 must be in images.txt and part 9 in parts/parts.txt"),
+        ("parts/part_locs.txt", "1 1 6 7 1\n1 1 6 7 1\n", "2: image and part must be unique"),
+        ("parts/part_locs.txt", "1 1 6 7 2\n", "1: visible must be a whole number from 0 to 1"),
+    ],
+)
+def test_cub_names_every_bad_line(cub, name, text, words):
+    (cub / name).write_text(text)
+    with pytest.raises(InputError) as caught:
+        open_dataset("cub", cub, {})
+    assert any(f"{name}:{words}" in fault or words in fault for fault in caught.value.faults)
+
+
+def test_names_of_cub_may_hold_spaces_and_lines_may_be_blank(cub):
+    (cub / "images/001.Albatross/a.jpg").rename(cub / "images/001.Albatross/a  bird.jpg")
+    (cub / "images.txt").write_bytes(b"\xef\xbb\xbf1 001.Albatross/a  bird.jpg\r\n\r\n2 002.Wren/b.jpg")
+    data = open_dataset("cub", cub, {})
+    assert [record.file for record in data.records] == ["001.Albatross/a  bird.jpg", "002.Wren/b.jpg"]
+    assert data.has_landmarks()
+    (cub / "parts/part_locs.txt").write_text("1 1 6.5 7.0 0\n")
+    assert not open_dataset("cub", cub, {}).has_landmarks()
 
 
 @pytest.fixture
@@ -106,16 +143,26 @@ def test_folder(tmp_path):
         open_dataset("folder", tmp_path, {})
 
 
+def save_mat(file, objects):
+    """PASCAL-Part's `anno` of (class, mask, parts as (name, mask))."""
+    from scipy.io import savemat
+
+    kinds = [("class", object), ("class_ind", object), ("mask", object), ("parts", object)]
+    stored = np.zeros(len(objects), dtype=kinds)
+    for place, (name, mask, named) in enumerate(objects):
+        parts = np.zeros(len(named), dtype=[("part_name", object), ("mask", object)])
+        parts[:] = named
+        stored[place] = (name, 1, mask, parts if named else np.zeros((0, 0)))
+    savemat(file, {"anno": {"imname": file.stem, "objects": stored}})
+
+
 def test_voc_parts_in_miniature(tmp_path):
-    scipy_io = pytest.importorskip("scipy.io")
     picture(tmp_path / "one.jpg")
     body, wheel, hub = (np.zeros((30, 40), np.uint8) for _ in range(3))
     body[5:25, 4:34], wheel[20:24, 6:10], hub[21:23, 7:9] = 1, 1, 1
-    parts = np.zeros(3, dtype=[("part_name", object), ("mask", object)])
-    parts[:] = [("wheel_1", wheel), ("wheel_2", np.roll(wheel, 20, 1)), ("hub", hub)]
-    objects = np.zeros(1, dtype=[("class", object), ("class_ind", object), ("mask", object), ("parts", object)])
-    objects[0] = ("car", 1, body, parts)
-    scipy_io.savemat(tmp_path / "one.mat", {"anno": {"imname": "one", "objects": objects}})
+    save_mat(
+        tmp_path / "one.mat", [("car", body, [("wheel_1", wheel), ("wheel_2", np.roll(wheel, 20, 1)), ("hub", hub)])]
+    )
     data = open_dataset("voc-parts", tmp_path, {})
     assert data.records[0].box == (4, 5, 34, 25)
     assert [(m.name, m.x, m.y) for m in data.landmarks(0)] == [("wheel", 8, 22), ("wheel", 28, 22), ("hub", 8, 22)]
@@ -125,3 +172,121 @@ def test_voc_parts_in_miniature(tmp_path):
     (tmp_path / "two.mat").write_bytes(b"MATLAB")
     with pytest.raises(InputError, match="must be a PASCAL-Part annotation"):
         open_dataset("voc-parts", tmp_path, {})
+
+
+BODY, WHEEL = np.zeros((30, 40), np.uint8), np.zeros((30, 40), np.uint8)
+BODY[5:25, 4:34], WHEEL[20:24, 6:10] = 1, 1
+
+
+@pytest.mark.parametrize(
+    ("objects", "words"),
+    [
+        ([(3, BODY, [])], "`class` must be a name, got ndarray"),
+        ([("car", np.zeros((30, 40)), [])], "an object's mask must not be empty"),
+        ([("car", "mask", [])], "a mask must be a matrix of numbers"),
+        ([("car", np.zeros((2, 3, 4)), [])], "a mask must be a matrix of numbers"),
+        ([("car", BODY, [("wheel", WHEEL[:9])])], r"a part's mask must be as large as its object's \(30, 40\)"),
+        ([("car", BODY, [(np.zeros(2), WHEEL)])], "`part_name` must be a name"),
+    ],
+)
+def test_voc_parts_names_what_is_no_annotation(tmp_path, objects, words):
+    picture(tmp_path / "one.jpg")
+    save_mat(tmp_path / "one.mat", objects)
+    with pytest.raises(InputError, match=rf"one\.mat: must be a PASCAL-Part annotation .*{words}"):
+        open_dataset("voc-parts", tmp_path, {})
+
+
+@pytest.mark.parametrize("content", [{"other": 1}, {"anno": 3}, {"anno": {"imname": "x"}}, {"anno": {"objects": 3}}])
+def test_voc_parts_refuses_other_variables(tmp_path, content):
+    from scipy.io import savemat
+
+    picture(tmp_path / "one.jpg")
+    savemat(tmp_path / "one.mat", content)
+    with pytest.raises(InputError, match=r"one\.mat: must be a PASCAL-Part annotation"):
+        open_dataset("voc-parts", tmp_path, {})
+
+
+def test_a_mat_file_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
+    from scipy.io import savemat
+
+    monkeypatch.setattr("microtome.datasets.matlab.MOST_INFLATED", 10**6)
+    picture(tmp_path / "one.jpg")
+    savemat(tmp_path / "one.mat", {"anno": np.zeros((2000, 2000))}, do_compression=True)
+    assert (tmp_path / "one.mat").stat().st_size < 10**5
+    with pytest.raises(InputError, match="must inflate to at most 1,000,000 bytes"):
+        open_dataset("voc-parts", tmp_path, {})
+
+
+def test_a_mat_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    from microtome.datasets import voc_parts
+
+    read = []
+
+    def counted(content, name):
+        read.append(name)
+        return read_variable(content, name)
+
+    monkeypatch.setattr(voc_parts, "read_variable", counted)
+    picture(tmp_path / "one.jpg")
+    save_mat(tmp_path / "one.mat", [("car", BODY, [("wheel", WHEEL)])])
+    for _ in range(3):
+        data = open_dataset("voc-parts", tmp_path, {})
+    assert len(read) == 1
+    assert data.has_landmarks()
+    save_mat(tmp_path / "one.mat", [("cat", BODY, []), ("dog", WHEEL, [])])
+    data = open_dataset("voc-parts", tmp_path, {})
+    assert [record.label for record in data.records] == ["cat", "dog"]
+    assert not data.has_landmarks()
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, compressed):
+    from scipy.io import savemat
+
+    rng = np.random.default_rng(0)
+    kinds = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", "?")
+    numbers = {f"n{kind}".replace("?", "b"): (rng.random((3, 5)) * 100).astype(kind) for kind in kinds}
+    content = {
+        "s": {**numbers, "text": "caf\u00e9 \u4e2d", "none": np.zeros((0, 0)), "cell": np.array([1, "b"], object)}
+    }
+    savemat(tmp_path / "one.mat", {"other": 1, **content}, do_compression=compressed)
+    (found,) = read_variable((tmp_path / "one.mat").read_bytes(), "s")
+    for name, values in numbers.items():
+        np.testing.assert_array_equal(found[name], values)
+    assert found["text"] == "caf\u00e9 \u4e2d"
+    assert found["none"].shape == (0, 0)
+    assert (found["cell"][0].item(), found["cell"][1]) == (1, "b")
+    with pytest.raises(ValueError, match="has no variable 'absent'"):
+        read_variable((tmp_path / "one.mat").read_bytes(), "absent")
+
+
+@pytest.mark.real
+def test_real_matlab_files_are_read_as_scipy_reads_them(real_data):
+    from scipy.io import loadmat
+
+    for file in sorted((real_data / "pascal-part").glob("*.mat")):
+        theirs = loadmat(file)["anno"]["objects"][0, 0].reshape(-1)
+        (mine,) = read_variable(file.read_bytes(), "anno")
+        assert len(mine["objects"]) == len(theirs)
+        for found, expected in zip(mine["objects"], theirs, strict=True):
+            assert found["class"] == str(expected["class"][0])
+            np.testing.assert_array_equal(found["mask"], expected["mask"])
+            for part, other in zip(found["parts"], expected["parts"].reshape(-1), strict=True):
+                assert part["part_name"] == str(other["part_name"][0])
+                np.testing.assert_array_equal(part["mask"], other["mask"])
+
+
+def test_no_flipped_bit_of_a_matlab_file_crashes_or_hangs(tmp_path):
+    """scipy 1.17's reader ends the process (segmentation fault) or never at several of these bits."""
+    save_mat(tmp_path / "one.mat", [("car", BODY[:6, :8], [("wheel", WHEEL[:6, :8])])])
+    whole = (tmp_path / "one.mat").read_bytes()
+    refusals = 0
+    for bit in range(128 * 8, len(whole) * 8):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        try:
+            read_variable(bytes(content), "anno")
+        except ValueError:
+            refusals += 1
+    assert refusals > 1000

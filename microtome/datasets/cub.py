@@ -19,7 +19,7 @@ from microtome.datasets.base import (
     picture_fault,
     picture_size,
 )
-from microtome.datasets.tables import below, finite, read_lines, refuse, text, unique, whole
+from microtome.datasets.tables import below, finite, read_lines, refuse, shown, text, unique, whole
 from microtome.errors import InputError
 
 Box = tuple[float, float, float, float]
@@ -43,14 +43,16 @@ class Cub(Dataset):
     default_crop = "object"
 
     def __init__(self, root: Path, *, species: bool = False) -> None:
+        if not isinstance(species, bool):
+            raise InputError(f"dataset.species: must be true or false, got {shown(species)}")
         self._root = root
         self.concepts = []
         names = self._table("images.txt", lambda words: below(words, "image"))
+        if not names:
+            raise InputError(f"{root / 'images.txt'}: has no pictures")
         boxes = self._table("bounding_boxes.txt", _box, names)
         train = self._table("train_test_split.txt", lambda words: whole(words, "train", 0, 1) == 1, names)
         parts = self._table("parts/parts.txt", lambda words: "_".join(words.split()))
-        if not names:
-            raise InputError(f"{root / 'images.txt'}: has no pictures")
         missing = [number for number in names if number not in boxes or number not in train]
         refuse([f"{root}: image {n} must be in bounding_boxes.txt and train_test_split.txt" for n in missing])
         self._numbers = list(names)

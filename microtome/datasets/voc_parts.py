@@ -25,7 +25,8 @@ from microtome.datasets.base import (
     picture_fault,
     shortened,
 )
-from microtome.datasets.tables import file_fault, option, reason, refuse, shown, text
+from microtome.datasets.matlab import read_variable
+from microtome.datasets.tables import file_fault, key, option, reason, refuse, shown, text
 from microtome.errors import InputError
 
 _INSTANCE = re.compile(r"_\d+$")  # wheel_1, wheel_2: several instances of one part
@@ -92,12 +93,12 @@ class VocParts(Dataset):
         """The object's mask, and its parts' masks in as many planes as they overlap."""
         item = self._objects[index]
         try:
-            _, body, parts = _stored(_objects(_load(item.file))[item.place])
+            _, body, parts = _stored(_objects(item.file)[item.place])
             number = self._numbers["object", item.category]
             layers: list[NDArray[np.int32]] = []
             for name, mask in parts:
                 _put(layers, mask, self._numbers["part", name])
-        except (ValueError, LookupError) as error:  # the file has changed since it was listed
+        except (OSError, ValueError, LookupError) as error:  # the file has changed since it was listed
             raise InputError(_refused(item.file, error)) from error
         planes = {"object": np.where(body, number, 0).astype(np.int32)[None]}
         if layers:
@@ -126,35 +127,25 @@ class VocParts(Dataset):
         return (self._images / mat.name).with_suffix(".jpg")
 
 
-def _load(file: Path) -> Any:
-    """The variable `anno`. Raises ValueError."""
-    from scipy.io import loadmat
-
+def _objects(file: Path) -> list[Any]:
+    """The structs `anno.objects`. Raises ValueError, OSError."""
     fault = file_fault(file, "file")
     if fault:
         raise ValueError(fault)
-    try:
-        return loadmat(file, variable_names=["anno"])["anno"]
-    except Exception as error:  # of damage scipy tells by any of them: zlib.error, KeyError, MemoryError ...
-        raise ValueError(reason(error)) from error
+    anno = read_variable(file.read_bytes(), "anno")
+    if not isinstance(anno, list) or len(anno) != 1:
+        raise ValueError(f"`anno` must be a struct, got {shown(anno)}")
+    return _structs(anno[0], "objects")
 
 
-def _objects(anno: Any) -> NDArray:
-    return _structs(_structs(anno, "anno")[0]["objects"], "objects") if np.size(anno) else np.zeros(0)
-
-
-def _structs(stored: Any, what: str) -> NDArray:
-    """A struct array, flat. Raises ValueError if it is something else."""
-    flat = np.asarray(stored).reshape(-1)
-    if len(flat) and flat.dtype.names is None:
-        raise ValueError(f"`{what}` must be a struct, got {flat.dtype}")
-    return flat
-
-
-def _field(struct: Any, name: str) -> Any:
-    if name not in (struct.dtype.names or ()):
-        raise ValueError(f"has no `{name}`")
-    return struct[name]
+def _structs(holder: object, name: str) -> list[Any]:
+    """A field that is a struct array, or empty. Raises ValueError."""
+    found = key(holder, name)
+    if isinstance(found, np.ndarray) and not found.size:
+        return []
+    if not isinstance(found, list):
+        raise ValueError(f"`{name}` must be a struct, got {shown(found)}")
+    return found
 
 
 def _listed(file: Path, faults: list[str]) -> tuple[_Object, ...]:
@@ -171,7 +162,7 @@ def _listed(file: Path, faults: list[str]) -> tuple[_Object, ...]:
 def _seen(file: Path, state: tuple[int, ...]) -> tuple[_Object, ...]:
     """The objects of a file in this state; an audit opens its data set several times, and inflating takes long."""
     found = []
-    for place, struct in enumerate(_objects(_load(file))):
+    for place, struct in enumerate(_objects(file)):
         category, body, parts = _stored(struct)
         marks = tuple((name, _centre(part)) for name, part in parts if part.any())
         found.append(_Object(file, place, category, _box(body), (body.shape[1], body.shape[0]), marks))
@@ -184,26 +175,20 @@ def _refused(file: Path, error: Exception) -> str:
 
 def _stored(struct: Any) -> tuple[str, NDArray[np.bool_], list[tuple[str, NDArray[np.bool_]]]]:
     """Class, mask, and the parts' names and masks of an object. Raises ValueError."""
-    body = _mask(_field(struct, "mask"))
+    body = _mask(key(struct, "mask"))
     parts = []
-    for part in _structs(_field(struct, "parts"), "parts"):
-        mask = _mask(_field(part, "mask"))
+    for part in _structs(struct, "parts"):
+        mask = _mask(key(part, "mask"))
         if mask.shape != body.shape:
             raise ValueError(f"a part's mask must be as large as its object's {body.shape}, got {mask.shape}")
-        parts.append((_INSTANCE.sub("", _word(_field(part, "part_name"), "part_name")), mask))
-    return _word(_field(struct, "class"), "class"), body, parts
+        parts.append((_INSTANCE.sub("", text(key(part, "part_name"), "`part_name`")), mask))
+    return text(key(struct, "class"), "`class`"), body, parts
 
 
-def _word(stored: Any, what: str) -> str:
-    flat = np.asarray(stored).reshape(-1)
-    return text(str(flat[0]) if len(flat) == 1 and flat.dtype.kind == "U" else None, f"`{what}`")
-
-
-def _mask(stored: Any) -> NDArray[np.bool_]:
-    mask = np.asarray(stored)
-    if mask.ndim != 2 or mask.dtype.kind not in "buif" or not mask.size or mask.size > MOST_PIXELS:
+def _mask(stored: object) -> NDArray[np.bool_]:
+    if not isinstance(stored, np.ndarray) or stored.ndim != 2 or not 0 < stored.size <= MOST_PIXELS:
         raise ValueError(f"a mask must be a matrix of numbers, got {shown(stored)}")
-    return mask > 0
+    return stored > 0
 
 
 def _box(mask: NDArray) -> tuple[float, float, float, float]:
