@@ -43,10 +43,3 @@ def test_what_an_import_brings(statement, absent):
     code = f"{statement}\nimport sys\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert not absent & set(loaded.stdout.split())
-
-
-def test_nothing_is_sent_to_prefect_as_markdown():
-    """Names from data would be rendered there; docs/security.md says that no artifact is made."""
-    texts = [file.read_text() for room in ("flows", "tasks") for file in (ROOT / room).rglob("*.py")]
-    assert texts
-    assert not any("prefect.artifacts" in text or "markdown" in text for text in texts)
