@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from microtome.closure.names import Chain, Import, Names, Reference
 from microtome.closure.outside import COMPUTING, MISSING, distributions, version
@@ -97,8 +98,7 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-@dataclass(frozen=True, order=True)
-class _Target:
+class _Target(NamedTuple):
     """What a name stands for: a definition, a whole module (no name), or something installed (no module of ours)."""
 
     module: str
@@ -305,22 +305,26 @@ class _Walk:
         return module.partition(".")[0] in self._places.ours
 
     def _inside(self, source: Source) -> list[str]:
-        folder = self._places.root.joinpath(*source.name.split("."))
+        """Names of the modules in a package."""
         if not source.is_package:
             return []
+        folder = self._places.root.joinpath(*source.name.split("."))
         names = {entry.stem for entry in folder.iterdir() if entry.suffix == ".py" or (entry / "__init__.py").is_file()}
         return [f"{source.name}.{name}" for name in sorted(names - {"__init__", "__main__"})]
 
     def _source(self, name: str) -> Source | None:
         """A module of ours; a folder without `__init__` is an empty package; None where there is none."""
         if name not in self._sources:
-            place = self._places.root.joinpath(*name.split("."))
-            found = None
-            for file, is_package in ((place / "__init__.py", True), (place.with_name(f"{place.name}.py"), False)):
-                if file.is_file():
-                    found = source(name, file.read_bytes(), is_package=is_package, ours=self._places.ours)
-                    break
-            if found is None and place.is_dir():
-                found = source(name, b"", is_package=True, ours=self._places.ours)
-            self._sources[name] = found
+            self._sources[name] = self._found(name)
         return self._sources[name]
+
+    def _found(self, name: str) -> Source | None:
+        above = name.rpartition(".")[0]
+        package = self._source(above) if above else None
+        if above and (package is None or not package.is_package):
+            return None
+        place = self._places.root.joinpath(*name.split("."))
+        for file, is_package in ((place / "__init__.py", True), (place.with_name(f"{place.name}.py"), False)):
+            if file.is_file():
+                return source(name, file.read_bytes(), is_package=is_package, ours=self._places.ours)
+        return source(name, b"", is_package=True, ours=self._places.ours) if place.is_dir() else None
