@@ -23,7 +23,7 @@ import torchvision.models
 
 from benchmarks.dissection import device_name
 from microtome.visualize.attribution import Target, attribute, scaled
-from microtome.visualize.features import Recipe, visualise
+from microtome.visualize.features import FeatureRecipe, visualise
 from microtome.visualize.rules import RULES
 
 BATCH = 16
@@ -66,8 +66,8 @@ def batching(device: str) -> dict:
     steps, found = 8, {}
     for size in (1, 8):
         units = list(range(8))
-        recipe = Recipe((224, 224), steps=steps, batch=size)
-        visualise(network, "features.12", units[:size], Recipe((224, 224), steps=1, batch=size))
+        recipe = FeatureRecipe((224, 224), steps=steps, batch=size)
+        visualise(network, "features.12", units[:size], FeatureRecipe((224, 224), steps=1, batch=size))
         seconds = timed(lambda: visualise(network, "features.12", units, recipe), device)  # noqa: B023
         found[f"ms_per_unit_step_batch_{size}"] = round(seconds / 8 / steps * 1e3, 2)
     gain = found["ms_per_unit_step_batch_1"] / found["ms_per_unit_step_batch_8"]

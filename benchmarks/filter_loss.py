@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.dissection import device_name
 from microtome.disentangle.interpretable import interpretable_cnn
-from microtome.disentangle.training import Recipe, Trainer
+from microtome.disentangle.training import Trainer, TrainingRecipe
 
 BATCH = 32
 
@@ -36,7 +36,7 @@ def main() -> None:
     trainers = {}
     for name, strength in (("with", 1e-4), ("without", 0.0)):
         network = interpretable_cnn("torchvision.models:vgg16", size=(224, 224), mask={}).to(options.device)
-        trainers[name] = Trainer(network.train(), 0, Recipe(1, BATCH, (1e-5, 1e-5), strength))
+        trainers[name] = Trainer(network.train(), 0, TrainingRecipe(1, BATCH, (1e-5, 1e-5), strength))
     # Without any of it: the twin still measures the loss that it does not follow.
     trainers["without"]._pressure = lambda maps, *_: (torch.zeros((), device=maps[0].device), 0.0)
     pictures = torch.rand(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(options.device)

@@ -34,7 +34,7 @@ def drawn(images: int, filters: int, side: int, device: str) -> LayerMaps:
     where = thing + 0.6 * (torch.rand(filters, 2, generator=draw) - 0.5)
     x, y = (torch.exp(-(places - where[..., axis, None]).square() / (2 * 0.05**2)) for axis in (0, 1))
     maps = y[..., :, None] * x[..., None, :] + 0.05 * torch.rand(images, filters, side, side, generator=draw)
-    return LayerMaps(graph.standardised(maps)[0].to(device), places.to(device), places.to(device))
+    return LayerMaps(graph.standardised(maps, graph.deviations(maps)).to(device), places.to(device), places.to(device))
 
 
 def main() -> None:

@@ -28,11 +28,11 @@ import torch
 
 from microtome.datasets import Frame, open_dataset
 from microtome.datasets.base import chosen
+from microtome.disentangle.folds import split_by_file
 from microtome.disentangle.interpretable import LAYERS, frozen_below, interpretable_cnn
-from microtome.disentangle.training import Recipe, Trainer
+from microtome.disentangle.training import Trainer, TrainingRecipe
 from microtome.networks import walk
 from microtome.quantify import stability
-from tasks.finetuning import folds
 
 SIZE = (224, 224)
 VARIANTS = {"interpretable": (1.0, {}), "twin": (0.0, {}), "plain": (0.0, None)}
@@ -79,7 +79,7 @@ def prepared(data: Path, category: str):
 def trained(data: Path, source: Images, train: list[int], options, variant: str, fold: int):
     strength, mask = VARIANTS[variant]
     built = network(data, mask)
-    recipe = Recipe(options.epochs, 16, (options.rate, options.rate / 10), strength * options.strength, fold)
+    recipe = TrainingRecipe(options.epochs, 16, (options.rate, options.rate / 10), strength * options.strength, fold)
     trainer = Trainer(built, frozen_below(built.features, None), recipe)
     for epoch in range(recipe.epochs):
         for _ in trainer.epoch(epoch, source, train):
@@ -105,7 +105,7 @@ def one(category: str, options) -> dict:
     found = {name: {} for name in options.variants}
     right = {name: {} for name in options.variants}
     for fold in range(options.folds):
-        split = folds(files, names, {"seed": 0, "folds": 5, "fold": fold})
+        split = split_by_file(files, names, folds=5, fold=fold, seed=0)
         train, held = ([i for i, s in enumerate(split) if s == which] for which in ("train", "val"))
         for variant in options.variants:
             began = time.perf_counter()
@@ -142,7 +142,9 @@ def judged(outcomes: dict, layer, number: int, options) -> dict:
     each, drawn = {}, {}
     for variant in options.variants:
         each[variant] = [
-            stability.category_stability(name, item["inferences"][variant][number], layer, item["points"], protocol)
+            stability.category_stability(
+                name, item["inferences"][variant][number], layer, item["points"], protocol=protocol
+            )
             for name, item in outcomes.items()
         ]
         drawn[variant] = stability.resampled(each[variant], protocol, resamples=1000, seed=1)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.dissection import device_name
-from microtome.disentangle.decision_tree import Examples, grow, replay
+from microtome.disentangle.decision_tree import RationaleExamples, grow, replay
 from microtome.disentangle.rationales import Rationales
 
 MODES, FILTERS_PER_MODE, NOISE = 8, 40, 0.6
@@ -52,7 +52,7 @@ def main() -> None:
         positives = drawn(count, options.filters, rng, positive=True)
         rng.bit_generator.state = state  # the same modes
         negatives = drawn(count, options.filters, rng, positive=False)
-        examples = Examples(positives, negatives)
+        examples = RationaleExamples(positives, negatives)
         started = time.perf_counter()
         tree = grow(examples)
         seconds = time.perf_counter() - started

@@ -6,7 +6,7 @@
                                       \\-> tree -\\
              activations -> graph -> parts -----> adversarial; saliency, features, ... -/
 
-Which stages a file asks for, and what each reads, is written down in `flows.dag`; here they become task runs.
+What each stage reads is its own plan's to say (`tasks/<stage>`); here the planned jobs become task runs.
 The verified stage directory is the cache: a task whose stage is done returns `Cached`, and Prefect keeps no result.
 """
 
@@ -23,11 +23,12 @@ from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.plan import Plan, Request
-from flows.run import Outcome, carry_out, finish, session_of, start
+from flows.run import Outcome, await_heeding_signals, carry_out, finish, session_of, start, stoppable
 from microtome.errors import InputError, Interrupted
 from storage import Artifact
-from tasks.stage import Job, Session
-from tasks.stages import STAGES
+from tasks.registry import STAGES
+from tasks.session import Session
+from tasks.stage import Job
 
 
 def _run_stage(job: Job, session: Session, refresh: bool) -> State[Any] | tuple[Artifact, bool, float]:
@@ -54,7 +55,7 @@ STAGE_TASKS: dict[str, Task[Any, Any]] = {
         cache_policy=NO_CACHE,
         persist_result=False,
     )
-    for stage in STAGES.values()
+    for stage in STAGES
 }
 
 
@@ -62,7 +63,7 @@ def submit(jobs: Sequence[Job], session: Session, refresh: Sequence[str]) -> dic
     """One task run per job, each after what it reads."""
     futures: dict[str, PrefectFuture[Any]] = {}
     for job in jobs:
-        needed = [futures[name.name] for name in job.inputs.values() if name.name in futures]
+        needed = [futures[name.name] for name in job.jobs.values() if name.name in futures]
         futures[job.name] = STAGE_TASKS[job.stage.name].submit(job, session, job.called(refresh), wait_for=needed)
     return futures
 
@@ -72,6 +73,7 @@ def resolve(plan: Plan, futures: dict[str, PrefectFuture[Any]], run: Any) -> Out
     done: dict[str, tuple[Artifact, bool, float]] = {}
     failure: Exception | None = None
     for name, future in futures.items():
+        await_heeding_signals(future)
         future.wait()
         if future.state.is_completed():
             done[name] = future.state.data if isinstance(future.state.data, tuple) else future.result()
@@ -114,9 +116,10 @@ def audit(
         workspace, device: instead of the file's.
         overrides: `dotted.key=value`.
     """
-    plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides)))
-    plan.preflight()
-    session = session_of(plan)
-    run = start(plan, session)
-    outcome = resolve(plan, submit(plan.jobs, session, refresh), run)
+    with stoppable():
+        plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides)))
+        plan.preflight()
+        session = session_of(plan)
+        run = start(plan, session)
+        outcome = resolve(plan, submit(plan.jobs, session, refresh), run)
     return Completed(message=f"run {outcome.run.run_id}: {outcome.run.status}", data=outcome)

@@ -2,234 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, create_model, model_validator
 
+from flows.yamlfile import override, read_yaml
 from microtome.errors import InputError, suggest
-
-Size = Annotated[tuple[int, int], Field(description="(height, width) in pixels")]
-Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from tasks.gates import GateModel
+from tasks.options import Options, Strict
+from tasks.planning import AuditFile
+from tasks.registry import METRICS, STAGES
+from tasks.report import STAGE as REPORT
 
 
-class InputModel(_Strict):
-    """The network's input frame."""
-
-    size: Size
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    resize: Literal["squash", "shortest-side-crop"] = "squash"
-
-
-class NetworkModel(_Strict):
-    """The network under audit."""
-
-    load: str
-    arguments: dict[str, Any] = {}
-    weights: str | None = None
-    layers: Annotated[list[str], Field(min_length=1)]
-    input: InputModel
+def _stages_model() -> type[Strict]:
+    """`stages:` of the audit file, from the registry: a key per stage that can be asked for."""
+    fields: dict[str, Any] = {
+        stage.name: (stage.options | None, stage.options() if stage is REPORT else None)
+        for stage in STAGES
+        if stage.plan
+    }
+    return create_model("StagesModel", __base__=_Asked, __doc__="The stages that are asked for.", **fields)
 
 
-class DatasetModel(BaseModel):
-    """A data set; keys beyond these are options of its format."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    format: str
-    root: str | None = None
-    split: list[str] | None = None
-    categories: list[str] | None = None
-    crop: Literal["none", "object"] = "none"
-    crop_margin: Annotated[float, Field(ge=0)] = 0.0
-    mask_size: Size | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The format's own keys."""
-        return dict(self.model_extra or {})
-
-
-class DissectionModel(_Strict):
-    """Network Dissection."""
-
-    dataset: str = "main"
-    tail: Share = 0.005
-    min_iou: Annotated[float, Field(ge=0, lt=1)] = 0.04
-    bootstrap: Annotated[int, Field(ge=0)] = 1000
-    permutations: Annotated[int, Field(ge=0)] = 200
-    align: Literal["receptive-field", "half-pixel"] = "receptive-field"
-    inclusive: bool = False
-    denominator: Literal["category", "all-images"] = "category"
-
-
-class StabilityModel(_Strict):
-    """Location stability."""
-
-    dataset: str = "main"
-    top_images: Annotated[int, Field(ge=2)] = 100
-    firing_only: bool = False
-    category: Literal["lowest", "highest-activation"] = "lowest"
-    filters: Annotated[int, Field(ge=1)] | None = None
-    bootstrap: Annotated[int, Field(ge=0)] = 1000
-    permutations: Annotated[int, Field(ge=0)] = 1000
-    part_radius: Annotated[float, Field(gt=0)] | None = None
-
-
-class MaskModel(_Strict):
-    """Masks of interpretable layers."""
-
-    centre: Literal["argmax", "centroid"] = "argmax"
-    learned: bool = False
-
-
-class FinetuningModel(_Strict):
-    """Fine-tuning into an interpretable CNN."""
-
-    dataset: str = "main"
-    negatives: str | None = None
-    category: str | None = None
-    epochs: Annotated[int, Field(ge=1)] = 10
-    batch: Annotated[int, Field(ge=1)] = 16
-    rate: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.01, 0.001)
-    strength: Annotated[float, Field(ge=0)] = 1.0
-    mask: MaskModel | None = MaskModel()
-    head: Literal["auto", "small", "paper"] = "auto"
-    freeze_below: str | None = None
-    folds: Annotated[int, Field(ge=2)] = 5
-    fold: Annotated[int, Field(ge=0)] = 0
-    controls: list[Literal["twin", "plain"]] = ["twin"]
-
-    @model_validator(mode="after")
-    def _one_fold(self) -> FinetuningModel:
-        if self.fold >= self.folds:
-            raise ValueError(f"fold must be below folds ({self.folds})")
-        return self
-
-
-class TreeModel(_Strict):
-    """The decision tree of the network's rationales, or of the fine-tuned network's where there is one."""
-
-    dataset: str = "main"
-    negatives: str | None = None
-    category: str | None = None
-    layer: str | None = None
-    output: Annotated[int, Field(ge=0)] | None = None
-    images: Annotated[int, Field(ge=4)] = 300
-    positions: Literal["weighted", "uniform"] = "weighted"
-    selection: Literal["projected", "lasso"] = "projected"
-
-
-class GraphModel(_Strict):
-    """The explanatory graph of the audit's layers."""
-
-    dataset: str = "main"
-    category: str | None = None
-    images: Annotated[int, Field(ge=10)] = 200
-    filters: Annotated[int, Field(ge=1)] | None = 64
-    rounds: Annotated[int, Field(ge=1)] = 20
-    permutations: Annotated[int, Field(ge=0)] = 200
-
-
-class PartsModel(_Strict):
-    """Parts mined from a few boxes."""
-
-    dataset: str = "main"
-    category: str | None = None
-    images: Annotated[int, Field(ge=10)] = 200
-    filters: Annotated[int, Field(ge=1)] = 128
-    boxes: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = [3, 6, 12]
-    draws: Annotated[int, Field(ge=1)] = 5
-
-
-Method = Literal[
-    "gradient", "deconvolution", "guided", "input x gradient", "integrated gradients", "smoothgrad", "grad-cam"
-]
-Count = Annotated[int, Field(ge=1)]
-
-
-class SaliencyModel(_Strict):
-    """Saliency maps of the predicted class."""
-
-    dataset: str = "main"
-    images: Count = 12
-    methods: list[Method] = list(get_args(Method))
-
-
-class FeaturesModel(_Strict):
-    """Feature visualisation."""
-
-    dataset: str = "main"
-    units: Count = 16
-    objective: Literal["channel", "neuron", "layer", "direction", "negative"] = "channel"
-    steps: Count = 512
-    batch: Count = 8
-
-
-class OcclusionModel(_Strict):
-    """Empirical receptive fields, minimal images."""
-
-    dataset: str = "main"
-    units: Count = 8
-    top_images: Count = 10
-    width: Count = 11
-    stride: Count = 3
-    minimal_images: Annotated[int, Field(ge=0)] = 8
-    segments: Annotated[int, Field(ge=2)] = 40
-
-
-class ReliabilityModel(_Strict):
-    """Tests that a saliency method has to pass."""
-
-    dataset: str = "main"
-    images: Annotated[int, Field(ge=2)] = 16
-    methods: list[Method] = list(get_args(Method))
-    layers: Annotated[int, Field(ge=2)] = 5
-    invariance_error: Annotated[float, Field(gt=0)] = 1e-3
-    randomised_cosine: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    class_cosine: Annotated[float, Field(gt=0, lt=1)] = 0.8
-
-
-class AdversarialModel(_Strict):
-    """Attacks, and what moves inside."""
-
-    dataset: str = "main"
-    images: Annotated[int, Field(ge=2)] = 64
-    eps: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [1.0, 4.0]
-    norms: list[Literal["linf", "l2"]] = ["linf"]
-    steps: Count = 20
-
-
-class ReportModel(_Strict):
-    """The report."""
-
-    top_images: Annotated[int, Field(ge=1, le=20)] = 5
-
-
-class StagesModel(_Strict):
-    """The stages that are asked for."""
-
-    dissection: DissectionModel | None = None
-    stability: StabilityModel | None = None
-    finetuning: FinetuningModel | None = None
-    tree: TreeModel | None = None
-    graph: GraphModel | None = None
-    parts: PartsModel | None = None
-    saliency: SaliencyModel | None = None
-    features: FeaturesModel | None = None
-    occlusion: OcclusionModel | None = None
-    reliability: ReliabilityModel | None = None
-    adversarial: AdversarialModel | None = None
-    report: ReportModel | None = ReportModel()
-
+class _Asked(Strict):
     @model_validator(mode="before")
     @classmethod
     def _named_without_options(cls, value: Any) -> Any:
@@ -238,59 +36,40 @@ class StagesModel(_Strict):
             return value
         return {key: {} if inner is None else None if inner is False else inner for key, inner in value.items()}
 
-
-class GateModel(_Strict):
-    """What makes an audit fail: one of min, max, max_drop."""
-
-    metric: Annotated[str, Field(pattern=r"^(layers|units)\.\w+$")]
-    min: float | None = None
-    max: float | None = None
-    max_drop: Share | None = None
-    layer: str | None = None
-    baseline: str | None = None
-    certain: bool = False
-
     @model_validator(mode="after")
-    def _one_limit(self) -> GateModel:
-        if sum(limit is not None for limit in (self.min, self.max, self.max_drop)) != 1:
-            raise ValueError("must have exactly one of min, max, max_drop")
-        return self
-
-
-class ExecutionModel(_Strict):
-    """How it is carried out; none of it changes a result but `precision`."""
-
-    runner: Literal["local"] = "local"
-    precision: Literal["float32", "float16"] = "float32"
-    storage: Literal["auto", "none", "lz4", "zstd"] = "auto"
-    threads: Annotated[int, Field(ge=1)] | None = None
-    shard_images: Annotated[int, Field(ge=1)] | None = None
-
-
-class AuditModel(_Strict):
-    """The whole file."""
-
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    network: NetworkModel
-    dataset: DatasetModel | None = None
-    datasets: dict[str, DatasetModel] = {}
-    workspace: str = ".microtome"
-    seed: Annotated[int, Field(ge=0)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    stages: StagesModel
-    gates: list[GateModel] = []
-    execution: ExecutionModel = ExecutionModel()
-
-    @model_validator(mode="after")
-    def _data_sets(self) -> AuditModel:
-        if (self.dataset is None) == (not self.datasets):
-            raise ValueError("must have either `dataset` or `datasets`")
+    def _something(self) -> _Asked:
+        if not self.asked:
+            raise ValueError("must ask for at least one stage")
         return self
 
     @property
-    def named_datasets(self) -> Mapping[str, DatasetModel]:
-        """Data sets by name; a single one is called `main`."""
-        return self.datasets or {"main": self.dataset}  # type: ignore[dict-item]
+    def asked(self) -> dict[str, Options]:
+        """Options of the stages that are asked for, in the order in which they are planned."""
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: options for name, options in found.items() if options is not None}
+
+
+StagesModel = _stages_model()
+
+
+class AuditModel(AuditFile):
+    """The whole file."""
+
+    stages: StagesModel  # type: ignore[valid-type]  # made from the registry
+    gates: list[GateModel] = []
+
+    @model_validator(mode="after")
+    def _gates_ask_for_figures(self) -> AuditModel:
+        unknown = [gate.metric for gate in self.gates if gate.metric not in METRICS]
+        if unknown:
+            raise ValueError(f"gates: no stage measures {unknown[0]!r}{suggest(unknown[0], list(METRICS))}")
+        return self
+
+    @property
+    def asked(self) -> dict[str, Options]:
+        """Options of the stages that are asked for, in the order in which they are planned."""
+        found: dict[str, Options] = self.stages.asked  # type: ignore[attr-defined]
+        return found
 
 
 def read_audit(file: Path, overrides: Sequence[str] = ()) -> AuditModel:
@@ -303,51 +82,13 @@ def read_audit(file: Path, overrides: Sequence[str] = ()) -> AuditModel:
     Raises:
         InputError: no such file, no YAML, or keys and values that are not allowed; all of them, with lines.
     """
+    content = read_yaml(file)
+    for option in overrides:
+        override(content.value, option)
     try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-    try:
-        content = yaml.safe_load(text)
-        lines = dict(_lines(yaml.compose(text)))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{file}{where}: is not YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: must hold keys and values, got {type(content).__name__}")
-    for override in overrides:
-        _override(content, override)
-    try:
-        return AuditModel.model_validate(content)
+        return AuditModel.model_validate(content.value)
     except ValidationError as error:
-        raise InputError([_fault(file, lines, fault) for fault in error.errors()]) from error
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise InputError(f"--set: must be key=value, got {override!r}")
-    *folders, last = key.split(".")
-    place = content
-    for folder in folders:
-        if not isinstance(place.get(folder), dict):
-            place[folder] = {}
-        place = place[folder]
-    place[last] = yaml.safe_load(value)
-
-
-def _lines(node: yaml.Node | None, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """Line of every key and item."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*path, key.value)
-            yield inner, key.start_mark.line + 1
-            yield from _lines(value, inner)
-    elif isinstance(node, yaml.SequenceNode):
-        for place, item in enumerate(node.value):
-            yield (*path, place), item.start_mark.line + 1
-            yield from _lines(item, (*path, place))
+        raise InputError([_fault(file, content.lines, fault) for fault in error.errors()]) from error
 
 
 def _fault(file: Path, lines: Mapping[tuple[str | int, ...], int], fault: Any) -> str:

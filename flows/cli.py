@@ -6,8 +6,10 @@ Exit status: 0 done and every gate passed; 1 a gate failed; 2 bad usage or input
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import click
 
 from microtome import __version__
 from microtome.errors import InputError, Interrupted
+from microtome.importing import blamed, said
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 WORKSPACE = click.option("--workspace", metavar="W", help="Workspace folder, instead of the audit file's.")
@@ -30,20 +33,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     try:
         status = cli.main(arguments, prog_name="microtome", standalone_mode=False)
-    except (click.ClickException, InputError, Interrupted, KeyboardInterrupt, Exception) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         if debug:
             raise
         status = _explain(error)
+    for number in (signal.SIGINT, signal.SIGTERM):  # it is over: nothing more to tell
+        signal.signal(number, signal.SIG_DFL)
     sys.stdout.flush()
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _explain(error: BaseException) -> int:
     """Tell what went wrong; gives the exit status."""
-    from flows.run import StageFailed
-
     if isinstance(error, click.ClickException):
         error.show()
         return 2
@@ -54,6 +58,11 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
         print("stopped; everything finished is kept", file=sys.stderr)
         return 130
+    if isinstance(error, SystemExit):  # not ours: some code that was called wants the process to end
+        print(f"error: {blamed(error) or said(error)}; nothing was finished by it", file=sys.stderr)
+        return 2
+    from flows.run import StageFailed
+
     known = isinstance(error, StageFailed)
     text = str(error) if known else f"{type(error).__name__}: {error}"
     print(f"error: {text}\n(--debug shows where)", file=sys.stderr)
@@ -175,15 +184,21 @@ def gc(keep: int, dry_run: bool, workspace: str) -> None:
 @click.argument("query")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
 @click.option("--run", default=None, metavar="RUN", help="A run, or `all`; the latest by default.")
+@click.option(
+    "--unsafe", is_flag=True, help="Permit any SQL. WARNING: it can then read and write every file that you can."
+)
 @WHERE
-def sql(query: str, form: str, run: str | None, workspace: str) -> None:
-    """Query the tables of a run with DuckDB's SQL."""
+def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str) -> None:
+    """Query the tables of a run with DuckDB's SQL: one SELECT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN.
+
+    It reads the workspace's tables and nothing else, and writes nothing.
+    """
     from flows.query import answer
     from storage import RunStore
 
     files = _open(workspace)
     chosen = RunStore(files).all() if run == "all" else [_run(workspace, run)]
-    answer(files, chosen, query, form, sys.stdout)
+    answer(files, chosen, query, form, out=sys.stdout, unsafe=unsafe)
 
 
 @cli.command("open")
@@ -253,20 +268,25 @@ def lookup(run: str, image: str, workspace: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path), default=Path("audit.yaml"))
 def init(file: Path) -> None:
     """Write a commented audit file to start from."""
-    from flows.starter import STARTER
+    from flows.starter import starter
 
     if file.exists():
         raise InputError(f"{file}: is there already; name another file")
-    file.write_text(STARTER, encoding="utf-8")
+    file.write_text(starter(), encoding="utf-8")
     print(file)
 
 
 def _with_prefect(call: Callable[[], Any]) -> Any:
-    from flows.run import stoppable
+    """Call a flow in a thread, so that the main one is free for signals: Prefect replaces handlers where it can."""
+    from flows.embedded import start_server
+    from flows.run import STOP, await_heeding_signals, server_configured, stoppable
 
-    with stoppable():
-        state = call()
-    return state.result(raise_on_failure=True)
+    with stoppable(), ThreadPoolExecutor(1) as thread:
+        if not server_configured():
+            start_server(STOP)
+        called = thread.submit(call)
+        await_heeding_signals(called)
+    return called.result().result(raise_on_failure=True)
 
 
 def _flow(module: str, name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from flows.query import text_table
 from storage import Files, RunRecord, RunStore
 from storage.catalogue import connect
+from tasks.registry import TABLES
 
 FIGURES = (
     ("detectors", "detectors_low", "detectors_high"),
@@ -76,7 +77,7 @@ def collect(files: Files, keep: int, *, dry_run: bool) -> Iterator[tuple[str, in
 
 
 def _layers(files: Files, run: RunRecord) -> list[dict[str, Any]]:
-    return connect(files, [run]).sql("select * from layers order by layer").to_arrow_table().to_pylist()
+    return connect(files, [run], TABLES).sql("select * from layers order by layer").to_arrow_table().to_pylist()
 
 
 def _agreement(files: Files, first: RunRecord, second: RunRecord) -> tuple[int, int]:
@@ -85,7 +86,7 @@ def _agreement(files: Files, first: RunRecord, second: RunRecord) -> tuple[int, 
         from units a join units b using (layer, unit)
         where a.run_id = ? and b.run_id = ?
     """
-    (row,) = connect(files, [first, second]).execute(query, [first.run_id, second.run_id]).fetchall()
+    (row,) = connect(files, [first, second], TABLES).execute(query, [first.run_id, second.run_id]).fetchall()
     return int(row[0]), int(row[1])
 
 

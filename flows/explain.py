@@ -109,6 +109,7 @@ def _look_up(files: Files, run: RunRecord, artifact: Artifact, image: Path) -> t
     from microtome.datasets import Frame, Record
     from microtome.datasets.base import open_picture
     from microtome.networks.load import NetworkSpec, load_network
+    from microtome.networks.normalisation import Normalisation
     from storage.digests import FileDigests
     from tasks.graph_lookup import rows_of, seen_in
     from tasks.graph_reading import learned_graph
@@ -123,8 +124,7 @@ def _look_up(files: Files, run: RunRecord, artifact: Artifact, image: Path) -> t
     picture = open_picture(image)
     frame = Frame(model.input.size, model.input.resize)
     pixels = frame.place(Record(image.name, "", picture.width, picture.height)).picture(picture)
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in (model.input.mean, model.input.std))
-    scaled = (pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255) - mean) / std
+    scaled = Normalisation(model.input.mean, model.input.std)(pixels)
     seen = seen_in(load_network(spec).eval(), learned_graph(artifact), torch.from_numpy(scaled)[None], frame.size)
     small = np.array(Image.fromarray(np.array(pixels)).resize((THUMB, THUMB), Image.Resampling.LANCZOS))
     return rows_of(seen), file_of(small), frame.size

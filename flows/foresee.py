@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from flows.plan import Plan
+from microtome.datasets.base import chosen
+from tasks.activations import ActivationsOptions
+from tasks.data import DataSpec
+from tasks.index import IndexOptions
 from tasks.stage import Job
 
 
@@ -29,27 +31,43 @@ def foresee(plan: Plan) -> Iterator[Foreseen]:
         if job.name not in missing:
             yield Foreseen(job.name, "cached", "", "")
             continue
-        known = job.stage.name == "activations" and "finetuned" not in job.inputs
-        size = _activation_bytes(plan, job) if known else None
-        seconds = _last_time(plan, job.stage.name)
+        size = _activation_bytes(plan, job) if isinstance(job.options, ActivationsOptions) else None
         yield Foreseen(
-            job.name,
-            "would run",
-            f"{size / 1e6:.1f} MB" if size is not None else "small",
-            f"{seconds:.0f} (as last time)" if seconds is not None else "not known yet",
+            job.name, "would run", f"{size / 1e6:.1f} MB" if size is not None else "small", _seconds(plan, job)
         )
 
 
-def _activation_bytes(plan: Plan, job: Job) -> int:
-    from microtome.networks import load_network, match_layers, walk
-    from tasks.index import chosen_images
+def _activation_bytes(plan: Plan, job: Job) -> int | None:
+    """Of a network that is there; of one that is still to be trained nobody knows."""
+    index = job.reads["index"]
+    if "network" not in job.reads or not isinstance(index, Job) or not isinstance(job.options, ActivationsOptions):
+        return None
+    from microtome.networks import match_layers, walk
+    from tasks.activations.work import forecast
 
     model = plan.audit.network
-    module = load_network(plan.network)
+    module = plan.planner.network.load()
     layers = walk(module, model.input.size, match_layers(module, model.layers))
-    images = len(chosen_images(job.reach["dataset"](), job.parameters))
-    values = sum(layer.units * layer.grid[0] * layer.grid[1] for layer in layers)
-    return images * values * np.dtype(plan.audit.execution.precision).itemsize
+    return forecast(job.options, layers, _pictures(index))
+
+
+def _pictures(index: Job) -> int:
+    data, options = index.reads["data"], index.options
+    if not isinstance(data, DataSpec) or not isinstance(options, IndexOptions):
+        return 0
+    records = data.place.open().records
+    return len(chosen(records, split=options.split, categories=options.categories, limit=options.limit))
+
+
+def _seconds(plan: Plan, job: Job) -> str:
+    """As last time in this workspace; before that, by what the stage weighs."""
+    last = _last_time(plan, job.stage.name)
+    if last is not None:
+        return f"{last:.0f} (as last time)"
+    index = job.reads.get("index", job)
+    if job.stage.weight is None or not isinstance(index, Job) or index.stage.name != "index":
+        return "not known yet"
+    return f"{job.stage.weight * _pictures(index):.0f} (a guess)"
 
 
 def _last_time(plan: Plan, stage: str) -> float | None:

@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 
 from flows.auditfile import AuditModel, read_audit
-from flows.dag import build
+from flows.places import check_places
 from microtome.errors import InputError, suggest
-from microtome.networks.load import NetworkSpec, load_network
-from storage import Files, StageStore, open_files
-from storage.digests import FileDigests
-from tasks.stage import Job
-from tasks.stages import STAGES
+from storage import Files, RunStore, StageStore, open_files
+from tasks.gates import Baseline, gates
+from tasks.planning import Planner
+from tasks.registry import BY_NAME, STAGES
+from tasks.stage import Job, Settings
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Request:
 
 
 class Plan:
-    """An audit file, understood: its jobs in the order in which they can run.
+    """An audit file, understood. The data sets' tables are opened and hashed when the jobs are first asked for.
 
     Args:
         request: what is asked for.
 
     Raises:
-        InputError: whatever is wrong with the audit file, the data set's tables or the choice of stages.
+        InputError: whatever is wrong with the audit file, or the choice of stages.
     """
 
     def __init__(self, request: Request) -> None:
@@ -56,11 +56,8 @@ class Plan:
             self.files: Files = open_files(request.workspace or self.audit.workspace, self._workspace_base)
         except ValueError as error:
             raise InputError(str(error)) from error
-        self.digests = FileDigests(self.files)
+        check_places(self.audit, self.base, Path(self.files.location("")))
         self._check_stages([*request.only, *request.refresh])
-        self.indices: dict[str, Job] = {}
-        self.jobs = self._ordered()
-        self.digests.save()
 
     @property
     def _workspace_base(self) -> Path:
@@ -68,28 +65,56 @@ class Plan:
         return Path() if self.request.workspace else self.base
 
     @cached_property
-    def device(self) -> str:
-        """`cpu` or `cuda`; torch is only asked where there is a driver to ask."""
-        wanted = self.request.device or self.audit.device
-        if wanted == "cpu" or (wanted == "auto" and not Path("/dev/nvidiactl").exists() and os.name == "posix"):
-            return "cpu"
-        import torch
+    def settings(self) -> Settings:
+        """Seed, device and threads of every stage."""
+        return Settings(self.audit.seed, _device(self.request.device or self.audit.device), self._threads)
 
-        if wanted == "cuda" and not torch.cuda.is_available():
-            raise InputError("device: cuda was asked for, got no CUDA device; use auto or cpu")
-        return "cuda" if torch.cuda.is_available() else "cpu"
-
-    @cached_property
-    def network(self) -> NetworkSpec:
-        """Where the network comes from."""
-        model = self.audit.network
-        return NetworkSpec(model.load, model.arguments, model.weights, self.base, self.audit.seed)
-
-    @cached_property
-    def threads(self) -> int:
+    @property
+    def _threads(self) -> int:
         """Threads for computation: what this process may use."""
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return self.audit.execution.threads or usable
+
+    @cached_property
+    def planner(self) -> Planner:
+        """All jobs of the audit, planned by the stages themselves.
+
+        Raises:
+            InputError: a data set that cannot be opened, or stages that do not fit together.
+        """
+        audit = Planner(self.audit, self.audit.asked, base=self.base, files=self.files, settings=self.settings)
+        for stage in STAGES:
+            options = self.audit.asked.get(stage.name)
+            if stage.name == "gates" and self.audit.gates:
+                gates(audit, self.audit.gates, self._baseline(audit))
+            if stage.plan and options is not None:
+                for job in stage.plan(audit, options):
+                    audit.add(job)
+        audit.digests.save()
+        return audit
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """The wanted jobs, each after what it reads.
+
+        Raises:
+            InputError: see `planner`; or a stage that this audit does not run.
+        """
+        named, only = self.planner.jobs, self.request.only
+        absent = [name for name in only if not any(job.called((name,)) for job in named.values())]
+        if absent:
+            raise InputError(f"--only: this audit does not run {absent[0]!r}{suggest(absent[0], list(named))}")
+        ordered: dict[str, Job] = {}
+
+        def visit(job: Job) -> None:
+            for needed in job.jobs.values():
+                visit(needed)
+            ordered.setdefault(job.name, job)
+
+        for job in named.values():
+            if not only or job.called(only):
+                visit(job)
+        return list(ordered.values())
 
     def missing(self) -> list[Job]:
         """Jobs that are not done, or are to be refreshed."""
@@ -106,33 +131,41 @@ class Plan:
 
     def preflight(self) -> None:
         """Load the network and find its layers, before the first stage spends time. Raises InputError."""
-        if not any(job.stage.name in ("activations", "finetuning", "tree") for job in self.missing()):
+        if not any(job.stage.network for job in self.missing()):
             return
         from microtome.networks import match_layers, walk
 
-        module = load_network(self.network)
+        module = self.planner.network.load()
         walk(module, self.audit.network.input.size, match_layers(module, self.audit.network.layers))
 
     def _check_stages(self, names: Sequence[str]) -> None:
-        unknown = [name for name in names if name.partition(":")[0] not in STAGES]
+        unknown = [name for name in names if name.partition(":")[0] not in BY_NAME]
         if unknown:
-            raise InputError(f"stage: unknown stage {unknown[0]!r}{suggest(unknown[0], list(STAGES))}")
+            raise InputError(f"stage: unknown stage {unknown[0]!r}{suggest(unknown[0], list(BY_NAME))}")
 
-    def _ordered(self) -> list[Job]:
-        """The wanted jobs, each after what it reads."""
-        named = build(self)
-        only = self.request.only
-        absent = [name for name in only if not any(job.called((name,)) for job in named.values())]
-        if absent:
-            raise InputError(f"--only: this audit does not run {absent[0]!r}{suggest(absent[0], list(named))}")
-        wanted = [name for name, job in named.items() if not only or job.called(only)]
-        ordered: dict[str, Job] = {}
+    def _baseline(self, audit: Planner) -> Baseline:
+        """The run to compare with: the named one, else the last of the same audit; none where nothing may drop."""
+        wanted = self.audit.gates
+        named = {gate.baseline for gate in wanted if gate.baseline}
+        if len(named) > 1:
+            raise InputError(f"gates.baseline: must be one run for all gates, got {', '.join(sorted(named))}")
+        if not any(gate.max_drop for gate in wanted):
+            return Baseline()
+        run_id = next(iter(named), None)
+        run = RunStore(self.files).find(run_id or self.audit.name)
+        if run is None and run_id:
+            raise InputError(f"gates.baseline: no run {run_id!r} in this workspace; see `microtome runs`")
+        measuring = [name for name, job in audit.jobs.items() if job.stage.metrics]
+        stages = run.stages if run else {}
+        return Baseline(tuple((name, str(stages[name]["folder"])) for name in measuring if name in stages))
 
-        def visit(job: Job) -> None:
-            for needed in job.inputs.values():
-                visit(needed)
-            ordered.setdefault(job.name, job)
 
-        for name in wanted:
-            visit(named[name])
-        return list(ordered.values())
+def _device(wanted: str) -> str:
+    """`cpu` or `cuda`; torch is only asked where there is a driver to ask."""
+    if wanted == "cpu" or (wanted == "auto" and not Path("/dev/nvidiactl").exists() and os.name == "posix"):
+        return "cpu"
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: cuda was asked for, got no CUDA device; use auto or cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"

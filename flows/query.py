@@ -6,18 +6,24 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 import duckdb
+import pyarrow as pa
 
+from flows.sqlguard import check_query
 from microtome.errors import InputError
 from storage import Files, RunRecord
 from storage.catalogue import connect
+from tasks.registry import TABLES
 
 WIDEST = 60  # characters of a cell
 
 
-def answer(files: Files, runs: Sequence[RunRecord], query: str, form: str, out: IO[str]) -> None:
+def answer(
+    files: Files, runs: Sequence[RunRecord], query: str, form: str, *, out: IO[str], unsafe: bool = False
+) -> None:
     """Run a query and write its result.
 
     Args:
@@ -26,16 +32,14 @@ def answer(files: Files, runs: Sequence[RunRecord], query: str, form: str, out: 
         query: DuckDB SQL.
         form: `table`, `csv`, `json` or `parquet`.
         out: where text goes; Parquet goes to its binary buffer.
+        unsafe: whether anything that DuckDB can do is permitted, instead of one SELECT over the tables.
 
     Raises:
-        InputError: DuckDB refuses the query.
+        InputError: the query is refused, by us or by DuckDB; Parquet to a terminal.
     """
-    connection = connect(files, runs)
-    try:
-        relation = connection.sql(query)
-        table = None if relation is None else relation.to_arrow_table()
-    except duckdb.Error as error:
-        raise InputError(f"sql: {str(error).strip()}") from error
+    if form == "parquet" and out.isatty():
+        raise InputError("--format parquet: must go to a file, got a terminal; append: > rows.parquet")
+    table = _result(files, runs, query, unsafe=unsafe)
     if table is None:
         return
     if form == "parquet":
@@ -43,7 +47,7 @@ def answer(files: Files, runs: Sequence[RunRecord], query: str, form: str, out: 
 
         pq.write_table(table, getattr(out, "buffer", sys.stdout.buffer))
         return
-    rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    rows = _rows(table)
     if form == "json":
         json.dump([dict(zip(table.column_names, row, strict=True)) for row in rows], out, indent=1, default=str)
         out.write("\n")
@@ -51,12 +55,61 @@ def answer(files: Files, runs: Sequence[RunRecord], query: str, form: str, out: 
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(table.column_names)
         writer.writerows(rows)
+    elif table.column_names == ["explain_key", "explain_value"]:  # a drawing of many lines
+        out.writelines(str(row[1]) + "\n" for row in rows)
     else:
         out.write(text_table(table.column_names, rows) + "\n")
 
 
+def _result(files: Files, runs: Sequence[RunRecord], query: str, *, unsafe: bool) -> pa.Table | None:
+    if any("\ud800" <= letter <= "\udfff" for letter in query):  # bytes of the command line that are not UTF-8
+        raise InputError("sql: must be text in UTF-8")
+    connection = connect(
+        files, runs, TABLES, shut=not unsafe, say=lambda fault: print(f"warning: {fault}", file=sys.stderr)
+    )
+    try:
+        if not unsafe:
+            check_query(connection, query)
+        return _run(connection, query)
+    except duckdb.Error as error:
+        raise InputError(f"sql: {_reason(error)}") from error
+
+
+def _run(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table | None:
+    """The query's rows. In a thread of its own: DuckDB looks for Ctrl-C only between tasks, which may be long."""
+
+    def run() -> pa.Table | None:
+        relation = connection.sql(query)
+        return None if relation is None else relation.to_arrow_table()
+
+    with ThreadPoolExecutor(1) as worker:
+        future = worker.submit(run)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+
+
+def _reason(error: duckdb.Error) -> str:
+    """DuckDB's words; of an error in our own file system, which it gives as a traceback, the last line."""
+    text = str(error).strip()
+    return text.splitlines()[-1] if text.startswith("Traceback") else text
+
+
+def _rows(table: pa.Table) -> list[tuple[Any, ...]]:
+    try:
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"sql: a value cannot be shown: {error}; cast it to varchar") from error
+
+
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table of plain text: numbers to the right, words to the left."""
+    """A table of plain text: numbers to the right, words to the left.
+
+    Control characters, and those that turn the direction of writing, are shown as escapes: names from data must not
+    steer the terminal.
+    """
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(head[i]), *(len(row[i]) for row in cells)) if cells else len(head[i]) for i in range(len(head))]
     right = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
@@ -73,5 +126,5 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
-    text = str(value)
+    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from flows.console import progress
 from flows.plan import Plan
+from flows.process import ended, this_process
 from microtome.errors import InputError, Interrupted
+from microtome.importing import blamed, said
 from storage import Artifact, RunRecord, RunStore, StageStore
-from tasks.stage import Job, Session, environment
+from tasks.execution import environment
+from tasks.session import Session
+from tasks.stage import Job
 
 STOP = threading.Event()
 
@@ -36,19 +41,19 @@ class Outcome:
 
 def session_of(plan: Plan) -> Session:
     """The session of a plan's run."""
-    return Session(plan.files, plan.device, plan.threads, progress(), STOP)
+    return Session(plan.files, plan.settings, progress(), STOP)
 
 
 def start(plan: Plan, session: Session) -> RunRecord:
     """Record that a run begins; runs of this workspace that were killed are marked as stopped."""
     store = RunStore(plan.files)
-    for orphan in (run for run in store.all() if run.status == "running" and not _alive(run)):
-        store.save(orphan.ended("killed", seconds=orphan.seconds))
+    for orphan in (run for run in store.all() if run.status == "running" and ended(run.about)):
+        store.save(replace(orphan, status="killed"))  # nobody knows when it ended: its seconds stay
     about = {
         "audit": plan.audit.model_dump(mode="json", exclude_none=True),
         "file": str(plan.request.file),
         "environment": environment(session),
-        "process": os.getpid(),
+        **this_process(),
     }
     weights = f" {Path(plan.audit.network.weights).name}" if plan.audit.network.weights else " random"
     run = RunRecord.start(plan.audit.name, plan.audit.network.load.partition(":")[2] + weights, about)
@@ -75,8 +80,7 @@ def from_cache(plan: Plan) -> Outcome | None:
     """A run all of whose stages are done: recorded at once, without Prefect. None where something is to do."""
     if plan.missing():
         return None
-    session = session_of(plan)
-    store, run = StageStore(plan.files), start(plan, session)
+    session, store = session_of(plan), StageStore(plan.files)
     done: dict[str, tuple[Artifact, bool, float]] = {}
     for job in plan.jobs:
         artifact = store.find(job.key)
@@ -84,16 +88,17 @@ def from_cache(plan: Plan) -> Outcome | None:
             return None
         session.progress.end(job.name, "cached")
         done[job.name] = (artifact, True, 0.0)
-    return finish(plan, run, done, "done")
+    return finish(plan, start(plan, session), done, "done")
 
 
 def carry_out(job: Job, session: Session, *, refresh: bool) -> tuple[Artifact, bool, float]:
     """One stage, with a line about it: the artifact, whether it was cached, and seconds.
 
     Raises:
-        InputError, Interrupted: as they are. StageFailed: anything else, in one sentence.
+        InputError: bad input, or the user's own code failed. Interrupted: as it is.
+        StageFailed: anything else, in one sentence.
     """
-    from tasks.stage import execute
+    from tasks.execution import execute
 
     began = time.perf_counter()
     try:
@@ -104,27 +109,38 @@ def carry_out(job: Job, session: Session, *, refresh: bool) -> tuple[Artifact, b
     except InputError:
         session.progress.end(job.name, "failed")
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         session.progress.end(job.name, "failed")
+        fault = None if _is_full(error) else blamed(error)
+        if fault:
+            raise InputError(fault) from error
         raise StageFailed(f"stage {job.name} failed: {_sentence(error)}") from error
     seconds = time.perf_counter() - began
     session.progress.end(job.name, "cached" if cached else f"done in {seconds:.1f} s")
     return artifact, cached, seconds
 
 
+def _ask_to_stop(number: int, _frame: FrameType | None) -> None:
+    if STOP.is_set():
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    STOP.set()
+    os.write(2, b"stopping after the shard in hand; once more to stop at once\n")  # print() is not for handlers
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C, or a polite kill, asks the stages to end after the shard in hand; a second one ends at once."""
+    """Ctrl-C, or a polite kill, asks the stages to end after the shard in hand; a second one ends at once.
 
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if STOP.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        STOP.set()
-        progress().say("stopping after the shard in hand; once more to stop at once")
-
-    STOP.clear()
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    Prefect puts a handler of its own around the body of a flow that runs in the main thread, so the flows enter this
+    inside, too. Outside the main thread, where no handler can be set, it changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    if signal.getsignal(signal.SIGINT) is not _ask_to_stop:
+        STOP.clear()
+    before = {number: signal.signal(number, _ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -132,12 +148,21 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def await_heeding_signals(future: Any) -> None:
+    """Wait for a future, Prefect's or another, in short steps: any thread may be given a signal, but its handler runs
+    in the main one, which need not learn of it while it waits.
+    """
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    while not done.wait(0.2):
+        pass
+
+
 def prefect_environment(plan: Plan) -> None:
     """Settings for Prefect, before it is imported: no outbound call, and a home in the workspace where none is set."""
     settings: dict[str, Any] = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_CLI_PROMPT": "false",
     }
@@ -159,17 +184,11 @@ def server_configured() -> bool:
         return False
 
 
-def _alive(run: RunRecord) -> bool:
-    process = run.about.get("process")
-    try:
-        os.kill(int(process), 0)  # type: ignore[arg-type]
-    except (OSError, TypeError, ValueError):
-        return False
-    return True
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC
 
 
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == 28:
+def _sentence(error: BaseException) -> str:
+    if _is_full(error):
         return "the disk is full; free some space and run it again, what is finished is kept"
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    return said(error)

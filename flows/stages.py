@@ -12,9 +12,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.audit import resolve, submit
 from flows.plan import Plan, Request
-from flows.run import session_of, start
+from flows.run import session_of, start, stoppable
 from microtome.errors import InputError
-from tasks.stages import STAGES
+from tasks.registry import BY_NAME as STAGES
 
 
 def _rerun(stage: str, file: str, workspace: str | None, device: str | None, overrides: Sequence[str]) -> State[Any]:
@@ -45,28 +45,11 @@ def stage_flow(stage: str) -> Flow[..., Any]:
         variant: str = "",
     ) -> State[Any]:
         """Run one stage of an audit file again: all of its variants, or one."""
-        return _rerun(f"{stage}:{variant}" if variant else stage, file, workspace, device, overrides)
+        with stoppable():
+            return _rerun(f"{stage}:{variant}" if variant else stage, file, workspace, device, overrides)
 
     return rerun
 
 
 RERUNS = {name: stage_flow(name) for name in STAGES}
-index = RERUNS["index"]
-activations = RERUNS["activations"]
-thresholds = RERUNS["thresholds"]
-tally = RERUNS["tally"]
-null = RERUNS["null"]
-dissection = RERUNS["dissection"]
-landmarks = RERUNS["landmarks"]
-stability = RERUNS["stability"]
-finetuning = RERUNS["finetuning"]
-tree = RERUNS["tree"]
-graph = RERUNS["graph"]
-parts = RERUNS["parts"]
-saliency = RERUNS["saliency"]
-features = RERUNS["features"]
-occlusion = RERUNS["occlusion"]
-reliability = RERUNS["reliability"]
-adversarial = RERUNS["adversarial"]
-gates = RERUNS["gates"]
-report = RERUNS["report"]
+globals().update(RERUNS)

@@ -22,20 +22,28 @@ class Interrupted(Exception):
     """The user asked to stop; everything finished is kept. Exit status 130."""
 
 
-def suggest(got: str, allowed: Sequence[str], *, most: int = 3) -> str:
+def suggest(got: str, allowed: Sequence[str]) -> str:
     """A clause naming the nearest allowed names, or all of them where they are few.
 
     Args:
         got: the name that was not found.
         allowed: the names there are.
-        most: how many near names are given.
 
     Returns:
         for example `; did you mean 'features.12'?`, or an empty string when there is nothing to say.
     """
-    near = difflib.get_close_matches(got, allowed, n=most, cutoff=0.5)
+    near = difflib.get_close_matches(got, allowed, n=3, cutoff=0.5)
     if near:
         return "; did you mean " + " or ".join(repr(name) for name in near) + "?"
     if len(allowed) <= 12:
         return "; allowed: " + ", ".join(allowed)
     return ""
+
+
+MOST_FAULTS = 50
+
+
+def shortened(faults: Sequence[str]) -> list[str]:
+    """The first faults, and how many more there are."""
+    rest = len(faults) - MOST_FAULTS
+    return [*faults[:MOST_FAULTS], *([f"... and {rest} more faults"] if rest > 0 else [])]

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from microtome.errors import InputError, suggest
+from microtome.errors import InputError, Interrupted, suggest
+
+_OURS = Path(__file__).resolve().parent.parent
+_PACKAGES = ("flows", "tasks", "storage", "microtome")
+_INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib"))
+_keys: dict[str, str] = {}  # module of the user's -> the audit file's key that names it
 
 
 @contextmanager
@@ -31,17 +38,74 @@ def named_object(reference: str, root: Path, key: str) -> Any:
         key: the audit file's key, for the error.
 
     Raises:
-        InputError: no such module, or no such name in it.
+        InputError: no such module, or one that fails or wants to end the process; or no such name in it.
     """
     module_name, colon, name = reference.partition(":")
     if not (module_name and colon and name):
         raise InputError(f"{key}: must be package.module:name, got {reference!r}")
-    try:
-        with importable(root):
-            module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(f"{key}: module {module_name!r} cannot be imported: {error}") from error
+    with users_code(key, f"module {module_name!r} cannot be imported"), importable(root):
+        module = importlib.import_module(module_name)
+    _keys[module_name] = key
     if not hasattr(module, name):
         names = [n for n in dir(module) if not n.startswith("_")]
         raise InputError(f"{key}: {module_name!r} has no {name!r}{suggest(name, names)}")
     return getattr(module, name)
+
+
+@contextmanager
+def users_code(key: str, what: str) -> Iterator[None]:
+    """Around code that the user wrote: whatever it raises becomes an InputError with the file and line at fault.
+
+    `SystemExit` too: a module that leaves the process must not look like an audit that passed.
+
+    Args:
+        key: the audit file's key that names the code.
+        what: failed, in words.
+    """
+    try:
+        yield
+    except (InputError, Interrupted):
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{key}: {what}: {said(error)}{_at(place_of(error))}") from error
+
+
+def blamed(error: BaseException) -> str | None:
+    """One sentence about an error that the user's own code raised while a stage called it; None for any other.
+
+    Args:
+        error: with its traceback.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if _is_users(Path(frame.f_code.co_filename))]
+    if not frames:
+        return None
+    keys = [_keys[name] for frame in frames if (name := frame.f_globals.get("__name__")) in _keys]
+    key = f"{keys[-1]}: " if keys else ""
+    return f"{key}the code that it names failed: {said(error)}{_at(place_of(error))}"
+
+
+def said(error: BaseException) -> str:
+    """An error in one line: its kind, and the first line of what it says."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def place_of(error: BaseException) -> tuple[Path, int] | None:
+    """The user's file and line that an error comes from; None where no file of the user's is on its way."""
+    if isinstance(error, SyntaxError) and error.filename and _is_users(Path(error.filename)):
+        return Path(error.filename), error.lineno or 0
+    found = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    return next((place for place in reversed(found) if _is_users(place[0])), None)
+
+
+def _at(place: tuple[Path, int] | None) -> str:
+    return f" ({place[0]}, line {place[1]})" if place else ""
+
+
+def _is_users(file: Path) -> bool:
+    """Neither the standard library's, nor an installed package's, nor ours."""
+    if file.suffix != ".py":
+        return False
+    file = file.resolve()
+    ours = any(file.is_relative_to(_OURS / package) for package in _PACKAGES)
+    return not ours and not any(file.is_relative_to(folder) for folder in _INSTALLED)

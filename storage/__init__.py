@@ -6,6 +6,6 @@ Knows no Prefect and no torch modules.
 from storage.files import Files, open_files
 from storage.runs import RunRecord, RunStore
 from storage.stages import Artifact, Draft, StageKey, StageStore
-from storage.tables import SCHEMAS
+from storage.tables import TableSchema
 
-__all__ = ["SCHEMAS", "Artifact", "Draft", "Files", "RunRecord", "RunStore", "StageKey", "StageStore", "open_files"]
+__all__ = ["Artifact", "Draft", "Files", "RunRecord", "RunStore", "StageKey", "StageStore", "TableSchema", "open_files"]

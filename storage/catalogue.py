@@ -2,52 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import duckdb
 import pyarrow as pa
 
 from storage.files import Files
 from storage.runs import RunRecord
-from storage.stages import StageStore
-from storage.tables import SCHEMAS
+from storage.shelf import PROTOCOL, Shelf
+from storage.stages import Artifact, StageStore
+from storage.tables import TableSchema
 
 _INTERNAL = ("null",)
+_CONFIGURATION = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",  # else `from files` would find variables of this program
+    "threads": "2",
+}
+_SHUT = (
+    "allow_persistent_secrets = false",
+    "temp_directory = ''",
+    f"allowed_directories = ['{PROTOCOL}://']",
+    "enable_external_access = false",
+    "lock_configuration = true",
+)
 
 
-def connect(files: Files, runs: Iterable[RunRecord]) -> duckdb.DuckDBPyConnection:
+def connect(
+    files: Files,
+    runs: Iterable[RunRecord],
+    tables: Sequence[TableSchema],
+    *,
+    shut: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> duckdb.DuckDBPyConnection:
     """A connection in memory whose views show the runs' tables.
 
-    Nothing is installed or loaded from outside, and no SQL is put together from names that come from data: paths go
-    into a table as bound parameters, and the views read them from there.
+    Nothing is installed or loaded from outside, and no SQL is put together from names that come from data: the views
+    read names of our own from a shelf (storage.shelf).
 
     Args:
         files: the workspace.
         runs: the runs to show.
+        tables: that stages declare: a view each, empty where no run has it.
+        shut: whether the connection can open nothing but the tables' files, and those only for reading. It spills
+            nothing to disk, and its configuration is locked.
+        say: told in one sentence of each stage whose rows are missing because it is damaged or gone.
     """
-    connection = duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
-    )
-    chosen = list(runs)
+    connection = duckdb.connect(config=dict(_CONFIGURATION))
+    shelf, chosen = Shelf(files), list(runs)
+    connection.register_filesystem(shelf)
     connection.execute("create table _artifacts (run_id varchar, network varchar, name varchar, path varchar)")
-    rows = list(_artifacts(files, chosen))
+    rows = list(_artifacts(chosen, shelf, {table.name for table in tables}, say))
     if rows:
         connection.executemany("insert into _artifacts values (?, ?, ?, ?)", rows)
     _runs_view(connection, chosen)
-    for name in SCHEMAS:
-        _view(connection, name, any(row[2] == name for row in rows))
+    for table in tables:
+        _view(connection, table, any(row[2] == table.name for row in rows))
+    if shut:
+        for setting in _SHUT:
+            connection.execute(f"set {setting}")
     return connection
 
 
-def _artifacts(files: Files, runs: list[RunRecord]) -> Iterable[tuple[str, str, str, str]]:
-    store = StageStore(files)
+def _artifacts(
+    runs: list[RunRecord], shelf: Shelf, names: set[str], say: Callable[[str], None]
+) -> Iterator[tuple[str, str, str, str]]:
+    """Run, network, table and shelf name of every table file."""
     for run in runs:
-        for stage in run.stages.values():
-            artifact = store.load(str(stage["folder"])) if stage.get("folder") else None
+        for stage, entry in run.stages.items():
+            artifact = _loaded(shelf.files, str(entry.get("folder")), f"run {run.run_id}: stage {stage}", say)
             for file in artifact.names() if artifact else ():
                 name = file.removesuffix(".parquet").partition("/")[0]
-                if name in SCHEMAS and file.endswith(".parquet"):
-                    yield run.run_id, run.network, name, files.location(f"{artifact.folder}/{file}")  # type: ignore[union-attr]
+                if artifact and name in names and file.endswith(".parquet"):
+                    yield run.run_id, run.network, name, shelf.put(name, f"{artifact.folder}/{file}")
+
+
+def _loaded(files: Files, folder: str, whose: str, say: Callable[[str], None]) -> Artifact | None:
+    heard: list[str] = []
+    artifact = StageStore(files, heard.append).load(folder)
+    if artifact is None:
+        why = heard[0].partition(";")[0] if heard else f"{folder} is not there any more"
+        say(f"{whose} is damaged: {why}; its rows are missing here until the audit runs again")
+    return artifact
 
 
 def _runs_view(connection: duckdb.DuckDBPyConnection, runs: list[RunRecord]) -> None:
@@ -66,11 +104,12 @@ def _runs_view(connection: duckdb.DuckDBPyConnection, runs: list[RunRecord]) -> 
     connection.unregister("_runs")
 
 
-def _view(connection: duckdb.DuckDBPyConnection, name: str, filled: bool) -> None:
+def _view(connection: duckdb.DuckDBPyConnection, table: TableSchema, filled: bool) -> None:
     """`name` is one of the contract's tables, never a name from data."""
+    name = table.name
     shown = f"_{name}" if name in _INTERNAL else name
     if not filled:
-        empty = SCHEMAS[name].empty_table()
+        empty = table.schema.empty_table()
         connection.register("_empty", empty)
         connection.execute(
             f'create table "{shown}" as select null::varchar as run_id, null::varchar as network, * from _empty'

@@ -22,7 +22,7 @@ class RunRecord:
         network: what was audited, for people.
         started: seconds since the epoch.
         seconds: wall time.
-        status: `running`, `done`, `gate failed`, `failed`, `stopped`.
+        status: `running`, `done`, `gate failed`, `failed`, `stopped`, `killed`.
         stages: stage -> folder, seconds, whether it was cached, digest.
         gates: what was demanded, and what came out.
         about: configuration, digests, versions, device.

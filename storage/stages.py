@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.files import Files, HashingSink
-from storage.tables import conform
+from storage.tables import TableSchema, write_table
 
 _LAYOUT = 1  # of the manifest
 _MANIFEST = "manifest.json"
@@ -94,6 +94,10 @@ class Artifact:
         """Files of the stage whose names start so, sorted."""
         return sorted(name for name in self.manifest["files"] if name.startswith(prefix))
 
+    def row_count(self, table: str) -> int:
+        """Rows of a table, by its name without suffix."""
+        return int(self.manifest["files"][f"{table}.parquet"]["rows"])
+
     def source(self, name: str) -> pa.NativeFile:
         """A file for random access."""
         return self.files.source(f"{self.folder}/{name}")
@@ -115,9 +119,12 @@ class Artifact:
 class Draft:
     """A stage being written. Files that an interrupted run finished are there already."""
 
-    def __init__(self, files: Files, key: StageKey) -> None:
+    def __init__(
+        self, files: Files, key: StageKey, tables: Sequence[TableSchema], say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._files, self.key = files, key
-        self._entries = _finished(files, key.folder)
+        self._tables = {table.name: table for table in tables}
+        self._entries = _finished(files, key.folder, say)
         self._started = time.time()
 
     def finished(self, prefix: str = "") -> list[str]:
@@ -145,10 +152,16 @@ class Draft:
             sink.write(content)
 
     def table(self, name: str, columns: Mapping[str, Any] | pa.Table) -> None:
-        """Publish a table of the contract; its columns are checked and cast to the contract's types."""
-        table = conform(name, columns)
-        with self.publish(f"{name}.parquet", rows=table.num_rows) as sink:
-            pq.write_table(table, sink, compression="zstd", row_group_size=1 << 16)
+        """Publish a table that the stage declares; its columns are checked and cast to the declared types.
+
+        Raises:
+            ValueError: a table, or columns, that the declaration does not have.
+        """
+        if name not in self._tables:
+            raise ValueError(f"table must be one of {', '.join(self._tables)}, got {name!r}; declare it with the stage")
+        content = self._tables[name].conform(columns)
+        with self.publish(f"{name}.parquet", rows=content.num_rows) as sink:
+            write_table(sink, content)
 
     def read(self, name: str) -> pa.NativeFile:
         """A finished file, for random access."""
@@ -229,10 +242,35 @@ class StageStore:
                 self._files.write(f"{folder}/{_MARKS}", json.dumps(marks).encode())
         return Artifact(self._files, folder, manifest)
 
-    def draft(self, key: StageKey) -> Draft:
-        """Begin or take up a stage; a damaged or refreshed one loses its manifest first."""
+    def draft(self, key: StageKey, tables: Sequence[TableSchema]) -> Draft:
+        """Begin or take up a stage; a damaged or refreshed one loses its manifest first.
+
+        Args:
+            key: what names it.
+            tables: that it declares.
+        """
         self._files.remove(f"{key.folder}/{_MANIFEST}")
-        return Draft(self._files, key)
+        return Draft(self._files, key, tables, self._say)
+
+    def damaged(self, key: StageKey) -> bool:
+        """Whether a finished stage is not what it was when it was written: every byte is read.
+
+        A damaged one loses its manifest, so that it runs again, and it is said which file is at fault.
+        """
+        try:
+            manifest = json.loads(self._files.read(f"{key.folder}/{_MANIFEST}"))
+        except (OSError, ValueError):
+            return True
+        faults = [
+            f"{key.folder}/{name} {fault}"
+            for name, entry in manifest["files"].items()
+            if (fault := _fault(self._files, f"{key.folder}/{name}", entry))
+        ]
+        for fault in faults:
+            self._say(f"{fault}; the stage runs again")
+        if faults:
+            self._files.remove(f"{key.folder}/{_MANIFEST}")
+        return bool(faults)
 
     def discard(self, key: StageKey) -> None:
         """Forget a stage and all of its files."""
@@ -241,20 +279,12 @@ class StageStore:
     def _fault(self, path: str, entry: Mapping[str, Any], mark: list[int]) -> str:
         """What is wrong with a file; `mark` is its size and time of change when its checksum was last seen to hold."""
         stamp = self._files.stamp(path)
-        if stamp is None:
-            return "is missing"
-        if stamp.size != entry["bytes"]:
-            return f"has {stamp.size} bytes instead of {entry['bytes']}"
-        if mark == [stamp.size, stamp.changed]:
+        if stamp is not None and stamp.size == entry["bytes"] and mark == [stamp.size, stamp.changed]:
             return ""
-        digest = hashlib.sha256()
-        with self._files.source(path) as source:
-            while block := source.read(1 << 22):
-                digest.update(block)
-        if digest.hexdigest() != entry["sha256"]:
-            return "was altered"
-        mark[:] = [stamp.size, stamp.changed]
-        return ""
+        fault = _fault(self._files, path, entry)
+        if not fault and stamp is not None:
+            mark[:] = [stamp.size, stamp.changed]
+        return fault
 
     def _marks(self, folder: str) -> dict[str, list[int]]:
         try:
@@ -263,16 +293,45 @@ class StageStore:
             return {}
 
 
-def _finished(files: Files, folder: str) -> dict[str, dict[str, Any]]:
-    """Files of an unfinished stage whose checksums are beside them and whose sizes agree."""
+def _fault(files: Files, path: str, entry: Mapping[str, Any]) -> str:
+    """What is wrong with a file, whose every byte is read: nothing, or that it is missing, short or altered."""
+    stamp = files.stamp(path)
+    if stamp is None:
+        return "is missing"
+    if stamp.size != entry["bytes"]:
+        return f"has {stamp.size} bytes instead of {entry['bytes']}"
+    digest = hashlib.sha256()
+    with files.source(path) as source:
+        while block := source.read(1 << 22):
+            digest.update(block)
+    return "" if digest.hexdigest() == entry["sha256"] else "was altered"
+
+
+def _finished(files: Files, folder: str, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Files of an unfinished stage that are what the checksums beside them say; the others go.
+
+    Sizes are not enough: the manifest is going to vouch for these files.
+    """
     entries: dict[str, dict[str, Any]] = {}
     for path in files.names(folder):
         if not path.endswith(_CHECKS):
             continue
         name = path.removesuffix(_CHECKS)
-        stamp = files.stamp(name)
-        with contextlib.suppress(ValueError):
-            entry = json.loads(files.read(path))
-            if stamp is not None and stamp.size == entry["bytes"]:
-                entries[name.removeprefix(folder + "/")] = entry
+        entry = _check(files, path)
+        fault = "has a damaged checksum beside it" if entry is None else _fault(files, name, entry)
+        if entry is None or fault:
+            say(f"{name} {fault}; it is made again")
+            files.remove(name)
+            files.remove(path)
+        else:
+            entries[name.removeprefix(folder + "/")] = entry
     return entries
+
+
+def _check(files: Files, path: str) -> dict[str, Any] | None:
+    """A finished file's bytes, checksum and rows; None where they cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        entry = json.loads(files.read(path))
+        if isinstance(entry, dict) and {"bytes", "sha256", "rows"} <= set(entry):
+            return entry
+    return None

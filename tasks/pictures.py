@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from microtome.datasets import Dataset, Frame
+from microtome.networks.normalisation import Normalisation
 from microtome.visualize.attribution import Scaled, scaled
 from storage import Artifact
 from tasks.index import chosen_images
@@ -30,7 +31,8 @@ class Pictures:
         prefix = "" if index == "index" else f"{index}_"
         self._dataset: Dataset = work.job.reach[f"{prefix}dataset"]()
         self._frame: Frame = work.job.reach[f"{prefix}frame"]
-        self._scale: Mapping[str, Sequence[float]] = work.job.reach["input"]
+        scale = work.job.reach["input"]
+        self._normalised = Normalisation(scale["mean"], scale["std"])
         self._chosen = chosen_images(self._dataset, work.inputs[index].parameters)
 
     def __len__(self) -> int:
@@ -38,14 +40,15 @@ class Pictures:
 
     def pixels(self, image: int) -> NDArray[np.float32]:
         """(height, width, 3) in [0, 1], in the network's frame."""
-        index = self._chosen[image]
-        placed = self._frame.place(self._dataset.records[index]).picture(self._dataset.picture(index))
-        return placed.astype(np.float32) / np.float32(255)
+        return self._framed(image).astype(np.float32) / np.float32(255)
 
     def normalised(self, image: int) -> NDArray[np.float32]:
         """(3, height, width), as the network takes it."""
-        mean, std = (np.array(self._scale[name], np.float32)[:, None, None] for name in ("mean", "std"))
-        return (self.pixels(image).transpose(2, 0, 1) - mean) / std
+        return self._normalised(self._framed(image))
+
+    def _framed(self, image: int) -> NDArray[np.uint8]:
+        index = self._chosen[image]
+        return self._frame.place(self._dataset.records[index]).picture(self._dataset.picture(index))
 
     def landmarks(self, image: int) -> dict[str, tuple[float, float]]:
         """x, y of the landmarks that the picture shows, in the network's frame."""

@@ -1,92 +1,141 @@
-"""What a stage is, what one wanted run of it is, and how it is carried out."""
+"""What a stage is: one declaration, from which the audit file, the DAG, SQL, the report and the docs are made.
+
+A stage lives in `tasks/<stage>/`: `__init__.py` holds its declaration, which must not import torch, so that planning
+stays quick; `work.py` holds `Inputs` (typed readers of what it reads) and `run(options, inputs, draft, session)`.
+"""
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib
-import importlib.metadata
-import platform
-import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from microtome import __version__
-from microtome.errors import Interrupted
-from storage import Artifact, Draft, Files, StageKey, StageStore
+from microtome.closure import closure
+from storage import StageKey, TableSchema
+from tasks.options import Options
 
-ROOT = Path(__file__).resolve().parent.parent
-_TEMPLATES = (".html", ".css", ".js")
-PACKAGES = ("torch", "numpy", "pyarrow", "pillow")
-
-
-class Progress(Protocol):
-    """Where progress goes: bars on a terminal, plain lines elsewhere."""
-
-    def begin(self, stage: str, total: int, unit: str) -> None:
-        """A stage begins, with so many units of work."""
-
-    def advance(self, stage: str, count: int) -> None:
-        """So many more are done."""
-
-    def end(self, stage: str, note: str) -> None:
-        """The stage ended."""
-
-    def say(self, text: str) -> None:
-        """One sentence."""
+if TYPE_CHECKING:
+    from tasks.planning import Planner
 
 
 @dataclass(frozen=True)
-class Session:
-    """What all stages of a run share.
+class Metric:
+    """A figure that gates may ask for: a column of one of the stage's tables, and of its interval where it has one."""
+
+    table: str
+    column: str
+    low: str | None = None
+    high: str | None = None
+
+
+@dataclass(frozen=True)
+class PageOf:
+    """What the report shows of a stage.
 
     Args:
-        files: the workspace.
-        device: `cpu` or `cuda`.
-        threads: for computation.
-        progress: where progress goes.
-        stop: set when the user asked to stop; stages end after the shard in hand.
+        findings: `module:function` of tasks, from the stage's readers to a frozen dataclass.
+        page: `module:function` of microtome.report, from that to a page.
     """
 
-    files: Files
-    device: str
-    threads: int
-    progress: Progress
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def store(self) -> StageStore:
-        """The workspace's stages."""
-        return StageStore(self.files, self.progress.say)
-
-    def check(self) -> None:
-        """Raise Interrupted if the user asked to stop."""
-        if self.stop.is_set():
-            raise Interrupted("stopped by the user; everything finished is kept")
+    findings: str
+    page: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
-    """A kind of stage.
+    """A stage's declaration.
 
     Args:
         name: as users write it.
-        module: whose `run(work)` does the work; imported when it is needed, so that planning stays quick.
-        code: packages, modules and files, below the project's root, whose code determines the output.
-        retries: how often a failed run is tried again; only where the outside can be at fault.
+        about: what it does, in one sentence.
+        options: the model that the audit file shows, or that other stages' plans fill in.
+        work: `module:function` that does the work; imported when it is needed.
+        tables: that it writes.
+        plan: from the options that the audit file gives to jobs; None for a stage that only others pull in.
+        determined_by: what else determines its output: the audit's seed, the device, on a CPU the threads that sums
+            are split over.
+        threads: that torch may use in it: `all`, `one`, or `none` where it does not use torch.
+        network: whether it loads the audit's network, so that the network is looked at before the first stage.
+        metrics: that gates may ask for.
+        page: what the report shows of it.
+        starter: its lines of `microtome init`.
+        weight: foreseen seconds per picture on one core, for a first `plan`; None where nobody can say.
+        retries: how often a run that fails for the outside's sake (disk, network) is tried again.
+        files: files beside the code that determine the output, below the project's root; folders whole.
     """
 
     name: str
-    module: str
-    code: tuple[str, ...]
+    about: str
+    options: type[Options]
+    work: str
+    tables: tuple[TableSchema, ...] = ()
+    plan: Callable[[Planner, Any], Iterable[Job]] | None = None
+    determined_by: frozenset[Literal["seed", "device", "threads"]] = frozenset()
+    threads: Literal["all", "one", "none"] = "none"
+    network: bool = False
+    metrics: tuple[Metric, ...] = ()
+    page: PageOf | None = None
+    starter: str = ""
+    weight: float | None = None
     retries: int = 0
+    files: tuple[str, ...] = ()
 
-    def run(self, work: Work) -> None:
-        """Do the work."""
-        importlib.import_module(self.module).run(work)
+    @property
+    def module(self) -> str:
+        """Module of its work."""
+        return self.work.partition(":")[0]
+
+    @property
+    def run(self) -> Callable[..., None]:
+        """The function that does its work."""
+        return _named(self.work)
+
+    @property
+    def inputs(self) -> type[Any]:
+        """The frozen dataclass of typed readers that `run` takes."""
+        return _named(f"{self.module}:Inputs")
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Where its code begins."""
+        writing = ("storage.tables:write_table",) if self.tables else ()
+        return (self.work, f"{self.module}:Inputs", *writing)
+
+    @property
+    def shape(self) -> list[list[str]]:
+        """Names and types of its tables' columns: words may change without a rerun, these may not."""
+        return [[table.name, name, str(column.type)] for table in self.tables for name, column in table.columns.items()]
+
+
+@lru_cache
+def _named(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
+
+
+class External(Protocol):
+    """Something outside the workspace that a stage reads: a network, a data set, an earlier run's figures."""
+
+    @property
+    def digest(self) -> str:
+        """Of all that determines its content."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all stages of an audit share: the seed of every draw, the device, threads for computation."""
+
+    seed: int
+    device: str
+    threads: int
+
+    def determining(self, stage: Stage) -> dict[str, Any]:
+        """What of it determines a stage's output."""
+        values = {"seed": self.seed, "device": self.device, "threads": self.threads if self.device == "cpu" else 0}
+        return {name: values[name] for name in sorted(stage.determined_by)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,24 +144,29 @@ class Job:
 
     Args:
         stage: the kind.
-        parameters: JSON values that determine the output.
-        inputs: the jobs it reads.
-        content: digests of what it reads from outside (network, data set).
-        reach: how to reach that content (paths, specs); not part of the digest.
+        options: that determine the output.
+        settings: of the audit.
+        reads: the jobs and outside things that it reads, by the names of its `Inputs`.
         variant: tells several runs of one stage in one audit apart: another data set, another network.
+        roots: further code that determines the output, as `module:function`.
     """
 
     stage: Stage
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, Job] = field(default_factory=dict)
-    content: Mapping[str, str] = field(default_factory=dict)
-    reach: Mapping[str, Any] = field(default_factory=dict)
+    options: Options
+    settings: Settings
+    reads: Mapping[str, Job | External] = field(default_factory=dict)
     variant: str = ""
+    roots: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """What the audit calls it: the stage's name, and after a colon the variant."""
         return f"{self.stage.name}:{self.variant}" if self.variant else self.stage.name
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """The jobs among what it reads."""
+        return {name: read for name, read in self.reads.items() if isinstance(read, Job)}
 
     def called(self, names: Collection[str]) -> bool:
         """Whether one of these names means it; a stage's name means all of its variants."""
@@ -121,109 +175,19 @@ class Job:
     @cached_property
     def key(self) -> StageKey:
         """What names the output."""
-        inputs = {name: job.key.digest for name, job in self.inputs.items()}
-        return StageKey(self.stage.name, code_digest(self.stage.code), self.parameters, {**inputs, **self.content})
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage's function is given: its job, finished inputs, and where to write."""
-
-    job: Job
-    session: Session
-    inputs: Mapping[str, Artifact]
-    draft: Draft
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """The job's parameters."""
-        return self.job.parameters
-
-    def begin(self, total: int, unit: str = "images") -> None:
-        """Tell how much there is to do."""
-        self.session.progress.begin(self.job.name, total, unit)
-
-    def advance(self, count: int) -> None:
-        """Tell that so much more is done, and end here if the user asked to stop."""
-        self.session.progress.advance(self.job.name, count)
-        self.session.check()
-
-
-def execute(job: Job, session: Session, *, refresh: bool = False) -> tuple[Artifact, bool]:
-    """Carry a job out, or find it done.
-
-    Args:
-        job: whose inputs are finished.
-        session: the run's.
-        refresh: carry it out even if it is done.
-
-    Returns:
-        the artifact, and whether it was there already.
-
-    Raises:
-        RuntimeError: an input is not finished.
-    """
-    store = session.store
-    found = None if refresh else store.find(job.key)
-    if found is not None:
-        return found, True
-    session.check()
-    if refresh:
-        store.discard(job.key)
-    inputs = {name: _finished(store, needed) for name, needed in job.inputs.items()}
-    work = Work(job, session, inputs, store.draft(job.key))
-    job.stage.run(work)
-    artifact = work.draft.commit(environment=environment(session))
-    return artifact, False
-
-
-def environment(session: Session) -> dict[str, Any]:
-    """Versions, machine and device: what is recorded beside every result."""
-    return {
-        "microtome": __version__,
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "device": session.device,
-        "threads": session.threads,
-    }
+        reads = {name: read.key.digest if isinstance(read, Job) else read.digest for name, read in self.reads.items()}
+        parameters = {"options": self.options.determining(), "settings": self.settings.determining(self.stage)}
+        return StageKey(self.stage.name, code_digest(self.stage, self.roots), parameters, reads)
 
 
 @lru_cache
-def code_digest(sources: tuple[str, ...]) -> str:
-    """Digest of code: Python's syntax trees without comments and docstrings, so that words do not cost a rerun; and
-    templates, styles and scripts as they are.
+def code_digest(stage: Stage, more: tuple[str, ...] = ()) -> str:
+    """Digest of all code that a stage's output depends on: what its work reaches, definition by definition, the
+    packages that compute, its files, and the types of its tables.
 
     Args:
-        sources: files or folders below the project's root.
+        stage: whose.
+        more: further `module:function` roots.
     """
-    digest = hashlib.sha256()
-    for source in sources:
-        place = ROOT / source
-        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
-            if file.suffix == ".py":
-                digest.update(file.relative_to(ROOT).as_posix().encode())
-                digest.update(_code_of(file).encode())
-            elif file.suffix in _TEMPLATES:
-                digest.update(file.relative_to(ROOT).as_posix().encode())
-                digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-@lru_cache
-def _code_of(file: Path) -> str:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
-            continue
-        if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-            del body[0]
-    return ast.dump(tree)
-
-
-def _finished(store: StageStore, job: Job) -> Artifact:
-    artifact = store.find(job.key)
-    if artifact is None:
-        raise RuntimeError(f"{job.name} must be finished before it is read; its directory is {job.key.folder}")
-    return artifact
+    reached = closure([*stage.roots, *more], files=stage.files)
+    return hashlib.sha256(f"{reached.digest} {stage.shape!r}".encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ import pytest
 
 from flows.auditfile import read_audit
 from flows.plan import Plan, Request
-from flows.starter import STARTER
+from flows.starter import starter
 from microtome.errors import InputError
 
 GOOD = """\
@@ -35,8 +35,91 @@ def test_the_smallest_file_is_good(tmp_path):
     assert audit.stages.report.top_images == 5
 
 
+WRONG = {
+    "a negative side": ("[224, 224]", "[-1, 224]", "network.input.size.0: input should be greater than or equal to 1"),
+    "a side too long": ("[224, 224]", "[224, 99999]", "network.input.size.1: input should be less than or equal to"),
+    "an infinite mean": ("[224, 224]", "[224, 224], mean: [0, .inf, 0]", "numbers must be finite, got .inf"),
+    "no deviation": ("[224, 224]", "[224, 224], std: [0, 1, 1]", "network.input.std.0: input should be greater than 0"),
+    "a negative deviation": ("[224, 224]", "[224, 224], std: [1, -1, 1]", "network.input.std.1"),
+    "a mask of no size": ("count: 3", "count: 3, mask_size: [0, 8]", "dataset.mask_size.0"),
+    "no split": ("count: 3", "count: 3, split: []", "dataset.split: list should have at least 1 item"),
+    "no category": ("count: 3", "count: 3, categories: []", "dataset.categories: list should have at least 1"),
+    "an empty layer": ("features.11", "''", "network.layers.0: string should have at least 1 character"),
+    "no layer": ("[features.11]", "[]", "network.layers: list should have at least 1 item"),
+    "no method": ("  dissection:", "  saliency: {methods: []}", "stages.saliency.methods"),
+    "no method to test": ("  dissection:", "  reliability: {methods: []}", "stages.reliability.methods"),
+    "no norm": ("  dissection:", "  adversarial: {norms: []}", "stages.adversarial.norms"),
+    "too many resamples": ("  dissection:", "  dissection: {bootstrap: 1000000000000}", "stages.dissection.bootstrap"),
+    "permutations": ("  dissection:", "  graph: {permutations: 1000001}", "stages.graph.permutations"),
+    "a huge count": ("  dissection:", "  features: {steps: 10000000000}", "stages.features.steps"),
+    "threads": ("name: x", "name: x\nexecution: {threads: 1000000}", "execution.threads: input should be less than"),
+    "no thread": ("name: x", "name: x\nexecution: {threads: 0}", "execution.threads"),
+    "shards": ("name: x", "name: x\nexecution: {shard_images: 10000000}", "execution.shard_images"),
+    "a long seed": ("name: x", "name: x\nseed: 4294967296", "seed: input should be less than 4294967296"),
+    "a seed that is a date": ("name: x", "name: x\nseed: 2020-99-99", "seed: input should be a valid integer"),
+    "a relative factory": ("torchvision.models:alexnet", ".a:b", "network.load: must be module:factory"),
+    "a module alone": ("torchvision.models:alexnet", "torchvision", "network.load: must be module:factory"),
+    "a call": ("torchvision.models:alexnet", "os:system('x')", "network.load: must be module:factory"),
+    "an inner name": ("torchvision.models:alexnet", "nets:Net.make", "network.load: must be module:factory"),
+    "a path": ("torchvision.models:alexnet", "../nets.py:alexnet", "network.load: must be module:factory"),
+    "a relative data set": ("format: creatures", "format: '.a:b'", "dataset.format: must be module:factory"),
+    "a name with an escape": ("name: x", 'name: "a\\e[31m"', "must hold no control characters, got U+001B"),
+    "a name of two lines": ("name: x", 'name: "a\\nb"', "name: must hold printable characters only"),
+    "a name that turns": ("name: x", 'name: "a\\u202eb"', "name: must hold printable characters only"),
+    "no name": ("name: x", "name: ''", "name: string should have at least 1 character"),
+    "no workspace": ("name: x", "name: x\nworkspace: ''", "workspace: string should have at least 1 character"),
+    "a gate without an end": ("name: x", "name: x\ngates: [{metric: layers.units, min: -.inf}]", "must be finite"),
+    "a gate that is none": ("name: x", "name: x\ngates: [{metric: layers.units, max: .nan}]", "must be finite"),
+    "a gate in quotes": (
+        "name: x",
+        "name: x\ngates: [{metric: layers.units, max: 'nan'}]",
+        "gates.0.max: input should",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "words"), WRONG.values(), ids=WRONG.keys())
+def test_values_without_sense_are_refused_in_one_sentence(tmp_path, old, new, words):
+    (fault,) = faults(tmp_path, GOOD.replace(old, new, 1))
+    assert words in fault
+    assert "\n" not in fault
+
+
+def test_weights_and_workspace_are_looked_at_before_anything_runs_both_at_once(tmp_path):
+    (tmp_path / "w.pth").mkdir()
+    (tmp_path / "file").write_text("")
+    text = GOOD.replace("load: torch", "weights: w.pth\n  load: torch") + "workspace: file/below\n"
+    (tmp_path / "audit.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        Plan(Request(tmp_path / "audit.yaml"))
+    assert [fault.replace(str(tmp_path), "HERE") for fault in caught.value.faults] == [
+        "network.weights: must be a file, got the folder HERE/w.pth",
+        "workspace: must be a folder, got the file HERE/file",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("weights", "workspace", "words"),
+    [
+        ("gone.pth", None, "network.weights: no such file, got 'gone.pth'"),
+        ("x" * 300 + ".pth", None, "network.weights: cannot be read: File name too long"),
+        (None, "file", "workspace: must be a folder, got the file"),
+        (None, "y" * 300, "workspace: cannot be used: File name too long"),
+    ],
+)
+def test_places_that_are_not_there(tmp_path, monkeypatch, weights, workspace, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    named = f"weights: {weights}\n  load: torch" if weights else "load: torch"
+    (tmp_path / "audit.yaml").write_text(GOOD.replace("load: torch", named))
+    with pytest.raises(InputError) as caught:
+        Plan(Request(tmp_path / "audit.yaml", workspace=workspace))
+    assert len(caught.value.faults) == 1
+    assert words in caught.value.faults[0]
+
+
 def test_what_init_writes_is_good(tmp_path):
-    (tmp_path / "audit.yaml").write_text(STARTER)
+    (tmp_path / "audit.yaml").write_text(starter())
     plan = Plan(Request(tmp_path / "audit.yaml"))
     assert [job.name for job in plan.jobs][-1] == "report"
 

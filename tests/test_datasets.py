@@ -118,7 +118,9 @@ def test_broken_tables_are_named(tmp_path, copy):
     [
         ("brodan", {}, "did you mean 'broden'"),
         ("creatures", {"cuont": 3}, "cannot be opened with"),
-        ("creatures", {"count": 0}, "count >= 1"),
+        ("creatures", {"count": 0}, "count must be a whole number from 1 to"),
+        ("creatures", {"count": 10**12}, "count must be a whole number from 1 to"),
+        ("creatures", {"size": [64]}, r"size must be a whole number from 32 to 4,096, got list \[64\]"),
         ("broden", {}, "needs a folder"),
     ],
 )
@@ -141,7 +143,7 @@ def camvid(tmp_path):
 
 
 def test_masks_folder(camvid):
-    data = open_dataset("masks", camvid, {})
+    data = open_dataset("masks", camvid, {"unlabelled": ["Void", 255]})
     assert [(c.number, c.name) for c in data.concepts] == [(1, "sky"), (2, "road")]
     assert data.annotation(0).planes["object"][0, 0].tolist() == [1, 2, 0, 0, 1, 1]
 

@@ -6,7 +6,8 @@ import torch
 
 from microtome.networks import LayerGeometry
 from microtome.quantify.dissection import Labels, best, detectors, iou, tally
-from microtome.quantify.upsample import Upsampler, grid_positions
+from microtome.quantify.kept_labels import OwnCounts, joined_counts, own_counts
+from microtome.quantify.upsample import Lit, Upsampler, grid_positions
 from tests import literal
 
 SIZE, MASKS = (64, 48), (32, 24)
@@ -82,12 +83,14 @@ def test_equal_neighbours_give_exactly_their_value():
 
 def test_half_pixel_positions():
     layer = geometry(1, (4, 4), (0.0, 0.0), (1.0, 1.0))
-    assert grid_positions(layer, 0, (8, 8), (8, 8), "half-pixel").tolist() == [(i + 0.5) / 2 - 0.5 for i in range(8)]
+    assert grid_positions(layer, 0, (8, 8), (8, 8), align="half-pixel").tolist() == [
+        (i + 0.5) / 2 - 0.5 for i in range(8)
+    ]
 
 
 def test_unknown_alignment_is_refused():
     with pytest.raises(ValueError, match="receptive-field, half-pixel"):
-        grid_positions(GEOMETRIES[0], 0, SIZE, MASKS, "corner")
+        grid_positions(GEOMETRIES[0], 0, SIZE, MASKS, align="corner")
 
 
 def test_an_empty_union_gives_zero():
@@ -109,3 +112,35 @@ def test_ties_go_to_the_lowest_number_and_the_limit_itself_does_not_count():
     labels = best(scores, np.array([0, 0]))
     assert labels.concept.tolist() == [0]
     assert detectors(scores, labels, 0.04).units == 0
+
+
+def test_masks_of_one_picture_are_those_that_its_planes_were_made_of():
+    masks, labels = labelled()
+    flat = masks.reshape(5, 7, -1)
+    for image in range(5):
+        assert (labels.masks(image, range(7)) == flat[image]).all()
+        assert (labels.masks(image, [6, 2]) == flat[image, [6, 2]]).all()
+        assert (labels.part(slice(image, image + 1)).masks(0, [3]) == flat[image, [3]]).all()
+    assert labels.masks(0, []).shape == (0, MASKS[0] * MASKS[1])
+
+
+def test_own_counts_are_literal_and_a_resample_weighs_pictures():
+    rng = np.random.default_rng(4)
+    lit = rng.random((5, 6, 40)) < 0.3
+    labels, annotated = rng.random((5, 3, 40)) < 0.4, rng.random((5, 3)) < 0.7
+    units = np.array([1, 4, 4])
+    image, unit, pixel = (torch.from_numpy(part) for part in np.nonzero(lit))
+    counts = own_counts(Lit(image * 6 + unit, image * 40 + pixel, 6, 40), units, list(labels), list(annotated))
+    for i in range(5):
+        for d, u in enumerate(units):
+            assert counts.intersection[i, d] == sum(lit[i, u, p] and labels[i, d, p] for p in range(40))
+            assert counts.activation[i, d] == sum(lit[i, u]) * annotated[i, d]
+            assert counts.label[i, d] == sum(labels[i, d])
+    weight = np.array([0, 3, 0, 1, 1])
+    drawn = [1, 1, 1, 3, 4]
+    again = joined_counts([OwnCounts(*(part[[i]] for part in vars(counts).values())) for i in drawn])
+    for limit in (0.05, 0.15, 0.2, 0.3):
+        assert counts.kept(weight, limit) == again.kept(np.ones(5, np.int64), limit)
+    value, low, high = counts.kept_interval(0.15)
+    assert low <= value <= high
+    assert counts.kept_interval(-1.0) == (1, 1, 1)

@@ -13,9 +13,9 @@ import pytest
 
 from flows.plan import Plan, Request
 from microtome.datasets import open_dataset
+from microtome.disentangle.folds import split_by_file
 from microtome.errors import InputError
 from microtome.networks import NetworkSpec, load_network
-from tasks.finetuning import folds
 from tests.conftest import clean_environment, write_audit
 from tests.test_known_answers import squeezenet
 from tests.test_pipeline import run
@@ -78,7 +78,7 @@ def test_held_out_pictures_were_not_trained_on(done):
 def test_folds_cover_everything_once_and_keep_pictures_together():
     files = [f"p{i // 2}" for i in range(40)]
     names = ["a" if i < 24 else "b" for i in range(40)]
-    split = [folds(files, names, {"seed": 0, "folds": 5, "fold": fold}) for fold in range(5)]
+    split = [split_by_file(files, names, folds=5, fold=fold, seed=0) for fold in range(5)]
     held = np.array([[s == "val" for s in one] for one in split])
     assert (held.sum(0) == 1).all()
     assert (held[:, ::2] == held[:, 1::2]).all()

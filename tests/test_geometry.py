@@ -1,12 +1,15 @@
 """Receptive-field geometry: known answers, every torchvision CNN family, and the gradient footprint."""
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 
 from microtome.errors import InputError
-from microtome.networks import gradient_footprint, walk
+from microtome.networks import LayerGeometry, gradient_footprint, walk
+from microtome.networks.normalisation import Normalisation
+from microtome.visualize.attribution import Scaled
 
 KNOWN = [  # network, input, layer, start, jump, field: methods of Zhang et al., 0-based, first pixel spans 0..1
     ("vgg16", 224, "features.29", 8.0, 16, 196),
@@ -158,3 +161,29 @@ def test_the_network_is_left_as_found():
     assert not any(sub._forward_hooks for sub in module.modules())
     assert not module.training
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_cells_field_is_a_box_cut_to_the_picture():
+    layer = LayerGeometry("x", 1, (3, 4), (8.0, 10.0), (16.0, 20.0), (11.0, 30.0), False)
+    assert layer.field_box(0, (48, 80)) == (0, 2, 25, 14)  # rows 2.5 .. 13.5, columns -5 .. 25
+    assert layer.field_box(7, (48, 80)) == (55, 18, 80, 30)  # row 1, column 3: rows 18.5 .. 29.5, columns 55 .. 85
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pictures_are_normalised_in_one_way_to_the_bit(seed):
+    """What numpy and torch each made of a picture, where it was written out."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    got = Normalisation(mean, std)(pixels)
+    m, s = (np.array(values, np.float32)[:, None, None] for values in (mean, std))
+    plain = ((pixels.astype(np.float32) / np.float32(255)).transpose(2, 0, 1) - m) / s
+    assert got.tobytes() == plain.tobytes()
+    assert got.strides == plain.strides  # convolutions round by the layout
+    unit = torch.from_numpy(np.ascontiguousarray((pixels.astype(np.float32) / np.float32(255)).transpose(2, 0, 1)))
+    tensor = (unit - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    assert got.tobytes() == tensor.numpy().tobytes()
+    assert got.tobytes() == Scaled(torch.nn.Identity(), mean, std)(unit).numpy().tobytes()
+    place = np.full((3, 9, 7), np.nan, np.float32)
+    assert Normalisation(mean, std)(pixels, place) is place
+    assert place.tobytes() == got.tobytes()
+    assert got[1, 2, 3] == pytest.approx((pixels[2, 3, 1] / 255 - 0.456) / 0.224, rel=1e-5)

@@ -9,14 +9,17 @@ import torch
 from microtome.disentangle.graph import (
     RATE,
     choose_parents,
+    deviations,
     infer,
     learn,
     maximised,
+    most_active,
     node_count,
     standardised,
     upper_of,
 )
-from microtome.disentangle.graph_inference import REACH, SPREAD, TAU, LayerMaps, Nodes, Upper, look
+from microtome.disentangle.graph_inference import REACH, SPREAD, TAU, LayerMaps, Nodes, Seen, Upper, look
+from microtome.disentangle.graph_metrics import nodes_moved, purity, steadiness
 from microtome.disentangle.parts import (
     DEFORMATION,
     Candidates,
@@ -24,9 +27,14 @@ from microtome.disentangle.parts import (
     cell_candidates,
     kept_patterns,
     locate,
+    location_error,
     mean_position,
     mine,
+    summarised,
+    unit_candidates,
 )
+from microtome.networks import LayerGeometry
+from microtome.quantify.stability import cell_centres
 
 
 def gauss(square, sigma):
@@ -198,7 +206,7 @@ def blobs(images, filters, seed, *, absent=0):
     maps = 4 * torch.exp(-(y[..., :, None] ** 2 + x[..., None, :] ** 2) / (2 * 0.05**2))
     maps[images - absent :] = 0
     maps += 0.05 * torch.rand(images, filters, SIDE, SIDE, generator=draw)
-    return LayerMaps(standardised(maps)[0], places, places), where, thing
+    return LayerMaps(standardised(maps, deviations(maps)), places, places), where, thing
 
 
 @pytest.fixture(scope="module")
@@ -276,11 +284,12 @@ def test_looking_the_training_images_up_gives_their_inferences_back(planted):
 
 def test_deviations_come_from_the_background_where_there_is_one():
     maps = torch.tensor([[[[0.0, 2.0]]], [[[4.0, -2.0]]]])
-    z, spread = standardised(maps)
+    spread = deviations(maps)
+    z = standardised(maps, spread)
     assert float(spread[0]) == pytest.approx(math.sqrt(5))
     assert float(z.min()) == 0
-    assert float(standardised(maps, maps * 10)[1][0]) == pytest.approx(10 * math.sqrt(5))
-    assert float(standardised(maps * 0)[1][0]) == 1
+    assert float(deviations(maps * 10)[0]) == pytest.approx(10 * math.sqrt(5))
+    assert float(deviations(maps * 0)[0]) == 1
 
 
 # ---- parts
@@ -332,3 +341,115 @@ def test_a_planted_part_is_located_and_the_baselines_are_not_better():
     np.testing.assert_allclose(filtered, thing, atol=1e-9)
     with pytest.raises(ValueError, match="two boxes"):
         mine(candidates, {0: (0.5, 0.5)})
+
+
+def test_a_part_is_mined_from_the_most_active_units():
+    rng = np.random.default_rng(1)
+    maps = rng.random((7, 5, 4, 4)).astype(np.float32)
+    maps[:, 3] = 0.5  # never changes
+    maps[:, 1] *= np.where(rng.random((7, 1, 1)) < 0.5, 1, 0)  # high peaks in half of the pictures, in deviations
+    x, y = (np.arange(4) + 0.5) / 4, (np.arange(4) + 0.5) / 4
+    found = unit_candidates(maps, x, y, layer=2, count=3)
+    flat = maps.astype(float)
+    spread = [flat[:, f].std() or 1.0 for f in range(5)]
+    peak = [np.mean([flat[i, f].max() / spread[f] for i in range(7)]) for f in range(5)]
+    kept = sorted(sorted(range(5), key=lambda f: -peak[f])[:3])
+    assert sorted(set(found.filter.tolist())) == kept
+    z = np.stack([flat[:, f] / spread[f] for f in kept], 1).astype(np.float32)
+    np.testing.assert_allclose(found.response, cell_candidates(z, x, y, 2).response, rtol=1e-6)
+    chosen, deviation = most_active(torch.from_numpy(maps), 3)
+    assert chosen.tolist() == kept
+    np.testing.assert_allclose(deviation.numpy(), [spread[f] for f in kept], rtol=1e-6)
+    assert most_active(torch.from_numpy(maps), None)[0].tolist() == list(range(5))
+
+
+def test_errors_are_in_diagonals_and_pictures_count_once():
+    found, places = np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([[43.0, 34.0], [3.0, 76.0]])
+    error = location_error(found, places, (80, 80))
+    assert error == pytest.approx([math.hypot(3, 6) / math.hypot(80, 80), 5 / math.hypot(80, 80)])
+    got = summarised([[0.05, 0.15], [0.3], [0.09, 0.08, 0.11]])
+    assert got.images == 3
+    assert got.error == pytest.approx((0.1 + 0.3 + 0.28 / 3) / 3)
+    assert got.share == pytest.approx((1 / 2 + 0 + 2 / 3) / 3)
+    assert got.low <= got.error <= got.high
+    assert got.share_low <= got.share <= got.share_high
+
+
+def seen_at(position, score):
+    """What an E-step found: position (images, filters, nodes, 2), score (images, filters, nodes)."""
+    position, score = torch.as_tensor(position), torch.as_tensor(score)
+    one = torch.ones(score.shape[1:])
+    return Seen(one, position[0], one, position, score, 0.0, 1.0, one)
+
+
+def test_purity_is_the_share_of_the_top_pictures_in_which_a_node_is_on_a_part():
+    draw = torch.Generator().manual_seed(3)
+    seen = seen_at(torch.rand(30, 2, 3, 2, generator=draw), torch.rand(30, 2, 3, generator=draw))
+    masks = np.random.default_rng(0).random((30, 4, 6 * 8)) < 0.5
+    got = purity(seen, masks, (6, 8))
+    for node in range(6):
+        score = seen.score.flatten(1)[:, node].tolist()
+        top = sorted(range(30), key=lambda image: -score[image])[:20]
+        on = np.zeros(4)
+        for image in top:
+            x, y = seen.position.flatten(1, 2)[image, node].tolist()
+            on += masks[image, :, int(y * 6) * 8 + int(x * 8)]
+        assert got.part[node] == int(on.argmax())
+        assert got.share[node] == pytest.approx(on.max() / 20)
+    edge = seen_at(torch.ones(30, 1, 1, 2), torch.rand(30, 1, 1))  # the far edge lies in the last pixel
+    assert purity(edge, np.ones((30, 1, 48), bool), (6, 8)).share[0] == 1
+
+
+def test_moved_nodes_are_followed_by_number():
+    position = torch.rand(2, 2, 15, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    score = torch.arange(60, dtype=torch.float64).reshape(2, 2, 15)
+    before = [seen_at(position, score)]
+    still = nodes_moved(before, before)
+    assert still.shift.tolist() == [0, 0]
+    assert still.kept.tolist() == [1, 1]
+    aside = nodes_moved(before, [seen_at(position + torch.tensor([0.3, 0.4]), score)])
+    assert aside.shift == pytest.approx([0.5, 0.5])
+    turned = nodes_moved(before, [seen_at(position, -score)])  # of 30 nodes the lowest 20 are now the strongest
+    assert turned.kept == pytest.approx([0.5, 0.5])
+    assert turned.shift.tolist() == [0, 0]
+    scaled = [seen_at(position, score), seen_at(position, score * 1e6)]
+    assert nodes_moved(scaled, scaled).kept.tolist() == [1, 1]
+
+
+def test_nodes_beside_filters_by_one_rule():
+    """Filters that follow the thing beside nodes that follow it closer: both track, and the difference is paired."""
+    rng = np.random.default_rng(0)
+    thing = rng.uniform(20, 76, (60, 2))
+    of = LayerGeometry("toy", 3, (12, 12), (4.0, 4.0), (8.0, 8.0), (24.0, 24.0), False)
+    centres = cell_centres(of)
+    maps = np.zeros((60, 3, 144), np.float32)
+    for number in range(3):
+        where = thing + rng.normal(0, 6, (60, 2))
+        maps[np.arange(60), number, np.linalg.norm(centres[None] - where[:, None], axis=2).argmin(1)] = 1 + rng.random(
+            60
+        )
+    position = (thing[:, None] + rng.normal(0, 1, (60, 6, 2))).reshape(60, 3, 2, 2) / 96
+    score = rng.random((60, 3, 2)) + np.array([1.0, 0.0])
+    found = {
+        (row.metric, row.of): row
+        for row in steadiness(
+            seen_at(position, score), maps.reshape(60, 3, 12, 12), of, {"eye": thing}, size=(96, 96), permutations=99
+        )
+    }
+    nodes, filters = found["instability", "nodes"], found["instability", "filters"]
+    best = np.argsort(-score.reshape(60, 6).mean(0))[:3]
+    wanted = []
+    for node in best:
+        top = np.argsort(-score.reshape(60, 6)[:, node].astype(np.float32))[:20]
+        away = np.linalg.norm(position.reshape(60, 6, 2)[top, node] * 96 - thing[top], axis=1) / math.hypot(96, 96)
+        wanted.append(away.std(ddof=1))
+    assert nodes.value == pytest.approx(np.mean(wanted), rel=1e-9)
+    assert (nodes.n, filters.n) == (3, 3)
+    between = found["instability", "nodes minus filters"]
+    assert between.value == nodes.value - filters.value
+    assert between.high < 0
+    assert between.n == 60
+    assert found["tracks a landmark", "nodes"].value == 1
+    assert found["either", "nodes"].value == 1
+    assert found["instability", "best constant"].low is None
+    assert found["instability", "random"].value > found["instability", "best constant"].value

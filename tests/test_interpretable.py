@@ -17,7 +17,7 @@ from microtome.disentangle.filter_loss import (
 )
 from microtome.disentangle.interpretable import backbone_features, frozen_below, interpretable_cnn
 from microtome.disentangle.templates import FilterMask, log_priors, shapes, tau, templates
-from microtome.disentangle.training import Membership, Recipe, Trainer
+from microtome.disentangle.training import Membership, Trainer, TrainingRecipe
 from microtome.errors import InputError
 from microtome.networks import Capture, walk
 from tests import literal
@@ -217,7 +217,7 @@ def trainer(strength: float = 0.01, classes: int = 1) -> Trainer:
     network = interpretable_cnn(
         "microtome.networks.small:creature_net", size=(32, 32), arguments={"width": 16}, mask={}, classes=classes
     )
-    return Trainer(network, 0, Recipe(3, 8, (0.003, 0.001), strength, 1))
+    return Trainer(network, 0, TrainingRecipe(3, 8, (0.003, 0.001), strength, 1))
 
 
 def trained(epochs: range, strength: float = 0.01, state=None) -> Trainer:
@@ -261,7 +261,7 @@ def test_frozen_layers_do_not_move() -> None:
     )
     frozen = frozen_below(network.features, None)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    one, source = Trainer(network, frozen, Recipe(1, 8, (0.01, 0.01), 0.01)), Toy()
+    one, source = Trainer(network, frozen, TrainingRecipe(1, 8, (0.01, 0.01), 0.01)), Toy()
     with torch.no_grad():
         source.pictures = one.base(source.pictures)
     list(one.epoch(0, source, range(20)))
@@ -274,7 +274,7 @@ def test_a_training_that_diverges_stops_with_advice() -> None:
     network = interpretable_cnn(
         "microtome.networks.small:creature_net", size=(32, 32), arguments={"width": 16}, mask={}
     )
-    one = Trainer(network, 0, Recipe(6, 8, (1e6, 1e6), 0.0))
+    one = Trainer(network, 0, TrainingRecipe(6, 8, (1e6, 1e6), 0.0))
     steps = itertools.chain.from_iterable(one.epoch(epoch, Toy(), range(20)) for epoch in range(6))
     with pytest.raises(InputError, match=r"finetuning\.rate"):
         list(steps)

@@ -9,7 +9,6 @@ from flows.plan import Plan, Request
 from microtome.quantify.dissection import iou
 from microtome.visualize.attribution import answer_of
 from tasks.concepts import Detectors
-from tasks.features import field_box
 from tasks.pictures import Pictures, pixel_network, sampled
 from tasks.reading import layers_of
 from tasks.stage import Session, Work
@@ -91,7 +90,7 @@ def test_features_and_their_crops(done):
     layer = layers_of(done[1]["activations"][0])[0]
     assert all(0 <= crop["x0"] < crop["x1"] <= 96 for crop in crops)
     middle = layer.grid[1] * (layer.grid[0] // 2) + layer.grid[1] // 2
-    x0, y0, x1, y1 = field_box(layer, middle, (96, 96))
+    x0, y0, x1, y1 = layer.field_box(middle, (96, 96))
     assert x1 - x0 == pytest.approx(min(96, layer.field[1]), abs=1)
     assert y1 - y0 == pytest.approx(min(96, layer.field[0]), abs=1)
 

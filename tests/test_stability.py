@@ -5,6 +5,7 @@ import pytest
 
 from microtome.networks import LayerGeometry
 from microtome.quantify import stability as science
+from microtome.quantify import stability_summary as summary
 from microtome.quantify.partiou import PartFit
 from microtome.quantify.stability import Inferences, Protocol
 from tests import literal
@@ -35,7 +36,7 @@ def random_case(seed: int = 0, images: int = 40, units: int = 4):
 def test_deviation_equals_the_literal_formula(top: int) -> None:
     of, maps, landmarks = random_case()
     found = science.infer(maps)
-    got = science.category_stability("c", found, of, landmarks, Protocol(SIZE, top), permutations=0)
+    got = science.category_stability("c", found, of, landmarks, protocol=Protocol(SIZE, top), permutations=0)
     for name, marks in landmarks.items():
         wanted = literal.deviation(maps, marks, of.start, of.jump, SIZE, top)
         np.testing.assert_allclose(got.landmarks[name].deviation, wanted, rtol=1e-12)
@@ -52,7 +53,7 @@ def test_a_filter_that_sits_beside_its_landmark_has_no_deviation_and_tracks_it()
     found = Inferences(
         np.stack([cells, np.full(30, 14)], 1).astype(np.int32), np.ones((30, 2), np.float32), np.zeros((30, 2), bool)
     )
-    got = science.category_stability("c", found, of, {"head": landmark}, Protocol(SIZE), permutations=99)
+    got = science.category_stability("c", found, of, {"head": landmark}, protocol=Protocol(SIZE), permutations=99)
     assert got.deviation[0] == pytest.approx(0, abs=1e-12)
     mark = got.landmarks["head"]
     assert mark.r2[0] == pytest.approx(1, abs=1e-12)
@@ -85,13 +86,15 @@ def test_order_of_images_and_filters_does_not_matter() -> None:
     of, maps, landmarks = random_case(4)
     rng = np.random.default_rng(0)
     rows, columns = rng.permutation(len(maps)), rng.permutation(of.units)
-    straight = science.category_stability("c", science.infer(maps), of, landmarks, Protocol(SIZE, 7), permutations=0)
+    straight = science.category_stability(
+        "c", science.infer(maps), of, landmarks, protocol=Protocol(SIZE, 7), permutations=0
+    )
     mixed = science.category_stability(
         "c",
         science.infer(maps[rows][:, columns]),
         of,
         {name: marks[rows] for name, marks in landmarks.items()},
-        Protocol(SIZE, 7),
+        protocol=Protocol(SIZE, 7),
         permutations=0,
     )
     np.testing.assert_allclose(mixed.deviation, straight.deviation[columns], rtol=1e-12)
@@ -116,14 +119,14 @@ def test_null_filters_say_why() -> None:
     maps[:, 1] = -np.abs(maps[:, 1])
     one = {"head": np.full((40, 2), np.nan), "tail": landmarks["tail"]}
     one["head"][3] = (5, 5)
-    got = science.category_stability("c", science.infer(maps), of, landmarks, Protocol(SIZE), permutations=0)
+    got = science.category_stability("c", science.infer(maps), of, landmarks, protocol=Protocol(SIZE), permutations=0)
     assert got.reasons[1] == "silent: its highest score is not above 0"
     assert np.isnan(got.deviation[1])
     assert np.isfinite(got.deviation[[0, 2, 3]]).all()
-    few = science.category_stability("c", science.infer(maps), of, one, Protocol(SIZE), permutations=0)
+    few = science.category_stability("c", science.infer(maps), of, one, protocol=Protocol(SIZE), permutations=0)
     assert few.reasons[0] == "fewer than 2 images for head"
     assert np.isnan(few.deviation).all()
-    rule = science.pooled([got, few], "lowest")
+    rule = summary.pooled([got, few], "lowest")
     np.testing.assert_array_equal(np.isnan(rule), [False, True, False, False])
 
 
@@ -131,13 +134,20 @@ def test_firing_only_leaves_out_silent_images() -> None:
     of, maps, landmarks = random_case(6)
     maps[:10] = 0
     both = [
-        science.category_stability("c", science.infer(maps), of, landmarks, Protocol(SIZE, 100, firing), permutations=0)
+        science.category_stability(
+            "c", science.infer(maps), of, landmarks, protocol=Protocol(SIZE, 100, firing), permutations=0
+        )
         for firing in (False, True)
     ]
     assert both[0].landmarks["head"].images.tolist() == [40] * 4
     assert both[1].landmarks["head"].images.tolist() == [30] * 4
     alone = science.category_stability(
-        "c", science.infer(maps[10:]), of, {k: v[10:] for k, v in landmarks.items()}, Protocol(SIZE), permutations=0
+        "c",
+        science.infer(maps[10:]),
+        of,
+        {k: v[10:] for k, v in landmarks.items()},
+        protocol=Protocol(SIZE),
+        permutations=0,
     )
     np.testing.assert_allclose(both[1].deviation, alone.deviation, rtol=1e-12)
 
@@ -158,14 +168,16 @@ def test_pooling_rules() -> None:
     of, maps, landmarks = random_case(7)
     other = {name: marks[::-1].copy() for name, marks in landmarks.items()}
     both = [
-        science.category_stability(str(turn), science.infer(maps + turn), of, marks, Protocol(SIZE), permutations=0)
+        science.category_stability(
+            str(turn), science.infer(maps + turn), of, marks, protocol=Protocol(SIZE), permutations=0
+        )
         for turn, marks in enumerate((landmarks, other))
     ]
     deviation = np.array([item.deviation for item in both])
-    np.testing.assert_allclose(science.pooled(both, "lowest"), deviation.min(0))
-    np.testing.assert_allclose(science.pooled(both, "mean"), deviation.mean(0))
-    np.testing.assert_allclose(science.pooled(both, "highest-activation"), deviation[1])
-    assert science.best_filters(both, 2).sum() == 2
+    np.testing.assert_allclose(summary.pooled(both, "lowest"), deviation.min(0))
+    np.testing.assert_allclose(summary.pooled(both, "mean"), deviation.mean(0))
+    np.testing.assert_allclose(summary.pooled(both, "highest-activation"), deviation[1])
+    assert summary.best_filters(both, 2).sum() == 2
 
 
 def test_a_resample_that_draws_every_image_once_changes_nothing() -> None:
@@ -214,3 +226,73 @@ def test_part_fit_by_hand() -> None:
     assert seen.tolist() == [19]
     assert share[0, 0] == pytest.approx(2 / 19)  # 20, 19, 18 lie above 17; the image with 19 shows no part
     assert share[1, 0] == 0
+
+
+def two_categories() -> tuple[list[science.CategoryStability], list[science.Inferences], np.ndarray]:
+    """Two categories of one layer, one filter NULL in the first, another in both; and 40 resamples."""
+    of, maps, landmarks = random_case(10)
+    other = {name: marks[::-1].copy() for name, marks in landmarks.items()}
+    first, second = maps.copy(), maps[::-1].copy()
+    first[:, 1] = -1 - np.abs(first[:, 1])
+    first[:, 2] = second[:, 2] = -1.0
+    found = [science.infer(part) for part in (first, second)]
+    both = [
+        science.category_stability(name, item, of, marks, protocol=Protocol(SIZE), permutations=50)
+        for name, item, marks in zip("ab", found, (landmarks, other), strict=True)
+    ]
+    return both, found, science.resampled(both, Protocol(SIZE), resamples=40, seed=0)
+
+
+def literal_interval(value: float, means: list[float]) -> list[float]:
+    return [float(np.quantile(means, share)) - sum(means) / len(means) + value for share in (0.025, 0.975)]
+
+
+def test_a_layer_in_one_category() -> None:
+    both, found, drawn = two_categories()
+    kept = np.array([True, True, True, False])
+    got = summary.category_summary(both[0], drawn[:, 0], kept, found[0])
+    assert (got.images, got.filters, got.null_filters) == (40, 3, 2)  # of the three that count only filter 0 is left
+    assert got.deviation == both[0].deviation[0]
+    assert [got.low, got.high] == pytest.approx(literal_interval(got.deviation, drawn[:, 0, 0].tolist()), rel=1e-12)
+    assert got.tracking_share == float(both[0].tracking[0])
+    assert got.beating_share == float(both[0].deviation[0] < both[0].baselines.best_constant)
+    assert got.silent_share == pytest.approx((found[0].score[:, :3] <= 0).mean())
+    assert got.spread == pytest.approx(both[0].spread.deviation[:3].mean())
+    none = summary.category_summary(both[0], drawn[:, 0], np.array([False, True, True, False]), found[0])
+    assert (none.deviation, none.low, none.tracking_share, none.beating_share) == (None, None, None, None)
+    assert summary.category_summary(both[0], drawn[:0, 0], kept, found[0]).low is None
+
+
+@pytest.mark.parametrize("rule", summary.RULES)
+def test_a_layer_over_all_categories(rule: str) -> None:
+    both, found, drawn = two_categories()
+    every = np.ones(4, bool)
+    got = summary.pooled_summary(both, drawn, every, found[1], rule=rule)
+    resamples = summary.pooled_resamples(both, drawn, rule)
+    deviation = np.array([item.deviation for item in both])
+    choice = summary.chosen_category(both, rule) if rule != "mean" else None
+    wanted = []
+    for place in range(40):
+        values = []
+        for number in (0, 1, 3):
+            if rule == "mean":
+                alive = [c for c in (0, 1) if np.isfinite(deviation[c, number])]
+                values.append(sum(drawn[place, c, number] for c in alive) / len(alive))
+            else:
+                values.append(drawn[place, choice[number], number])
+        np.testing.assert_allclose(resamples[place, [0, 1, 3]], values, rtol=1e-12)
+        wanted.append(sum(values) / 3)
+    assert np.isnan(resamples[:, 2]).all()
+    assert got.null_filters == 1
+    assert got.deviation == pytest.approx(summary.pooled(both, rule)[[0, 1, 3]].mean(), rel=1e-12)
+    assert [got.low, got.high] == pytest.approx(literal_interval(got.deviation, wanted), rel=1e-12)
+    np.testing.assert_allclose(summary.layer_means(resamples), wanted, rtol=1e-12)
+    limits = [item.baselines.best_constant for item in both]
+    assert got.best_constant == (min(limits) if rule == "lowest" else pytest.approx(sum(limits) / 2))
+    beating = summary.pooled(both, rule)[[0, 1, 3]] < got.best_constant
+    assert got.beating_share == pytest.approx(beating.mean())
+
+
+def test_layer_means_of_nothing_are_nothing() -> None:
+    assert len(summary.layer_means(np.full((5, 3), np.nan))) == 0
+    assert len(summary.layer_means(np.zeros((0, 3)))) == 0

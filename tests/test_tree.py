@@ -10,9 +10,10 @@ from torch import nn
 
 from microtome.disentangle import decision_tree
 from microtome.disentangle.decision_nodes import PENALTY, Members, fit_leaf_pairs, fit_node, fit_unions
-from microtome.disentangle.decision_tree import BETA, Examples, grow, replay
-from microtome.disentangle.rationales import Rationales, Scale, Tail, decision, joined
-from microtome.disentangle.tree_metrics import HeldOut, at_depth, contributions, fitness, metrics
+from microtome.disentangle.decision_tree import BETA, RationaleExamples, grow, replay
+from microtome.disentangle.filter_parts import no_parts, parts_by_concept, parts_by_landmark
+from microtome.disentangle.rationales import FilterScale, LayersAbove, Rationales, decision, joined
+from microtome.disentangle.tree_metrics import HeldOut, at_depth, contributions, fitness, metrics, path_kept
 from microtome.errors import InputError
 
 # ---- a literal version, slow
@@ -94,7 +95,7 @@ def planted(count, filters, seed, *, modes=3):
     positives, which = drawn(count, filters, seed, modes=modes)
     negatives, _ = drawn(count, filters, seed + 1, modes=modes)
     wrong = np.roll(negatives.x, filters // modes, axis=1)  # the filters of another mode fire
-    return Examples(
+    return RationaleExamples(
         positives, Rationales(wrong, negatives.g, (negatives.g * wrong).sum(1), negatives.b, negatives.norm)
     ), which
 
@@ -146,7 +147,7 @@ def test_decision_is_linear_in_the_maps_with_the_biases_as_constant(name):
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 2)
     picture = torch.randn(1, 3, 96, 96)
-    tail = Tail(network, layer, 3)
+    tail = LayersAbove(network, layer, 3)
     found = tail.rationales(picture)
     constant = float(found.y[0] - found.product[0].sum())
     expected = bias_part(network, picture, tail)
@@ -167,13 +168,13 @@ def test_curved_tails_are_refused_by_name(activation):
         nn.Linear(4, 2),
     )
     with pytest.raises(InputError, match=f"piecewise linear.*{type(activation).__name__} 3"):
-        Tail(network, "1", 0).check(torch.randn(2, 3, 9, 9))
+        LayersAbove(network, "1", 0).check(torch.randn(2, 3, 9, 9))
 
 
 def test_a_layer_that_does_not_lead_to_the_output_is_refused():
     network = nn.Sequential(nn.Flatten(), nn.Linear(27, 2))
     with pytest.raises(InputError, match="must answer once"):
-        Tail(network, "0", 0).rationales(torch.randn(2, 3, 3, 3))
+        LayersAbove(network, "0", 0).rationales(torch.randn(2, 3, 3, 3))
 
 
 def test_decision_of_several_classes_is_the_margin():
@@ -188,24 +189,24 @@ def toy_raw():
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)
     ).eval()
     pictures = torch.randn(5, 3, 10, 10)
-    return network, pictures, Tail(network, "1", 0)
+    return network, pictures, LayersAbove(network, "1", 0)
 
 
 def test_weighted_positions_keep_the_decision_exact_and_uniform_ones_follow_the_paper():
     _, pictures, tail = toy_raw()
     raw = joined([tail.rationales(pictures[:2]), tail.rationales(pictures[2:])])
-    data, kept = Scale.of(raw).apply(raw)
+    data, kept = FilterScale.of(raw).apply(raw)
     assert kept.tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(np.linalg.norm(data.g, axis=1), 1)
     np.testing.assert_allclose((data.g * data.x).sum(1) * data.norm, raw.product.sum(1), rtol=1e-9)
-    plain, _ = Scale.of(raw, "uniform").apply(raw)
+    plain, _ = FilterScale.of(raw, "uniform").apply(raw)
     size = raw.x.mean(0) / raw.cells
     literal = raw.g * size / raw.cells
     np.testing.assert_allclose(plain.g * plain.norm[:, None], literal)
     np.testing.assert_allclose(plain.x, raw.x / size)
     np.testing.assert_allclose(plain.b, raw.y / plain.norm - (plain.g * plain.x).sum(1))
     with pytest.raises(ValueError, match="positions must be one of"):
-        Scale.of(raw, "random")
+        FilterScale.of(raw, "random")
 
 
 def test_filters_set_to_zero_are_the_networks_own_answer():
@@ -226,7 +227,7 @@ def test_silent_filters_are_dropped_and_images_without_gradient_left_out():
     raw = tail.rationales(pictures)
     raw.x[:, 2] = 0
     raw.g[3] = raw.product[3] = 0
-    scale = Scale.of(raw)
+    scale = FilterScale.of(raw)
     data, kept = scale.apply(raw)
     assert scale.filters.tolist() == [0, 1, 3, 4, 5]
     assert kept.tolist() == [0, 1, 2, 4]
@@ -305,7 +306,7 @@ def test_batched_fits_agree_with_single_ones():
 def test_merges_are_the_literal_ones(seed, monkeypatch):
     monkeypatch.setattr(decision_tree, "PAIR_BLOCK", 7)  # several blocks
     monkeypatch.setattr(decision_tree, "BLOCK", 40)
-    examples = Examples(drawn(9, 12, seed)[0], drawn(8, 12, seed + 50, shift=0.5)[0])
+    examples = RationaleExamples(drawn(9, 12, seed)[0], drawn(8, 12, seed + 50, shift=0.5)[0])
     tree, expected = grow(examples), literal_tree(examples)
     assert [tree.members[merge.node].tolist() for merge in tree.merges] == [images for images, _ in expected]
     np.testing.assert_allclose([merge.gain for merge in tree.merges], [gain for _, gain in expected], atol=1e-9)
@@ -313,7 +314,7 @@ def test_merges_are_the_literal_ones(seed, monkeypatch):
 
 
 def test_a_bit_per_filter_gives_the_same_tree_as_kept_directions(monkeypatch):
-    examples = Examples(drawn(20, 24, 1)[0], drawn(20, 24, 2, shift=0.5)[0])
+    examples = RationaleExamples(drawn(20, 24, 1)[0], drawn(20, 24, 2, shift=0.5)[0])
     cached = grow(examples)
     monkeypatch.setattr(decision_tree, "CACHE_BYTES", 0)
     again = grow(examples)
@@ -340,11 +341,11 @@ def test_with_positives_only_in_the_denominator_everything_collapses():
     examples, _ = planted(45, 60, 0)
     far = examples.negatives
     weightless = Rationales(far.x * 0 - 1e4, far.g, far.y, far.b, far.norm)  # exp(gamma yh) = 0 at any node
-    assert len(grow(Examples(examples.positives, weightless)).second_layer) == 1
+    assert len(grow(RationaleExamples(examples.positives, weightless)).second_layer) == 1
 
 
 def test_replaying_the_log_gives_the_same_tree():
-    examples = Examples(drawn(15, 20, 2)[0], drawn(15, 20, 3, shift=0.5)[0])
+    examples = RationaleExamples(drawn(15, 20, 2)[0], drawn(15, 20, 3, shift=0.5)[0])
     tree = grow(examples)
     again = replay(examples, tree.merges)
     for name in ("w", "b", "kept", "parent", "children"):
@@ -354,7 +355,7 @@ def test_replaying_the_log_gives_the_same_tree():
 
 def test_leaves_explain_their_own_images_exactly():
     positives, _ = drawn(12, 15, 4)
-    tree = grow(Examples(positives, drawn(12, 15, 5, shift=0.5)[0]))
+    tree = grow(RationaleExamples(positives, drawn(12, 15, 5, shift=0.5)[0]))
     rho = tree.contributions(positives, np.arange(12))
     assert fitness(rho, contributions(positives)).tolist() == [1.0] * 12
     np.testing.assert_allclose(tree.estimate(positives, np.arange(12)), positives.y * positives.norm)
@@ -362,7 +363,7 @@ def test_leaves_explain_their_own_images_exactly():
 
 def test_paths_follow_the_larger_cosine_from_the_second_layer_to_a_leaf():
     positives, _ = drawn(14, 18, 6)
-    tree = grow(Examples(positives, drawn(14, 18, 7, shift=0.5)[0]))
+    tree = grow(RationaleExamples(positives, drawn(14, 18, 7, shift=0.5)[0]))
     depth = tree.depth()
     unseen, _ = drawn(9, 18, 8)
     for g, path in zip(unseen.g, tree.paths(unseen.g), strict=True):
@@ -377,7 +378,7 @@ def test_paths_follow_the_larger_cosine_from_the_second_layer_to_a_leaf():
 
 def test_metrics_by_hand():
     positives, _ = drawn(6, 9, 0)
-    tree = replay(Examples(positives, positives), [])
+    tree = replay(RationaleExamples(positives, positives), [])
     groups = np.zeros((1, 9), bool)
     groups[0, :3] = True
     y = positives.y * positives.norm
@@ -404,6 +405,31 @@ def test_a_category_that_the_network_does_not_see_is_refused():
     positives, _ = drawn(6, 9, 0)
     blind = Rationales(positives.x, positives.g, -positives.y, positives.b, positives.norm)
     with pytest.raises(InputError, match="must be positive on average"):
-        grow(Examples(blind, positives))
+        grow(RationaleExamples(blind, positives))
     with pytest.raises(InputError, match="two positives and a negative"):
-        grow(Examples(positives.of(np.array([0])), positives))
+        grow(RationaleExamples(positives.of(np.array([0])), positives))
+
+
+def test_a_path_is_kept_as_far_as_it_goes_along_from_the_top():
+    assert path_kept([7, 3, 1], [7, 3, 1]) == 1
+    assert path_kept([7, 3, 1], [7, 3]) == pytest.approx(2 / 3)
+    assert path_kept([7, 3, 1], [7, 2, 1, 0]) == 1 / 4
+    assert path_kept([7, 3], [6, 3]) == 0
+
+
+def test_filters_vote_for_the_landmark_that_is_nearest_to_their_peak():
+    centres = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    peak = np.array([[0, 1, -1], [0, 3, -1], [3, 1, -1], [2, 1, -1]], np.int32)
+    marks = [{"eye": (1.0, 1.0), "tail": (9.0, 1.0)}, {"eye": (0.0, 2.0)}, {"tail": (10.0, 9.0)}, {}]
+    got = parts_by_landmark(peak, centres, marks)
+    assert got.names == ["eye", "tail", "no part"]
+    assert got.of.tolist() == [0, 1, 2]
+    assert got.share == pytest.approx([2 / 3, 2 / 3, 0])
+    assert got.groups().tolist() == [[True, False, False], [False, True, False], [False, False, True]]
+
+
+def test_parts_by_concept_and_none():
+    got = parts_by_concept(["sky", None, "eye", "sky"], np.array([0.2, 0.0, 0.1, 0.3]))
+    assert [got.names[number] for number in got.of] == ["sky", "no part", "eye", "sky"]
+    assert got.groups().sum(1).tolist() == [1, 1, 2]
+    assert no_parts(4).groups().shape == (0, 4)

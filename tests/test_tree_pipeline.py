@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from microtome.disentangle.decision_tree import Examples, Merge, replay
+from microtome.disentangle.decision_tree import Merge, RationaleExamples, replay
 from microtome.errors import InputError
 from tasks.tree import Grown
 from tests.conftest import opened, write_audit
@@ -60,7 +60,7 @@ def test_the_written_tree_is_the_one_that_its_log_gives(done):
     grown = Grown.of(made)
     train = np.array([row["split"] == "train" for row in grown.rows])
     positive = np.array([row["positive"] for row in grown.rows])
-    examples = Examples(
+    examples = RationaleExamples(
         grown.data.of(np.flatnonzero(train & positive)), grown.data.of(np.flatnonzero(train & ~positive))
     )
     merges = [Merge(**row) for row in made.table("tree_merges").to_pylist()]

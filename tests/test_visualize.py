@@ -6,26 +6,42 @@ import types
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 import torchvision.models
 from torch import nn
 from torch.nn import functional
 
-from microtome.visualize.adversarial import Attack, attack, fgsm, noise, same_size_noise
+from microtome.visualize.adversarial import Attack, attack, fgsm, moved, noise, same_size_noise, strongest_kept
 from microtome.visualize.ascent import ascend
-from microtome.visualize.attribution import Target, answer_of, attribute, over_channels, saliency, scaled
-from microtome.visualize.features import Recipe, diverse, high_frequency_share, visualise
+from microtome.visualize.attribution import (
+    Target,
+    answer_of,
+    attribute,
+    contrast,
+    on_grey,
+    over_channels,
+    saliency,
+    scaled,
+)
+from microtome.visualize.features import FeatureRecipe, diverse, high_frequency_share, visualise
 from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
 from microtome.visualize.reliability import (
+    Invariance,
+    Limits,
     class_cosine,
+    dithered,
     edges,
     integrated_gradients,
     invariance,
+    joined_invariance,
     methods,
     parameter_layers,
     randomised,
     shifted_twin,
+    shifts,
     similarity,
+    spread_evenly,
     ssim,
 )
 from microtome.visualize.rules import RULES, UnsupportedActivation
@@ -296,13 +312,13 @@ def test_ascent_climbs_and_its_weight_pulls_back():
 
 def test_a_unit_has_one_picture_whoever_shares_its_batch():
     network = scaled(Chain(), (0.5,) * 3, (0.25,) * 3)
-    recipe = Recipe((24, 24), steps=12, batch=3)
+    recipe = FeatureRecipe((24, 24), steps=12, batch=3)
     alone = visualise(network, "two", [2], recipe)[0]
     among = visualise(network, "two", [0, 2, 4, 1], recipe)[1]
     again = visualise(network, "two", [3, 3, 3, 2], recipe)[3]
     assert torch.equal(alone.picture, among.picture)
     assert torch.equal(alone.picture, again.picture)
-    other = visualise(network, "two", [2], Recipe((24, 24), steps=12, batch=3, seed=1))[0]
+    other = visualise(network, "two", [2], FeatureRecipe((24, 24), steps=12, batch=3, seed=1))[0]
     assert not torch.equal(alone.picture, other.picture)
 
 
@@ -310,7 +326,7 @@ def test_a_unit_has_one_picture_whoever_shares_its_batch():
 def test_objectives_rise(objective):
     network = scaled(Chain(), (0.5,) * 3, (0.25,) * 3)
     start, end = (
-        visualise(network, "two", [1], Recipe((24, 24), objective, steps=steps, batch=1, transforms=False))[0]
+        visualise(network, "two", [1], FeatureRecipe((24, 24), objective, steps=steps, batch=1, transforms=False))[0]
         for steps in (1, 60)
     )
     assert end.objective > start.objective
@@ -320,16 +336,16 @@ def test_objectives_rise(objective):
 
 def test_logits_dead_units_and_diversity():
     network = scaled(Chain(), (0.5,) * 3, (0.25,) * 3)
-    assert visualise(network, None, [2], Recipe((24, 24), "logit", steps=20, batch=1))[0].objective > float(
+    assert visualise(network, None, [2], FeatureRecipe((24, 24), "logit", steps=20, batch=1))[0].objective > float(
         network(torch.full((1, 3, 24, 24), 0.5)).detach()[0, 2]
     )
     dead = Chain()
     with torch.no_grad():
         dead.one.weight[3], dead.one.bias[3] = 0, -1
-    found = visualise(scaled(dead, (0.5,) * 3, (0.25,) * 3), "relu", [3, 0], Recipe((24, 24), steps=30, batch=2))
+    found = visualise(scaled(dead, (0.5,) * 3, (0.25,) * 3), "relu", [3, 0], FeatureRecipe((24, 24), steps=30, batch=2))
     assert [item.dead for item in found] == [True, False]
     assert np.ptp(found[0].picture) == 0
-    pictures = diverse(network, "two", 1, Recipe((24, 24), steps=30), count=3)
+    pictures = diverse(network, "two", 1, FeatureRecipe((24, 24), steps=30), count=3)
     assert not torch.equal(pictures[0].picture, pictures[1].picture)
 
 
@@ -364,11 +380,11 @@ def test_invariance_passes_and_fails_as_expected():
     network, shift = padded(True, 1), torch.full((3,), -1.0, dtype=torch.float64)
     found = methods()
     for name in ("gradient", "deconvolution", "guided"):
-        result = invariance(network, found[name], PICTURES, CLASSES, shift)
+        result = invariance(network, found[name], PICTURES, CLASSES, shift=shift)
         assert not result.void
         assert result.error.max() < 1e-10
     for name in ("input x gradient", "integrated gradients"):
-        assert invariance(network, found[name], PICTURES, CLASSES, shift).error.min() > 0.1
+        assert invariance(network, found[name], PICTURES, CLASSES, shift=shift).error.min() > 0.1
     moved = shift[None, :, None, None].expand(1, -1, 12, 12)
     first = integrated_gradients(network, PICTURES, CLASSES)
     restated = integrated_gradients(shifted_twin(network, shift), PICTURES + moved, CLASSES, moved)
@@ -384,18 +400,38 @@ def test_similarity_and_its_parts():
     np.testing.assert_allclose(flipped.spearman, 1)
     none = similarity(one, torch.zeros_like(one))
     assert abs(none.cosine).max() == 0
-    stats = pytest.importorskip("scipy.stats")
     other = one.roll(3, 3)
-    wanted = stats.spearmanr(one[0].abs().sum(0).flatten(), other[0].abs().sum(0).flatten()).statistic
-    assert similarity(one, other).spearman[0] == pytest.approx(wanted, rel=1e-9)
-    metrics = pytest.importorskip("skimage.metrics")
-    a, b = (m.abs().sum(1)[0].numpy() for m in (one, other))
-    a, b = a / a.max(), b / b.max()
-    full = metrics.structural_similarity(
-        a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0, full=True
-    )[1]
-    got = float(ssim(torch.from_numpy(a)[None], torch.from_numpy(b)[None])[0])
-    assert got == pytest.approx(full[5:-5, 5:-5].mean(), rel=1e-6)
+    other[0, 0, :5] = 0.0  # equal values share a rank
+    got = similarity(one, other)
+    for place in range(2):
+        wanted = scipy.stats.spearmanr(*(m[place].abs().sum(0).flatten() for m in (one, other))).statistic
+        assert got.spearman[place] == pytest.approx(wanted, rel=1e-9)
+
+
+def literal_ssim(one, other):
+    """Wang et al. 2004 with Gaussian windows that lie in the map as a whole, window by window."""
+    one, other = one / one.max(), other / other.max()
+    bell = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    weight = np.outer(bell, bell) / bell.sum() ** 2
+    values = []
+    for row in range(one.shape[0] - 10):
+        for column in range(one.shape[1] - 10):
+            a, b = (m[row : row + 11, column : column + 11] for m in (one, other))
+            ma, mb = (weight * a).sum(), (weight * b).sum()
+            va, vb = (weight * a * a).sum() - ma**2, (weight * b * b).sum() - mb**2
+            ab = (weight * a * b).sum() - ma * mb
+            luminance = (2 * ma * mb + 0.01**2) / (ma**2 + mb**2 + 0.01**2)
+            values.append(luminance * (2 * ab + 0.03**2) / (va + vb + 0.03**2))
+    return np.mean(values)
+
+
+@pytest.mark.parametrize("size", [(11, 11), (15, 23)])
+def test_ssim_is_the_literal_one(size):
+    one, other = np.random.default_rng(0).random((2, 3, *size))
+    other = 0.5 * one + 0.5 * other
+    for got, a, b in zip(ssim(one, other), one, other, strict=True):
+        assert got == pytest.approx(literal_ssim(a, b), abs=1e-12)
+    assert ssim(one, np.zeros_like(one)) == pytest.approx([0, 0, 0], abs=0.05)
 
 
 def test_randomisation_is_seeded_cascades_and_spares_the_network():
@@ -414,7 +450,7 @@ def test_randomisation_is_seeded_cascades_and_spares_the_network():
 
 def test_class_cosine_and_edges():
     network = padded(True, 1)
-    same = class_cosine(network, methods()["gradient"], PICTURES, CLASSES, CLASSES)
+    same = class_cosine(network, methods()["gradient"], PICTURES, CLASSES, others=CLASSES)
     np.testing.assert_allclose(same, 1)
     assert edges(PICTURES).shape == (3, 1, 12, 12)
     assert edges(torch.ones(1, 3, 6, 6)).abs().max() == 0
@@ -427,7 +463,7 @@ def test_a_convolution_has_the_field_of_its_kernel(kernel, width):
     picture = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0)) + 0.5
     picture[:, 9:16, 9:16] += 3.0  # so that the highest cell is not at the edge
     whole = nn.Sequential(network)
-    heat, cell = discrepancy(whole, "0", 1, picture, Occluder(width, 1, mean=True))
+    heat, cell = discrepancy(whole, "0", 1, picture, occluder=Occluder(width, 1, mean=True))
     centre = tuple(at + kernel / 2 for at in cell)
     field = receptive_field([np.abs(heat)], [centre], occluder=Occluder(width, 1), threshold=1e-4)
     assert field.size == (kernel, kernel)
@@ -465,3 +501,70 @@ def test_attacks_stay_in_their_ball_and_raise_the_loss():
     wanted = attack(network, pictures, CLASSES, Attack(8 / 255, steps=10, targeted=True))
     assert functional.cross_entropy(network(wanted), CLASSES) < before
     assert torch.equal(noise(pictures, Attack(0.1)), noise(pictures, Attack(0.1)))
+
+
+def test_what_moved_in_the_network_is_literal():
+    network = padded(True, 1)
+    changed = (PICTURES + 0.1 * torch.randn(PICTURES.shape, generator=torch.Generator().manual_seed(5)).double()).clamp(
+        0, 1
+    )
+    with torch.no_grad():
+        classes = network(PICTURES).argmax(1)
+        before, after = network(PICTURES), network(changed)
+    got = moved(network, PICTURES, changed, classes, layers=["0", "6"])
+    for place in range(len(PICTURES)):
+        assert got.flipped[place] == float(int(after[place].argmax()) != int(classes[place]))
+        assert got.logit_lost[place] == pytest.approx(
+            float(before[place, classes[place]] - after[place, classes[place]])
+        )
+        peaks = [answer_of(network, x, "0")[place].flatten(1).max(1).values.tolist() for x in (PICTURES, changed)]
+        apart = sum((a - b) ** 2 for a, b in zip(*peaks, strict=True)) ** 0.5
+        assert got.layers["0"].change[place] == pytest.approx(apart / sum(a * a for a in peaks[0]) ** 0.5)
+    own = attribute(network, PICTURES, Target(classes))
+    np.testing.assert_allclose(got.saliency, similarity(own, attribute(network, changed, Target(classes))).spearman)
+    assert moved(network, PICTURES, PICTURES, classes, layers=["0"]).layers["0"].kept.tolist() == [1] * len(PICTURES)
+
+
+def test_strongest_units_kept():
+    one = torch.arange(60.0)[None].expand(2, -1).clone()
+    other = one.clone()
+    other[1, 59] = -1.0  # of the three strongest of sixty one is gone
+    assert strongest_kept(one, other).tolist() == [1, pytest.approx(2 / 3)]
+
+
+def test_shifts_dither_and_the_choice_of_layers():
+    x, mean, std = torch.zeros(2, 3, 5, 5), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    found = shifts(x, mean, std, seed=3)
+    assert list(found) == ["-1", "channel mean", "+0.5", "drawn image"]
+    assert found["channel mean"].tolist() == pytest.approx([m / s for m, s in zip(mean, std, strict=True)])
+    assert torch.equal(found["drawn image"], shifts(x, mean, std, seed=3)["drawn image"])
+    assert found["drawn image"].shape == (3, 5, 5)
+    noisy = dithered(x.double(), std, 0) * torch.tensor(std).double()[:, None, None] * 255
+    assert 0.4 < noisy.abs().max() <= 0.5
+    names = [str(number) for number in range(10)]
+    assert spread_evenly(names, 4) == ["0", "3", "6", "9"]
+    assert spread_evenly(names, 99) == names
+    assert spread_evenly(names, 2) == ["0", "9"]
+
+
+def test_verdicts():
+    limits = Limits(0.01, 0.5, 0.8)
+    good, bad, void = (Invariance(np.array(e), gate) for e, gate in (([0, 0.009], 0), ([0, 0.02], 0), ([0, 0.0], 1)))
+    assert [limits.invariant(item) for item in (good, bad, void)] == [True, False, None]
+    assert limits.invariant(joined_invariance([good, bad])) is False
+    assert limits.invariant(joined_invariance([good, void])) is None
+    assert joined_invariance([good, bad]).alike.tolist() == pytest.approx([1, 0.991, 1, 0.98])
+    assert Invariance(np.array([3.0]), 0.0).alike.tolist() == [0]
+    assert limits.forgets(np.array([0.2, 0.8]))
+    assert not limits.forgets(np.array([0.3, 0.8]))
+    assert limits.tells_classes_apart(np.array([0.8, 0.8]))
+    assert not limits.tells_classes_apart(np.array([0.8, 0.9]))
+
+
+def test_a_signed_map_on_grey():
+    signal = torch.linspace(-1, 1, 3 * 1000).reshape(3, 10, 100)
+    assert contrast(signal) == pytest.approx(0.99, abs=1e-3)
+    shown = on_grey(signal)
+    assert (float(shown.min()), float(shown.max())) == (0, 1)
+    assert float(on_grey(signal / 50)[1, 5, 0]) == pytest.approx(float(shown[1, 5, 0]), abs=1e-6)
+    assert on_grey(torch.zeros(3, 4, 4)).unique().tolist() == [0.5]

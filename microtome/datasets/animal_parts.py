@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from microtome.datasets.base import Annotation, Dataset, Landmark, Record, open_picture, picture_fault
+from microtome.datasets.base import Annotation, Dataset, Landmark, Record, digestible, open_picture, picture_fault
+from microtome.datasets.tables import MOST_SIDE, below, key, numbers, read_json, refuse, shown, text, whole
 from microtome.errors import InputError
 
 
@@ -22,9 +22,12 @@ class AnimalParts(Dataset):
         root: the folder with landmarks.json and images/.
 
     Raises:
-        InputError: the file is missing or no JSON, a record lacks a key, a box is empty, a landmark lies outside its
-            picture; all of them, with the record's number.
+        InputError: the file is missing or no JSON, a record lacks a key or has a value of another kind, a box is
+            empty, a landmark lies outside its picture, a file outside the folder; all of them, with the record's
+            number.
     """
+
+    default_crop = "object"
 
     def __init__(self, root: Path) -> None:
         self._root, self._file = root, root / "landmarks.json"
@@ -34,12 +37,12 @@ class AnimalParts(Dataset):
         faults: list[str] = []
         for number, row in enumerate(self._rows()):
             try:
-                self.records.append(_record(row))
-                self._landmarks.append(_landmarks(row))
-            except (KeyError, TypeError, ValueError) as error:
-                faults.append(f"{self._file}: records[{number}]: {_worded(error)}")
-        if faults:
-            raise InputError(faults)
+                record = _record(row)
+                self._landmarks.append(_landmarks(row, record))
+                self.records.append(record)
+            except ValueError as error:
+                faults.append(f"{self._file}: records[{number}]: {error}")
+        refuse(faults)
 
     def picture(self, index: int) -> Image.Image:
         """The stored picture, RGB."""
@@ -60,7 +63,7 @@ class AnimalParts(Dataset):
     def files(self) -> Iterator[Path]:
         """The table, then every picture."""
         yield self._file
-        yield from (self._root / "images" / record.file for record in self.records)
+        yield from digestible(self._root / "images" / record.file for record in self.records)
 
     def faults(self, index: int) -> list[str]:
         """Whether the picture is there, whole, and of the promised size."""
@@ -68,31 +71,34 @@ class AnimalParts(Dataset):
         fault = picture_fault(self.picture_file(index), (record.width, record.height))
         return [f"{self._file}: records[{index}]: {fault}"] if fault else []
 
-    def _rows(self) -> list[Mapping[str, Any]]:
-        try:
-            content = json.loads(self._file.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise InputError(f"{self._file}: no such file") from error
-        except ValueError as error:
-            raise InputError(f"{self._file}: is not JSON: {error}") from error
+    def _rows(self) -> list[Any]:
+        content = read_json(self._file)
         rows = content.get("records") if isinstance(content, dict) else None
         if not isinstance(rows, list) or not rows:
-            raise InputError(f"{self._file}: must be an object with a list `records`, got {type(content).__name__}")
+            raise InputError(f"{self._file}: must be an object with a list `records`, got {shown(content)}")
         return rows
 
 
-def _record(row: Mapping[str, Any]) -> Record:
-    width, height = int(row["width"]), int(row["height"])
-    x0, y0, x1, y1 = (float(value) for value in row["object_box_xyxy"])
+def _record(row: Any) -> Record:
+    width, height = (whole(key(row, name), name, 1, MOST_SIDE) for name in ("width", "height"))
+    x0, y0, x1, y1 = numbers(key(row, "object_box_xyxy"), "object_box_xyxy", 4)
     box = (max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1))
     if box[0] >= box[2] or box[1] >= box[3]:
         raise ValueError(f"object_box_xyxy must span at least a pixel of the picture, got {row['object_box_xyxy']}")
-    return Record(str(row["file"]), str(row.get("split", "all")), width, height, str(row["category"]), box)
+    file, category = below(key(row, "file"), "file"), text(key(row, "category"), "category")
+    return Record(file, text(row.get("split", "all"), "split"), width, height, category, box)
 
 
-def _landmarks(row: Mapping[str, Any]) -> tuple[Landmark, ...]:
-    return tuple(Landmark(name, *(float(value) for value in part["center_xy"])) for name, part in row["parts"].items())
-
-
-def _worded(error: Exception) -> str:
-    return f"has no key {error}" if isinstance(error, KeyError) else str(error)
+def _landmarks(row: Any, record: Record) -> tuple[Landmark, ...]:
+    parts = key(row, "parts")
+    if not isinstance(parts, Mapping):
+        raise ValueError(f"parts must be an object of parts by name, got {shown(parts)}")
+    marks = []
+    for name, part in parts.items():
+        x, y = numbers(key(part, "center_xy"), f"center_xy of {name!r}", 2)
+        if not (0 <= x <= record.width and 0 <= y <= record.height):
+            raise ValueError(
+                f"landmark {name!r} must lie in the picture ({record.width} x {record.height}), got ({x:g}, {y:g})"
+            )
+        marks.append(Landmark(text(name, "a part"), x, y))
+    return tuple(marks)

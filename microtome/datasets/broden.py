@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,18 +17,37 @@ from microtome.datasets.base import (
     Concept,
     Dataset,
     Record,
+    digestible,
     open_mask,
     open_picture,
     picture_fault,
+)
+from microtome.datasets.tables import (
+    MOST_NUMBER,
+    MOST_SIDE,
+    below,
+    finite,
+    read_table,
+    refuse,
+    text,
+    unique,
+    whole,
 )
 from microtome.errors import InputError
 
 FIXED_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
 
 
+class _Cell(NamedTuple):
+    """One category of one picture."""
+
+    labels: tuple[int, ...]
+    masks: tuple[str, ...]
+
+
 class _Row(NamedTuple):
     line: int
-    cells: dict[str, tuple[str, ...]]
+    cells: dict[str, _Cell]
     mask_size: tuple[int, int]
 
 
@@ -41,7 +61,8 @@ class Broden(Dataset):
         root: the folder with index.csv.
 
     Raises:
-        InputError: a table that is missing or broken, an unknown category; all faults, with file and line.
+        InputError: a table that is missing or broken, an unknown category, a picture or a label that stands in its
+            table twice, a number that is none, a file outside the folder; all faults, with file and line.
     """
 
     def __init__(self, root: Path) -> None:
@@ -52,6 +73,7 @@ class Broden(Dataset):
         self._read_index()
         self.concepts = self._read_concepts()
         self._known = {concept.number for concept in self.concepts}
+        self._scored = {concept.category for concept in self.concepts}
 
     def picture(self, index: int) -> Image.Image:
         """The stored picture, RGB."""
@@ -63,17 +85,16 @@ class Broden(Dataset):
         planes: dict[str, NDArray[np.int32]] = {}
         labels: dict[str, tuple[int, ...]] = {}
         faults: list[str] = []
-        for category, parts in row.cells.items():
-            numbers = tuple(int(part) for part in parts if part.isdecimal() and int(part))
-            files = [part for part in parts if not part.isdecimal()]
-            faults += [self._unknown(row, category, number) for number in numbers if number not in self._known]
-            if numbers:
-                labels[category] = numbers
-            read = [self._plane(row, category, file, faults) for file in files]
+        for category, cell in row.cells.items():
+            faults += [self._unknown(row, category, number) for number in cell.labels if number not in self._known]
+            read = [plane for mask in cell.masks if (plane := self._plane(row, category, mask, faults)) is not None]
+            if category not in self._scored:
+                continue  # all of its labels are scored in other categories
+            if cell.labels:
+                labels[category] = cell.labels
             if read and not faults:
                 planes[category] = np.stack(read)
-        if faults:
-            raise InputError(faults)
+        refuse(faults)
         return Annotation(planes, labels)
 
     def picture_file(self, index: int) -> Path:
@@ -84,11 +105,14 @@ class Broden(Dataset):
         """The tables, then every picture and mask."""
         yield self._root / "index.csv"
         yield self._root / "label.csv"
-        yield from (file for c in self.categories if (file := self._root / f"c_{c}.csv").is_file())
+        yield from (file for category in self.categories if (file := self._coverage_file(category)))
         for record, row in zip(self.records, self._rows, strict=True):
-            yield self._root / "images" / record.file
-            for parts in row.cells.values():
-                yield from (self._root / "images" / part for part in parts if not part.isdecimal())
+            names = [record.file, *(mask for cell in row.cells.values() for mask in cell.masks)]
+            yield from digestible(self._root / "images" / name for name in names)
+
+    def has_landmarks(self) -> bool:
+        """No: the layout has none."""
+        return False
 
     def faults(self, index: int) -> list[str]:
         """Whether the picture is there, whole, and of the promised size."""
@@ -96,23 +120,23 @@ class Broden(Dataset):
         fault = picture_fault(self.picture_file(index), (record.width, record.height))
         return [f"index.csv:{self._rows[index].line}: {fault}"] if fault else []
 
-    def _plane(self, row: _Row, category: str, name: str, faults: list[str]) -> NDArray[np.int32]:
+    def _plane(self, row: _Row, category: str, name: str, faults: list[str]) -> NDArray[np.int32] | None:
         file = self._root / "images" / name
-        empty = np.zeros(row.mask_size, np.int32)
+        where = f"index.csv:{row.line}: {category}"
         try:
             stored = open_mask(file)
         except InputError as error:
-            faults += [f"index.csv:{row.line}: {category}: {fault}" for fault in error.faults]
-            return empty
+            faults += [f"{where}: {fault}" for fault in error.faults]
+            return None
         if stored.ndim != 3:
-            faults.append(f"index.csv:{row.line}: {category}: {file}: must be an RGB PNG, got one channel")
-            return empty
+            faults.append(f"{where}: {file}: must be an RGB PNG, got one channel")
+            return None
         if stored.shape[:2] != row.mask_size:
             faults.append(
-                f"index.csv:{row.line}: {category}: {file}: must be {row.mask_size[1]} x {row.mask_size[0]} pixels "
+                f"{where}: {file}: must be {row.mask_size[1]} x {row.mask_size[0]} pixels "
                 f"(sw x sh), got {stored.shape[1]} x {stored.shape[0]}"
             )
-            return empty
+            return None
         wide = stored[..., 1].astype(np.int32)  # uint8 would overflow silently
         wide <<= 8
         wide += stored[..., 0]
@@ -130,44 +154,95 @@ class Broden(Dataset):
     def _read_index(self) -> None:
         file = self._root / "index.csv"
         faults: list[str] = []
-        for line, row in read_table(file, FIXED_COLUMNS):
-            if not self.categories:
-                self.categories = [name for name in row if name not in FIXED_COLUMNS]
+        seen: dict[str, str] = {}
+        for line, row in read_table(file, FIXED_COLUMNS, faults):
+            self.categories = self.categories or [name for name in row if name not in FIXED_COLUMNS]
             try:
-                height, width, mask_height, mask_width = (int(row[name]) for name in ("ih", "iw", "sh", "sw"))
-            except ValueError:
-                faults.append(f"{file}:{line}: ih, iw, sh, sw must be whole numbers")
+                record, parsed = _row(line, row)
+                unique(seen, record.file, f"line {line}", "image")
+            except ValueError as error:
+                faults.append(f"{file}:{line}: {error}")
                 continue
-            cells = {c: parts for c in self.categories if (parts := _parts(row[c]))}
-            self._rows.append(_Row(line, cells, (mask_height, mask_width)))
-            self.records.append(Record(row["image"], row["split"], width, height))
-        if not self.records:
+            self._rows.append(parsed)
+            self.records.append(record)
+        if not self.records and not faults:
             faults.append(f"{file}: has no pictures")
-        if faults:
-            raise InputError(faults)
+        refuse(faults)
 
     def _read_concepts(self) -> list[Concept]:
-        coverage = {category: self._coverage(category) for category in self.categories}
-        concepts = []
-        for line, row in read_table(self._root / "label.csv", ("number", "name", "category")):
-            number = int(row["number"])
-            named = [part.partition("(")[0].strip() for part in row["category"].split(";")]
-            known = [category for category in self.categories if category in named]
-            if not known:
-                raise InputError(
-                    f"{self._root / 'label.csv'}:{line}: category of {row['name']!r} must be a column of index.csv "
-                    f"({', '.join(self.categories)}), got {row['category']!r}"
-                )
+        file = self._root / "label.csv"
+        faults: list[str] = []
+        coverage = {category: self._coverage(category, faults) for category in self.categories}
+        concepts: list[Concept] = []
+        seen: dict[int | tuple[str, str], str] = {}
+        for line, row in read_table(file, ("number", "name", "category"), faults):
+            try:
+                number = whole(row["number"], "number", 0, MOST_NUMBER)
+                unique(seen, number, f"line {line}", "number")
+                best = max(self._named(row), key=lambda category: coverage[category].get(number, 0.0))
+                unique(seen, (text(row["name"], "name"), best), f"line {line}", "name and category")
+            except ValueError as error:
+                faults.append(f"{file}:{line}: {error}")
+                continue
             if number:
-                best = max(known, key=lambda category: coverage[category].get(number, 0.0))
                 concepts.append(Concept(number, row["name"], best))
+        refuse(faults)
         return sorted(concepts, key=lambda concept: concept.number)
 
-    def _coverage(self, category: str) -> dict[int, float]:
-        file = self._root / f"c_{category}.csv"
-        if not file.is_file():
+    def _named(self, row: Mapping[str, str]) -> list[str]:
+        """The categories of a label that index.csv has, in its order."""
+        named = [part.partition("(")[0].strip() for part in row["category"].split(";")]
+        known = [category for category in self.categories if category in named]
+        if not known:
+            raise ValueError(
+                f"category of {row['name']!r} must be a column of index.csv ({', '.join(self.categories)}), "
+                f"got {row['category']!r}"
+            )
+        return known
+
+    def _coverage(self, category: str, faults: list[str]) -> dict[int, float]:
+        file = self._coverage_file(category)
+        if file is None:
             return {}
-        return {int(row["number"]): float(row["coverage"]) for _, row in read_table(file, ("number", "coverage"))}
+        found: dict[int, float] = {}
+        seen: dict[int, str] = {}
+        for line, row in read_table(file, ("number", "coverage"), faults):
+            try:
+                number = whole(row["number"], "number", 0, MOST_NUMBER)
+                unique(seen, number, f"line {line}", "number")
+                found[number] = finite(row["coverage"], "coverage")
+            except ValueError as error:
+                faults.append(f"{file}:{line}: {error}")
+        return found
+
+    def _coverage_file(self, category: str) -> Path | None:
+        name = f"c_{category}.csv"  # of a category that is called as no file can be there is none
+        return self._root / name if "/" not in name and os.path.lexists(self._root / name) else None
+
+
+def _row(line: int, row: Mapping[str, str]) -> tuple[Record, _Row]:
+    """A row of index.csv. Raises ValueError."""
+    height, width, mask_height, mask_width = (whole(row[name], name, 1, MOST_SIDE) for name in ("ih", "iw", "sh", "sw"))
+    record = Record(below(row["image"], "image"), row["split"], width, height)
+    categories = [name for name in row if name not in FIXED_COLUMNS]
+    cells = {name: cell for name in categories if any(cell := _cell(row[name], name))}
+    return record, _Row(line, cells, (mask_height, mask_width))
+
+
+def _cell(content: str, category: str) -> _Cell:
+    parts = [part.strip() for part in content.split(";") if part.strip()]
+    masks = tuple(below(part, category) for part in parts if not _numeric(part))
+    labels = [whole(part, f"{category}: a label", 0, MOST_NUMBER) for part in parts if _numeric(part)]
+    return _Cell(tuple(label for label in labels if label), masks)
+
+
+def _numeric(part: str) -> bool:
+    """Whether it looks like a number, -1 and nan included, which then must be a label's."""
+    try:
+        float(part)
+    except ValueError:
+        return False
+    return True
 
 
 def write_broden(dataset: Dataset, root: Path, *, quality: int = 92) -> None:
@@ -202,27 +277,3 @@ def write_broden(dataset: Dataset, root: Path, *, quality: int = 92) -> None:
 def _write_table(file: Path, rows: Iterable[Iterable[object]]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(rows)
-
-
-def read_table(file: Path, columns: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a CSV with their line numbers.
-
-    Raises:
-        InputError: the file is missing, or lacks one of the columns.
-    """
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    with file.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            found = ", ".join(reader.fieldnames or ())
-            raise InputError(f"{file}: must have the columns {', '.join(columns)}; got {found or 'none'}")
-        for row in reader:
-            if None in row or None in row.values():
-                raise InputError(f"{file}:{reader.line_num}: must have {len(reader.fieldnames or ())} cells")
-            yield reader.line_num, row
-
-
-def _parts(cell: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in cell.split(";") if part.strip())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from microtome.datasets.base import Annotation, Concept, Dataset, Landmark, Record
+from microtome.datasets.tables import whole
 from microtome.errors import InputError
 
 Points = NDArray[np.float64]
@@ -50,7 +51,7 @@ SPLITS = (("train", 0.7), ("val", 1.0))
 
 
 @dataclass(frozen=True)
-class Plan:
+class BodyPlan:
     """Body plan of a category; lengths in units of half the picture."""
 
     legs: int
@@ -65,12 +66,12 @@ class Plan:
 
 
 PLANS = {
-    "bird": Plan(2, 0.22, (0.30, 0.22), 0.15, 0.10, "fan", "none", wings=True, beak=True),
-    "cat": Plan(4, 0.24, (0.38, 0.18), 0.17, 0.02, "long", "pointed"),
-    "bear": Plan(4, 0.18, (0.42, 0.27), 0.19, 0.00, "none", "round"),
-    "deer": Plan(4, 0.40, (0.36, 0.17), 0.13, 0.20, "none", "antlers"),
-    "lizard": Plan(4, 0.10, (0.42, 0.11), 0.13, 0.00, "thick", "none"),
-    "dragon": Plan(4, 0.22, (0.36, 0.17), 0.15, 0.14, "thick", "none", wings=True),
+    "bird": BodyPlan(2, 0.22, (0.30, 0.22), 0.15, 0.10, "fan", "none", wings=True, beak=True),
+    "cat": BodyPlan(4, 0.24, (0.38, 0.18), 0.17, 0.02, "long", "pointed"),
+    "bear": BodyPlan(4, 0.18, (0.42, 0.27), 0.19, 0.00, "none", "round"),
+    "deer": BodyPlan(4, 0.40, (0.36, 0.17), 0.13, 0.20, "none", "antlers"),
+    "lizard": BodyPlan(4, 0.10, (0.42, 0.11), 0.13, 0.00, "thick", "none"),
+    "dragon": BodyPlan(4, 0.22, (0.36, 0.17), 0.15, 0.14, "thick", "none", wings=True),
 }
 
 
@@ -97,12 +98,15 @@ class Creatures(Dataset):
         seed: two sets with different seeds share no picture.
 
     Raises:
-        InputError: a count below 1, or a size below 32.
+        InputError: a count outside 1 to 1,000,000, a size outside 32 to 4,096, a seed below 0.
     """
 
     def __init__(self, root: Path | None = None, *, count: int = 400, size: int = 96, seed: int = 0) -> None:
-        if count < 1 or size < 32 or seed < 0:
-            raise InputError(f"dataset: count >= 1, size >= 32, seed >= 0, got {count}, {size}, {seed}")
+        try:
+            count, size = whole(count, "count", 1, 10**6), whole(size, "size", 32, 4096)
+            seed = whole(seed, "seed", 0, 2**63 - 1)
+        except ValueError as error:
+            raise InputError(f"dataset: {error}") from error
         self._size, self._seed = size, seed
         self.animals = [ANIMALS[i] for i in default_rng([seed, 2**32 - 1]).integers(len(ANIMALS), size=count)]
         shares = default_rng([seed, 2**32 - 2]).random(count)
@@ -174,7 +178,7 @@ def _draw(animal: str, size: int, rng: Generator) -> _Drawing:
     return _Drawing(np.clip(picture, 0, 255).astype(np.uint8), part, paint, texture, scenery, scene, landmarks)
 
 
-def _animal(plan: Plan, rng: Generator) -> tuple[list[tuple[str, Points]], dict[str, tuple[float, float]]]:
+def _animal(plan: BodyPlan, rng: Generator) -> tuple[list[tuple[str, Points]], dict[str, tuple[float, float]]]:
     """Outlines in painting order, in the animal's own coordinates (x forwards, y down), and the part centres."""
     width, height = (value * rng.uniform(0.9, 1.1) for value in plan.torso)
     head = (width + plan.neck * 0.6 + plan.head * 0.6, -plan.neck - height * 0.6)
@@ -200,7 +204,7 @@ def _animal(plan: Plan, rng: Generator) -> tuple[list[tuple[str, Points]], dict[
     return shapes, marks
 
 
-def _legs(plan: Plan, width: float, height: float, rng: Generator) -> list[Points]:
+def _legs(plan: BodyPlan, width: float, height: float, rng: Generator) -> list[Points]:
     places = (-0.15, 0.15) if plan.legs == 2 else (-0.75, -0.45, 0.45, 0.75)
     swing = rng.uniform(-0.08, 0.08, len(places))
     foot = height + plan.leg_length
@@ -229,7 +233,7 @@ def _wing(height: float, rng: Generator) -> tuple[Points, tuple[float, float]]:
     return outline, (float(outline[:, 0].mean()), float(outline[:, 1].mean()))
 
 
-def _ears(plan: Plan, head: tuple[float, float]) -> list[tuple[str, Points]]:
+def _ears(plan: BodyPlan, head: tuple[float, float]) -> list[tuple[str, Points]]:
     x, y = head
     shapes: list[tuple[str, Points]] = []
     for side in (-1, 1):

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from microtome.datasets.base import Annotation, Dataset, Record, find_pictures, open_picture, picture_fault
-from microtome.errors import InputError
+from microtome.datasets.base import Annotation, Dataset, Record, find_pictures, open_picture, picture_fault, sized
 
 
 class Folder(Dataset):
@@ -22,10 +21,13 @@ class Folder(Dataset):
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
         self._pictures = find_pictures(root)
         self.concepts = []
-        self.records = self._read_records()
+        names = [picture.relative_to(root) for picture in self._pictures]
+        self.records = [
+            Record(name.as_posix(), "all", *size, label=name.parts[0] if len(name.parts) > 1 else None)
+            for name, size in zip(names, sized(self._pictures), strict=True)
+        ]
 
     def picture(self, index: int) -> Image.Image:
         """The stored picture, RGB."""
@@ -34,6 +36,10 @@ class Folder(Dataset):
     def annotation(self, index: int) -> Annotation:
         """None."""
         return Annotation()
+
+    def has_landmarks(self) -> bool:
+        """No: a folder has none."""
+        return False
 
     def picture_file(self, index: int) -> Path:
         """The picture's file."""
@@ -47,17 +53,3 @@ class Folder(Dataset):
         """Whether the picture is whole."""
         fault = picture_fault(self._pictures[index])
         return [fault] if fault else []
-
-    def _read_records(self) -> list[Record]:
-        faults, records = [], []
-        for picture in self._pictures:
-            name = picture.relative_to(self._root)
-            label = name.parts[0] if len(name.parts) > 1 else None
-            try:
-                with Image.open(picture) as image:
-                    records.append(Record(name.as_posix(), "all", *image.size, label=label))
-            except OSError as error:
-                faults.append(f"{picture}: cannot be read as a picture: {error}")
-        if faults:
-            raise InputError(faults)
-        return records

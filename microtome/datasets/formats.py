@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from microtome.datasets.base import Dataset
 from microtome.errors import InputError, suggest
-from microtome.importing import named_object
+from microtome.importing import named_object, users_code
 
 # Named by reference, so that opening one format neither imports the others nor counts their code.
 FORMATS: Mapping[str, str] = {
@@ -37,26 +36,22 @@ def open_dataset(form: str, root: Path | None, options: Mapping[str, Any], *, ba
     Raises:
         InputError: unknown format or option, a missing folder, or what the format finds wrong.
     """
-    factory = _factory(form, base)
+    factory = named_object(code_root(form), base, "dataset.format")
     if root is None and form not in GENERATED and ":" not in form:
         raise InputError(f"dataset.root: the format {form} needs a folder, got none")
     if root is not None and not root.is_dir():
         raise InputError(f"dataset.root: no such folder, got {root}")
-    try:
+    with users_code("dataset", f"{form} cannot be opened with {sorted(options)}"):
         dataset = factory(root, **options) if root is not None else factory(**options)
-    except TypeError as error:
-        raise InputError(f"dataset: {form} cannot be opened with {sorted(options)}: {error}") from error
     if not isinstance(dataset, Dataset):
         raise InputError(f"dataset.format: {form} must give a microtome.datasets.Dataset, got {type(dataset).__name__}")
     return dataset
 
 
-def _factory(form: str, base: Path) -> Any:
-    if ":" in form:
-        return named_object(form, base, "dataset.format")
-    if form not in FORMATS:
+def code_root(form: str) -> str:
+    """`module:name` of what opens a format. Raises InputError if there is no such format."""
+    if ":" not in form and form not in FORMATS:
         raise InputError(
             f"dataset.format: unknown format {form!r}{suggest(form, list(FORMATS))}; or package.module:factory"
         )
-    module, _, name = FORMATS[form].partition(":")
-    return getattr(import_module(module), name)
+    return FORMATS.get(form, form)

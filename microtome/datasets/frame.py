@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from microtome.datasets.base import Landmark, Record
+from microtome.datasets.base import MOST_PIXELS, Landmark, Record
 
 CROP_SHARE = 224 / 256  # of the resized shorter side that the usual centre crop keeps
 
@@ -30,12 +29,22 @@ class Placement:
         """(height, width, 3) in the frame; PIL bilinear on the uint8 crop, untouched where nothing changes."""
         if self.box != (0, 0, *image.size):
             image = image.crop(self.box)
+        if self.resized[0] * self.resized[1] > MOST_PIXELS:
+            return np.asarray(self._only_what_is_cut_out(image))
         if image.size != self.resized:
             image = image.resize(self.resized, Image.Resampling.BILINEAR)
         if self.resized != self.size:
             x, y = self.offset
             image = image.crop((x, y, x + self.size[0], y + self.size[1]))
         return np.asarray(image)
+
+    def _only_what_is_cut_out(self, image: Image.Image) -> Image.Image:
+        """Resize then crop, of a picture so long that resized whole it would fill the memory."""
+        across, down = image.width / self.resized[0], image.height / self.resized[1]
+        (x, y), (width, height) = self.offset, self.size
+        box = (x * across, y * down, (x + width) * across, (y + height) * down)
+        box = (*box[:2], min(box[2], image.width), min(box[3], image.height))
+        return image.resize(self.size, Image.Resampling.BILINEAR, box=box)
 
     def mask(self, plane: NDArray, stored: tuple[int, int], size: tuple[int, int]) -> NDArray:
         """Nearest neighbour: each pixel of the result takes the mask pixel under its centre.
@@ -105,19 +114,20 @@ class Frame:
             return (0, 0, record.width, record.height)
         x0, y0, x1, y1 = record.box
         pad = self.margin * max(x1 - x0, y1 - y0)
-        return (
-            max(0, round(x0 - pad)),
-            max(0, round(y0 - pad)),
-            min(record.width, round(x1 + pad)),
-            min(record.height, round(y1 + pad)),
-        )
+        left, right = _pixels(x0 - pad, x1 + pad, record.width)
+        top, bottom = _pixels(y0 - pad, y1 + pad, record.height)
+        return (left, top, right, bottom)
+
+
+def _pixels(low: float, high: float, limit: int) -> tuple[int, int]:
+    """The span rounded to pixels within 0 to `limit`; the pixel it begins in, where it rounds to none."""
+    first, last = max(0, round(low)), min(limit, round(high))
+    if first < last:
+        return first, last
+    pixel = min(max(0, int(low)), limit - 1)
+    return pixel, pixel + 1
 
 
 def whole(stored: tuple[int, int], size: tuple[int, int]) -> Placement:
     """The placement that squashes a whole picture of `stored` (width, height) into `size` (width, height)."""
     return Placement((0, 0, *stored), size, (0, 0), size)
-
-
-def stack(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """(images, height, width, 3) of pictures that share a frame."""
-    return np.stack(pictures)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,51 +15,70 @@ from microtome.datasets.base import (
     Concept,
     Dataset,
     Record,
+    digestible,
     find_pictures,
     open_mask,
     open_picture,
     picture_fault,
+    shortened,
+    sized,
 )
+from microtome.datasets.tables import file_fault, option, read_json, read_text, refuse, shown, text, unique, whole
 from microtome.errors import InputError
+
+UNLABELLED = ("unlabelled", "void", "background", "none")
+MOST_VALUE = 255  # of an 8-bit mask
 
 
 class Masks(Dataset):
-    """Pictures and same-named mask PNGs whose value v stands for the v-th name.
+    """Pictures and same-named mask PNGs, and what each value of a mask means.
 
     Args:
         root: the folder.
-        names: a file below the root: JSON list of names (or of objects with `name`), or one name a line; the first
-            name is value 0. Values without a name are unlabelled.
+        names: the names of the values: a list, whose first name is value 0; a mapping, `{0: none, 1: road}`; or a
+            file below the root that holds either (JSON: list of names, of objects with `name`, or an object, any of
+            them also below `classes` or `names`; else one name a line).
         images, masks: folders below the root.
         category: of all the concepts.
-        unlabelled: names that mean no label.
+        unlabelled: names, in any case, and values that mean no label.
 
     Raises:
-        InputError: a folder or the names are missing; a picture has no mask; all such faults.
+        InputError: a folder or the names are missing; a picture has no mask, or shares it with another; all such
+            faults. By `annotation`: a value that has no name and is not unlabelled.
     """
 
     def __init__(
         self,
         root: Path,
         *,
-        names: str = "classes.json",
+        names: str | Sequence[str] | Mapping[int, str] = "classes.json",
         images: str = "images",
         masks: str = "masks",
         category: str = "object",
-        unlabelled: tuple[str, ...] = ("unlabelled", "void", "background"),
+        unlabelled: Sequence[str | int] = UNLABELLED,
     ) -> None:
-        self._root, self._category = root, category
-        self._names_file = root / names
-        found = read_names(self._names_file)
+        self._root = root
+        self._category = option(category, "category", "a category")
+        self._names_file = root / option(names, "names", "a file") if isinstance(names, str) else None
+        named = named_values(names, "dataset.names") if self._names_file is None else read_names(self._names_file)
+        ignored = _unlabelled(unlabelled)
         # Value 0 may be a class, and label number 0 means none everywhere: numbers are values plus one.
         self.concepts = [
-            Concept(value + 1, name, category) for value, name in enumerate(found) if name.lower() not in unlabelled
+            Concept(value + 1, name, self._category)
+            for value, name in sorted(named.items())
+            if name.lower() not in ignored and value not in ignored
         ]
-        self._count = len(found)
-        self._unlabelled = [value + 1 for value, name in enumerate(found) if name.lower() in unlabelled]
-        self._pictures = find_pictures(root / images)
-        self._masks = [root / masks / picture.with_suffix(".png").name for picture in self._pictures]
-        self.records = self._read_records()
+        self._lookup = np.zeros(MOST_VALUE + 1, np.int32)
+        self._lookup[[concept.number - 1 for concept in self.concepts]] = [c.number for c in self.concepts]
+        self._known = np.isin(np.arange(MOST_VALUE + 1), [*named, *(v for v in ignored if isinstance(v, int))])
+        self._pictures = find_pictures(root / option(images, "images", "a folder"))
+        folder = root / option(masks, "masks", "a folder")
+        self._masks = [folder / picture.with_suffix(".png").name for picture in self._pictures]
+        self._check_masks()
+        self.records = [
+            Record(shortened(picture, root), "all", *size)
+            for picture, size in zip(self._pictures, sized(self._pictures), strict=True)
+        ]
 
     def picture(self, index: int) -> Image.Image:
         """The stored picture, RGB."""
@@ -66,12 +86,22 @@ class Masks(Dataset):
 
     def annotation(self, index: int) -> Annotation:
         """One plane of numbers (stored value + 1)."""
-        stored = open_mask(self._masks[index])
+        file = self._masks[index]
+        stored = open_mask(file)
         if stored.ndim != 2:
-            raise InputError(f"{self._masks[index]}: must be an indexed or grey PNG, got RGB")
-        plane = stored.astype(np.int32) + 1
-        plane[(plane > self._count) | np.isin(plane, self._unlabelled)] = 0
-        return Annotation({self._category: plane[None]})
+            raise InputError(f"{file}: must be an indexed or grey PNG, got RGB")
+        stored = stored.astype(np.uint8)
+        unknown = [value for value in np.unique(stored).tolist() if not self._known[value]]
+        if unknown:
+            raise InputError(
+                f"{file}: each value must have a name in {self._names_file or 'dataset.names'}, and "
+                f"{', '.join(map(str, unknown))} has none; name it, or list it under dataset.unlabelled"
+            )
+        return Annotation({self._category: self._lookup[stored][None]})
+
+    def has_landmarks(self) -> bool:
+        """No: the layout has none."""
+        return False
 
     def picture_file(self, index: int) -> Path:
         """The picture's file."""
@@ -79,48 +109,102 @@ class Masks(Dataset):
 
     def files(self) -> Iterator[Path]:
         """The names, then every picture and mask."""
-        yield self._names_file
-        yield from self._pictures
-        yield from self._masks
+        if self._names_file:
+            yield self._names_file
+        yield from digestible(self._pictures)
+        yield from digestible(self._masks)
 
     def faults(self, index: int) -> list[str]:
         """Whether the picture is whole."""
         fault = picture_fault(self._pictures[index])
         return [fault] if fault else []
 
-    def _read_records(self) -> list[Record]:
-        faults = [f"{mask}: no such mask" for mask in self._masks if not mask.is_file()]
-        records = []
-        for picture in self._pictures:
-            try:
-                with Image.open(picture) as image:
-                    records.append(Record(picture.relative_to(self._root).as_posix(), "all", *image.size))
-            except OSError as error:
-                faults.append(f"{picture}: cannot be read as a picture: {error}")
-        if faults:
-            raise InputError(faults)
-        return records
+    def _check_masks(self) -> None:
+        faults: list[str] = []
+        owners: dict[Path, Path] = {}
+        for picture, mask in zip(self._pictures, self._masks, strict=True):
+            owner = owners.setdefault(mask, picture)
+            if owner != picture:
+                faults.append(f"{mask}: is the mask of both {owner} and {picture}; rename one of them, and its mask")
+            elif fault := file_fault(mask, "mask"):
+                faults.append(fault)
+        refuse(faults)
 
 
-def read_names(file: Path) -> list[str]:
-    """Names from a JSON list (of names, or of objects with `name`) or from lines of text.
+def named_values(content: object, where: str) -> dict[int, str]:
+    """Value -> name from a list of names (or of objects with `name`) or from a mapping of values to names.
+
+    Args:
+        content: the list or mapping, also below `classes` or `names`.
+        where: it stands, for the sentence.
 
     Raises:
-        InputError: no such file, or another structure.
+        InputError: another structure, a value that no mask can hold, a name that is none or stands twice.
     """
-    if not file.is_file():
-        raise InputError(f"{file}: no such file; it must name the mask values (JSON list, or one name a line)")
-    text = file.read_text(encoding="utf-8")
-    if file.suffix != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
+    if isinstance(content, Mapping):
+        content = content.get("classes", content.get("names", content))
+    if isinstance(content, Mapping):
+        pairs = list(content.items())
+    elif isinstance(content, list | tuple):
+        pairs = list(enumerate(item.get("name") if isinstance(item, Mapping) else item for item in content))
+    else:
+        pairs = []
+    if not pairs:
+        raise InputError(
+            f"{where}: must be a JSON list of names, or of objects with `name`, or a mapping such as "
+            f"{{0: none, 1: road}}, got {shown(content)}"
+        )
+    return _checked(pairs, where)
+
+
+def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    faults: list[str] = []
+    values: dict[int, str] = {}
+    names: dict[str, str] = {}
+    for value, name in pairs:
+        try:
+            number = whole(value, "a mask's value", 0, MOST_VALUE)
+            unique(values, number, "this mapping", "a value")
+            found[number] = text(name, f"what value {number} means")
+            if name.lower() not in UNLABELLED:
+                unique(names, name, f"value {number}", "a name")
+        except ValueError as error:
+            faults.append(f"{where}: {error}")
+    refuse(faults)
+    return found
+
+
+def read_names(file: Path) -> dict[int, str]:
+    """Value -> name from a file: JSON as in `named_values`, else lines of text, the first of which is value 0.
+
+    Raises:
+        InputError: no such file, another structure, an empty line before a name (it would shift those after it).
+    """
+    if file_fault(file, "file") and not os.path.lexists(file):
+        raise InputError(
+            f"{file}: no such file; it must name the mask values (JSON list or mapping, or one name a line)"
+        )
+    if file.suffix == ".json":
+        return named_values(read_json(file), str(file))
+    lines = [line.strip() for line in read_text(file).replace("\r\n", "\n").rstrip().split("\n")]
+    refuse(
+        [
+            f"{file}:{number}: must be the name of value {number - 1}, got an empty line; write `none` for no label"
+            for number, line in enumerate(lines, 1)
+            if not line
+        ]
+    )
+    return named_values(lines, str(file))
+
+
+def _unlabelled(given: object) -> set[str | int]:
+    if not isinstance(given, list | tuple):
+        raise InputError(f"dataset.unlabelled: must be a list of names and values, got {shown(given)}")
     try:
-        content = json.loads(text)
+        return {
+            item.lower() if isinstance(item, str) else whole(item, "a name or a mask's value", 0, MOST_VALUE)
+            for item in given
+        }
     except ValueError as error:
-        raise InputError(f"{file}: is not JSON: {error}") from error
-    if isinstance(content, dict):
-        content = content.get("classes", content.get("names"))
-    listed = [item.get("name") if isinstance(item, dict) else item for item in content or ()]
-    names = [name for name in listed if isinstance(name, str)]
-    if not names or len(names) < len(listed):
-        raise InputError(f"{file}: must be a JSON list of names, or of objects with `name`")
-    return names
+        raise InputError(f"dataset.unlabelled: {error}") from error

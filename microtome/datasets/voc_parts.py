@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.datasets.base import (
+    MOST_PIXELS,
     Annotation,
     Concept,
     Dataset,
     Landmark,
     Record,
+    digestible,
     open_picture,
     picture_fault,
+    shortened,
 )
+from microtome.datasets.tables import file_fault, option, reason, refuse, shown, text
 from microtome.errors import InputError
 
 _INSTANCE = re.compile(r"_\d+$")  # wheel_1, wheel_2: several instances of one part
@@ -43,6 +47,8 @@ class VocParts(Dataset):
     Each object is a record of its own: its class the label, its mask's box the box. A part's landmark is the centre of
     its mask's box; of a part that occurs several times (wheel_1, wheel_2) each is a landmark of the same name.
 
+    The records are the objects, so that every file is read at opening, once in a process as long as it does not change.
+
     Args:
         root: the folder.
         images, annotations: folders below it; `.` for the root itself.
@@ -51,21 +57,25 @@ class VocParts(Dataset):
         InputError: a file that is missing or not of this form; all of them.
     """
 
+    default_crop = "object"
+
     def __init__(self, root: Path, *, images: str = ".", annotations: str = ".") -> None:
-        self._root, self._images = root, root / images
-        self._mats = sorted((root / annotations).glob("*.mat"))
+        folder = root / option(annotations, "annotations", "a folder")
+        self._images = root / option(images, "images", "a folder")
+        self._mats = sorted(folder.glob("*.mat"))
         if not self._mats:
-            raise InputError(f"{root / annotations}: has no .mat files")
+            raise InputError(f"{folder}: has no .mat files")
         faults: list[str] = []
         self._objects = [item for file in self._mats for item in _listed(file, faults)]
         pictures = {file: self._picture_of(file) for file in self._mats}
-        absent = [(mat, picture) for mat, picture in pictures.items() if not picture.is_file()]
-        faults += [f"{picture}: no such picture, for {mat.name}" for mat, picture in absent]
-        if faults:
-            raise InputError(faults)
+        absent = [(mat, fault) for mat, picture in pictures.items() if (fault := file_fault(picture, "picture"))]
+        faults += [f"{fault}, for {mat.name}" for mat, fault in absent]
+        if not self._objects and not faults:
+            faults.append(f"{folder}: none of its .mat files has an object")
+        refuse(faults)
         self._pictures = [pictures[item.file] for item in self._objects]
         self.records = [
-            Record(picture.relative_to(root).as_posix(), "all", *item.size, label=item.category, box=item.box)
+            Record(shortened(picture, root), "all", *item.size, label=item.category, box=item.box)
             for picture, item in zip(self._pictures, self._objects, strict=True)
         ]
         objects = sorted({item.category for item in self._objects})
@@ -81,12 +91,15 @@ class VocParts(Dataset):
     def annotation(self, index: int) -> Annotation:
         """The object's mask, and its parts' masks in as many planes as they overlap."""
         item = self._objects[index]
-        stored = _objects(_read(item.file))[item.place]
-        number = self._numbers["object", item.category]
-        planes = {"object": np.where(np.asarray(stored["mask"]) > 0, number, 0).astype(np.int32)[None]}
-        layers: list[NDArray[np.int32]] = []
-        for name, mask in _parts(stored):
-            _put(layers, mask, self._numbers["part", name])
+        try:
+            _, body, parts = _stored(_objects(_load(item.file))[item.place])
+            number = self._numbers["object", item.category]
+            layers: list[NDArray[np.int32]] = []
+            for name, mask in parts:
+                _put(layers, mask, self._numbers["part", name])
+        except (ValueError, LookupError) as error:  # the file has changed since it was listed
+            raise InputError(_refused(item.file, error)) from error
+        planes = {"object": np.where(body, number, 0).astype(np.int32)[None]}
         if layers:
             planes["part"] = np.stack(layers)
         return Annotation(planes)
@@ -101,8 +114,8 @@ class VocParts(Dataset):
 
     def files(self) -> Iterator[Path]:
         """Every annotation, then every picture."""
-        yield from self._mats
-        yield from sorted(set(self._pictures))
+        yield from digestible(self._mats)
+        yield from digestible(sorted(set(self._pictures)))
 
     def faults(self, index: int) -> list[str]:
         """Whether the picture is whole, and as large as its masks."""
@@ -113,34 +126,84 @@ class VocParts(Dataset):
         return (self._images / mat.name).with_suffix(".jpg")
 
 
-def _read(file: Path) -> Any:
+def _load(file: Path) -> Any:
+    """The variable `anno`. Raises ValueError."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
+    fault = file_fault(file, "file")
+    if fault:
+        raise ValueError(fault)
     try:
-        return loadmat(file)["anno"]
-    except (MatReadError, zlib.error) as error:
-        raise ValueError(str(error)) from error
+        return loadmat(file, variable_names=["anno"])["anno"]
+    except Exception as error:  # of damage scipy tells by any of them: zlib.error, KeyError, MemoryError ...
+        raise ValueError(reason(error)) from error
 
 
 def _objects(anno: Any) -> NDArray:
-    return np.asarray(anno["objects"][0, 0]).reshape(-1)
+    return _structs(_structs(anno, "anno")[0]["objects"], "objects") if np.size(anno) else np.zeros(0)
 
 
-def _listed(file: Path, faults: list[str]) -> Iterator[_Object]:
+def _structs(stored: Any, what: str) -> NDArray:
+    """A struct array, flat. Raises ValueError if it is something else."""
+    flat = np.asarray(stored).reshape(-1)
+    if len(flat) and flat.dtype.names is None:
+        raise ValueError(f"`{what}` must be a struct, got {flat.dtype}")
+    return flat
+
+
+def _field(struct: Any, name: str) -> Any:
+    if name not in (struct.dtype.names or ()):
+        raise ValueError(f"has no `{name}`")
+    return struct[name]
+
+
+def _listed(file: Path, faults: list[str]) -> tuple[_Object, ...]:
+    """The objects of a file; what is wrong with it is added to the faults."""
     try:
-        for place, stored in enumerate(_objects(_read(file))):
-            mask = np.asarray(stored["mask"])
-            parts = tuple((name, _centre(part)) for name, part in _parts(stored) if part.any())
-            category = str(stored["class"][0])
-            yield _Object(file, place, category, _box(mask), (mask.shape[1], mask.shape[0]), parts)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
-        faults.append(f"{file}: must be a PASCAL-Part annotation (MATLAB v5, `anno`): {error}")
+        found = file.stat()
+        return _seen(file, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev))
+    except (OSError, ValueError) as error:
+        faults.append(_refused(file, error))
+        return ()
 
 
-def _parts(stored: Any) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    for part in np.asarray(stored["parts"]).reshape(-1):
-        yield _INSTANCE.sub("", str(part["part_name"][0])), np.asarray(part["mask"]) > 0
+@cache
+def _seen(file: Path, state: tuple[int, ...]) -> tuple[_Object, ...]:
+    """The objects of a file in this state; an audit opens its data set several times, and inflating takes long."""
+    found = []
+    for place, struct in enumerate(_objects(_load(file))):
+        category, body, parts = _stored(struct)
+        marks = tuple((name, _centre(part)) for name, part in parts if part.any())
+        found.append(_Object(file, place, category, _box(body), (body.shape[1], body.shape[0]), marks))
+    return tuple(found)
+
+
+def _refused(file: Path, error: Exception) -> str:
+    return f"{file}: must be a PASCAL-Part annotation (MATLAB v5, `anno`): {reason(error)}"
+
+
+def _stored(struct: Any) -> tuple[str, NDArray[np.bool_], list[tuple[str, NDArray[np.bool_]]]]:
+    """Class, mask, and the parts' names and masks of an object. Raises ValueError."""
+    body = _mask(_field(struct, "mask"))
+    parts = []
+    for part in _structs(_field(struct, "parts"), "parts"):
+        mask = _mask(_field(part, "mask"))
+        if mask.shape != body.shape:
+            raise ValueError(f"a part's mask must be as large as its object's {body.shape}, got {mask.shape}")
+        parts.append((_INSTANCE.sub("", _word(_field(part, "part_name"), "part_name")), mask))
+    return _word(_field(struct, "class"), "class"), body, parts
+
+
+def _word(stored: Any, what: str) -> str:
+    flat = np.asarray(stored).reshape(-1)
+    return text(str(flat[0]) if len(flat) == 1 and flat.dtype.kind == "U" else None, f"`{what}`")
+
+
+def _mask(stored: Any) -> NDArray[np.bool_]:
+    mask = np.asarray(stored)
+    if mask.ndim != 2 or mask.dtype.kind not in "buif" or not mask.size or mask.size > MOST_PIXELS:
+        raise ValueError(f"a mask must be a matrix of numbers, got {shown(stored)}")
+    return mask > 0
 
 
 def _box(mask: NDArray) -> tuple[float, float, float, float]:

@@ -77,11 +77,12 @@ def _lasso(parts: Floats, y: Floats) -> NDArray[np.bool_]:
     from sklearn.linear_model import LassoLars  # exact; coordinate descent has not settled at so small a penalty
 
     model = LassoLars(alpha=PENALTY * np.sqrt(len(parts)) / 2, fit_intercept=True)
-    return np.asarray(model.fit(parts, y).coef_) != 0
+    kept: NDArray[np.bool_] = np.asarray(model.fit(parts, y).coef_) != 0
+    return kept
 
 
 @dataclass(frozen=True)
-class Candidates:
+class FittedUnions:
     """Fitted unions of pairs of nodes.
 
     Args:
@@ -95,7 +96,7 @@ class Candidates:
     b: torch.Tensor
 
 
-def fit_leaf_pairs(x: torch.Tensor, g: torch.Tensor, y: torch.Tensor, pairs: torch.Tensor) -> Candidates:
+def fit_leaf_pairs(x: torch.Tensor, g: torch.Tensor, y: torch.Tensor, pairs: torch.Tensor) -> FittedUnions:
     """Unions of two single images each, all at once.
 
     Args:
@@ -117,7 +118,7 @@ def fit_leaf_pairs(x: torch.Tensor, g: torch.Tensor, y: torch.Tensor, pairs: tor
         alpha.sub_((2 * error[:, None] * half + penalty) * rate).clamp_(0, 1)
     w = direction * (alpha >= 0.5)
     b = (y[one] + y[two] - ((x[one] + x[two]) * w).sum(1)) / 2
-    return _candidates(w, b)
+    return _unions(w, b)
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Members:
         return total.index_add_(0, self.node, values)
 
 
-def fit_unions(own: Members, others: Members) -> Candidates:
+def fit_unions(own: Members, others: Members) -> FittedUnions:
     """Unions of one node with each of several others, all at once.
 
     Args:
@@ -160,7 +161,7 @@ def fit_unions(own: Members, others: Members) -> Candidates:
         alpha = (alpha - (problem.slope(alpha) + penalty) / steepest[:, None]).clamp_(0, 1)
     w = direction * (alpha >= 0.5)
     error_own, error_others = problem.errors(w)
-    return _candidates(w, -(error_own.sum(0) + others.sums(error_others)) / count)
+    return _unions(w, -(error_own.sum(0) + others.sums(error_others)) / count)
 
 
 class _Problem:
@@ -199,6 +200,6 @@ class _Problem:
         return gathered * self._direction * (2 / self._count)[:, None]
 
 
-def _candidates(w: torch.Tensor, b: torch.Tensor) -> Candidates:
+def _unions(w: torch.Tensor, b: torch.Tensor) -> FittedUnions:
     length = w.norm(dim=1)
-    return Candidates(w / length.clamp(min=1e-30)[:, None], length, b)
+    return FittedUnions(w / length.clamp(min=1e-30)[:, None], length, b)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.disentangle.decision_nodes import Candidates, Members, NodeFit, fit_leaf_pairs, fit_node, fit_unions
+from microtome.disentangle.decision_nodes import FittedUnions, Members, NodeFit, fit_leaf_pairs, fit_node, fit_unions
 from microtome.disentangle.rationales import Rationales
 from microtome.errors import InputError
 
@@ -106,7 +106,8 @@ class Tree:
 
     def estimate(self, data: Rationales, nodes: NDArray[np.int64]) -> Floats:
         """(images,) yh in logits, each image at a node of its own."""
-        return ((self.w[nodes] * data.x).sum(1) + self.b[nodes]) * data.norm
+        value: Floats = ((self.w[nodes] * data.x).sum(1) + self.b[nodes]) * data.norm
+        return value
 
     def contributions(self, data: Rationales, nodes: NDArray[np.int64]) -> Floats:
         """(images, filters) rho = w * x in logits, each image at a node of its own."""
@@ -114,7 +115,7 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Examples:
+class RationaleExamples:
     """What a tree grows from.
 
     Args:
@@ -154,7 +155,7 @@ class Examples:
         return fit_node(some.x[images], some.g[images], some.y[images], self.selection)
 
 
-def grow(examples: Examples, advance: Callable[[int], None] = lambda _: None) -> Tree:
+def grow(examples: RationaleExamples, advance: Callable[[int], None] = lambda _: None) -> Tree:
     """Learn a tree.
 
     Args:
@@ -182,7 +183,7 @@ def grow(examples: Examples, advance: Callable[[int], None] = lambda _: None) ->
     return replay(examples, merges)
 
 
-def replay(examples: Examples, merges: Sequence[Merge]) -> Tree:
+def replay(examples: RationaleExamples, merges: Sequence[Merge]) -> Tree:
     """The tree that a log of merges gives: the same, bit for bit."""
     members, parent, children = structure(len(examples.positives.y), merges)
     fits = [examples.fit(images) for images in members]
@@ -230,7 +231,7 @@ class _Nearest:
 class _SecondLayer:
     """The second layer while it shrinks, in slots: a merged node takes the lower slot of its two."""
 
-    def __init__(self, examples: Examples) -> None:
+    def __init__(self, examples: RationaleExamples) -> None:
         data, own = examples.every, examples.positives
         count = len(own.y)
         self.data, self.gamma, self.positives = data, examples.gamma, count
@@ -307,7 +308,7 @@ class _PairScores:
     that is to be merged is fitted and scored again in float64 first, and what was wrong is put right in `mended`.
     """
 
-    def __init__(self, examples: Examples, layer: _SecondLayer) -> None:
+    def __init__(self, examples: RationaleExamples, layer: _SecondLayer) -> None:
         self._examples, self._layer = examples, layer
         low, high = np.triu_indices(layer.positives, 1)
         self.low, self.high = low.astype(np.int32), high.astype(np.int32)
@@ -475,7 +476,7 @@ class _Fits:
         self._kept = np.empty((pairs, -(-self._filters // 8)), np.uint8)
         self._cache = torch.empty(pairs, self._filters) if pairs * self._filters * 4 <= CACHE_BYTES else None
 
-    def put(self, slots: Slots, found: Candidates) -> None:
+    def put(self, slots: Slots, found: FittedUnions) -> None:
         """Keep fits."""
         self.length[slots], self.b[slots] = found.length, found.b
         self._kept[slots] = np.packbits((found.direction != 0).numpy(), axis=1)

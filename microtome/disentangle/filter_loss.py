@@ -12,7 +12,7 @@ can overflow the exponential.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol
 
 import torch
 
@@ -67,6 +67,16 @@ def fitted_templates(maps: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     return torch.where(wanted, maps.flatten(2).argmax(2), maps.shape[2] * maps.shape[3])
 
 
+class _LossContext(Protocol):
+    """What autograd hands from the forward to the backward pass."""
+
+    shape: torch.Size
+    saved_tensors: tuple[torch.Tensor, ...]
+
+    def save_for_backward(self, *tensors: torch.Tensor) -> None:
+        """Keep tensors."""
+
+
 class FilterLoss(torch.autograd.Function):
     """Loss with the approximated gradient: one template per map. Apply as `FilterLoss.apply(maps, fitted, log_z, by)`.
 
@@ -76,7 +86,7 @@ class FilterLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, maps: torch.Tensor, fitted: torch.Tensor, log_z: torch.Tensor, by: torch.Tensor
+        context: _LossContext, maps: torch.Tensor, fitted: torch.Tensor, log_z: torch.Tensor, by: torch.Tensor
     ) -> torch.Tensor:
         """Scalar.
 
@@ -94,7 +104,7 @@ class FilterLoss(torch.autograd.Function):
         return -share.sum()
 
     @staticmethod
-    def backward(context: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(context: _LossContext, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         """-p(T) t p(x|T) {s - log Z_T - log p(x)}, one template per map."""
         fitted, share, flat = context.saved_tensors
         picked = flat.T[fitted]

@@ -66,7 +66,7 @@ def learn(
     above: tuple[Upper, Seen] | None = None
     for number, layer in enumerate(layers):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        made, seen = _learn_layer(layer, above, rounds, generator, advance)
+        made, seen = _learn_layer(layer, above, rounds=rounds, generator=generator, advance=advance)
         found.append(made)
         above = upper_of(made, seen), seen
     return found
@@ -105,6 +105,7 @@ def first_nodes(layer: LayerMaps, generator: torch.Generator) -> Nodes:
 def _learn_layer(
     layer: LayerMaps,
     above: tuple[Upper, Seen] | None,
+    *,
     rounds: int,
     generator: torch.Generator,
     advance: Callable[[int], None],
@@ -186,16 +187,30 @@ def _candidates(upper: Upper, above: Seen) -> torch.Tensor:
     return fit[order[:CANDIDATES]]
 
 
-def standardised(maps: torch.Tensor, background: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """z = response / its standard deviation over background images, else over these; clipped at 0.
+def standardised(maps: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """z = response / its deviation, clipped at 0.
 
     Args:
         maps: (images, filters, rows, columns).
-        background: the same of other images.
-
-    Returns:
-        z, and the deviation of each filter (filters,); 1 for a filter that never changes.
+        spread: (filters,) from `deviations`.
     """
-    spread = (maps if background is None else background).double().std((0, 2, 3), correction=0).to(maps.dtype)
-    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
-    return (maps / spread[:, None, None]).clamp(min=0), spread
+    return (maps / spread[:, None, None]).clamp(min=0)
+
+
+def deviations(maps: torch.Tensor) -> torch.Tensor:
+    """(filters,) each filter's standard deviation over (images, filters, rows, columns); 1 where it never changes."""
+    spread = maps.double().std((0, 2, 3), correction=0).to(maps.dtype)
+    return torch.where(spread > 0, spread, torch.ones_like(spread))
+
+
+def most_active(maps: torch.Tensor, count: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The filters with the highest mean peak in deviations: their numbers, rising, and their deviations.
+
+    Args:
+        maps: (images, filters, rows, columns).
+        count: how many; all for None.
+    """
+    spread = deviations(maps)
+    peaks = (maps.amax((2, 3)) / spread).mean(0)
+    filters = torch.sort(torch.argsort(peaks, descending=True, stable=True)[: count or len(peaks)]).values
+    return filters, spread[filters]

@@ -170,7 +170,7 @@ def _look(nodes: Nodes, layer: LayerMaps, upper: Upper | None) -> Seen:
     height = where.factor / (2 * math.pi * where.delta.square())
     bell = torch.exp(-offset.square() / (2 * where.delta.square()[..., None]))
     own = height[..., None, None] * (bell[..., :, None] * bell[..., None, :])  # rows by columns of offsets
-    every = _summed(x, y, centre, where.delta, height)
+    every = _summed(x, y, centre, delta=where.delta, height=height)
     dummy = TAU * own.sum((3, 4)).mean(2)
     share = entities * own / (every + dummy[:, :, None, None, None]).clamp(min=1e-30)
     across, down = share.sum(3), share.sum(4)
@@ -178,7 +178,7 @@ def _look(nodes: Nodes, layer: LayerMaps, upper: Upper | None) -> Seen:
     pull = torch.stack([(across * offset).sum((0, 3)), (down * offset).sum((0, 3))], 2) * precision[..., None]
     best, place = (entities * own).flatten(3).max(3)
     position = torch.stack([x.gather(3, place[..., None] % OFFSETS), y.gather(3, place[..., None] // OFFSETS)], 3)
-    likelihood, weight = _likelihood(layer, centre, where, height, dummy)
+    likelihood, weight = _likelihood(layer, centre, where=where, height=height, dummy=dummy)
     return Seen(
         share.sum((0, 3, 4)),
         pull,
@@ -204,7 +204,7 @@ def _entities(layer: LayerMaps, x: torch.Tensor, y: torch.Tensor) -> torch.Tenso
 
 
 def _summed(
-    x: torch.Tensor, y: torch.Tensor, centre: torch.Tensor, delta: torch.Tensor, height: torch.Tensor
+    x: torch.Tensor, y: torch.Tensor, centre: torch.Tensor, *, delta: torch.Tensor, height: torch.Tensor
 ) -> torch.Tensor:
     """Sum over the filter's nodes of A at each node's positions."""
     narrow = 1 / (2 * delta.square())[:, None, None]
@@ -214,7 +214,7 @@ def _summed(
 
 
 def _likelihood(
-    layer: LayerMaps, centre: torch.Tensor, where: Expected, height: torch.Tensor, dummy: torch.Tensor
+    layer: LayerMaps, centre: torch.Tensor, *, where: Expected, height: torch.Tensor, dummy: torch.Tensor
 ) -> tuple[float, float]:
     """sum of F log P over the cells, P = (sum of A + dummy) / (sum of lambda + dummy), which integrates to 1."""
     smooth = _bells(layer.y, layer.y) @ layer.maps @ _bells(layer.x, layer.x).T

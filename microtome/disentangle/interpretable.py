@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from microtome.disentangle.templates import FilterMask
+from microtome.disentangle.templates import FilterMask, MaskOptions
 from microtome.errors import InputError
 from microtome.networks.load import NetworkSpec, load_network
 
@@ -34,7 +33,7 @@ class InterpretableCNN(nn.Module):
     """
 
     def __init__(
-        self, features: nn.Sequential, filters: int, n: int, *, classes: int, head: int, mask: Mapping[str, Any] | None
+        self, features: nn.Sequential, filters: int, n: int, *, classes: int, head: int, mask: MaskOptions | None
     ) -> None:
         super().__init__()
         self.filters, self.n, self.classes = filters, n, classes
@@ -70,12 +69,12 @@ def interpretable_cnn(
     backbone: str,
     *,
     size: tuple[int, int],
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
     weights: str | None = None,
     root: str = ".",
     classes: int = 1,
     head: str = "small",
-    mask: Mapping[str, Any] | None = None,
+    mask: MaskOptions | None = None,
     seed: int = 0,
 ) -> InterpretableCNN:
     """Build one, as the network loader calls it.

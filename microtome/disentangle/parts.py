@@ -15,6 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.disentangle.graph_inference import Seen
+from microtome.quantify.intervals import mean_interval
+
 Floats = NDArray[np.float64]
 SHIFT = 1 / 3  # of the map: how far a unit's pattern may move
 DEFORMATION = 0.2  # deviation of the shift
@@ -23,6 +26,7 @@ TOP_SHARE = 0.1  # of the sorted scores, to which the curve is fitted
 KEPT = 0.4  # ceil(0.4 / l) patterns are kept
 MOST = 300
 LEAST = 0.01
+CLOSE = 0.1  # of the diagonal
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,38 @@ def cell_candidates(maps: NDArray[np.float32], x: Floats, y: Floats, layer: int)
     return Candidates(
         where.reshape(images, -1, 2), best.reshape(images, -1).astype(float), np.full(len(number), layer), number
     )
+
+
+def unit_candidates(maps: NDArray[np.float32], x: Floats, y: Floats, *, layer: int, count: int) -> Candidates:
+    """Units at cells, of a layer's most active filters: those with the highest mean peak in deviations.
+
+    Args:
+        maps: (images, filters, rows, columns).
+        x, y: centres of the cells in the frame.
+        layer: its number.
+        count: of filters.
+    """
+    spread = maps.std((0, 2, 3), dtype=np.float64)
+    spread[spread == 0] = 1
+    peaks = (maps.max((2, 3)) / spread).mean(0)
+    kept = np.sort(np.argsort(-peaks, kind="stable")[:count])
+    z = np.clip(maps[:, kept] / spread[kept, None, None], 0, None).astype(np.float32)
+    found = cell_candidates(z, x, y, layer)
+    return Candidates(found.position, found.response, found.layer, kept[found.filter])
+
+
+def node_candidates(seen: Sequence[Seen], filters: Sequence[NDArray[np.int64]]) -> Candidates:
+    """Nodes of an explanatory graph; a response counts in its layer's own deviations.
+
+    Args:
+        seen: the graph's layers in the images.
+        filters: per layer the filter of each of its nodes.
+    """
+    position = np.concatenate([item.position.flatten(1, 2).numpy() for item in seen], 1).astype(float)
+    score = [item.score.flatten(1).numpy().astype(float) for item in seen]
+    response = np.concatenate([part / max(float(part.std()), 1e-30) for part in score], 1)
+    source = np.repeat(np.arange(len(filters)), [len(part) for part in filters])
+    return Candidates(position, response, source, np.concatenate(filters))
 
 
 def _best_shift(maps: NDArray[np.float32], places: Floats, axis: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -198,3 +234,40 @@ def best_filter(peaks: Floats, boxes: dict[int, tuple[float, float]]) -> tuple[F
     missed = np.linalg.norm(peaks[images] + displacement - centres[:, None], axis=2).mean(0)
     chosen = int(missed.argmin())
     return peaks[:, chosen] + displacement[chosen], chosen
+
+
+def location_error(found: Floats, places: Floats, size: tuple[int, int]) -> Floats:
+    """(images,) distance to the truth, in diagonals of the picture.
+
+    Args:
+        found: (images, 2) x, y in the frame.
+        places: (images, 2) x, y in input pixels.
+        size: (height, width) of the input.
+    """
+    whole = np.array(size[::-1], float)
+    error: Floats = np.linalg.norm(found * whole - places, axis=1) / np.linalg.norm(whole)
+    return error
+
+
+@dataclass(frozen=True)
+class ErrorSummary:
+    """Location errors over pictures: their mean, and the share of near hits, each with its interval."""
+
+    images: int
+    error: float
+    low: float
+    high: float
+    share: float
+    share_low: float
+    share_high: float
+
+
+def summarised(errors: Sequence[Sequence[float]]) -> ErrorSummary:
+    """Over pictures; a picture counts with the mean of its draws.
+
+    Args:
+        errors: per picture the error of each draw, in diagonals; below CLOSE it is a near hit.
+    """
+    means = np.array([np.mean(values) for values in errors])
+    near = np.array([np.mean(np.array(values) < CLOSE) for values in errors])
+    return ErrorSummary(len(means), *mean_interval(means), *mean_interval(near))

@@ -80,7 +80,7 @@ def joined(parts: list[RawRationales]) -> RawRationales:
     return RawRationales(**columns, cells=parts[0].cells)
 
 
-class Tail:
+class LayersAbove:
     """A network, read as the function of one layer's maps.
 
     Args:
@@ -226,7 +226,7 @@ POSITIONS = ("weighted", "uniform")
 
 
 @dataclass(frozen=True)
-class Scale:
+class FilterScale:
     """Size of each filter's activation, s_d = mean of x_d over images and cells; filters with 0 are dropped.
 
     Args:
@@ -242,7 +242,7 @@ class Scale:
     positions: str = "weighted"
 
     @classmethod
-    def of(cls, raw: RawRationales, positions: str = "weighted") -> Scale:
+    def of(cls, raw: RawRationales, positions: str = "weighted") -> FilterScale:
         """The sizes over a set of images, those that the tree is grown from.
 
         Raises:

@@ -8,6 +8,7 @@ p(T_mu) = alpha / n^2, p(T_minus) = 1 - alpha, alpha = n^2 / (1 + n^2), tau = 0.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypedDict
 
 import torch
 
@@ -19,18 +20,18 @@ def tau(n: int) -> float:
     return 0.5 / n**2
 
 
-def shapes(n: int, beta: float = BETA) -> torch.Tensor:
+def shapes(n: int) -> torch.Tensor:
     """(n^2, n, n) positive templates without tau, values in [-1, 1]: what masks are made of. Places row by row."""
     place = torch.arange(n, dtype=torch.float64)
     apart = (place[:, None] - place).abs()
     distance = (apart[:, None, :, None] + apart[None, :, None, :]).reshape(n * n, n, n)
-    return (1 - beta * distance / n).clamp(min=-1)
+    return (1 - BETA * distance / n).clamp(min=-1)
 
 
 @lru_cache(maxsize=8)
-def templates(n: int, beta: float = BETA) -> torch.Tensor:
+def templates(n: int) -> torch.Tensor:
     """(n^2 + 1, n, n) float64: the positive templates row by row, then the negative one."""
-    return torch.cat([shapes(n, beta), torch.full((1, n, n), -1.0, dtype=torch.float64)]) * tau(n)
+    return torch.cat([shapes(n), torch.full((1, n, n), -1.0, dtype=torch.float64)]) * tau(n)
 
 
 @lru_cache(maxsize=8)
@@ -38,6 +39,13 @@ def log_priors(n: int) -> torch.Tensor:
     """(n^2 + 1,) float64 log p(T), in the order of `templates`; p sums to 1."""
     positive = torch.full((n * n,), 1.0 / (1 + n**2), dtype=torch.float64)
     return torch.cat([positive, positive[:1]]).log()
+
+
+class MaskOptions(TypedDict, total=False):
+    """What FilterMask takes beside its size."""
+
+    centre: str
+    learned: bool
 
 
 class FilterMask(torch.nn.Module):

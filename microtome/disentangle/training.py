@@ -18,7 +18,7 @@ MOMENTUM, DECAY = 0.9, 5e-4
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How a network is trained.
 
     Args:
@@ -118,7 +118,7 @@ class Trainer:
     """
 
     def __init__(
-        self, network: InterpretableCNN, frozen: int, recipe: Recipe, *, background: int | None = None
+        self, network: InterpretableCNN, frozen: int, recipe: TrainingRecipe, *, background: int | None = None
     ) -> None:
         self.network, self.recipe = network, recipe
         self.base, self.tail = network.features[:frozen], network.features[frozen:]
@@ -185,7 +185,7 @@ class Trainer:
                 f"{epoch + 1} (rate {self.recipe.rate[0]:g}, strength {self.recipe.strength:g}); use a lower one"
             )
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        torch.autograd.backward(total)
         self.optimiser.step()
         return Result(float(task.detach()), measured, float(self._right(logits, labels).float().mean()))
 

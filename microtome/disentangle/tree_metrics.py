@@ -45,6 +45,20 @@ def at_depth(paths: Sequence[Sequence[int]], depth: int) -> NDArray[np.int64]:
     return np.array([path[min(depth - 2, len(path) - 1)] for path in paths])
 
 
+def path_kept(before: Sequence[int], after: Sequence[int]) -> float:
+    """Share of a parse path that another one goes along with, from the second layer down, by the longer of the two.
+
+    Args:
+        before, after: nodes; 0 is returned exactly where they part in the second layer.
+    """
+    together = 0
+    for one, other in zip(before, after, strict=False):
+        if one != other:
+            break
+        together += 1
+    return together / max(len(before), len(after))
+
+
 def metrics(tree: Tree, held: HeldOut) -> list[Metric]:
     """All metrics at every depth, in logits.
 

@@ -79,6 +79,20 @@ class LayerGeometry:
         """Centres of the cells along rows (0) or columns (1), in input pixels."""
         return [self.start[axis] + index * self.jump[axis] for index in range(self.grid[axis])]
 
+    def field_box(self, cell: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1 of a cell's theoretical receptive field, cut to the picture, in whole input pixels.
+
+        Args:
+            cell: row-major.
+            size: (height, width) of the picture.
+        """
+        low, high = [], []
+        for axis, place in enumerate(divmod(cell, self.grid[1])):
+            centre = self.start[axis] + place * self.jump[axis]
+            low.append(max(0, round(centre - self.field[axis] / 2)))
+            high.append(min(size[axis], round(centre + self.field[axis] / 2)))
+        return low[1], low[0], high[1], high[0]
+
     def as_maps(self, output: torch.Tensor) -> torch.Tensor:
         """The layer's output as (images, units, rows, columns); a view where the layout allows."""
         rows, columns = self.grid
@@ -116,16 +130,13 @@ def _lost(reason: str) -> _Field:
     return _Field(reason=reason)
 
 
-def walk(
-    module: torch.nn.Module, size: tuple[int, int], layers: Sequence[str] | None = None, *, channels: int = 3
-) -> list[LayerGeometry]:
+def walk(module: torch.nn.Module, size: tuple[int, int], layers: Sequence[str] | None = None) -> list[LayerGeometry]:
     """Geometry of the layers, from one forward pass over a blank input.
 
     Args:
         module: the network, in eval mode.
         size: input height and width, in pixels.
         layers: dotted names; None for every layer whose output is a map.
-        channels: of the input.
 
     Raises:
         InputError: a wanted layer that gives no map, runs more than once, or whose branches share no grid; all such.
@@ -134,16 +145,15 @@ def walk(
     shapes: dict[str, tuple[int, ...]] = {}
 
     def watch(name: str) -> Callable[..., None]:
-        def hook(_module: torch.nn.Module, _inputs: object, output: Any) -> None:
-            known = isinstance(output, torch.Tensor)
-            seen.setdefault(name, []).append(getattr(output, "_microtome_field", None) if known else None)
-            shapes[name] = tuple(output.shape) if known else ()
+        def hook(_module: torch.nn.Module, _inputs: object, output: object) -> None:
+            seen.setdefault(name, []).append(getattr(output, "_microtome_field", None))
+            shapes[name] = tuple(output.shape) if isinstance(output, torch.Tensor) else ()
 
         return hook
 
     handles = [sub.register_forward_hook(watch(name)) for name, sub in module.named_modules() if name]
     try:
-        _blank_forward(module, (2, channels, *size))
+        _blank_forward(module, (2, 3, *size))
     finally:
         for handle in handles:
             handle.remove()
@@ -189,7 +199,7 @@ def _blank_forward(module: torch.nn.Module, shape: tuple[int, ...]) -> None:
         blank = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
         _mark(blank, _Field(Axis(cells=shape[2]), Axis(cells=shape[3])))
         try:
-            with _Walk():
+            with _Walk():  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
                 module(blank)
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -231,7 +241,7 @@ def _mark(tensor: torch.Tensor, field: _Field) -> None:
     tensor._microtome_field = field  # type: ignore[attr-defined]
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
+def _tensors(value: object) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, list | tuple):
@@ -239,10 +249,20 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(item)
 
 
-class _Walk(TorchDispatchMode):
+Bound = Mapping[str, Any]
+"""Arguments of an operation by the names in its schema: whatever an aten operation takes."""
+
+
+class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as above
     """Gives every tensor that an operation returns the field that follows from its inputs' fields."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         names = [argument.name for argument in func._schema.arguments]
         bound = dict(zip(names, args, strict=False)) | dict(kwargs or {})
         fields = [
@@ -258,7 +278,7 @@ class _Walk(TorchDispatchMode):
         return output
 
 
-def _after(name: str, bound: Mapping[str, Any], fields: list[_Field], output: torch.Tensor) -> _Field:
+def _after(name: str, bound: Bound, fields: list[_Field], output: torch.Tensor) -> _Field:
     """The field after one operation; operations without a rule keep the grid if its size stays, else lose it."""
     field = _merge(fields)
     if field.reason:
@@ -286,15 +306,13 @@ def _merge(fields: list[_Field]) -> _Field:
     return replace(first, rows=rows, columns=columns, is_global=mixed)
 
 
-def _pair(value: Any, default: tuple[int, int]) -> tuple[int, int]:
-    if value is None or (isinstance(value, list | tuple) and not value):
-        return default
+def _pair(value: int | Sequence[int] | None, default: tuple[int, int]) -> tuple[int, int]:
     if isinstance(value, int):
         return value, value
-    return (value[0], value[-1])
+    return (value[0], value[-1]) if value else default
 
 
-def _slide(field: _Field, kernel: tuple[int, int], bound: Mapping[str, Any], output: torch.Tensor) -> _Field:
+def _slide(field: _Field, kernel: tuple[int, int], bound: Bound, output: torch.Tensor) -> _Field:
     if field.dims != (-2, -1):
         return _lost("a window slides over something that is not its grid")
     stride = _pair(bound.get("stride"), (1, 1))
@@ -311,19 +329,19 @@ def _slide(field: _Field, kernel: tuple[int, int], bound: Mapping[str, Any], out
     return replace(field, rows=axes[0], columns=axes[1])
 
 
-def _convolution(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) -> _Field:
+def _convolution(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
     if bound.get("transposed"):
         return _lost("a transposed convolution comes before it, whose grid is not walked")
     weight = bound["weight"]
     return _slide(field, (weight.shape[-2], weight.shape[-1]), bound, output)
 
 
-def _pool(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) -> _Field:
+def _pool(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
     kernel = _pair(bound["kernel_size"], (1, 1))
     return _slide(field, kernel, {**bound, "stride": _pair(bound.get("stride"), kernel)}, output)
 
 
-def _resample(field: _Field, _bound: Mapping[str, Any], output: torch.Tensor) -> _Field:
+def _resample(field: _Field, _bound: Bound, output: torch.Tensor) -> _Field:
     """Adaptive pooling and interpolation: the same extent in another number of cells."""
     if field.dims != (-2, -1):
         return _lost("its grid is resampled along other dimensions")
@@ -343,18 +361,18 @@ def _moved(field: _Field, order: Sequence[int]) -> _Field:
     return replace(field, dims=(places[0], places[1]))
 
 
-def _permute(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) -> _Field:
+def _permute(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
     return _moved(field, [dim % output.ndim for dim in bound["dims"]])
 
 
-def _transpose(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) -> _Field:
+def _transpose(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
     order = list(range(output.ndim))
     first, second = bound.get("dim0", bound.get("axis0", 0)), bound.get("dim1", bound.get("axis1", 1))
     order[first], order[second] = order[second], order[first]
     return _moved(field, order)
 
 
-def _reshape(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) -> _Field:
+def _reshape(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
     """A dimension survives a reshape if as many elements come before it as did, and its size is the same."""
     source = bound["self"].shape
     row = field.dims[0] % len(source)
@@ -373,7 +391,7 @@ def _reshape(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) -> _
     return _lost("its grid is cut up by a reshape")
 
 
-def _concatenate(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) -> _Field:
+def _concatenate(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
     dim = (bound.get("dim") or 0) % output.ndim - output.ndim
     if dim not in field.dims:
         return replace(field, is_global=field.is_global)
@@ -387,7 +405,7 @@ def _concatenate(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) 
     return replace(field, offset=field.offset + before)
 
 
-def _pad(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) -> _Field:
+def _pad(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
     axes = {field.dims[0]: field.rows, field.dims[1]: field.columns}
     for index, before in enumerate(bound["pad"][::2]):
         dim = -1 - index
@@ -397,7 +415,7 @@ def _pad(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) -> _Fiel
     return replace(field, rows=axes[field.dims[0]], columns=axes[field.dims[1]])
 
 
-def _slice(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) -> _Field:
+def _slice(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
     dim = bound.get("dim", 0) % output.ndim - output.ndim
     if dim not in field.dims:
         return field
@@ -412,24 +430,24 @@ def _slice(field: _Field, bound: Mapping[str, Any], output: torch.Tensor) -> _Fi
     return replace(field, rows=axes[field.dims[0]], columns=axes[field.dims[1]])
 
 
-def _linear(field: _Field, _bound: Mapping[str, Any], _output: torch.Tensor) -> _Field:
+def _linear(field: _Field, _bound: Bound, _output: torch.Tensor) -> _Field:
     return _lost("it comes after a linear layer over positions") if -1 in field.dims else field
 
 
-def _layer_norm(field: _Field, bound: Mapping[str, Any], _output: torch.Tensor) -> _Field:
+def _layer_norm(field: _Field, bound: Bound, _output: torch.Tensor) -> _Field:
     mixes = any(dim >= -len(bound["normalized_shape"]) for dim in field.dims)
     return replace(field, is_global=field.is_global or mixes)
 
 
-def _mixes(field: _Field, _bound: Mapping[str, Any], _output: torch.Tensor) -> _Field:
+def _mixes(field: _Field, _bound: Bound, _output: torch.Tensor) -> _Field:
     return replace(field, is_global=True)
 
 
-def _scatters(_field: _Field, _bound: Mapping[str, Any], _output: torch.Tensor) -> _Field:
+def _scatters(_field: _Field, _bound: Bound, _output: torch.Tensor) -> _Field:
     return _lost("its positions are mixed or moved before it")
 
 
-_Rule = Callable[[_Field, Mapping[str, Any], torch.Tensor], _Field]
+_Rule = Callable[[_Field, Bound, torch.Tensor], _Field]
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("conv2d", "convolution", "_convolution"), _convolution),
     **dict.fromkeys(("max_pool2d", "avg_pool2d", "max_pool2d_with_indices"), _pool),

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from microtome.closure import Places, closure
 from microtome.errors import InputError, suggest
-from microtome.importing import named_object
+from microtome.importing import named_object, users_code
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class NetworkSpec:
     """
 
     load: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
     weights: str | None = None
     root: Path = Path()
     seed: int = 0
@@ -75,11 +75,9 @@ def load_network(spec: NetworkSpec) -> torch.nn.Module:
     factory = _factory(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        try:
+        given = ", ".join(f"{k}={v!r}" for k, v in spec.arguments.items())
+        with users_code("network.load", f"{spec.load}({given}) failed"):
             module = factory(**spec.arguments)
-        except (TypeError, ValueError, KeyError) as error:
-            given = ", ".join(f"{k}={v!r}" for k, v in spec.arguments.items())
-            raise InputError(f"network.load: {spec.load}({given}) failed: {error}") from error
     if not isinstance(module, torch.nn.Module):
         raise InputError(
             f"network.load: the factory must return a torch.nn.Module, got {type(module).__name__} from {spec.load}"
@@ -89,8 +87,8 @@ def load_network(spec: NetworkSpec) -> torch.nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def _factory(spec: NetworkSpec) -> Any:
-    factory = named_object(spec.load, spec.root, "network.load")
+def _factory(spec: NetworkSpec) -> Callable[..., object]:
+    factory: object = named_object(spec.load, spec.root, "network.load")
     if not callable(factory):
         raise InputError(f"network.load: {spec.load} must be callable, got {type(factory).__name__}")
     return factory

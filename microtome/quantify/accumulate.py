@@ -161,7 +161,8 @@ class Moments:
     def update(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take (images, units, rows, columns) of finite maps; gives their peaks (images, units)."""
         flat = maps.reshape(*maps.shape[:2], -1)
-        low, high = flat.min(2) + np.float32(0), flat.max(2) + np.float32(0)
+        low: NDArray[np.float32] = flat.min(2) + np.float32(0)
+        high: NDArray[np.float32] = flat.max(2) + np.float32(0)
         self._minimum, self._maximum = np.minimum(self._minimum, low.min(0)), np.maximum(self._maximum, high.max(0))
         self._sum.update(flat.sum(2, dtype=np.float64))
         self._squares.update(np.einsum("iup,iup->iu", flat, flat, dtype=np.float64))

@@ -36,6 +36,21 @@ class Labels:
         """Some of the pictures."""
         return Labels(self.planes[images], self.present[images], self.whole[images])
 
+    def masks(self, image: int, concepts: Sequence[int]) -> NDArray[np.bool_]:
+        """(concepts, pixels) where one picture shows each concept: in its planes, or, of the whole picture, all of it.
+
+        Args:
+            image: place in the batch.
+            concepts: indices into the concept table.
+        """
+        planes, present, whole = self.planes[image], self.present[image], self.whole[image]
+        found = np.zeros((len(concepts), planes.shape[1]), bool)
+        for mask, concept in zip(found, concepts, strict=True):
+            for local in np.flatnonzero(present == concept):
+                mask |= (planes == local + 1).any(0)
+            mask |= concept in whole
+        return found
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -106,7 +121,8 @@ def iou(
         label_pixels: (concepts,).
     """
     union = activation + label_pixels - intersection
-    return np.divide(intersection, union, out=np.zeros(union.shape), where=union > 0)
+    scores: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros(union.shape), where=union > 0)
+    return scores
 
 
 @dataclass(frozen=True)
@@ -125,7 +141,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Detectors:
+class DetectorCount:
     """How many units detect something, and how many different things.
 
     Args:
@@ -156,7 +172,7 @@ def best(scores: NDArray[np.float64], category: NDArray[np.int64]) -> Best:
     return Best(label, np.take_along_axis(scores, label[:, None], 1)[:, 0], inside)
 
 
-def detectors(scores: NDArray[np.float64], labels: Best, min_iou: float) -> Detectors:
+def detectors(scores: NDArray[np.float64], labels: Best, min_iou: float) -> DetectorCount:
     """Count detectors under given labels, whose IoU must lie strictly above `min_iou`.
 
     Args:
@@ -168,6 +184,6 @@ def detectors(scores: NDArray[np.float64], labels: Best, min_iou: float) -> Dete
     detects = scores[unit, labels.concept] > min_iou
     above = (scores[unit[:, None], labels.by_category] > min_iou) & (labels.by_category >= 0)
     # A concept has one category, so distinct labels over all categories are the sum of each category's.
-    return Detectors(
+    return DetectorCount(
         int(detects.sum()), len(np.unique(labels.by_category[above])), len(np.unique(labels.concept[detects]))
     )

@@ -77,16 +77,3 @@ class NullCounts:
         return np.stack(
             [iou(counts[:, 1:].astype(np.int64), activation, label_pixels).max(1) for counts in self.intersection]
         )
-
-
-def expected_intersection(lit_sum: NDArray[np.int64], label_sum: NDArray[np.int64], images: int) -> NDArray[np.float64]:
-    """Mean of I over all permutations, in closed form: what the counted null must average to.
-
-    E[I] = (1 / n) sum_p (sum_i M(i, p)) (sum_j L(j, p)), over the n images that carry the category.
-
-    Args:
-        lit_sum: (units, pixels) how many of those images light each pixel.
-        label_sum: (concepts, pixels) in how many of them each pixel carries the concept.
-        images: n.
-    """
-    return lit_sum.astype(np.float64) @ label_sum.astype(np.float64).T / images

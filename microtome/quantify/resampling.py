@@ -14,6 +14,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from microtome.quantify.dissection import Best, detectors, iou
+from microtome.quantify.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,6 @@ class WeightedCounts:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Percentile interval, 95 %."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class BootstrapResult:
     """Intervals of each unit's own label's IoU, how often that label wins, and intervals of the layer's counts."""
 
@@ -144,63 +137,6 @@ def bootstrap(blocks: Iterable[WeightedCounts], labels: Best, min_iou: float) ->
     low, high = np.quantile(own, (0.025, 0.975), axis=0)
     bounds = [Interval(float(a), float(b)) for a, b in np.quantile(layer, (0.025, 0.975), axis=0).T]
     return BootstrapResult(low, high, wins / len(own), *bounds)
-
-
-def mean_interval(values: NDArray[np.float64], *, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
-    """A mean over images, and its 95 % percentile interval under resampling of the images.
-
-    Args:
-        values: (images,).
-        resamples: how many.
-        seed: of the resamples: the same ones for equal numbers of images, so that differences are paired.
-
-    Returns:
-        mean, low, high.
-    """
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(values.mean()), float(low), float(high)
-
-
-def p_values(observed: NDArray[np.float64], null: NDArray[np.float64]) -> NDArray[np.float64]:
-    """p = (1 + b) / (1 + permutations), b permutations at least as large as observed.
-
-    Args:
-        observed: (units,).
-        null: (permutations, units).
-    """
-    return (1 + (null >= observed).sum(0)) / (1 + len(null))
-
-
-def q_values(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Benjamini-Hochberg adjusted p-values: min over j >= i of p_(j) m / j, at most 1."""
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    result = np.empty_like(adjusted)
-    result[order] = adjusted
-    return result
-
-
-def wilson(hits: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927); never outside [0, 1], sound at 0 and at all hits."""
-    z = 1.959963984540054
-    share, z2 = hits / trials, z * z / trials
-    half = z * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials))
-    return max(0.0, float((share + z2 / 2 - half) / (1 + z2))), min(1.0, float((share + z2 / 2 + half) / (1 + z2)))
-
-
-def permutations_needed(p: NDArray[np.float64], permutations: int, level: float = 0.05) -> int:
-    """Permutations with which the units that no permutation reached could pass `level` under Benjamini-Hochberg.
-
-    Returns:
-        the number given if it suffices, or if no unit is at the floor; else the smallest that does.
-    """
-    at_floor = int((p <= 1 / (1 + permutations)).sum())
-    if not at_floor or len(p) / ((1 + permutations) * at_floor) <= level:
-        return permutations
-    return int(np.ceil(len(p) / (level * at_floor))) - 1
 
 
 def permutation_plan(

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
 from microtome.networks.geometry import LayerGeometry
-from microtome.quantify.resampling import q_values
 
 RANDOM_SEEDS = 200
 LEVEL = 0.05  # of the false discovery rate at which a filter counts as tracking
@@ -47,6 +47,10 @@ class Inferences:
     def of(self, images: NDArray[np.int64]) -> Inferences:
         """Those of some images."""
         return Inferences(self.cell[images], self.score[images], self.tied[images])
+
+    def filters(self, kept: NDArray[np.bool_]) -> Inferences:
+        """Those of some filters."""
+        return Inferences(self.cell[:, kept], self.score[:, kept], self.tied[:, kept])
 
 
 def infer(maps: NDArray[np.float32]) -> Inferences:
@@ -151,19 +155,20 @@ def landmark_stability(
     deviation = np.where(enough, _deviation(np.where(counts, distance, 0.0), counts), np.nan)
     tested = np.isfinite(p_value)
     q_value = np.full(len(images), np.nan)
-    q_value[tested] = q_values(p_value[tested])
+    q_value[tested] = false_discovery_control(p_value[tested])
     distance = np.where(shown, distance, 0.0)
     return LandmarkStability(
         images, deviation, r2, p_value, q_value, score, top_score, peak, distance, shown, counts, order
     )
 
 
-def _deviation(distance: Floats, weight: NDArray) -> Floats:
+def _deviation(distance: Floats, weight: NDArray[np.int64] | NDArray[np.bool_]) -> Floats:
     """Unbiased standard deviation along axis 0 under integer weights; `distance` must be 0 where the weight is."""
     total = weight.sum(0)
     mean = (distance * weight).sum(0) / np.maximum(total, 1)
     square = (weight * np.square(distance - mean)).sum(0)
-    return np.sqrt(square / np.maximum(total - 1, 1))
+    deviation: Floats = np.sqrt(square / np.maximum(total - 1, 1))
+    return deviation
 
 
 def track(
@@ -221,7 +226,8 @@ def _basis(points: Floats) -> Floats:
 def _explained(bases: Floats, outcome: Floats) -> Floats:
     """(bases, filters) sum of squares of (points, 2 x filters) outcomes that each basis explains."""
     share = np.square(np.swapaxes(bases, 1, 2) @ outcome).sum(1)
-    return share.reshape(len(bases), -1, 2).sum(2)
+    together: Floats = share.reshape(len(bases), -1, 2).sum(2)
+    return together
 
 
 @dataclass(frozen=True)
@@ -282,7 +288,8 @@ def _spread_of_distance(positions: Floats, marks: Floats, diagonal: float) -> Fl
     where = positions[shown] if len(positions) > 1 else positions
     if shown.sum() < 2:
         return np.full(positions.shape[1], np.nan)
-    return (np.linalg.norm(where - marks[shown, None], axis=2) / diagonal).std(0, ddof=1)
+    deviation: Floats = (np.linalg.norm(where - marks[shown, None], axis=2) / diagonal).std(0, ddof=1)
+    return deviation
 
 
 @dataclass(frozen=True)
@@ -342,8 +349,8 @@ def category_stability(
     found: Inferences,
     layer: LayerGeometry,
     landmarks: Mapping[str, Floats],
-    protocol: Protocol,
     *,
+    protocol: Protocol,
     permutations: int = 1000,
     seed: int = 0,
     centres: Floats | None = None,
@@ -391,48 +398,6 @@ def _reasons(landmarks: Mapping[str, LandmarkStability]) -> list[str]:
         elif dark:
             reasons[number] = "silent: its highest score is not above 0"
     return reasons
-
-
-RULES = ("lowest", "highest-activation", "mean")
-
-
-def chosen_category(categories: Sequence[CategoryStability], rule: str) -> NDArray[np.int64]:
-    """(filters,) the category that a filter is judged in; -1 where it is NULL in each.
-
-    Args:
-        categories: of one layer.
-        rule: `lowest` D_f (the paper's), or `highest-activation`: the highest mean score.
-    """
-    deviation = np.array([item.deviation for item in categories])
-    if rule == "lowest":
-        value = deviation
-    elif rule == "highest-activation":
-        value = np.where(np.isfinite(deviation), -np.array([item.score for item in categories]), np.nan)
-    else:
-        raise ValueError(f"rule must be lowest or highest-activation, got {rule!r}")
-    alone = np.isfinite(deviation).any(0)
-    return np.where(alone, np.where(np.isfinite(value), value, np.inf).argmin(0), -1)
-
-
-def pooled(categories: Sequence[CategoryStability], rule: str) -> Floats:
-    """(filters,) D_f over all categories under a rule of RULES; NaN where a filter is NULL in each."""
-    deviation = np.array([item.deviation for item in categories])
-    finite = np.isfinite(deviation)
-    if rule == "mean":
-        return np.where(finite, deviation, 0).sum(0) / np.where(finite.any(0), finite.sum(0), np.nan)
-    choice = chosen_category(categories, rule)
-    picked = np.take_along_axis(deviation, np.maximum(choice, 0)[None], 0)[0]
-    return np.where(choice >= 0, picked, np.nan)
-
-
-def best_filters(categories: Sequence[CategoryStability], count: int | None) -> NDArray[np.bool_]:
-    """(filters,) the `count` filters with the highest mean of top scores over the categories; all for None."""
-    mean = np.mean([mark.top_score for item in categories for mark in item.landmarks.values()], axis=0)
-    if count is None or count >= len(mean):
-        return np.ones(len(mean), bool)
-    kept = np.zeros(len(mean), bool)
-    kept[np.argsort(-mean, kind="stable")[:count]] = True
-    return kept
 
 
 def resampled(

@@ -72,7 +72,7 @@ class _AxisTable:
 
 
 def grid_positions(
-    layer: LayerGeometry, axis: int, size: tuple[int, int], masks: tuple[int, int], align: str = "receptive-field"
+    layer: LayerGeometry, axis: int, size: tuple[int, int], masks: tuple[int, int], *, align: str = "receptive-field"
 ) -> np.ndarray:
     """Position of each segmentation pixel along one axis of a layer's grid; outside it before clamping.
 
@@ -119,7 +119,8 @@ class Upsampler:
         device: torch.device | str = "cpu",
     ) -> None:
         self._rows, self._columns = (
-            _AxisTable(grid_positions(layer, axis, size, masks, align), layer.grid[axis], device) for axis in (0, 1)
+            _AxisTable(grid_positions(layer, axis, size, masks, align=align), layer.grid[axis], device)
+            for axis in (0, 1)
         )
         self._height, self._width = masks
         self._inclusive = inclusive
@@ -139,8 +140,8 @@ class Upsampler:
         flat, base = maps.reshape(-1), map_ * (height * width)
         left, right = self._columns.low[column], self._columns.high[column]
         across, down = self._columns.weight[:, column], self._rows.weight[:, row]
-        top = _mix(flat, base + self._rows.low[row] * width, left, right, across)
-        bottom = _mix(flat, base + self._rows.high[row] * width, left, right, across)
+        top = _mix(flat, base + self._rows.low[row] * width, left, right, weight=across)
+        bottom = _mix(flat, base + self._rows.high[row] * width, left, right, weight=across)
         # (rows of a patch, columns of a patch, patches): the long dimension last, where loops are fast
         value = down[:, None] * (bottom - top)
         value += top
@@ -167,7 +168,7 @@ class Upsampler:
         height, width = maps.shape[2] + 1, maps.shape[3] + 1
         map_, cell = found // cells, found % cells
         corner = (map_ * height + cell // columns) * width + cell % columns
-        patch = torch.cat([corner, corner + 1, corner + width, corner + width + 1]).unique()
+        patch = torch.unique(torch.cat([corner, corner + 1, corner + width, corner + width + 1]))
         return patch // (height * width), patch // width % height, patch % width
 
 
@@ -184,7 +185,7 @@ def _divided(values: torch.Tensor, by: int) -> torch.Tensor:
 
 
 def _mix(
-    flat: torch.Tensor, base: torch.Tensor, left: torch.Tensor, right: torch.Tensor, weight: torch.Tensor
+    flat: torch.Tensor, base: torch.Tensor, left: torch.Tensor, right: torch.Tensor, *, weight: torch.Tensor
 ) -> torch.Tensor:
     """v0 + a (v1 - v0) along one grid row: (pixels of a patch, patches) float64."""
     first = flat.index_select(0, base + left).double()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-from microtome.report.views import Bar, Bars, Chart
+if TYPE_CHECKING:
+    import altair as alt
+
+from microtome.report.views import Bar, Chart, SignedBars
 
 _INK, _BAR = "#010203", "#040506"  # stand-ins, replaced by what the page's style says
 _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark paper
 _LINES = (*_PHASES, "#b0418c", "#4b9a5b", "#8a6d1f")
 MOST_BARS = 25
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def concept_bars(category: str, counted: Sequence[tuple[str, int]], most: int) -> Chart:
@@ -26,7 +31,7 @@ def concept_bars(category: str, counted: Sequence[tuple[str, int]], most: int) -
     import vl_convert
 
     shown = list(counted[:MOST_BARS])
-    frame = pd.DataFrame({"concept": [name for name, _ in shown], "units": [count for _, count in shown]})
+    frame = pd.DataFrame({"concept": [_drawn(name) for name, _ in shown], "units": [count for _, count in shown]})
     length = alt.X("units:Q", axis=None, scale=alt.Scale(domain=[0, most]))
     base = alt.Chart(frame).encode(x=length, y=alt.Y("concept:N", sort=None, title=None))
     bars = base.mark_bar(color=_BAR)
@@ -39,7 +44,7 @@ def concept_bars(category: str, counted: Sequence[tuple[str, int]], most: int) -
     return Chart(f"{category}{rest}", _themed(svg), list(counted))
 
 
-def signed_bars(title: str, rows: Sequence[tuple[str, float, float | None]], note: str = "") -> Bars:
+def signed_bars(title: str, rows: Sequence[tuple[str, float, float | None]], note: str = "") -> SignedBars:
     """Bars to both sides of zero.
 
     Args:
@@ -65,14 +70,19 @@ def signed_bars(title: str, rows: Sequence[tuple[str, float, float | None]], not
         )
         for name, value, other in rows
     ]
-    return Bars(title, bars, note)
+    return SignedBars(title, bars, note)
+
+
+def _drawn(name: str) -> str:
+    """A name from data for a chart: what XML cannot hold makes the renderer abort the whole process."""
+    return _NOT_XML.sub("\ufffd", name)
 
 
 def _themed(svg: str) -> str:
     return svg.replace(_INK, "currentColor").replace(_BAR, "var(--bar)")
 
 
-def curves(title: str, rows: Sequence[Mapping[str, Any]], column: str) -> tuple[str, str, str]:
+def curves(title: str, rows: Sequence[Mapping[str, object]], column: str) -> tuple[str, str, str]:
     """Training curves: a line per phase, solid for held-out images, dashed for those trained on.
 
     Args:
@@ -102,7 +112,7 @@ def curves(title: str, rows: Sequence[Mapping[str, Any]], column: str) -> tuple[
             color=alt.Color("phase:N", scale=colour, title=None),
             strokeDash=alt.StrokeDash("split:N", scale=dash, title=None),
         )
-        .properties(width=250, height=160, config=_config(alt))
+        .properties(width=250, height=160, config=_config())
     )
     svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
     last = {(row["phase"], row["split"]): row[column] for row in rows}
@@ -110,7 +120,7 @@ def curves(title: str, rows: Sequence[Mapping[str, Any]], column: str) -> tuple[
     return title, _themed(svg), f"{title} at the end: {words}"
 
 
-def lines(title: str, rows: Sequence[Mapping[str, Any]], along: str) -> tuple[str, str, str]:
+def lines(title: str, rows: Sequence[Mapping[str, object]], along: str) -> tuple[str, str, str]:
     """A line with dots per name.
 
     Args:
@@ -125,7 +135,7 @@ def lines(title: str, rows: Sequence[Mapping[str, Any]], along: str) -> tuple[st
     import pandas as pd
     import vl_convert
 
-    frame = pd.DataFrame(list(rows))
+    frame = pd.DataFrame([{**row, "line": _drawn(row["line"])} for row in rows])
     names = list(dict.fromkeys(frame["line"]))
     colour = alt.Scale(domain=names, range=list(_LINES[: len(names)]))
     chart = (
@@ -136,14 +146,16 @@ def lines(title: str, rows: Sequence[Mapping[str, Any]], along: str) -> tuple[st
             y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color("line:N", scale=colour, title=None),
         )
-        .properties(width=290, height=170, config=_config(alt))
+        .properties(width=290, height=170, config=_config())
     )
     svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
     last = {row["line"]: row["y"] for row in rows}
     return title, _themed(svg), f"{title} at the end: " + ", ".join(f"{k} {v:.4g}" for k, v in last.items())
 
 
-def _config(alt: Any) -> Any:
+def _config() -> alt.Config:
+    import altair as alt
+
     axis = alt.AxisConfig(
         labelColor=_INK,
         titleColor=_INK,

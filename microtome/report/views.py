@@ -35,7 +35,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Scale:
+class IouScale:
     """A unit's IoU on a line from 0 to 100: where the dot, the interval, the null and the threshold lie."""
 
     value: float
@@ -57,7 +57,7 @@ class Unit:
     iou: str
     interval: str
     facts: Sequence[tuple[str, str, str]]
-    scale: Scale
+    scale: IouScale
     pictures: Sequence[Picture]
     reason: str
     iou_sort: float
@@ -258,7 +258,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Bars:
+class SignedBars:
     """Signed bars under one heading, all on one scale."""
 
     title: str
@@ -267,7 +267,7 @@ class Bars:
     kind: str = "bars"
 
 
-Part = Table | Text | Code | Figures | Charts | Gallery | Outline | Drawing | Bars
+Part = Table | Text | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageLine:
     """A stage of the run."""
 
     name: str
@@ -320,6 +320,6 @@ class Report:
     layers: Sequence[Layer]
     pages: Sequence[Page]
     provenance: Sequence[tuple[str, str]]
-    stages: Sequence[Stage]
+    stages: Sequence[StageLine]
     configuration: str
     footer: str

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from microtome.visualize.attribution import at_rest
+from microtome.visualize.attribution import Target, answer_of, at_rest, attribute
+from microtome.visualize.reliability import similarity
 
 NORMS = ("linf", "l2")
+STRONGEST = 0.05  # share of a layer's units that counts as its most active
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -99,3 +106,72 @@ def _project(changed: torch.Tensor, pictures: torch.Tensor, how: Attack) -> torc
         length = moved.flatten(1).square().mean(1).sqrt().clamp(min=1e-12)
         moved = moved * (how.eps / length).clamp(max=1)[:, None, None, None]
     return (pictures + moved).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class UnitsMoved:
+    """What a layer's units did, by their peaks: (pictures,) each.
+
+    Args:
+        change: ||after - before|| / ||before||.
+        kept: share of the most active units that are so afterwards, too.
+    """
+
+    change: Floats
+    kept: Floats
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What changed pictures changed in the network: (pictures,) each.
+
+    Args:
+        flipped: 1 where the prediction is another one, else 0.
+        logit_lost: of the class.
+        layers: by name.
+        saliency: Spearman correlation of the class's gradient maps.
+    """
+
+    flipped: Floats
+    logit_lost: Floats
+    layers: Mapping[str, UnitsMoved]
+    saliency: Floats
+
+
+def moved(
+    network: nn.Module, pictures: torch.Tensor, changed: torch.Tensor, classes: torch.Tensor, *, layers: Sequence[str]
+) -> Moved:
+    """Compare what a network makes of pictures and of changed ones.
+
+    Args:
+        network: takes both.
+        pictures, changed: (pictures, 3, height, width).
+        classes: (pictures,) what the network said of the pictures.
+        layers: dotted names.
+    """
+    with torch.no_grad(), at_rest(network):
+        before, after = network(pictures), network(changed)
+        rows = torch.arange(len(pictures), device=pictures.device)
+        flipped = (after.argmax(1) != classes).double()
+        lost = (before[rows, classes] - after[rows, classes]).double()
+        inside = {name: _units_moved(*(answer_of(network, x, name) for x in (pictures, changed))) for name in layers}
+    own = attribute(network, pictures, Target(classes))
+    alike = similarity(own, attribute(network, changed, Target(classes)))
+    return Moved(flipped.cpu().numpy(), lost.cpu().numpy(), inside, alike.spearman)
+
+
+def _units_moved(before: torch.Tensor, after: torch.Tensor) -> UnitsMoved:
+    one, other = (answer.flatten(2).amax(2) if answer.ndim == 4 else answer for answer in (before, after))
+    change = (one - other).norm(dim=1) / one.norm(dim=1).clamp(min=1e-12)
+    return UnitsMoved(change.double().cpu().numpy(), strongest_kept(one, other).cpu().numpy())
+
+
+def strongest_kept(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """(pictures,) share of the STRONGEST units of each picture that are among the strongest afterwards, float64.
+
+    Args:
+        before, after: (pictures, units).
+    """
+    count = max(1, round(STRONGEST * before.shape[1]))
+    first, second = before.topk(count, 1).indices, after.topk(count, 1).indices
+    return (first[:, :, None] == second[:, None, :]).any(2).double().mean(1)

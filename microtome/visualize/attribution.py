@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -87,7 +86,12 @@ class Scaled(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """(pictures, 3, height, width) in [0, 1] -> what the network answers."""
-        return self.network((pixels - self.mean) / self.std)
+        answer: torch.Tensor = self.network(self.normalised(pixels))
+        return answer
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels in [0, 1] in the network's own coordinates."""
+        return (pixels - self.mean) / self.std
 
 
 def scaled(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Scaled:
@@ -123,10 +127,11 @@ def answer_of(network: nn.Module, pictures: torch.Tensor, layer: str | None = No
         AttributeError: no such layer. ValueError: the layer was not called, or gives no tensor.
     """
     if layer is None:
-        return network(pictures)
-    found: list[Any] = []
+        answer: torch.Tensor = network(pictures)
+        return answer
+    found: list[object] = []
 
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+    def hook(_module: nn.Module, _inputs: object, output: object) -> None:
         found.append(output)
         raise _Reached
 
@@ -204,3 +209,13 @@ def over_channels(maps: torch.Tensor, channels: str = "max") -> torch.Tensor:
     if channels == "l2":
         return maps.square().sum(1).sqrt()
     raise ValueError(f"channels must be one of {', '.join(CHANNELS)}, got {channels!r}")
+
+
+def contrast(signal: torch.Tensor) -> float:
+    """The magnitude that all but a hundredth of a map's values stay below: what a picture of it is scaled by."""
+    return float(signal.abs().flatten().quantile(0.99))
+
+
+def on_grey(signal: torch.Tensor) -> torch.Tensor:
+    """A signed map as a picture in [0, 1]: nothing is grey; each map has a scale of its own, `contrast`."""
+    return (0.5 + 0.5 * signal / (contrast(signal) or 1.0)).clamp(0, 1)

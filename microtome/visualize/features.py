@@ -30,7 +30,7 @@ Objective = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FeatureRecipe:
     """How pictures are made.
 
     Args:
@@ -38,7 +38,6 @@ class Recipe:
         objective: `channel` mean, centre `neuron`, `layer` (mean of squares), class `logit`, `direction` in the layer's
             space, or `negative` channel mean.
         steps, rate: of Adam.
-        decay: of the spectrum, 1 / f^decay.
         transforms: pad, jitter, scale and rotate anew in every step.
         batch: pictures computed together; always full, padded with copies.
         seed: of everything random.
@@ -48,7 +47,6 @@ class Recipe:
     objective: str = "channel"
     steps: int = 512
     rate: float = 0.05
-    decay: float = 1.0
     transforms: bool = True
     batch: int = 8
     seed: int = 0
@@ -75,7 +73,7 @@ class Feature:
     dead: bool
 
 
-def visualise(network: nn.Module, layer: str | None, units: Sequence[int], recipe: Recipe) -> list[Feature]:
+def visualise(network: nn.Module, layer: str | None, units: Sequence[int], recipe: FeatureRecipe) -> list[Feature]:
     """Make each unit's picture.
 
     Args:
@@ -98,7 +96,7 @@ def visualise(network: nn.Module, layer: str | None, units: Sequence[int], recip
     return found
 
 
-def _batch(network: nn.Module, layer: str | None, units: Sequence[int], recipe: Recipe) -> list[Feature]:
+def _batch(network: nn.Module, layer: str | None, units: Sequence[int], recipe: FeatureRecipe) -> list[Feature]:
     device = next(network.parameters()).device
     generators = [torch.Generator().manual_seed(_seed(recipe.seed, layer, unit)) for unit in units]
     spectrum = torch.stack([initial_spectrum(recipe.size, one) for one in generators]).to(device).requires_grad_()
@@ -108,29 +106,30 @@ def _batch(network: nn.Module, layer: str | None, units: Sequence[int], recipe: 
     last: list[torch.Tensor] = []
     for step in range(recipe.steps):
         thetas = torch.stack([random_transform(recipe.size, one) for one in generators]).to(device)
-        values, slope = _slope(network, layer, spectrum, score, (thetas, recipe), "gradient")
+        values, slope = _slope(network, layer, spectrum, score=score, how=(thetas, recipe), rule="gradient")
         silent = ~slope.flatten(1).any(1)
         alive |= ~silent
         if step < REDIRECTED_STEPS and bool(silent.any()):
-            rescued = _slope(network, layer, spectrum, score, (thetas, recipe), "redirected")[1]
+            rescued = _slope(network, layer, spectrum, score=score, how=(thetas, recipe), rule="redirected")[1]
             slope = torch.where(silent[:, None, None, None, None], rescued, slope)
         spectrum.grad = slope
         optimiser.step()
         last = [*last[-15:], values]
-    return _finished(network, layer, spectrum, (units, score, alive, last), recipe)
+    return _finished(network, layer, spectrum, (units, score, alive, last), recipe=recipe)
 
 
 def _slope(
     network: nn.Module,
     layer: str | None,
     spectrum: torch.Tensor,
+    *,
     score: Objective,
-    how: tuple[torch.Tensor, Recipe],
+    how: tuple[torch.Tensor, FeatureRecipe],
     rule: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     thetas, recipe = how
     with torch.enable_grad():
-        picture = to_picture(spectrum, recipe.size, recipe.decay)
+        picture = to_picture(spectrum, recipe.size)
         shown = transformed(picture, thetas) if recipe.transforms else picture
         with BackwardRule(rule):
             values = score(answer_of(network, shown, layer))
@@ -143,11 +142,12 @@ def _finished(
     layer: str | None,
     spectrum: torch.Tensor,
     about: tuple[Sequence[int], Objective, torch.Tensor, list[torch.Tensor]],
-    recipe: Recipe,
+    *,
+    recipe: FeatureRecipe,
 ) -> list[Feature]:
     units, score, alive, last = about
     with torch.no_grad():
-        picture = to_picture(spectrum, recipe.size, recipe.decay)
+        picture = to_picture(spectrum, recipe.size)
         answer = answer_of(network, picture, layer)
         values = score(answer)
         peaks = answer.flatten(2).amax(2) if answer.ndim == 4 else answer
@@ -188,7 +188,8 @@ def objective_of(name: str, units: Sequence[int]) -> Objective:
             return answer.square().flatten(1).mean(1)
         mean = answer.mean((2, 3))
         along = mean[places, list(units)]
-        return along * (along / mean.norm(dim=1).clamp(min=1e-12))
+        share: torch.Tensor = along / mean.norm(dim=1).clamp(min=1e-12)
+        return along * share
 
     return score
 
@@ -198,13 +199,13 @@ def initial_spectrum(size: tuple[int, int], draw: torch.Generator) -> torch.Tens
     return 0.01 * torch.randn(3, size[0], size[1] // 2 + 1, 2, generator=draw)
 
 
-def to_picture(spectrum: torch.Tensor, size: tuple[int, int], decay: float = 1.0) -> torch.Tensor:
+def to_picture(spectrum: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(pictures, 3, height, width) in (0, 1) from spectra."""
     height, width = size
     rows = torch.fft.fftfreq(height, device=spectrum.device)[:, None]
     columns = torch.fft.rfftfreq(width, device=spectrum.device)[None, :]
     frequency = torch.hypot(rows, columns).clamp(min=1 / max(size))
-    space = torch.fft.irfft2(torch.view_as_complex(spectrum) / frequency**decay, s=size, norm="ortho") / 4
+    space = torch.fft.irfft2(torch.view_as_complex(spectrum) / frequency, s=size, norm="ortho") / 4
     mixed = torch.einsum("rc,nchw->nrhw", torch.tensor(COLOURS, device=spectrum.device), space)
     return mixed.sigmoid()
 
@@ -244,7 +245,7 @@ def diversity(answers: torch.Tensor) -> torch.Tensor:
 
 
 def diverse(
-    network: nn.Module, layer: str, unit: int, recipe: Recipe, *, count: int = 4, penalty: float = 1e2
+    network: nn.Module, layer: str, unit: int, recipe: FeatureRecipe, *, count: int = 4, penalty: float = 1e2
 ) -> list[Feature]:
     """Several different pictures of one unit: the objective minus `penalty` times their mean cosine."""
     units = [unit] * count
@@ -262,12 +263,12 @@ def diverse(
     with at_rest(network):
         for _ in range(recipe.steps):
             thetas = torch.stack([random_transform(recipe.size, one) for one in generators]).to(device)
-            values, slope = _slope(network, layer, spectrum, score, (thetas, recipe), "gradient")
+            values, slope = _slope(network, layer, spectrum, score=score, how=(thetas, recipe), rule="gradient")
             alive |= slope.flatten(1).any(1)
             spectrum.grad = slope
             optimiser.step()
             last = [*last[-15:], values]
-        return _finished(network, layer, spectrum, (units, own, alive, last), recipe)
+        return _finished(network, layer, spectrum, (units, own, alive, last), recipe=recipe)
 
 
 def high_frequency_share(picture: torch.Tensor) -> float:

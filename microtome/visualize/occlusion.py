@@ -33,7 +33,7 @@ class Occluder:
 
 
 def discrepancy(
-    network: nn.Module, layer: str, unit: int, picture: torch.Tensor, occluder: Occluder
+    network: nn.Module, layer: str, unit: int, picture: torch.Tensor, *, occluder: Occluder
 ) -> tuple[NDArray[np.float64], tuple[int, int]]:
     """How much the unit's highest cell loses under each place of the occluder.
 

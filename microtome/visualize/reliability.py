@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import nn
 from torch.nn import functional
 
@@ -52,7 +54,7 @@ def integrated_gradients(
 
     with at_rest(network):
         start = torch.zeros_like(x) if baseline is None else baseline.expand_as(x)
-        found = IntegratedGradients(network).attribute(
+        found: torch.Tensor = IntegratedGradients(network).attribute(
             x, start, target=classes, n_steps=IG_STEPS, internal_batch_size=len(x) * 4
         )
     return found.detach()
@@ -65,7 +67,7 @@ def _smoothgrad(network: nn.Module, x: torch.Tensor, classes: torch.Tensor, seed
     spread = float(x.max() - x.min())
     with at_rest(network), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        found = NoiseTunnel(Saliency(network)).attribute(
+        found: torch.Tensor = NoiseTunnel(Saliency(network)).attribute(
             x, nt_type="smoothgrad", nt_samples=SMOOTH_SAMPLES, nt_samples_batch_size=4,
             stdevs=SMOOTH_SHARE * spread, target=classes, abs=False,
         )  # fmt: skip
@@ -80,7 +82,8 @@ def _gradcam(network: nn.Module, x: torch.Tensor, classes: torch.Tensor) -> torc
     wide = [module for module in last if module.kernel_size != (1, 1)] or last
     with at_rest(network):
         found = LayerGradCam(network, wide[-1]).attribute(x, target=classes)
-    return LayerAttribution.interpolate(found, x.shape[2:], "bilinear").detach()
+    wide_map: torch.Tensor = LayerAttribution.interpolate(found, x.shape[2:], "bilinear")
+    return wide_map.detach()
 
 
 # 1. input invariance
@@ -110,7 +113,8 @@ class _Shifted(nn.Module):
             padded = self.shift[None, :, None, None].expand(len(x), -1, height, width).clone()
             padded[:, :, top : height - top, left : width - left] = x
             return functional.conv2d(padded, own.weight, self.bias, own.stride, 0, own.dilation, own.groups)
-        return own(x) - self.response
+        answer: torch.Tensor = own(x)
+        return answer - self.response
 
 
 def _full_weight(own: nn.Conv2d) -> torch.Tensor:
@@ -150,7 +154,7 @@ class Invariance:
         gate: max |f1 - f2| / std(f1); beyond SAME_FUNCTION the test is void.
     """
 
-    error: np.ndarray
+    error: NDArray[np.float64]
     gate: float
 
     @property
@@ -158,9 +162,51 @@ class Invariance:
         """Whether the twin is not the same function, so that the test says nothing."""
         return self.gate > SAME_FUNCTION
 
+    @property
+    def alike(self) -> NDArray[np.float64]:
+        """(pictures,) 1 - e, at least 0."""
+        return np.maximum(0.0, 1.0 - self.error)
+
+
+def joined_invariance(parts: Sequence[Invariance]) -> Invariance:
+    """Of several batches: void where one of them is."""
+    return Invariance(np.concatenate([part.error for part in parts]), max(0.0, *(part.gate for part in parts)))
+
+
+def shifts(x: torch.Tensor, mean: Sequence[float], std: Sequence[float], *, seed: int) -> dict[str, torch.Tensor]:
+    """The shifts under test, by name, in the network's own coordinates: constants per channel, and a drawn picture.
+
+    Args:
+        x: (pictures, channels, height, width), for the shape.
+        mean, std: per channel, of the network's input.
+        seed: of the drawn picture.
+    """
+    channels = x.shape[1]
+    return {
+        "-1": torch.full((channels,), -1.0),
+        "channel mean": torch.tensor(mean) / torch.tensor(std),
+        "+0.5": torch.full((channels,), 0.5),
+        "drawn image": torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(seed)),
+    }
+
+
+def dithered(x: torch.Tensor, std: Sequence[float], seed: int) -> torch.Tensor:
+    """Pictures, in the network's own coordinates, with noise of less than half a grey level.
+
+    In flat areas neighbouring cells are equal, pooling picks one of them by rounding, and the twin rounds differently:
+    without this, gradients of photographs with white backgrounds seem to depend on the shift, by some five per cent.
+
+    Args:
+        x: (pictures, channels, height, width).
+        std: per channel, of the network's input.
+        seed: of the noise.
+    """
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype) - 0.5
+    return x + (noise / 255 / torch.tensor(std, dtype=x.dtype)[:, None, None]).to(x.device)
+
 
 def invariance(
-    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, shift: torch.Tensor
+    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, *, shift: torch.Tensor
 ) -> Invariance:
     """Compare a method's maps of a network and of its shifted twin."""
     twin = shifted_twin(network, shift)
@@ -183,6 +229,12 @@ def parameter_layers(network: nn.Module) -> list[str]:
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm)
     ]
+
+
+def spread_evenly(layers: Sequence[str], most: int) -> list[str]:
+    """At most so many of the layers, the first and the last among them, evenly spread."""
+    places = sorted({round(at) for at in np.linspace(0, len(layers) - 1, min(most, len(layers)))})
+    return [layers[place] for place in places]
 
 
 def randomised(network: nn.Module, order: Sequence[str], seed: int) -> Iterator[tuple[str, nn.Module]]:
@@ -211,44 +263,33 @@ def randomised(network: nn.Module, order: Sequence[str], seed: int) -> Iterator[
 class Similarity:
     """How alike two maps of a picture are: (pictures,) each; `cosine` signed, `spearman` and `ssim` of magnitudes."""
 
-    cosine: np.ndarray
-    spearman: np.ndarray
-    ssim: np.ndarray
+    cosine: NDArray[np.float64]
+    spearman: NDArray[np.float64]
+    ssim: NDArray[np.float64]
 
 
 def similarity(one: torch.Tensor, other: torch.Tensor) -> Similarity:
     """Compare (pictures, channels, height, width) maps. A map without any signal is like nothing: 0."""
     first, second = one.double().flatten(1), other.double().flatten(1)
     cosine = functional.cosine_similarity(first, second, dim=1, eps=1e-30)
-    size = [item.double().abs().sum(1) for item in (one, other)]
-    ranks = [torch.stack([_ranks(row) for row in item.flatten(1)]) for item in size]
+    size = [item.double().abs().sum(1).cpu().numpy() for item in (one, other)]
+    ranks = [torch.from_numpy(rankdata(item.reshape(len(item), -1), axis=1)) for item in size]
     centred = [item - item.mean(1, keepdim=True) for item in ranks]
     spearman = functional.cosine_similarity(centred[0], centred[1], dim=1, eps=1e-30)
-    return Similarity(cosine.cpu().numpy(), spearman.cpu().numpy(), ssim(*size).cpu().numpy())
+    return Similarity(cosine.cpu().numpy(), spearman.numpy(), ssim(*size))
 
 
-def _ranks(row: torch.Tensor) -> torch.Tensor:
-    """Ranks; equal values share their mean."""
-    _, inverse, counts = row.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts.double() - 1) / 2)[inverse]
+def ssim(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(pictures,) structural similarity (Wang et al. 2004) of (pictures, height, width) maps, by scikit-image.
 
+    Each map is scaled to a maximum of 1; Gaussian windows of 11 x 11 that lie in the map as a whole.
+    """
+    from skimage.metrics import structural_similarity
 
-def ssim(one: torch.Tensor, other: torch.Tensor, *, window: int = 11, sigma: float = 1.5) -> torch.Tensor:
-    """Structural similarity (Wang et al. 2004) of (pictures, height, width) maps, each scaled to a maximum of 1."""
-    place = torch.arange(window, dtype=torch.float64, device=one.device) - window // 2
-    bell = torch.exp(-place.square() / (2 * sigma**2))
-    kernel = (bell[:, None] * bell / bell.sum() ** 2)[None, None]
-    a, b = (item[:, None] / item.flatten(1).amax(1).clamp(min=1e-30)[:, None, None, None] for item in (one, other))
-
-    def mean(x: torch.Tensor) -> torch.Tensor:
-        return functional.conv2d(x, kernel)
-
-    ma, mb = mean(a), mean(b)
-    va, vb, ab = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
-    c1, c2 = 0.01**2, 0.03**2
-    value = (2 * ma * mb + c1) * (2 * ab + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2))
-    return value.flatten(1).mean(1)
+    scaled = ([picture / max(picture.max(), 1e-30) for picture in maps] for maps in (one, other))
+    how = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    pairs = zip(*scaled, strict=True)
+    return np.array([structural_similarity(a, b, **how) for a, b in pairs])  # type: ignore[no-untyped-call]  # no types
 
 
 def edges(x: torch.Tensor) -> torch.Tensor:
@@ -268,7 +309,37 @@ def noise_maps(maps: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def class_cosine(
-    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, others: torch.Tensor
-) -> np.ndarray:
+    network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, *, others: torch.Tensor
+) -> NDArray[np.float64]:
     """(pictures,) signed cosine between a method's maps for two classes."""
     return similarity(method(network, x, classes), method(network, x, others)).cosine
+
+
+# verdicts
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a method must not exceed to pass.
+
+    Args:
+        invariance_error: the largest e over the pictures, under a shift.
+        randomised_cosine: mean signed cosine with its maps of the network whose last layer is drawn anew.
+        class_cosine: mean signed cosine between its maps for two classes.
+    """
+
+    invariance_error: float
+    randomised_cosine: float
+    class_cosine: float
+
+    def invariant(self, found: Invariance) -> bool | None:
+        """Input invariance; None where the test is void."""
+        return None if found.void else bool(found.error.max() <= self.invariance_error)
+
+    def forgets(self, cosine: NDArray[np.float64]) -> bool:
+        """Parameter randomisation, of the last layer alone."""
+        return bool(np.mean(cosine) <= self.randomised_cosine)
+
+    def tells_classes_apart(self, cosine: NDArray[np.float64]) -> bool:
+        """Class sensitivity."""
+        return bool(np.mean(cosine) <= self.class_cosine)

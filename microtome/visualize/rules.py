@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
@@ -41,7 +41,27 @@ class UnsupportedActivation(InputError):
     """A network without a ReLU: the rules say nothing about it."""
 
 
-def _rectified(context: Any, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+Arguments = Mapping[str, Any]
+"""Keyword arguments of a pooling function, whatever it is called with."""
+
+
+class _RuleContext(Protocol):
+    """What autograd hands from the forward to the backward pass."""
+
+    saved_tensors: tuple[torch.Tensor, ...]
+    shape: torch.Size
+    options: Arguments
+    dead: str
+    overwrite: bool
+
+    def save_for_backward(self, *tensors: torch.Tensor) -> None:
+        """Keep tensors."""
+
+    def mark_dirty(self, *tensors: torch.Tensor) -> None:
+        """Say that tensors were written over."""
+
+
+def _rectified(context: _RuleContext, x: torch.Tensor, inplace: bool) -> torch.Tensor:
     if not inplace:
         return x.clamp(min=0)
     context.mark_dirty(x)
@@ -50,23 +70,23 @@ def _rectified(context: Any, x: torch.Tensor, inplace: bool) -> torch.Tensor:
 
 class _Deconvolution(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+    def forward(context: _RuleContext, x: torch.Tensor, inplace: bool) -> torch.Tensor:
         return _rectified(context, x, inplace)
 
     @staticmethod
-    def backward(context: Any, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(context: _RuleContext, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
         return above[0].clamp(min=0), None
 
 
 class _Guided(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+    def forward(context: _RuleContext, x: torch.Tensor, inplace: bool) -> torch.Tensor:
         out = _rectified(context, x, inplace)
         context.save_for_backward(out)
         return out
 
     @staticmethod
-    def backward(context: Any, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(context: _RuleContext, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
         (out,) = context.saved_tensors
         # ReLU's own backward pass, then in place: a mask of its own would cost a fifth of the whole picture.
         return torch.ops.aten.threshold_backward(above[0], out, 0).clamp_(min=0), None
@@ -76,12 +96,12 @@ class _Redirected(torch.autograd.Function):
     """ReLU whose gradient passes, for each picture for which all of it would be lost (dead starts)."""
 
     @staticmethod
-    def forward(context: Any, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+    def forward(context: _RuleContext, x: torch.Tensor, inplace: bool) -> torch.Tensor:
         context.save_for_backward(x > 0)
         return _rectified(context, x, inplace)
 
     @staticmethod
-    def backward(context: Any, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(context: _RuleContext, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
         (positive,) = context.saved_tensors
         passed = above[0] * positive
         lost = ~passed.flatten(1).any(1).reshape(-1, *[1] * (passed.ndim - 1))
@@ -92,14 +112,14 @@ class _Pool(torch.autograd.Function):
     """Max pooling whose way back is chosen: what happens in all-zero windows, and where windows overlap."""
 
     @staticmethod
-    def forward(context: Any, x: torch.Tensor, options: Mapping[str, Any], dead: str, overwrite: bool) -> torch.Tensor:
+    def forward(context: _RuleContext, x: torch.Tensor, options: Arguments, dead: str, overwrite: bool) -> torch.Tensor:
         out, switches = functional.max_pool2d(x, return_indices=True, **options)
         context.save_for_backward(switches, out == 0)
         context.shape, context.options, context.dead, context.overwrite = x.shape, options, dead, overwrite
         return out
 
     @staticmethod
-    def backward(context: Any, *above: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(context: _RuleContext, *above: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         switches, silent = context.saved_tensors
         signal = above[0]
         below = torch.zeros(*context.shape[:2], context.shape[2] * context.shape[3]).to(signal)
@@ -115,7 +135,7 @@ class _Pool(torch.autograd.Function):
         return below, None, None, None
 
 
-def _spread(signal: torch.Tensor, shape: torch.Size, options: Mapping[str, Any]) -> torch.Tensor:
+def _spread(signal: torch.Tensor, shape: torch.Size, options: Arguments) -> torch.Tensor:
     """Each window's signal in equal shares over its cells: the backward pass of average pooling."""
     names = ("kernel_size", "stride", "padding", "ceil_mode")
     given = {name: options[name] for name in names if name in options}
@@ -161,8 +181,12 @@ class BackwardRule(TorchFunctionMode):
         self._own_pool = rule == "deconvolution" and (dead_windows != "first" or self._overwrite)
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., torch.Tensor],
+        types: object,
+        args: tuple[torch.Tensor, ...] = (),
+        kwargs: Arguments | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if func in _RELUS:
             self.hits += 1
@@ -173,16 +197,16 @@ class BackwardRule(TorchFunctionMode):
             return self._pool(*args, **kwargs)
         return func(*args, **kwargs)
 
-    def _relu(self, func: Any, x: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
+    def _relu(self, func: Callable[..., torch.Tensor], x: torch.Tensor, kwargs: Arguments) -> torch.Tensor:
         if self.rule == "gradient":
             return func(x, **{name: value for name, value in kwargs.items() if name == "inplace"})
         inplace = bool(kwargs.get("inplace")) or getattr(func, "__name__", "").endswith("_")
         # A leaf cannot be written over while it wants a gradient; nobody but the caller holds it.
         return self._FUNCTIONS[self.rule](x, inplace and not (x.requires_grad and x.is_leaf))
 
-    def _pool(self, x: torch.Tensor, kernel_size: Any, *args: Any, **kwargs: Any) -> Any:
+    def _pool(self, x: torch.Tensor, kernel_size: object, *args: object, **kwargs: Any) -> object:
         names = ("stride", "padding", "dilation", "ceil_mode")
-        options = {**dict(zip(names, args, strict=False)), **kwargs, "kernel_size": kernel_size}
+        options: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs, "kernel_size": kernel_size}
         if options.pop("return_indices", False):
             return functional.max_pool2d(x, return_indices=True, **options)
         return _Pool.apply(x, options, self._dead, self._overwrite)

@@ -1,0 +1,45 @@
+"""Which process carries a run out, told apart from a later one that was given the same number."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+
+CLOCK = 2.0  # s by which a process's start may seem to move when the machine's clock is set
+
+
+def this_process() -> dict[str, Any]:
+    """Number, host and start of this process: what a run's record keeps of it."""
+    return {"process": os.getpid(), "host": socket.gethostname(), "process_started": _started(os.getpid())}
+
+
+def ended(about: Mapping[str, Any]) -> bool:
+    """Whether the process that a record names is known to be gone.
+
+    A process of another host cannot be asked: it counts as there. One with the same number that started at another
+    time is another process.
+
+    Args:
+        about: of a run's record; from `this_process`, or from an older version that kept the number alone.
+    """
+    if about.get("host", socket.gethostname()) != socket.gethostname():
+        return False
+    now, then = _started(about.get("process")), about.get("process_started")
+    if now is None:
+        return True
+    return isinstance(then, int | float) and abs(now - then) > CLOCK
+
+
+def _started(number: object) -> float | None:
+    """When a process began, in seconds since the epoch; None where there is none."""
+    if not isinstance(number, int) or isinstance(number, bool) or number <= 0:
+        return None
+    try:
+        found = psutil.Process(number)
+        return None if found.status() == psutil.STATUS_ZOMBIE else found.create_time()
+    except psutil.Error:
+        return None

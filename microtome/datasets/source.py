@@ -1,0 +1,88 @@
+"""Pictures as everybody needs them: pixels in the frame, the network's input, masks, landmarks, thumbnails."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from microtome.datasets.base import Dataset, Record
+from microtome.datasets.frame import Frame, Placement
+from microtome.networks.normalisation import Normalisation
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Source:
+    """Some pictures of a data set, by their number among them, in a network's frame.
+
+    Args:
+        dataset: whose.
+        frame: that they are put into.
+        scale: of the network.
+        chosen: which records of the data set, in order: picture n is record `chosen[n]`.
+    """
+
+    dataset: Dataset
+    frame: Frame
+    scale: Normalisation
+    chosen: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def record(self, image: int) -> Record:
+        """What the data set says of a picture."""
+        return self.dataset.records[self.chosen[image]]
+
+    def placement(self, image: int) -> Placement:
+        """How a picture lies in the frame."""
+        return self.frame.place(self.record(image))
+
+    def bytes(self, image: int) -> NDArray[np.uint8]:
+        """(height, width, 3) pixels in the frame, 0 to 255."""
+        return self.placement(image).picture(self.dataset.picture(self.chosen[image]))
+
+    def pixels(self, image: int) -> NDArray[np.float32]:
+        """(height, width, 3) in [0, 1], in the frame."""
+        return self.bytes(image).astype(np.float32) / np.float32(255)
+
+    def normalised(self, image: int) -> NDArray[np.float32]:
+        """(3, height, width), as the network takes it."""
+        return self.scale(self.bytes(image))
+
+    def batch(self, images: Sequence[int], device: str = "cpu") -> torch.Tensor:
+        """(pictures, 3, height, width) in [0, 1]."""
+        import torch
+
+        return torch.from_numpy(np.stack([self.pixels(image).transpose(2, 0, 1) for image in images])).to(device)
+
+    def landmarks(self, image: int) -> dict[str, tuple[float, float]]:
+        """x, y of the landmarks that a picture shows, in the frame."""
+        place = self.placement(image)
+        marks = [(mark.name, place.landmark(mark)) for mark in self.dataset.landmarks(self.chosen[image])]
+        return {name: (mark.x, mark.y) for name, mark in marks}
+
+    def thumbnail(self, image: int, side: int) -> bytes:
+        """A small picture as WebP, `side` pixels wide and high."""
+        return small(self.bytes(image), side)
+
+
+def small(pixels: NDArray[np.uint8], side: int) -> bytes:
+    """A (height, width, 3) picture made small, as WebP."""
+    shown = Image.fromarray(np.array(pixels)).resize((side, side), Image.Resampling.LANCZOS)
+    return webp(np.asarray(shown), quality=72)
+
+
+def webp(pixels: NDArray[np.uint8], *, quality: int = 85) -> bytes:
+    """A (height, width, 3) picture as WebP."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "WEBP", quality=quality, method=4)
+    return content.getvalue()

@@ -1,0 +1,42 @@
+"""What chance alone reaches: p-values by permutation, and the false discovery rate over many units."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+LEVEL = 0.05  # of the false discovery rate
+
+
+def p_values(observed: Floats, null: Floats) -> Floats:
+    """p = (1 + b) / (1 + permutations), b permutations at least as large as observed.
+
+    Args:
+        observed: (units,).
+        null: (permutations, units).
+    """
+    reached: NDArray[np.int64] = (null >= observed).sum(0)
+    return (1 + reached) / (1 + len(null))
+
+
+def permutations_needed(p: Floats, permutations: int) -> int:
+    """Permutations with which the units that no permutation reached could pass LEVEL under Benjamini-Hochberg.
+
+    Returns:
+        the number given if it suffices, or if no unit is at the floor; else the smallest that does.
+    """
+    at_floor = int((p <= 1 / (1 + permutations)).sum())
+    if not at_floor or len(p) / ((1 + permutations) * at_floor) <= LEVEL:
+        return permutations
+    return int(np.ceil(len(p) / (LEVEL * at_floor))) - 1
+
+
+def null_p95(null: Floats) -> Floats:
+    """(units,) what a unit exceeds in one permutation of twenty.
+
+    Args:
+        null: (permutations, units).
+    """
+    found: Floats = np.quantile(null, 0.95, axis=0)
+    return found

@@ -1,0 +1,190 @@
+"""Pages of a dissection: a layer each, its units with their top images and masks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from microtome.report import views
+from microtome.report.charts import concept_bars
+from microtome.report.words import worded
+
+
+@dataclass(frozen=True)
+class TopImage:
+    """A picture in which a unit is high.
+
+    Args:
+        thumb: path of the thumbnail.
+        file: name of the picture.
+        rank: from zero, the highest first.
+        peak: highest value of the unit in it.
+        dim: SVG path of what the unit does not light, in mask pixels.
+    """
+
+    thumb: str
+    file: str
+    rank: int
+    peak: float
+    dim: str
+
+
+@dataclass(frozen=True)
+class DissectedLayer:
+    """What a dissection found of a layer.
+
+    Args:
+        summary: the layer's row of the table `layers`.
+        units: its rows of the table `units`.
+        top: unit -> its top images.
+        mask: (height, width) of the masks.
+    """
+
+    summary: Mapping[str, Any]
+    units: Sequence[Mapping[str, Any]]
+    top: Mapping[int, Sequence[TopImage]]
+    mask: tuple[int, int]
+
+
+def pages(layers: Sequence[DissectedLayer]) -> list[views.Layer]:
+    """A page per layer."""
+    return [_layer(number, layer) for number, layer in enumerate(layers)]
+
+
+def layer_page(number: int) -> str:
+    """File name of a layer's page."""
+    return f"layer-{number:03d}.html"
+
+
+def _layer(number: int, layer: DissectedLayer) -> views.Layer:
+    row, units = layer.summary, layer.units
+    widest = max(max(unit["iou_high"] or unit["iou"] for unit in units), 2 * row["min_iou"])
+    cards = [
+        _unit(unit, [_picture(unit["unit"], item) for item in layer.top.get(unit["unit"], ())], widest, row["min_iou"])
+        for unit in units
+    ]
+    return views.Layer(
+        name=row["layer"],
+        page=layer_page(number),
+        headline=_headline(row),
+        figures=_figures(row),
+        charts=_charts(units),
+        units=sorted(cards, key=lambda card: (-card.iou_sort, card.number)),
+        categories=sorted({card.category for card in cards if card.category}),
+        advice=_advice(row),
+        mask=layer.mask,
+    )
+
+
+def _picture(unit: int, item: TopImage) -> views.Picture:
+    alt = f"{item.file}, number {item.rank + 1} of unit {unit}, peak {item.peak:.3g}"
+    return views.Picture(item.thumb, alt, item.dim, f"{item.peak:.3g}")
+
+
+def _unit(row: Mapping[str, Any], pictures: Sequence[views.Picture], widest: float, limit: float) -> views.Unit:
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(100 * min(value / widest, 1.0), 2)
+
+    low, high = row["iou_low"], row["iou_high"]
+    return views.Unit(
+        number=row["unit"],
+        anchor=f"{row['layer']}/{row['unit']}",
+        concept=row["concept"] or "",
+        category=row["category"] or "",
+        detector=row["detector"],
+        iou=f"{row['iou']:.3f}",
+        interval="" if low is None else f"[{low:.3f}, {high:.3f}]",
+        facts=_facts(row),
+        scale=views.IouScale(
+            place(row["iou"]) or 0.0, place(low), place(high), place(row["null_p95"]), place(limit) or 0.0
+        ),
+        pictures=pictures,
+        reason=row["reason"] or "",
+        iou_sort=row["iou"],
+        q_sort=1.0 if row["q_value"] is None else row["q_value"],
+    )
+
+
+def _facts(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        (
+            "held out",
+            worded(row["heldout_iou"], ".3f"),
+            "IoU on one half of the images of the label that wins on the other",
+        ),
+        ("null 95 %", worded(row["null_p95"], ".3f"), "IoU that the best label reaches with exchanged annotations"),
+        ("q", worded(row["q_value"], ".2g"), "false discovery rate, Benjamini-Hochberg over the layer's units"),
+        ("stability", worded(row["label_stability"], ".0%"), "share of resamples in which the same label wins"),
+        ("threshold", worded(row["threshold"], ".3g"), "value that the unit exceeds in the tail's share of places"),
+        ("p", worded(row["p_value"], ".2g"), "(1 + permutations at least as good) / (1 + permutations)"),
+    ]
+
+
+def _headline(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['detectors']} of {row['units']} units detect {row['unique_per_unit']} concepts "
+        f"at IoU > {row['min_iou']:g}, over {row['images']:,} images."
+    )
+
+
+def _figures(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    def between(low: float | None, high: float | None) -> str:
+        return "" if low is None or high is None else f"95 %: {low:.0f} to {high:.0f}"
+
+    chance = "not asked for" if row["significant"] is None else f"of {row['units']} units, at q ≤ 0.05"
+    return [
+        ("detectors", str(row["detectors"]), between(row["detectors_low"], row["detectors_high"])),
+        ("unique, per category", str(row["unique_per_category"]), between(row["unique_low"], row["unique_high"])),
+        (
+            "unique, per unit",
+            str(row["unique_per_unit"]),
+            between(row["unique_per_unit_low"], row["unique_per_unit_high"]),
+        ),
+        ("beyond chance", "–" if row["significant"] is None else str(row["significant"]), chance),
+        ("mean best IoU", f"{row['mean_iou']:.4f}", ""),
+        (
+            "receptive field",
+            f"{row['field_row']:g} px",
+            f"every {row['jump_row']:g} px, {row['rows']} × {row['columns']} cells",
+        ),
+    ]
+
+
+def _advice(row: Mapping[str, Any]) -> list[str]:
+    advice = []
+    if row["saturated"]:
+        advice.append(
+            f"{_units(row['saturated'])} saturated: the threshold is the maximum, so nothing lies above it. "
+            "Dissect the layer before the activation instead."
+        )
+    if row["dead"]:
+        advice.append(f"{_units(row['dead'])} dead: the same value everywhere, in every picture.")
+    if row["permutations_needed"] > row["permutations"]:
+        advice.append(
+            f"With {row['permutations']} permutations no q-value here can fall to 0.05; "
+            f"{row['permutations_needed']} would allow it."
+        )
+    if row["is_global"]:
+        advice.append(
+            "Something before this layer mixes all positions (attention, pooled gates): its units see the whole "
+            "picture, and the receptive field above leaves that out."
+        )
+    return advice
+
+
+def _units(count: int) -> str:
+    return f"{count} unit is" if count == 1 else f"{count} units are"
+
+
+def _charts(units: Sequence[Mapping[str, Any]]) -> list[views.Chart]:
+    counted: dict[str, Counter[str]] = {}
+    for unit in units:
+        if unit["detector"]:
+            counted.setdefault(unit["category"], Counter())[unit["concept"]] += 1
+    most = max((count for counts in counted.values() for count in counts.values()), default=1)
+    return [
+        concept_bars(category, sorted(counts.items(), key=lambda item: (-item[1], item[0])), most)
+        for category, counts in sorted(counted.items())
+    ]

@@ -1,0 +1,114 @@
+"""The whole report from its pages: what was audited, with what, and what the gates said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from microtome.report import views
+
+_VERSIONS = ("microtome", "torch", "numpy", "pyarrow", "pillow", "python")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A stage that was carried out.
+
+    Args:
+        stage: its kind.
+        variant: which of several runs of it; empty for the only one.
+        digest: that names its output.
+        seconds: that it took.
+        started: seconds since the epoch.
+        size: bytes.
+        rows: of its tables, by file name.
+        read: digests of what it read.
+        environment: versions, device, threads.
+    """
+
+    stage: str
+    variant: str
+    digest: str
+    seconds: float
+    started: float
+    size: int
+    rows: Mapping[str, int]
+    read: Mapping[str, str]
+    environment: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An audit that was carried out.
+
+    Args:
+        audit: the audit file, as JSON values.
+        stages: by name, in order.
+        gates: gate, value, limit, passed, note of each.
+    """
+
+    audit: Mapping[str, Any]
+    stages: Mapping[str, Finished]
+    gates: Sequence[Mapping[str, Any]]
+
+    @property
+    def weights(self) -> str:
+        """Where they come from."""
+        return str(self.audit["network"].get("weights") or f"random weights (seed {self.audit['seed']})")
+
+    @property
+    def indices(self) -> list[Finished]:
+        """The data sets."""
+        return [stage for stage in self.stages.values() if stage.stage == "index"]
+
+
+def overview(audited: Audited, layers: Sequence[views.Layer], pages: Sequence[views.Page]) -> views.Report:
+    """The report: its pages, and where everything in them comes from."""
+    audit, first = audited.audit, next(iter(audited.stages.values()))
+    environment = first.environment
+    started = min(stage.started for stage in audited.stages.values())
+    return views.Report(
+        title=audit["name"],
+        network=f"{audit['network']['load'].partition(':')[2]} with {audited.weights.rpartition('/')[2]}",
+        dataset=" and ".join(_dataset(index, audit) for index in audited.indices),
+        gates=[_gate(row) for row in audited.gates],
+        layers=layers,
+        pages=pages,
+        provenance=[
+            ("Network", f"{audit['network']['load']}, digest {_network(audited)}"),
+            ("Weights", audited.weights),
+            *((f"Data set {index.variant}".strip(), f"digest {index.read['data']}") for index in audited.indices),
+            ("Seed", str(audit["seed"])),
+            ("Device", f"{environment['device']}, {environment['threads']} threads, {environment['machine']}"),
+            ("Versions", ", ".join(f"{name} {environment[name]}" for name in _VERSIONS)),
+        ],
+        stages=[
+            views.StageLine(name, f"{stage.seconds:.1f} s", f"{stage.size / 1e6:.1f} MB", stage.digest)
+            for name, stage in audited.stages.items()
+        ],
+        configuration=yaml.safe_dump(dict(audit), sort_keys=False, allow_unicode=True),
+        footer=f"Audited {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))}, "
+        f"microtome {environment['microtome']}",
+    )
+
+
+def _network(audited: Audited) -> str:
+    """Digest of the network, which any stage that looked at it has read."""
+    return next((stage.read["network"] for stage in audited.stages.values() if "network" in stage.read), "")
+
+
+def _dataset(index: Finished, audit: Mapping[str, Any]) -> str:
+    data = audit.get("dataset") or audit["datasets"][index.variant or "main"]
+    images, concepts = index.rows["images.parquet"], index.rows["concepts.parquet"]
+    named = f", {concepts:,} concepts" if concepts else ""
+    return f"{PurePath(data.get('root') or data['format']).name} ({images:,} images{named})"
+
+
+def _gate(row: Mapping[str, Any]) -> views.Gate:
+    limit = "–" if row["limit"] is None else f"{row['limit']:g}"
+    return views.Gate(row["gate"], f"{row['value']:g}", limit, row["passed"], row["note"])

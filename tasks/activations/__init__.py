@@ -1,0 +1,51 @@
+"""Stage `activations`: the maps of the wanted layers for every picture, in one forward pass each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from tasks.options import OUTSIDE, Options
+from tasks.planning import Planner
+from tasks.stage import Job, Stage
+
+
+class ActivationsOptions(Options):
+    """Which layers, and how their maps are stored."""
+
+    layers: list[str]
+    precision: Literal["float32", "float16"]
+    compression: Annotated[Literal["auto", "none", "lz4", "zstd"], OUTSIDE]
+    shard_images: Annotated[int | None, OUTSIDE]
+
+
+STAGE = Stage(
+    name="activations",
+    about="Extracts the maps of the wanted layers for every picture, in one forward pass each.",
+    options=ActivationsOptions,
+    work="tasks.activations.work:run",
+    determined_by=frozenset({"device"}),
+    threads="all",
+    network=True,
+    weight=0.03,
+    retries=1,
+)
+
+
+def maps(audit: Planner, index: Job, *, finetuned: Job | None = None, variant: str | None = None) -> Job:
+    """The maps of the audit's layers; or of a fine-tuned network, of its two interpretable layers.
+
+    Args:
+        audit: the audit.
+        index: of the pictures.
+        finetuned: the stage that made the network; the audit's own without it.
+        variant: of the job; the data set's by default.
+    """
+    model, execution = audit.audit.network, audit.audit.execution
+    options = ActivationsOptions(
+        layers=model.layers if finetuned is None else ["top_map", "extra_map"],
+        precision=execution.precision,
+        compression=execution.storage,
+        shard_images=execution.shard_images,
+    )
+    reads = {"index": index, "network": audit.network if finetuned is None else None, "finetuned": finetuned}
+    return audit.add(audit.job(STAGE, options, reads, variant=index.variant if variant is None else variant))

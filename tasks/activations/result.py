@@ -1,0 +1,55 @@
+"""Maps of a network's layers, as the stage `activations` stored them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.networks.geometry import LayerGeometry
+from storage.tensors import TensorBlock, read_tensors
+from tasks.result import Result
+
+
+@dataclass(frozen=True)
+class Maps(Result):
+    """The maps of an audit's layers; a layer is known by its place in `layers`."""
+
+    @cached_property
+    def layers(self) -> list[LayerGeometry]:
+        """Geometry of the extracted layers."""
+        return [geometry_from(row) for row in self.artifact.json("layers.json")["layers"]]
+
+    def blocks(self, layer: int) -> Iterator[TensorBlock]:
+        """All maps of a layer, in the images' order, a row group at a time."""
+        for name in self.artifact.names(shard_prefix(layer)):
+            with self.artifact.source(name) as source:
+                yield from read_tensors(source)
+
+    def of_images(self, layer: int, images: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
+        """(images, units, rows, columns) of some images, in the index's order."""
+        parts = []
+        for block in self.blocks(layer):
+            inside = np.isin(np.arange(block.first, block.first + len(block.tensors)), images)
+            parts.append(block.tensors[inside].astype(np.float32))
+        return np.concatenate(parts)
+
+
+def shard_prefix(layer: int) -> str:
+    """Where the shards of a layer lie within the stage."""
+    return f"layer-{layer:03d}/"
+
+
+def geometry_row(layer: LayerGeometry) -> dict[str, Any]:
+    """A geometry as JSON values."""
+    return asdict(layer)
+
+
+def geometry_from(row: dict[str, Any]) -> LayerGeometry:
+    """A geometry from JSON values."""
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    return LayerGeometry(**values)

@@ -1,0 +1,75 @@
+"""A data set of the audit file, as stages read it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from microtome.closure import Places, closure
+from microtome.datasets.base import Dataset
+from microtome.datasets.formats import code_root, open_dataset
+from microtome.networks.normalisation import Normalisation
+
+
+@dataclass(frozen=True)
+class DataPlace:
+    """Where a data set is.
+
+    Args:
+        format: a format's name, or `package.module:factory`.
+        root: its folder; None where it is generated.
+        options: of the format.
+        base: where modules of the user's own are looked for.
+    """
+
+    format: str
+    root: Path | None
+    options: Mapping[str, Any] = field(hash=False)
+    base: Path
+
+    def open(self) -> Dataset:
+        """Read its tables. Raises InputError."""
+        return open_dataset(self.format, self.root, self.options, base=self.base)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set, and what it was when it was planned with.
+
+    Args:
+        place: where it is.
+        scale: of the network that looks at it; part of the network's digest, not of the data set's.
+        digest: of its files, its options and the code of its format.
+        has_landmarks: whether any picture has part landmarks.
+        crop: what its format is cropped to where the audit file does not say.
+    """
+
+    place: DataPlace
+    scale: Normalisation
+    digest: str
+    has_landmarks: bool
+    crop: str
+
+    @classmethod
+    def of(cls, place: DataPlace, scale: Normalisation, digest: Callable[[Path], str]) -> DataSpec:
+        """Open a data set's tables once, to know what it is.
+
+        Args:
+            place: where it is.
+            scale: of the network.
+            digest: content digest of a file.
+
+        Raises:
+            InputError: it cannot be opened.
+        """
+        dataset, root = place.open(), place.root
+        content = hashlib.sha256(json.dumps([place.format, dict(place.options)], sort_keys=True, default=str).encode())
+        content.update(closure([code_root(place.format)], Places(user=place.base)).digest.encode())
+        for file in dataset.files():
+            name = file.relative_to(root).as_posix() if root and file.is_relative_to(root) else file.name
+            content.update(f"{name}\0{digest(file)}\0".encode())
+        return cls(place, scale, content.hexdigest(), dataset.has_landmarks(), dataset.default_crop)

@@ -1,0 +1,124 @@
+"""Stage `dissection`: labels, intervals, null and held-out check of every unit (Network Dissection)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import Field
+
+from storage.tables import flag, float32, float64, int32, string, table
+from tasks.activations import maps
+from tasks.index import index
+from tasks.null import STAGE as NULL
+from tasks.null import NullOptions
+from tasks.options import DatasetName, Resamples
+from tasks.planning import Planner
+from tasks.stage import Job, Metric, PageOf, Stage
+from tasks.tally import STAGE as TALLY
+from tasks.tally import TallyOptions
+from tasks.thresholds import thresholds
+
+
+class DissectionOptions(NullOptions):
+    """Network Dissection: which unit detects which concept."""
+
+    dataset: DatasetName = "main"
+    min_iou: Annotated[float, Field(ge=0, lt=1)] = 0.04
+    bootstrap: Resamples = 1000
+
+
+def plan(audit: Planner, options: DissectionOptions) -> Iterable[Job]:
+    """Maps to thresholds to counts to chance to labels."""
+    indexed = index(audit, options.dataset, "stages.dissection.dataset")
+    activations = maps(audit, indexed)
+    seen = {"index": indexed, "activations": activations, "thresholds": thresholds(audit, indexed, activations)}
+    tally = audit.job(TALLY, options.narrowed(TallyOptions), seen)
+    chance = {**seen, "tally": tally}
+    null = audit.job(NULL, options.narrowed(NullOptions), chance) if options.permutations else None
+    yield audit.job(STAGE, options, {**chance, "null": null})
+
+
+STAGE = Stage(
+    name="dissection",
+    about="Labels every unit with the concept that it detects best, with interval, null and held-out check.",
+    options=DissectionOptions,
+    work="tasks.dissection.work:run",
+    plan=plan,
+    determined_by=frozenset({"seed"}),
+    weight=0.0005,
+    page=PageOf("tasks.dissection.findings:findings", "microtome.report.dissection:pages"),
+    starter="""\
+  dissection:
+    tail: 0.005                               # share of a unit's values above its threshold
+    min_iou: 0.04                             # a detector lies above it
+    bootstrap: 1000                           # resamples of the images, for intervals; 0 for none
+    permutations: 200                         # of annotations among images, for the null; 0 for none
+""",
+    metrics=(
+        Metric("layers", "detectors", "detectors_low", "detectors_high"),
+        Metric("layers", "unique_per_category", "unique_low", "unique_high"),
+        Metric("layers", "unique_per_unit", "unique_per_unit_low", "unique_per_unit_high"),
+        Metric("layers", "significant"),
+        Metric("layers", "saturated"),
+        Metric("layers", "dead"),
+        Metric("layers", "mean_iou"),
+        Metric("units", "iou", "iou_low", "iou_high"),
+        Metric("units", "heldout_iou"),
+    ),
+    tables=(
+        table(
+            "units",
+            "A row per unit: its label, and how sure that is.",
+            layer=string("dotted name"),
+            unit=int32("number of the unit, from zero"),
+            threshold=float32("value that the unit exceeds in the tail's share of its places"),
+            concept=string("label: the concept of the highest IoU; null where it meets none"),
+            category=string("of the label"),
+            iou=float64("of the label"),
+            iou_low=float64("95 % bootstrap interval over pictures, the label held"),
+            iou_high=float64("95 % bootstrap interval over pictures, the label held"),
+            null_p95=float64("95 % quantile of the best IoU with exchanged annotations"),
+            p_value=float64("(1 + permutations at least as good) / (1 + permutations)"),
+            q_value=float64("false discovery rate over the layer's units (Benjamini-Hochberg)"),
+            heldout_iou=float64("IoU on one half of the pictures of the label that wins on the other"),
+            label_stability=float64("share of resamples in which the same label wins"),
+            detector=flag("whether iou lies above min_iou"),
+            concept_id=int32("number of the label"),
+            reason=string("why the unit can have no label: saturated, or dead"),
+        ),
+        table(
+            "layers",
+            "A row per layer: its detectors, and how its cells see the picture.",
+            layer=string("dotted name"),
+            units=int32("in the layer"),
+            detectors=int32("units whose best IoU lies above min_iou"),
+            unique_per_category=int32("concepts that are the label of a detector in their own category"),
+            unique_low=float64("95 % bootstrap interval of unique_per_category"),
+            unique_high=float64("95 % bootstrap interval of unique_per_category"),
+            unique_per_unit=int32("concepts that are the label of a detector"),
+            unique_per_unit_low=float64("95 % bootstrap interval of unique_per_unit"),
+            unique_per_unit_high=float64("95 % bootstrap interval of unique_per_unit"),
+            detectors_low=float64("95 % bootstrap interval of detectors"),
+            detectors_high=float64("95 % bootstrap interval of detectors"),
+            significant=int32("units with q_value at most 0.05"),
+            saturated=int32("units whose threshold is their maximum"),
+            dead=int32("units that have one value everywhere"),
+            mean_iou=float64("mean of the units' best IoU"),
+            min_iou=float64("option"),
+            tail=float64("option"),
+            images=int32("indexed pictures"),
+            permutations=int32("option"),
+            permutations_needed=int32("permutations with which a q_value could fall to 0.05"),
+            rows=int32("of the layer's map"),
+            columns=int32("of the layer's map"),
+            start_row=float64("centre of the first cell's field, in pixels"),
+            start_column=float64("centre of the first cell's field, in pixels"),
+            jump_row=float64("pixels from cell to cell"),
+            jump_column=float64("pixels from cell to cell"),
+            field_row=float64("theoretical receptive field, in pixels"),
+            field_column=float64("theoretical receptive field, in pixels"),
+            is_global=flag("whether something before the layer mixes all positions"),
+        ),
+    ),
+)

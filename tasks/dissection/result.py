@@ -1,0 +1,23 @@
+"""The labels of units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.dissection import DissectionOptions
+from tasks.result import Result
+
+
+@dataclass(frozen=True)
+class Dissection(Result):
+    """Which unit detects which concept."""
+
+    @property
+    def options(self) -> DissectionOptions:
+        """What it was made with."""
+        return DissectionOptions.model_validate(self.parameters)
+
+    def units(self, layer: str) -> list[dict[str, Any]]:
+        """The rows of a layer's units, by number."""
+        return sorted(self.rows("units", layer=layer), key=lambda row: row["unit"])

@@ -1,0 +1,203 @@
+"""Stage `dissection`: labels, intervals, null and held-out check of every unit, from the counts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
+
+from microtome.networks.geometry import LayerGeometry
+from microtome.quantify.dissection import Best, DetectorCount, best, detectors
+from microtome.quantify.resampling import (
+    BootstrapResult,
+    WeightedCounts,
+    bootstrap,
+    bootstrap_weights,
+    halves,
+)
+from microtome.quantify.significance import null_p95, p_values, permutations_needed
+from storage import Draft
+from tasks.activations.result import Maps
+from tasks.dissection import DissectionOptions
+from tasks.index.result import ConceptTable, Index
+from tasks.null.result import Null
+from tasks.session import Session
+from tasks.tally.result import Tally
+from tasks.thresholds.result import Thresholds
+
+BLOCK_BYTES = 256_000_000  # of counts held for one block of resamples
+SATURATED = "saturated: its threshold is its maximum, so nothing lies above it"
+CONSTANT = "dead: it has the same value everywhere"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Counts of the same pictures, and what chance reaches, where that was asked for."""
+
+    index: Index
+    activations: Maps
+    thresholds: Thresholds
+    tally: Tally
+    null: Null | None = None
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What was found out about one layer."""
+
+    geometry: LayerGeometry
+    found: Best
+    counted: DetectorCount
+    sure: BootstrapResult | None
+    heldout: NDArray[np.float64]
+    null_p95: NDArray[np.float64] | None
+    p: NDArray[np.float64] | None
+    saturated: list[int]
+    constant: list[int]
+
+
+def run(options: DissectionOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
+    """Summarise every layer."""
+    layers = inputs.activations.layers
+    session.begin(len(layers), "layers")
+    units: dict[str, list[Any]] = {}
+    summary: list[dict[str, Any]] = []
+    for number, layer in enumerate(layers):
+        result = _Summary(options, inputs, session, number)()
+        thresholds = inputs.thresholds.at(layer.name, options.tail)
+        for name, values in _unit_rows(result, inputs.index.concepts, thresholds, options.min_iou).items():
+            units.setdefault(name, []).extend(values)
+        summary.append(_layer_row(result, options, inputs.index.images))
+        session.advance(1)
+    draft.table("units", units)
+    draft.table("layers", {name: [row[name] for row in summary] for name in summary[0]})
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """Summarises one layer."""
+
+    options: DissectionOptions
+    inputs: Inputs
+    session: Session
+    number: int
+
+    def __call__(self) -> _Layer:
+        inputs, layer, min_iou = self.inputs, self.layer, self.options.min_iou
+        scores = inputs.tally.column(layer.name, "iou", layer.units)
+        found = best(scores, self.category)
+        null = inputs.null.best(layer.name, layer.units) if inputs.null else None
+        return _Layer(
+            layer,
+            found,
+            detectors(scores, found, min_iou),
+            bootstrap(self.resamples(), found, min_iou) if self.options.bootstrap else None,
+            self.heldout(),
+            None if null is None else null_p95(null),
+            None if null is None else p_values(found.iou, null),
+            inputs.tally.saturated(layer.name),
+            inputs.tally.constant(layer.name),
+        )
+
+    @property
+    def layer(self) -> LayerGeometry:
+        """In hand."""
+        return self.inputs.activations.layers[self.number]
+
+    @property
+    def category(self) -> NDArray[np.int64]:
+        """(concepts,) number of each one's category."""
+        return self.inputs.index.concepts.category_index
+
+    def weighted(self, weights: NDArray[np.int32]) -> WeightedCounts:
+        """Counts with pictures taken so many times."""
+        everywhere = self.options.denominator == "all-images"
+        counts = WeightedCounts(weights, self.layer.units, self.category, all_images=everywhere)
+        for block in self.inputs.tally.image_counts(self.inputs.index, self.number, self.layer.units):
+            counts.update(block)
+            self.session.check()
+        return counts
+
+    def resamples(self) -> Iterator[WeightedCounts]:
+        """Resamples in blocks of bounded memory."""
+        rng = np.random.default_rng([self.session.seed, 1])
+        weights = bootstrap_weights(self.inputs.index.images, self.options.bootstrap, rng)
+        size = max(1, BLOCK_BYTES // (4 * self.layer.units * len(self.category)))
+        for first in range(0, self.options.bootstrap, size):
+            yield self.weighted(weights[first : first + size])
+
+    def heldout(self) -> NDArray[np.float64]:
+        """IoU on one half of the images of the label that wins on the other."""
+        rng = np.random.default_rng([self.session.seed, 2])
+        counts = self.weighted(halves(self.inputs.index.images, rng))
+        label = counts.scores(0).argmax(1)
+        return counts.scores(1)[np.arange(self.layer.units), label]
+
+
+def _unit_rows(
+    result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.float32], min_iou: float
+) -> dict[str, Any]:
+    units = result.geometry.units
+    empty = [None] * units
+    label = result.found.concept
+    reasons = dict.fromkeys(result.saturated, SATURATED) | dict.fromkeys(result.constant, CONSTANT)
+    none = result.found.iou == 0  # a unit that meets no concept has no label
+    sure = result.sure
+    return {
+        "layer": [result.geometry.name] * units,
+        "unit": list(range(units)),
+        "threshold": thresholds,
+        "concept": [None if none[unit] else concepts.name[c] for unit, c in enumerate(label)],
+        "category": [None if none[unit] else concepts.category[c] for unit, c in enumerate(label)],
+        "concept_id": [None if none[unit] else int(concepts.number[c]) for unit, c in enumerate(label)],
+        "iou": result.found.iou,
+        "iou_low": sure.low if sure else empty,
+        "iou_high": sure.high if sure else empty,
+        "label_stability": sure.label_stability if sure else empty,
+        "null_p95": empty if result.null_p95 is None else result.null_p95,
+        "p_value": empty if result.p is None else result.p,
+        "q_value": empty if result.p is None else false_discovery_control(result.p),
+        "heldout_iou": result.heldout,
+        "detector": result.found.iou > min_iou,
+        "reason": [reasons.get(unit) for unit in range(units)],
+    }
+
+
+def _layer_row(result: _Layer, options: DissectionOptions, images: int) -> dict[str, Any]:
+    layer, counted, sure, p = result.geometry, result.counted, result.sure, result.p
+    permutations = options.permutations
+    return {
+        "layer": layer.name,
+        "units": layer.units,
+        "detectors": counted.units,
+        "detectors_low": sure.detectors.low if sure else None,
+        "detectors_high": sure.detectors.high if sure else None,
+        "unique_per_category": counted.per_category,
+        "unique_low": sure.unique_per_category.low if sure else None,
+        "unique_high": sure.unique_per_category.high if sure else None,
+        "unique_per_unit": counted.per_unit,
+        "unique_per_unit_low": sure.unique_per_unit.low if sure else None,
+        "unique_per_unit_high": sure.unique_per_unit.high if sure else None,
+        "significant": None if p is None else int((false_discovery_control(p) <= 0.05).sum()),
+        "saturated": len(result.saturated),
+        "dead": len(result.constant),
+        "mean_iou": float(result.found.iou.mean()),
+        "min_iou": options.min_iou,
+        "tail": options.tail,
+        "images": images,
+        "permutations": permutations,
+        "permutations_needed": permutations if p is None else permutations_needed(p, permutations),
+        "rows": layer.grid[0],
+        "columns": layer.grid[1],
+        "start_row": layer.start[0],
+        "start_column": layer.start[1],
+        "jump_row": layer.jump[0],
+        "jump_column": layer.jump[1],
+        "field_row": layer.field[0],
+        "field_column": layer.field[1],
+        "is_global": layer.is_global,
+    }

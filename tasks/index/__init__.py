@@ -1,0 +1,90 @@
+"""Stage `index`: every picture checked, every label known, annotations put into the network's frame."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from microtome.datasets.frame import Frame
+from storage.tables import float64, int32, string, table
+from tasks.options import Options, Size
+from tasks.planning import Planner
+from tasks.stage import Job, Stage
+
+
+class IndexOptions(Options):
+    """Which pictures, and the frame that they are put into."""
+
+    size: Size
+    resize: Literal["squash", "shortest-side-crop"]
+    crop: Literal["none", "object"]
+    crop_margin: float
+    mask_size: Size | None
+    split: list[str] | None
+    categories: list[str] | None
+    limit: int | None
+
+
+STAGE = Stage(
+    name="index",
+    about="Checks every picture and mask, and puts annotations into the network's frame.",
+    options=IndexOptions,
+    work="tasks.index.work:run",
+    weight=0.0025,
+    tables=(
+        table(
+            "images",
+            "A row per picture that was indexed.",
+            image=int32("number of the picture, from zero, in the data set's order"),
+            split=string("split of the data set, for example train"),
+            file=string("path below the data set's root, or a name where pictures are generated"),
+            width=int32("of the stored picture, in pixels"),
+            height=int32("of the stored picture, in pixels"),
+            sha256=string("of the picture's file, or of its pixels where it is generated"),
+            label=string("class of the whole picture, where the data set has classes"),
+        ),
+        table(
+            "concepts",
+            "A row per concept of the data set.",
+            concept_id=int32("the data set's own label number"),
+            concept=string("name"),
+            category=string("in which it is scored, for example part"),
+            coverage=float64("labelled pixels over all pictures, in pictures' areas"),
+            images=int32("pictures in which it occurs"),
+        ),
+        table(
+            "label_counts",
+            "A row per picture and concept that occurs in it.",
+            image=int32("number of the picture"),
+            concept_id=int32("number of the concept"),
+            pixels=int32("labelled pixels, at segmentation resolution"),
+        ),
+    ),
+)
+
+
+def index(audit: Planner, name: str, key: str) -> Job:
+    """The index of a data set: one job, however many stages read it.
+
+    Args:
+        audit: the audit.
+        name: of the data set.
+        key: of the audit file that names it, for the error.
+    """
+    data = audit.data(name, key)
+    model, frame = audit.audit.named_datasets[name], audit.audit.network.input
+    options = IndexOptions(
+        size=frame.size,
+        resize=frame.resize,
+        crop=model.crop or data.crop,  # type: ignore[arg-type]  # a data set's default is one of the two
+        crop_margin=model.crop_margin,
+        mask_size=model.mask_size,
+        split=model.split,
+        categories=model.categories,
+        limit=model.limit,
+    )
+    return audit.add(audit.job(STAGE, options, {"data": data}, variant="" if name == "main" else name))
+
+
+def frame_of(options: IndexOptions) -> Frame:
+    """The frame that an index was made with."""
+    return Frame(options.size, options.resize, options.crop, options.crop_margin, options.mask_size)

@@ -1,0 +1,170 @@
+"""What the index knows: pictures, concepts, annotations, and the way back to the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from microtome.datasets.base import chosen
+from microtome.datasets.frame import Frame
+from microtome.datasets.source import Source
+from tasks.data import DataSpec
+from tasks.index import IndexOptions, frame_of
+from tasks.result import Result
+
+if TYPE_CHECKING:
+    from microtome.quantify.dissection import Labels
+
+
+@dataclass(frozen=True)
+class ConceptTable:
+    """Concepts in the order of their numbers; everywhere else a concept is an index into it."""
+
+    number: NDArray[np.int64]
+    name: list[str]
+    category: list[str]
+    categories: list[str]
+
+    @property
+    def category_index(self) -> NDArray[np.int64]:
+        """(concepts,) number of each concept's category."""
+        return np.array([self.categories.index(category) for category in self.category])
+
+    def of_category(self, category: str) -> list[int]:
+        """Concepts of a category."""
+        return [place for place, name in enumerate(self.category) if name == category]
+
+
+@dataclass(frozen=True)
+class AnnotationBlock:
+    """Annotations of consecutive images.
+
+    Args:
+        first: number of the first image.
+        labels: what `tally` takes.
+        plane_category: per image, the category of each of its own planes.
+        annotated: (images, categories).
+    """
+
+    first: int
+    labels: Labels
+    plane_category: list[list[int]]
+    annotated: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Index(Result):
+    """An indexed data set."""
+
+    @property
+    def options(self) -> IndexOptions:
+        """What it was made with."""
+        return IndexOptions.model_validate(self.parameters)
+
+    @property
+    def frame(self) -> Frame:
+        """That pictures and masks were put into."""
+        return frame_of(self.options)
+
+    @property
+    def pixels(self) -> int:
+        """Of a mask."""
+        return self.frame.masks[0] * self.frame.masks[1]
+
+    @cached_property
+    def source(self) -> Source:
+        """The indexed pictures themselves."""
+        data, wanted = self.external("data", DataSpec), self.options
+        dataset = data.place.open()
+        numbers = chosen(dataset.records, split=wanted.split, categories=wanted.categories, limit=wanted.limit)
+        return Source(dataset, self.frame, data.scale, numbers)
+
+    @property
+    def images(self) -> int:
+        """Number of indexed pictures."""
+        return self.artifact.row_count("images")
+
+    @cached_property
+    def files(self) -> list[str]:
+        """Names of the pictures."""
+        files: list[str] = self.table("images", ["file"]).column("file").to_pylist()
+        return files
+
+    @cached_property
+    def concepts(self) -> ConceptTable:
+        """The concepts of the data set."""
+        table = self.table("concepts")
+        category = table.column("category").to_pylist()
+        number = table.column("concept_id").to_numpy().astype(np.int64)
+        return ConceptTable(number, table.column("concept").to_pylist(), category, sorted(set(category)))
+
+    def annotations(self) -> Iterator[AnnotationBlock]:
+        """All annotations, in the images' order, in the same blocks as activations."""
+        with self.artifact.source("annotations.parquet") as source:
+            file = pq.ParquetFile(source)
+            for group in range(file.num_row_groups):
+                yield _annotation_block(file.read_row_group(group).to_pydict(), self.pixels)
+
+    @cached_property
+    def labels(self) -> LabelCounts:
+        """How many pixels each concept labels in each image."""
+        return LabelCounts(self)
+
+
+def _annotation_block(rows: dict[str, list[Any]], pixels: int) -> AnnotationBlock:
+    from microtome.quantify.dissection import Labels
+
+    stored = [np.frombuffer(content, "<u2").reshape(-1, pixels) for content in rows["planes"]]
+    planes = np.zeros((len(stored), max(len(item) for item in stored), pixels), np.uint16)
+    for place, item in zip(planes, stored, strict=True):
+        place[: len(item)] = item
+    present = [np.array(item, np.int64) for item in rows["present"]]
+    whole = [np.array(item, np.int64) for item in rows["whole"]]
+    return AnnotationBlock(
+        rows["image"][0], Labels(planes, present, whole), rows["plane_category"], np.array(rows["annotated"], bool)
+    )
+
+
+class LabelCounts:
+    """How many pixels each concept labels in each image, held sparsely.
+
+    Args:
+        index: of the data set.
+    """
+
+    def __init__(self, index: Index) -> None:
+        table = index.table("label_counts")
+        self._image = table.column("image").to_numpy()
+        self._concept = np.searchsorted(index.concepts.number, table.column("concept_id").to_numpy())
+        self._pixels = table.column("pixels").to_numpy().astype(np.int64)
+        self._count = len(index.concepts.number)
+        with index.artifact.source("annotations.parquet") as source:
+            flags = pq.read_table(source, columns=["annotated"]).column("annotated").combine_chunks()
+        self._annotated = np.array(flags.values.to_pylist(), bool).reshape(len(flags), -1)
+
+    @property
+    def images(self) -> int:
+        """Number of indexed images."""
+        return len(self._annotated)
+
+    @property
+    def annotated(self) -> NDArray[np.bool_]:
+        """(images, categories) whether anything of the category is annotated."""
+        return self._annotated
+
+    def block(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(count, concepts) labelled pixels and (count, categories) flags of consecutive images."""
+        low, high = np.searchsorted(self._image, (first, first + count))
+        pixels = np.zeros((count, self._count), np.int64)
+        pixels[self._image[low:high] - first, self._concept[low:high]] = self._pixels[low:high]
+        return pixels, self._annotated[first : first + count]
+
+    def total(self) -> NDArray[np.int64]:
+        """(concepts,) labelled pixels over all images."""
+        return np.bincount(self._concept, self._pixels, self._count).astype(np.int64)

@@ -1,0 +1,36 @@
+"""Stage `null`: what IoU each unit reaches when pictures and annotations do not belong together."""
+
+from __future__ import annotations
+
+from storage.tables import float64, int32, string, table
+from tasks.options import Resamples
+from tasks.stage import Stage
+from tasks.tally import TallyOptions
+
+
+class NullOptions(TallyOptions):
+    """How often annotations are exchanged among pictures."""
+
+    permutations: Resamples = 200
+
+
+STAGE = Stage(
+    name="null",
+    about="Exchanges annotations among pictures, and counts what IoU chance alone reaches.",
+    options=NullOptions,
+    work="tasks.null.work:run",
+    determined_by=frozenset({"seed", "device"}),
+    threads="all",
+    weight=0.02,
+    tables=(
+        table(
+            "null",
+            "A row per unit and permutation; SQL calls it `_null`, null being a word of its own.",
+            sharded=True,
+            layer=string("dotted name"),
+            unit=int32("number of the unit"),
+            permutation=int32("number of the exchange, from zero"),
+            best_iou=float64("best IoU over all concepts with annotations exchanged among pictures"),
+        ),
+    ),
+)

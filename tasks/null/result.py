@@ -1,0 +1,28 @@
+"""What chance alone reaches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tasks.result import Result
+
+
+@dataclass(frozen=True)
+class Null(Result):
+    """Best IoUs with annotations exchanged among pictures."""
+
+    def best(self, layer: str, units: int) -> NDArray[np.float64]:
+        """(permutations, units) best IoU of a layer."""
+        tables = []
+        for name in self.artifact.names("null/"):
+            with self.artifact.source(name) as source:
+                tables.append(pq.read_table(source, columns=["layer", "best_iou"]))
+        table = pa.concat_tables(tables)
+        values: NDArray[np.float64] = table.filter(pc.equal(table.column("layer"), layer)).column("best_iou").to_numpy()
+        return values.reshape(-1, units)

@@ -1,0 +1,179 @@
+"""Page of saliency: a gallery with the verdict beside every method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load
+
+from microtome.report import views
+from microtome.visualize.attribution import contrast
+from tasks.pictures import file_of
+from tasks.report.common import about, files_of, rows_of, thumb, thumbnails
+from tasks.stage import Work
+
+JUDGED = ("input invariance", "randomisation", "class sensitivity")
+EXPLAINED = {
+    "gradient": "dS/dI, by pixels. Right about the network; noisy, and local: it says nothing about large changes.",
+    "deconvolution": "Passes only positive signals back. Shows edges that any class shares.",
+    "guided": "Gradient and deconvolution together. Sharp, and nearly independent of the class.",
+    "input x gradient": "Picture times gradient. Changes with the coordinates of the input.",
+    "integrated gradients": "Mean gradient on the way from black, times the picture. Depends on the baseline.",
+    "smoothgrad": "Mean gradient over noisy copies. Smoother; the noise level decides what is seen.",
+    "grad-cam": "Weighted maps of the last convolution, enlarged. Coarse; follows the class.",
+}
+
+
+def page(work: Work) -> views.Page:
+    """The page."""
+    shown = "saliency" in work.inputs
+    tests = rows_of(work.inputs["reliability"], "reliability") if "reliability" in work.inputs else []
+    verdicts = {name: _verdict(tests, name) for name in dict.fromkeys(row["method"] for row in tests)}
+    sections = [_table(tests, verdicts), *_details(tests)] if tests else []
+    if shown:
+        sections.insert(1 if tests else 0, _gallery(about(work, "saliency"), verdicts))
+    sections.append(_reading())
+    passed = [name for name, verdict in verdicts.items() if all(verdict.values())]
+    return views.Page(
+        name="saliency",
+        page="saliency.html",
+        headline=_headline(verdicts, passed),
+        figures=views.Figures([("methods", str(len(verdicts)), ""), ("pass every test", str(len(passed)), "")]),
+        sections=sections,
+        queries=[
+            ("Verdicts", "select * from reliability where passed is not null"),
+            ("Saliency maps", "select * from saliency"),
+        ],
+    )
+
+
+def _headline(verdicts: Mapping[str, Mapping[str, bool]], passed: Sequence[str]) -> str:
+    if not verdicts:
+        return "Maps of the predicted class. No test was asked for: add `reliability` to know how far to trust them."
+    failed = [name for name in verdicts if name not in passed]
+    return (
+        f"{_listed(passed) or 'No method'} {'passes' if len(passed) < 2 else 'pass'} every test. "
+        f"{_listed(failed)} {'fails' if len(failed) == 1 else 'fail'} at least one: such pictures can look convincing "
+        "all the same."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(names)
+    return text[:1].upper() + text[1:]
+
+
+def _verdict(tests: Sequence[Mapping[str, Any]], method: str) -> dict[str, bool]:
+    """Each judged test: whether every judged row passed."""
+    found = {}
+    for test in JUDGED:
+        rows = [r for r in tests if r["method"] == method and r["test"].startswith(test) and r["passed"] is not None]
+        if rows:
+            found[test] = all(row["passed"] for row in rows)
+    return found
+
+
+def _words(verdict: Mapping[str, bool]) -> str:
+    return "; ".join(f"{'✓' if passed else '✗'} {test}" for test, passed in verdict.items())
+
+
+def _table(tests: Sequence[Mapping[str, Any]], verdicts: Mapping[str, Mapping[str, bool]]) -> views.Section:
+    columns = [("method", False), *((test, False) for test in JUDGED), ("known for", False)]
+    lines = []
+    for method, verdict in verdicts.items():
+        line: list[str | views.Strip] = [method]
+        for test in JUDGED:
+            worst = _worst(tests, method, test)
+            mark = "–" if test not in verdict else "✓ " if verdict[test] else "✗ "
+            line.append(mark + worst)
+        lines.append([*line, EXPLAINED.get(method, "")])
+    note = (
+        "Invariance: the worst score over all shifts, 1 is perfect. Randomisation: cosine to the own map after the "
+        "last layer was drawn anew; should be low. Class sensitivity: cosine between the maps of the two best classes. "
+        "Brackets: 95 % bootstrap intervals over pictures."
+    )
+    return views.Section("Verdict", [views.Table(columns, lines, note)])
+
+
+def _worst(tests: Sequence[Mapping[str, Any]], method: str, test: str) -> str:
+    rows = [
+        row for row in tests if row["method"] == method and row["test"].startswith(test) and row["passed"] is not None
+    ]
+    if not rows:
+        return "void: the twin is not the same function"
+    pick = min if test == "input invariance" else max
+    row = pick(rows, key=lambda item: item["value"])
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _details(tests: Sequence[Mapping[str, Any]]) -> list[views.Section]:
+    """A table per test: a row per shift, layer or control, a column per method."""
+    names = list(dict.fromkeys(row["method"] for row in tests))
+    groups: dict[str, dict[str, dict[str, Mapping[str, Any]]]] = {}
+    for row in tests:
+        if not row["test"].endswith(("spearman", "ssim")):
+            groups.setdefault(row["test"], {}).setdefault(row["shift_or_layer"], {})[row["method"]] = row
+    parts: list[views.Part] = []
+    for test, lines in groups.items():
+        cells: list[list[str | views.Strip]] = [
+            [label, *(_cell(line.get(name)) for name in names)] for label, line in lines.items()
+        ]
+        parts.append(views.Text(f"{test[:1].upper()}{test[1:]}"))
+        parts.append(views.Table([("", False), *((name, True) for name in names)], cells))
+    note = "Spearman's correlation and SSIM are in the table `reliability`. Controls: edges of the picture, noise."
+    return [views.Section("Every figure", [*parts, views.Text(note, "quiet")])]
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    return "–" if row is None else f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _gallery(work: Work, verdicts: Mapping[str, Mapping[str, bool]]) -> views.Section:
+    rows = work.inputs["saliency"].table("saliency").to_pylist()
+    images = list(dict.fromkeys(row["image"] for row in rows))
+    thumbnails(work, images)
+    files, size = files_of(work.inputs["index"]), work.job.reach["frame"].size
+    maps = {row["method"]: load(work.inputs["saliency"].read(row["file"]))["maps"] for row in rows}
+    cards = []
+    for place, image in enumerate(images):
+        spots = [views.Spot(thumb(work, image), files[image], size, (), (), "picture")]
+        for method, values in maps.items():
+            file = f"assets/saliency/{image:06d}-{method.replace(' ', '-')}.webp"
+            work.draft.write(file, file_of(colours(values[place])))
+            alt = f"{method}: {_words(verdicts.get(method, {}))}"
+            failed = not all(verdicts.get(method, {}).values())
+            spots.append(views.Spot(file, alt, size, (), (), f"{method}{' ✗' if failed else ''}"))
+        cards.append(views.Card(files[image], f"saliency/{image}", "", spots))
+    note = (
+        "✗: fails a test, see above. Red raises the score, blue lowers it; each map on its own scale (99th percentile)."
+    )
+    return views.Section("Gallery", [views.Text(note, "quiet"), views.Gallery(cards, True)])
+
+
+def colours(values: torch.Tensor) -> NDArray[np.uint8]:
+    """A signed (channels, height, width) map as red and blue on white, its sum over channels clipped at p99."""
+    signed = values.float().sum(0)
+    scale = contrast(signed) or 1.0
+    share = (signed / scale).clamp(-1, 1).numpy()
+    red, blue = np.array([178, 24, 43]), np.array([33, 102, 172])
+    side = np.where(share[..., None] >= 0, red, blue)
+    return (255 + (side - 255) * np.abs(share)[..., None]).round().astype(np.uint8)
+
+
+def _reading() -> views.Section:
+    return views.Section(
+        "How to read this",
+        [
+            views.Text(
+                "A saliency map is a claim about a network. Three tests ask whether it can be one. Input invariance: a "
+                "second network undoes a shift of its input and so computes the same function; a map that changes "
+                "describes the coordinates. Randomisation: with its last layer drawn anew the network knows nothing of "
+                "the class; a map that stays does not show what it knew. Class sensitivity: maps of two classes of one "
+                "picture should differ. Passing shows no map to be right; failing shows it to be wrong."
+            )
+        ],
+    )

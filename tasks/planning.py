@@ -1,0 +1,194 @@
+"""From an audit file to jobs: what the plans of the stages are made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from microtome.errors import InputError, suggest
+from microtome.networks.load import NetworkSpec
+from microtome.networks.normalisation import Normalisation
+from storage import Files
+from storage.digests import FileDigests
+from tasks.data import DataPlace, DataSpec
+from tasks.options import Count, Options, Positive, Size, Strict, Word, Words
+from tasks.stage import Job, Settings, Stage
+from tasks.subject import Subject
+
+
+O = TypeVar("O", bound=Options)
+
+
+def _factory(text: str) -> str:
+    module, colon, name = text.partition(":")
+    if not (colon and all(part.isidentifier() for part in (*module.split("."), name))):
+        raise ValueError("must be module:factory, such as torchvision.models:resnet18, in full (no leading dot)")
+    return text
+
+
+def _format(text: str) -> str:
+    return _factory(text) if ":" in text else text
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must hold printable characters only")
+    return text
+
+
+class InputModel(Strict):
+    """The network's input frame."""
+
+    size: Size
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    resize: Literal["squash", "shortest-side-crop"] = "squash"
+
+
+class NetworkModel(Strict):
+    """The network under audit."""
+
+    load: Annotated[str, AfterValidator(_factory)]
+    arguments: dict[str, Any] = {}
+    weights: Word | None = None
+    layers: Words
+    input: InputModel
+
+
+class DatasetModel(Strict):
+    """A data set; keys beyond these are options of its format."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    format: Annotated[str, AfterValidator(_format)]
+    root: Word | None = None
+    split: Words | None = None
+    categories: Words | None = None
+    crop: Literal["none", "object"] | None = None
+    crop_margin: Annotated[float, Field(ge=0, le=10)] = 0.0
+    mask_size: Size | None = None
+    limit: Count | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The format's own keys."""
+        return dict(self.model_extra or {})
+
+
+class ExecutionModel(Strict):
+    """How it is carried out; none of it changes a result but `precision`."""
+
+    runner: Literal["local"] = "local"
+    precision: Literal["float32", "float16"] = "float32"
+    storage: Literal["auto", "none", "lz4", "zstd"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    shard_images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
+class AuditFile(Strict):
+    """What every audit file has beside its stages and gates."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+    network: NetworkModel
+    dataset: DatasetModel | None = None
+    datasets: dict[str, DatasetModel] = {}
+    workspace: Word = ".microtome"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # scikit-learn takes no more
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    execution: ExecutionModel = ExecutionModel()
+
+    @model_validator(mode="after")
+    def _data_sets(self) -> AuditFile:
+        if (self.dataset is None) == (not self.datasets):
+            raise ValueError("must have either `dataset` or `datasets`")
+        return self
+
+    @property
+    def named_datasets(self) -> Mapping[str, DatasetModel]:
+        """Data sets by name; a single one is called `main`."""
+        return self.datasets or ({"main": self.dataset} if self.dataset else {})
+
+
+class Planner:
+    """The audit file in hand, and the jobs so far.
+
+    Args:
+        audit: the file, without its stages.
+        asked: options of the stages that it asks for.
+        base: folder that relative paths start from.
+        files: the workspace.
+        settings: of the audit.
+    """
+
+    def __init__(
+        self, audit: AuditFile, asked: Mapping[str, Options], *, base: Path, files: Files, settings: Settings
+    ) -> None:
+        self.audit, self.base, self.files, self.settings = audit, base, files, settings
+        self.digests = FileDigests(files)
+        self.jobs: dict[str, Job] = {}
+        self._asked = asked
+        self._data: dict[str, DataSpec] = {}
+
+    def asked(self, options: type[O]) -> O | None:
+        """The options of a stage, by their model; None where the audit does not ask for it."""
+        return next((found for found in self._asked.values() if isinstance(found, options)), None)
+
+    def add(self, job: Job) -> Job:
+        """Take a job into the audit, with what it reads; the same job asked for twice is one."""
+        for needed in job.jobs.values():
+            self.add(needed)
+        return self.jobs.setdefault(job.name, job)
+
+    def job(
+        self,
+        stage: Stage,
+        options: Options,
+        reads: Mapping[str, Job | Any | None],
+        *,
+        variant: str = "",
+        roots: tuple[str, ...] = (),
+    ) -> Job:
+        """A job of this audit; what it would read and the audit does not have (None) is left out."""
+        there = {name: read for name, read in reads.items() if read is not None}
+        return Job(stage, options, self.settings, there, variant, roots)
+
+    @cached_property
+    def network(self) -> Subject:
+        """The network under audit."""
+        model = self.audit.network
+        spec = NetworkSpec(model.load, model.arguments, model.weights, self.base, self.audit.seed)
+        return Subject(spec, self.scale, spec.digest(self.digests.of))
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The audit file as JSON values, without where and how it is carried out."""
+        return self.audit.model_dump(mode="json", exclude={"execution", "workspace"}, exclude_none=True)
+
+    @property
+    def scale(self) -> Normalisation:
+        """How pixels become the network's input."""
+        return Normalisation(self.audit.network.input.mean, self.audit.network.input.std)
+
+    def data(self, name: str, key: str) -> DataSpec:
+        """A data set of the audit file; opened and hashed once, however many stages read it.
+
+        Args:
+            name: in the file.
+            key: that named it, for the error.
+
+        Raises:
+            InputError: no such data set, or it cannot be opened.
+        """
+        named = self.audit.named_datasets
+        if name not in named:
+            raise InputError(f"{key}: no data set {name!r}{suggest(name, list(named))}")
+        if name not in self._data:
+            model = named[name]
+            root = self.base / model.root if model.root else None
+            place = DataPlace(model.format, root, model.options, self.base)
+            self._data[name] = DataSpec.of(place, self.scale, self.digests.of)
+        return self._data[name]

@@ -1,0 +1,24 @@
+"""The stages, in the order in which they are planned: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from storage import TableSchema
+from tasks import activations, dissection, gates, index, null, report, tally, thresholds
+from tasks.stage import Metric, Stage
+
+STAGES: tuple[Stage, ...] = (
+    index.STAGE,
+    activations.STAGE,
+    thresholds.STAGE,
+    tally.STAGE,
+    null.STAGE,
+    dissection.STAGE,
+    gates.STAGE,
+    report.STAGE,
+)
+
+BY_NAME: Mapping[str, Stage] = {stage.name: stage for stage in STAGES}
+TABLES: tuple[TableSchema, ...] = tuple(table for stage in STAGES for table in stage.tables)
+METRICS: Mapping[str, Metric] = {f"{metric.table}.{metric.column}": metric for s in STAGES for metric in s.metrics}

@@ -1,0 +1,85 @@
+"""Stage `report`: the findings of every stage, as pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from microtome.report import views
+from microtome.report.overview import Audited, Finished, overview
+from microtome.report.render import render
+from storage import Artifact, Draft
+from tasks.report import Described, ReportOptions
+from tasks.report.shown import Shown
+from tasks.session import Session
+from tasks.stage import Job, PageOf
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Every job of the audit, by name, and the audit file."""
+
+    jobs: Mapping[str, Job]
+    artifacts: Mapping[str, Artifact]
+    audit: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, job: Job, artifacts: Mapping[str, Artifact]) -> Inputs:
+        """Whatever the audit has."""
+        described = job.reads["audit"]
+        return cls(job.jobs, artifacts, described.audit if isinstance(described, Described) else {})
+
+
+def run(options: ReportOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
+    """Write the report."""
+    shown = Shown(inputs.jobs, inputs.artifacts, draft, session, options.top_images)
+    wanted = list(dict.fromkeys(job.stage.page for job in inputs.jobs.values() if job.stage.page))
+    session.begin(len(wanted), "pages")
+    layers: list[views.Layer] = []
+    pages: list[views.Page] = []
+    for page in wanted:
+        made = _page(page, shown)
+        if isinstance(made, views.Page):
+            pages.append(made)
+        else:
+            layers += made
+        session.advance(1)
+    for name, content in render(overview(_audited(inputs), layers, pages)).items():
+        draft.write(name, content)
+
+
+def _page(page: PageOf, shown: Shown) -> views.Page | list[views.Layer]:
+    """Findings of a stage, then its page from them alone."""
+    findings, drawn = (_named(reference) for reference in (page.findings, page.page))
+    made: views.Page | list[views.Layer] = drawn(findings(shown))
+    return made
+
+
+def _named(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _audited(inputs: Inputs) -> Audited:
+    """What the overview says of the audit."""
+    stages = {name: _finished(name, inputs) for name in inputs.jobs}
+    gates = inputs.artifacts["gates"].json("gates.json") if "gates" in inputs.artifacts else []
+    return Audited(inputs.audit, stages, gates)
+
+
+def _finished(name: str, inputs: Inputs) -> Finished:
+    artifact, job = inputs.artifacts[name], inputs.jobs[name]
+    counts = {table: entry["rows"] for table, entry in artifact.manifest["files"].items() if entry["rows"] is not None}
+    return Finished(
+        stage=job.stage.name,
+        variant=job.variant,
+        digest=artifact.digest,
+        seconds=artifact.manifest["seconds"],
+        started=artifact.manifest["started"],
+        size=artifact.size,
+        rows=counts,
+        read=artifact.manifest["inputs"],
+        environment=artifact.manifest["environment"],
+    )

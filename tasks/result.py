@@ -1,0 +1,60 @@
+"""Readers of finished stages: each stage has one of its own (`tasks/<stage>/result.py`), typed by its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from storage import Artifact
+from tasks.stage import External
+
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished stage.
+
+    Args:
+        artifact: its files.
+        outside: the outside things that it, or what it read, was made from: how to reach them again. Empty where a
+            finished run is read without its audit file.
+    """
+
+    artifact: Artifact
+    outside: Mapping[str, External]
+
+    @property
+    def digest(self) -> str:
+        """Of the stage."""
+        return self.artifact.digest
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The options that the stage was made with, as JSON values; each reader has them typed, as `options`."""
+        stored: Mapping[str, Any] = self.artifact.parameters["options"]
+        return stored
+
+    def external(self, name: str, kind: type[E]) -> E:
+        """An outside thing that the stage was made from.
+
+        Raises:
+            RuntimeError: the stage is read without its audit file.
+        """
+        found = self.outside.get(name)
+        if not isinstance(found, kind):
+            raise RuntimeError(f"{self.artifact.folder}: needs its {name} ({kind.__name__}), got {found!r}")
+        return found
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A table of the stage."""
+        return self.artifact.table(name, columns)
+
+    def rows(self, name: str, **wanted: Any) -> list[dict[str, Any]]:
+        """Rows of a table in which the columns have the wanted values."""
+        rows: list[dict[str, Any]] = self.table(name).to_pylist()
+        return [row for row in rows if all(row[column] == value for column, value in wanted.items())]

@@ -1,0 +1,74 @@
+"""From stored maps to lit pixels of the masks, beside the annotations of the same pictures."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from microtome.datasets.frame import Frame
+from microtome.networks.geometry import LayerGeometry
+from microtome.quantify.upsample import Lit, Upsampler
+from tasks.activations.result import Maps
+from tasks.index.result import AnnotationBlock, Index
+from tasks.options import Lighting
+from tasks.thresholds.result import Thresholds
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network made of indexed pictures."""
+
+    index: Index
+    activations: Maps
+    thresholds: Thresholds
+
+
+def upsampler(frame: Frame, layer: LayerGeometry, lighting: Lighting, device: str) -> Upsampler:
+    """From a layer's maps to lit pixels of the masks.
+
+    Args:
+        frame: of the pictures.
+        layer: geometry.
+        lighting: how maps become masks.
+        device: for computation.
+    """
+    how = {"align": lighting.align, "inclusive": lighting.inclusive}
+    return Upsampler(layer, frame.size, frame.masks, **how, device=device)
+
+
+class Lighter:
+    """Lights the pixels of a layer, batch by batch.
+
+    Args:
+        seen: maps, thresholds and annotations.
+        number: of the layer.
+        lighting: how maps become masks.
+        device: for computation.
+    """
+
+    def __init__(self, seen: Seen, number: int, lighting: Lighting, *, device: str) -> None:
+        self.layer = seen.activations.layers[number]
+        self.thresholds = seen.thresholds.at(self.layer.name, lighting.tail)
+        self._seen, self._number = seen, number
+        self._limits = torch.from_numpy(self.thresholds).to(device)
+        self._upsample = upsampler(seen.index.frame, self.layer, lighting, device)
+
+    def blocks(self) -> Iterator[tuple[AnnotationBlock, NDArray[np.floating]]]:
+        """Annotations and maps of the same images, a row group at a time."""
+        maps = self._seen.activations.blocks(self._number)
+        for notes, block in zip(self._seen.index.annotations(), maps, strict=True):
+            yield notes, block.tensors
+
+    def light(self, maps: NDArray[np.floating]) -> Lit:
+        """Lit pixels of a batch of maps."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and nobody writes
+            batch = torch.from_numpy(maps.astype(np.float32, copy=False))
+        return self._upsample(batch.to(self._limits.device), self._limits)

@@ -1,0 +1,152 @@
+"""Stage `tally`: which pixels each unit lights, and on which concepts they fall, counted per image."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from microtome.quantify.dissection import Counts, iou, tally
+from storage import Draft
+from tasks.activations.result import Maps
+from tasks.index.result import AnnotationBlock, ConceptTable, Index
+from tasks.session import Session
+from tasks.tally import STAGE, TallyOptions
+from tasks.tally.lighting import BATCH, Lighter, Seen
+from tasks.tally.result import counts_file
+from tasks.thresholds.result import Thresholds
+
+TABLES = {table.name: table for table in STAGE.tables}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Maps, thresholds and annotations of the same pictures."""
+
+    index: Index
+    activations: Maps
+    thresholds: Thresholds
+
+
+def run(options: TallyOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
+    """Tally every layer.
+
+    Batches are tallied side by side, each in one thread: much of the work is indexing, which does not split further.
+    """
+    index, layers = inputs.index, inputs.activations.layers
+    concepts = index.concepts
+    session.begin(index.images * len(layers))
+    totals: dict[str, list[Any]] = {name: [] for name in TABLES["iou"].columns}
+    saturated, constant = {}, {}
+    for number, layer in enumerate(layers):
+        lighter = Lighter(Seen(index, inputs.activations, inputs.thresholds), number, options, device=session.device)
+        intersection, activation = _Tallying(options, draft, session, concepts)(lighter, number)
+        _extend(
+            totals, layer.name, concepts, (intersection, activation[:, concepts.category_index], index.labels.total())
+        )
+        low, high = inputs.thresholds.extremes(layer.name)
+        empty = lighter.thresholds >= high
+        saturated[layer.name] = np.flatnonzero(empty & (low < high)).tolist()
+        constant[layer.name] = np.flatnonzero(low == high).tolist()
+    draft.table("iou", totals)
+    draft.write("empty.json", json.dumps({"saturated": saturated, "constant": constant}).encode())
+
+
+@dataclass(frozen=True)
+class _Tallying:
+    """What tallying a layer needs beside the layer."""
+
+    options: TallyOptions
+    draft: Draft
+    session: Session
+    concepts: ConceptTable
+
+    def __call__(self, lighter: Lighter, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Writes the layer's sparse counts; gives I (units, concepts) and A (units, categories)."""
+        units, session, concepts = lighter.layer.units, self.session, self.concepts
+        intersection = np.zeros((units, len(concepts.number)), np.int64)
+        activation = np.zeros((units, len(concepts.categories)), np.int64)
+        with (
+            ThreadPoolExecutor(session.threads, "tally") as pool,
+            self.draft.publish(counts_file("counts", number)) as counts_sink,
+            self.draft.publish(counts_file("activated", number)) as activated_sink,
+        ):
+            writers = {
+                name: pq.ParquetWriter(sink, TABLES[name].schema, compression="zstd", use_dictionary=["layer"])
+                for name, sink in (("counts", counts_sink), ("activated", activated_sink))
+            }
+            for notes, maps in lighter.blocks():
+                counted = list(pool.map(partial(_tally_batch, lighter, notes, maps), range(0, len(maps), BATCH)))
+                sparse, active = _sparse(lighter.layer.name, notes.first, counted, concepts)
+                for name, table in (("counts", sparse), ("activated", active)):
+                    if table.num_rows:
+                        writers[name].write_table(table, row_group_size=table.num_rows)
+                lit = np.concatenate([counts.activated for counts in counted])
+                activation += lit.T @ (notes.annotated | (self.options.denominator == "all-images"))
+                for counts in counted:
+                    np.add.at(intersection, (counts.unit, counts.concept), counts.intersection)
+                session.advance(len(maps))
+            for writer in writers.values():
+                writer.close()
+        return intersection, activation
+
+
+def _tally_batch(lighter: Lighter, notes: AnnotationBlock, maps: NDArray, at: int) -> Counts:
+    part = slice(at, at + BATCH)
+    return tally(lighter.light(maps[part]), notes.labels.part(part))
+
+
+def _sparse(layer: str, first: int, counted: list[Counts], concepts: ConceptTable) -> tuple[pa.Table, pa.Table]:
+    starts = [first + BATCH * place for place in range(len(counted))]
+    image = np.concatenate([start + counts.image for start, counts in zip(starts, counted, strict=True)])
+    columns = {
+        "layer": _constant(layer, len(image)),
+        "image": image,
+        "unit": np.concatenate([counts.unit for counts in counted]),
+        "concept_id": concepts.number[np.concatenate([counts.concept for counts in counted])],
+        "intersection": np.concatenate([counts.intersection for counts in counted]),
+    }
+    lit = np.concatenate([counts.activated for counts in counted])
+    at, unit = np.nonzero(lit)
+    active = {"layer": _constant(layer, len(at)), "image": first + at, "unit": unit, "pixels": lit[at, unit]}
+    return _typed("counts", columns), _typed("activated", active)
+
+
+def _constant(value: str, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value), count)
+
+
+def _typed(name: str, columns: dict[str, Any]) -> pa.Table:
+    """Columns cast by numpy, which is many times faster than value by value."""
+    schema = TABLES[name].schema
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column.astype(field.type.to_pandas_dtype()))
+        for field, column in ((field, columns[field.name]) for field in schema)
+    ]
+    return pa.table(arrays, schema=schema)
+
+
+def _extend(
+    totals: dict[str, list[Any]],
+    layer: str,
+    concepts: ConceptTable,
+    counts: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+) -> None:
+    intersection, activation, pixels = counts
+    units, count = intersection.shape
+    totals["layer"] += [layer] * (units * count)
+    totals["unit"] += np.repeat(np.arange(units), count).tolist()
+    totals["concept_id"] += np.tile(concepts.number, units).tolist()
+    totals["concept"] += concepts.name * units
+    totals["category"] += concepts.category * units
+    totals["intersection"] += intersection.ravel().tolist()
+    totals["activation"] += activation.ravel().tolist()
+    totals["label_pixels"] += np.tile(pixels, units).tolist()
+    totals["iou"] += iou(intersection, activation, pixels).ravel().tolist()

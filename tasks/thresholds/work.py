@@ -1,0 +1,96 @@
+"""Stage `thresholds`: each unit's exact tail, moments and top images, in one pass over the stored maps."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.quantify.accumulate import MomentResult, Moments, Tail, TopImages, rank
+from storage import Draft
+from tasks.activations.result import Maps
+from tasks.index.result import Index
+from tasks.session import Session
+from tasks.thresholds import ThresholdsOptions
+
+LEVELS = (0.001, 0.002, 0.005, 0.01)  # tails with a row of their own; any other below 1 % is a look into `tails`
+TOP_IMAGES = 60
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Stored maps of indexed pictures."""
+
+    index: Index
+    activations: Maps
+
+
+def run(options: ThresholdsOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
+    """Find the thresholds of every layer."""
+    layers, images = inputs.activations.layers, inputs.index.images
+    session.begin(images * len(layers))
+    rows: dict[str, dict[str, list[Any]]] = {"thresholds": {}, "tails": {}, "top_images": {}}
+    for number, layer in enumerate(layers):
+        kept = rank(options.keep, images * layer.grid[0] * layer.grid[1]) + 1
+        tail, moments, top = _accumulate(inputs.activations, number, kept, session)
+        _extend(rows["thresholds"], _threshold_rows(layer.name, tail, moments))
+        _extend(rows["tails"], {"layer": [layer.name] * layer.units, "unit": range(layer.units), "values": tail})
+        _extend(rows["top_images"], _top_rows(layer.name, top))
+    for name, columns in rows.items():
+        draft.table(name, columns)
+
+
+def _accumulate(
+    activations: Maps, number: int, kept: int, session: Session
+) -> tuple[NDArray[np.float32], MomentResult, TopImages]:
+    units = activations.layers[number].units
+    tail, moments, top = Tail(units, kept), Moments(units), TopImages(units, TOP_IMAGES)
+    with ThreadPoolExecutor(1, "tail") as pool:
+        for block in activations.blocks(number):
+            maps = block.tensors.astype(np.float32, copy=False)
+            beside = pool.submit(tail.update, maps)
+            peaks = moments.update(maps)
+            beside.result()
+            top.update(np.arange(block.first, block.first + len(peaks)), peaks)
+            session.advance(len(peaks))
+    return tail.compute(), moments.compute(), top
+
+
+def _threshold_rows(layer: str, tail: NDArray[np.float32], moments: MomentResult) -> dict[str, Any]:
+    units = len(tail)
+    levels = [level for level in LEVELS if rank(level, moments.samples) < tail.shape[1]]
+    columns = {
+        "layer": [layer] * units,
+        "unit": np.arange(units),
+        "samples": np.full(units, moments.samples),
+        "min": moments.minimum,
+        "max": moments.maximum,
+        "mean": moments.mean,
+        "std": moments.std,
+        "zero_share": moments.zero_share,
+    }
+    rows: dict[str, Any] = {}
+    for level in levels:
+        threshold = tail[:, rank(level, moments.samples)]
+        _extend(rows, {**columns, "tail": np.full(units, level), "threshold": threshold})
+    return rows
+
+
+def _top_rows(layer: str, top: TopImages) -> dict[str, Any]:
+    images, peaks = top.compute()
+    units, kept = images.shape
+    return {
+        "layer": [layer] * (units * kept),
+        "unit": np.repeat(np.arange(units), kept),
+        "rank": np.tile(np.arange(kept), units),
+        "image": images.ravel(),
+        "peak": peaks.ravel(),
+    }
+
+
+def _extend(rows: dict[str, list[Any]], more: dict[str, Any]) -> None:
+    for name, values in more.items():
+        rows.setdefault(name, []).extend(values)

@@ -1,0 +1,96 @@
+"""Intervals and false discovery rates, against the formulas written out in float64."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import false_discovery_control
+
+from microtome.quantify.intervals import mean_interval, paired_interval, resampled_interval, wilson
+from microtome.quantify.significance import null_p95
+
+
+def quantile(values, share):
+    """Linear interpolation between order statistics, in Python floats."""
+    ordered = sorted(map(float, values))
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
+
+
+def test_the_interval_of_resamples_is_moved_onto_the_value_of_the_data():
+    drawn = np.random.default_rng(0).normal(0.09, 0.01, 500)  # steadier than the data: 0.1
+    low, high = resampled_interval(0.1, drawn)
+    mean = sum(map(float, drawn)) / len(drawn)
+    assert low == pytest.approx(quantile(drawn, 0.025) - mean + 0.1, rel=1e-12)
+    assert high == pytest.approx(quantile(drawn, 0.975) - mean + 0.1, rel=1e-12)
+    assert low < 0.1 < high
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_bits_are_those_of_the_formula_that_stood_in_four_places(seed):
+    rng = np.random.default_rng(seed)
+    one, other = rng.random(300), rng.random(300)
+    value, less = rng.random(2).tolist()
+    low, high = np.quantile(one, (0.025, 0.975)) - one.mean() + value
+    assert resampled_interval(value, one) == (low, high)
+    apart = one - other
+    low, high = np.quantile(apart, (0.025, 0.975)) - apart.mean() + value - less
+    assert paired_interval((value, less), (one, other)) == (value - less, low, high)
+
+
+def test_pairs_share_their_noise():
+    """Two values that rise and fall together over the images differ for certain, however wide each interval is."""
+    noise = np.random.default_rng(1).normal(0, 5, 400)
+    difference, low, high = paired_interval((3.0, 2.0), (noise + 3, noise + 2))
+    assert (difference, low, high) == pytest.approx((1, 1, 1))
+    wide = resampled_interval(3.0, noise + 3)
+    assert wide[1] - wide[0] > 10
+
+
+def test_a_mean_and_its_interval():
+    values = np.random.default_rng(2).random(40)
+    draw = np.random.default_rng(0)
+    means = [sum(values[draw.integers(40, size=(1000, 40))[row]]) / 40 for row in [0]]  # the first resample, by hand
+    mean, low, high = mean_interval(values)
+    assert mean == values.mean()
+    assert low < mean < high
+    assert means[0] == pytest.approx(values[np.random.default_rng(0).integers(40, size=(1000, 40))].mean(1)[0])
+    assert mean_interval(np.ones(5)) == (1, 1, 1)
+
+
+def literal_wilson(hits, trials, z=1.959963984540054):
+    share = hits / trials
+    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 7), (150, 200), (999, 1000)])
+def test_wilson(hits, trials):
+    assert wilson(hits, trials) == pytest.approx(literal_wilson(hits, trials), abs=1e-15)
+
+
+def test_the_null_is_exceeded_in_one_permutation_of_twenty():
+    null = np.random.default_rng(3).random((200, 3))
+    assert null_p95(null) == pytest.approx([quantile(column, 0.95) for column in null.T], rel=1e-12)
+
+
+def literal_q(p):
+    """Benjamini and Hochberg (1995): min over j >= i of p_(j) m / j, at most 1."""
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    result = np.empty(len(p))
+    result[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return result
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 64, 512])
+def test_scipys_false_discovery_rates_are_benjamini_and_hochbergs(count):
+    """The stages take scipy's; many units share a p-value, as permutations give them."""
+    assert false_discovery_control([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
+    for seed in range(20):
+        p = (1 + np.random.default_rng(seed).integers(0, 201, count)) / 201
+        got = false_discovery_control(p)
+        np.testing.assert_allclose(got, literal_q(p), rtol=1e-15, atol=0)
+        assert ((got <= 0.05) == (literal_q(p) <= 0.05)).all()
