@@ -100,6 +100,7 @@ def _look_up(files: Files, run: RunRecord, artifact: Artifact, image: Path) -> t
     from flows.auditfile import AuditModel
     from microtome.datasets import Frame, Record
     from microtome.datasets.base import open_picture
+    from microtome.networks.identity import network_digest
     from microtome.networks.load import NetworkSpec, load_network
     from microtome.networks.normalisation import Normalisation
     from storage.digests import FileDigests
@@ -111,7 +112,7 @@ def _look_up(files: Files, run: RunRecord, artifact: Artifact, image: Path) -> t
     model, base = audit.network, Path(run.about["file"]).parent
     spec = NetworkSpec(model.load, model.arguments, model.weights, base, audit.seed)
     known = stage_of(files, run, "activations").manifest["inputs"]["network"]
-    if spec.digest(FileDigests(files).of) != known:
+    if network_digest(spec, FileDigests(files).of) != known:
         raise InputError(f"run {run.run_id}: its network has changed since; audit again, then look pictures up")
     picture = open_picture(image)
     frame = Frame(model.input.size, model.input.resize)

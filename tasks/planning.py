@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from microtome.errors import InputError, suggest
+from microtome.networks.identity import network_digest
 from microtome.networks.load import NetworkSpec
 from microtome.networks.normalisation import Normalisation
 from storage import Files
@@ -161,7 +162,7 @@ class Planner:
         """The network under audit."""
         model = self.audit.network
         spec = NetworkSpec(model.load, model.arguments, model.weights, self.base, self.audit.seed)
-        return Subject(spec, self.scale, spec.digest(self.digests.of))
+        return Subject(spec, self.scale, network_digest(spec, self.digests.of))
 
     @property
     def described(self) -> dict[str, Any]:

@@ -196,8 +196,10 @@ def _replaced(text: str, statement: ast.stmt, new: str) -> str:
 def _bound(statement: ast.stmt) -> tuple[str, ...]:
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return (statement.name,)
-    stored = (node for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
-    return tuple(dict.fromkeys(node.id for node in stored))
+    assigned = isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign)
+    places = getattr(statement, "targets", None) or [statement.target] if assigned else [statement]
+    stored = (node for place in places for node in ast.walk(place) if isinstance(node, ast.Name))
+    return tuple(dict.fromkeys(node.id for node in stored if isinstance(node.ctx, ast.Store)))
 
 
 def _left_alone(statement: ast.stmt) -> bool:

@@ -18,22 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microtome.closure import OURS, ROOT, Closure, Places, closure
+from tasks import registry
 from tests.mutation import Mutant, Root, Tree, mutants
 
-STAGES = ("activations", "adversarial", "dissection", "features", "finetuning", "gates", "graph", "index", "landmarks")
-STAGES += (
-    "null",
-    "occlusion",
-    "parts",
-    "reliability",
-    "report",
-    "saliency",
-    "stability",
-    "tally",
-    "thresholds",
-    "tree",
-)
-ROOTS = {name: Root((f"tasks.{name}:run",)) for name in STAGES}
+STAGES = tuple(stage.name for stage in registry.STAGES)
+ROOTS = {stage.name: Root(stage.roots, stage.files) for stage in registry.STAGES}
 ROOTS["creature_net"] = Root(("microtome.networks.small:creature_net",))
 
 
@@ -606,6 +595,18 @@ def test_rules(rule: str, toy: Toy):
     assert toy.digest("toy.main:run") == before
 
 
+def test_what_a_callable_takes_is_no_part(toy: Toy):
+    main = "from typing import Callable\nfrom toy.a import A\nclass K:\n    f: Callable[[A], A]\ndef run(): return K"
+    toy.write({"toy/__init__.py": "", "toy/main.py": main, "toy/a.py": "class A: x = 1"})
+    assert set(toy.closure("toy.main:run").definitions) == {"toy.main:run", "toy.main:K"}
+
+
+def test_who_names_a_definition_is_told(toy: Toy):
+    main = "from toy.a import f\ndef run(): return f()"
+    toy.write({"toy/__init__.py": "", "toy/main.py": main, "toy/a.py": "X = 1\ndef f(): return X"})
+    assert toy.closure("toy.main:run").named_by == {"toy.a:f": "toy.main:run", "toy.a:X": "toy.a:f"}
+
+
 def test_a_module_that_appears_counts(toy: Toy):
     toy.write({"toy/__init__.py": "", "toy/main.py": "from toy import later\ndef run(): return later.g()"})
     before = toy.closure("toy.main:run")
@@ -786,7 +787,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 def test_a_digest_is_the_same_in_every_process_and_place(tree: Tree):
     code = "from microtome.closure import Places, closure; from pathlib import Path; import sys\n"
-    code += "found = closure(['tasks.tree:run', 'tasks.report:run'], Places(Path(sys.argv[1])))\n"
+    code += "found = closure(['tasks.tally.work:run', 'tasks.report.work:run'], Places(Path(sys.argv[1])))\n"
     code += "print(found.digest, 'torch' in sys.modules)"
     said = {
         subprocess.run(
@@ -798,7 +799,7 @@ def test_a_digest_is_the_same_in_every_process_and_place(tree: Tree):
         ).stdout
         for place, seed in ((ROOT, "1"), (tree.root, "2"))
     }
-    assert said == {closure(["tasks.tree:run", "tasks.report:run"]).digest + " False\n"}
+    assert said == {closure(["tasks.tally.work:run", "tasks.report.work:run"]).digest + " False\n"}
 
 
 def one(tree: Tree, file: str, definition: str, description: str) -> Mutant:
@@ -807,17 +808,17 @@ def one(tree: Tree, file: str, definition: str, description: str) -> Mutant:
 
 
 def test_wilson_counts_for_what_names_it(tree: Tree):
-    changed = tree.changed(
-        one(tree, "microtome/quantify/resampling.py", "wilson", "1.959963984540054 -> 2.959963984540054"), ROOTS
-    )
+    mutant = one(tree, "microtome/quantify/intervals.py", "wilson", "'wilson' -> 'wilsonx'")
+    changed = tree.changed(mutant, {**ROOTS, "finetuning": Root(("tasks.finetuning.work:run",))})
     assert "finetuning" in changed
     assert not changed & {"thresholds", "index", "activations", "tally", "creature_net"}
 
 
 def test_cell_centres_count_for_the_tree(tree: Tree):
-    changed = tree.changed(one(tree, "microtome/quantify/stability.py", "cell_centres", "Mult -> Add"), ROOTS)
-    assert {"tree", "stability", "graph"} <= changed
-    assert not changed & {"index", "thresholds", "tally", "null", "finetuning", "creature_net"}
+    mutant = one(tree, "microtome/quantify/stability.py", "cell_centres", "Mult -> Add")
+    changed = tree.changed(mutant, {**ROOTS, "tree": Root(("tasks.tree.work:run",))})
+    assert "tree" in changed
+    assert not changed & {"index", "thresholds", "tally", "null", "creature_net"}
 
 
 def test_every_definition_that_is_reached_counts_and_no_other(tree: Tree):
@@ -845,14 +846,17 @@ def test_formats_are_apart():
 # --- a second opinion, from Python's own compiler ---
 
 
+def file_of(module: str) -> Path:
+    place = ROOT.joinpath(*module.split("."))
+    return place / "__init__.py" if (place / "__init__.py").is_file() else place.with_suffix(".py")
+
+
 def imported_modules(name: str, seen: set[str]) -> set[str]:
     """Modules of ours that a module imports anywhere in it, transitively; literal and coarse."""
-    file = ROOT.joinpath(*name.split("."))
-    file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
-    if name in seen or not file.is_file() or name.partition(".")[0] not in OURS:
+    if name in seen or not file_of(name).is_file() or name.partition(".")[0] not in OURS:
         return seen
     seen.add(name)
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file_of(name).read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 imported_modules(alias.name, seen)
@@ -864,10 +868,16 @@ def imported_modules(name: str, seen: set[str]) -> set[str]:
     return seen
 
 
+def reached_by(stage: str) -> dict[str, str]:
+    return dict(closure(ROOTS[stage].roots).definitions)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_definition_lies_outside_the_modules_that_are_imported(stage: str):
-    allowed = imported_modules(f"tasks.{stage}", set())
-    assert {key.partition(":")[0] for key in closure([f"tasks.{stage}:run"]).definitions} <= allowed
+    allowed: set[str] = set()
+    for root in ROOTS[stage].roots:
+        imported_modules(root.partition(":")[0], allowed)
+    assert {key.partition(":")[0] for key in reached_by(stage)} <= allowed
 
 
 def globals_of(code: CodeType) -> Iterator[str]:
@@ -883,12 +893,11 @@ def globals_of(code: CodeType) -> Iterator[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_compiler_finds_no_name_that_was_missed(stage: str):
     """Whatever a reached function or class looks up in its module is reached as well, where the module defines it."""
-    found = closure([f"tasks.{stage}:run"]).definitions
+    found = reached_by(stage)
     assert "missing" not in found.values()
     checked = 0
     for module in {key.partition(":")[0] for key in found}:
-        place = ROOT.joinpath(*module.split("."))
-        text = (place / "__init__.py" if place.is_dir() else place.with_suffix(".py")).read_text()
+        text = file_of(module).read_text()
         defined = {node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
         for code in compile(text, module, "exec").co_consts:
             if isinstance(code, CodeType) and f"{module}:{code.co_name}" in found:
@@ -901,18 +910,17 @@ def test_the_compiler_finds_no_name_that_was_missed(stage: str):
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_is_reached_is_written_somewhere(stage: str):
     """Every definition but the entry point stands, by its name, in the code of another that is reached."""
-    found = closure([f"tasks.{stage}:run"]).definitions
+    found = reached_by(stage)
     words: dict[str, set[str]] = {}
     for key in found:
         module, _, name = key.partition(":")
-        place = ROOT.joinpath(*module.split("."))
-        text = (place / "__init__.py" if place.is_dir() else place.with_suffix(".py")).read_text()
+        text = file_of(module).read_text()
         for node in ast.parse(text).body:
             targets = getattr(node, "targets", [getattr(node, "target", node)])
             if name in (getattr(node, "name", None), *(getattr(target, "id", None) for target in targets)):
                 words[key] = {getattr(inner, "id", getattr(inner, "attr", "")) for inner in ast.walk(node)}
     renamed = {"science", "__getattr__"}
-    for key in set(found) - {f"tasks.{stage}:run"}:
+    for key in set(found) - set(ROOTS[stage].roots):
         name = key.partition(":")[2]
         assert name in renamed or any(name in said for other, said in words.items() if other != key), key
 

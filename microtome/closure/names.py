@@ -91,31 +91,14 @@ def bindings(statements: Sequence[ast.AST], package: str) -> Bound:
     local: set[str] = set()
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.Name):
-            if not isinstance(node.ctx, ast.Load):
-                found.names.add(node.id)
-            continue
-        if isinstance(node, Function | ast.Lambda | ast.ClassDef):
-            if not isinstance(node, ast.Lambda):
-                found.names.add(node.name)
-            waiting += _outside(node)
-            continue
-        if isinstance(node, _COMPREHENSIONS):
-            found.names |= _walruses(node)
-            continue
+        found.names |= _bound_by(node)
         if isinstance(node, ast.Import | ast.ImportFrom):
             _bind_import(node, package, found)
         elif isinstance(node, ast.Global):
             found.outer |= set(node.names)
         elif isinstance(node, ast.Nonlocal):
             local |= set(node.names)
-        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-            found.names.add(node.name)
-        elif isinstance(node, ast.MatchMapping) and node.rest:
-            found.names.add(node.rest)
-        elif type(node).__name__ == "TypeAlias":  # from Python 3.12 on
-            found.names.add(node.name.id)  # type: ignore[attr-defined]
-        waiting += ast.iter_child_nodes(node)
+        waiting += _in_same_scope(node)
     found.names -= found.outer | local
     return found
 
@@ -143,6 +126,30 @@ def run_by(node: ast.Import | ast.ImportFrom, package: str) -> set[str]:
         return {alias.name for alias in node.names}
     module = absolute(node, package)
     return {module, *(f"{module}.{alias.name}" for alias in node.names if alias.name != "*")}
+
+
+def _bound_by(node: ast.AST) -> set[str]:
+    """Names that a node itself binds in its scope, imports aside."""
+    name: str | None = None
+    if isinstance(node, ast.Name):
+        name = None if isinstance(node.ctx, ast.Load) else node.id
+    elif isinstance(node, _COMPREHENSIONS):
+        return _walruses(node)
+    elif isinstance(node, Function | ast.ClassDef | ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+        name = node.name
+    elif isinstance(node, ast.MatchMapping):
+        name = node.rest
+    elif type(node).__name__ == "TypeAlias":  # from Python 3.12 on
+        name = node.name.id  # type: ignore[attr-defined]
+    return set() if name is None else {name}
+
+
+def _in_same_scope(node: ast.AST) -> Iterable[ast.AST]:
+    if isinstance(node, _COMPREHENSIONS):
+        return ()
+    if isinstance(node, Function | ast.Lambda | ast.ClassDef):
+        return _outside(node)
+    return ast.iter_child_nodes(node)
 
 
 def _bind_import(node: ast.Import | ast.ImportFrom, package: str, found: Bound) -> None:
@@ -216,13 +223,16 @@ class _Reader:
             self._each(ast.iter_child_nodes(node), scope)
 
     def annotation(self, node: ast.AST, scope: _Scope | None) -> None:
-        """Note what an annotation names; strings in it are read as code, but for those of `Literal`."""
+        """Note what an annotation names; strings in it are read as code.
+
+        The values of `Literal` are none, and nothing is an instance of what a `Callable` takes or gives.
+        """
         if isinstance(node, ast.Constant):
             if isinstance(node.value, str):
                 self._written_annotation(node.value, scope)
         elif isinstance(node, ast.Name | ast.Attribute | ast.Call):
             self.visit(node, scope)
-        elif isinstance(node, ast.Subscript) and _last(node.value) == "Literal":
+        elif isinstance(node, ast.Subscript) and _last(node.value) in ("Literal", "Callable"):
             self.visit(node.value, scope)
         else:
             for child in ast.iter_child_nodes(node):

@@ -13,7 +13,7 @@ EFFECTS = "<effects>"  # the unit of all that runs when the module is imported, 
 _EMPTY = Names(frozenset(), frozenset())
 
 
-class Source:
+class ModuleCode:
     """The top level of a module.
 
     Args:
@@ -132,7 +132,7 @@ class Source:
 
 
 @cache
-def source(name: str, content: bytes, *, is_package: bool, ours: tuple[str, ...]) -> Source:
+def module_code(name: str, content: bytes, *, is_package: bool, ours: tuple[str, ...]) -> ModuleCode:
     """Read a module; the same content is read once in a process.
 
     Args:
@@ -144,7 +144,7 @@ def source(name: str, content: bytes, *, is_package: bool, ours: tuple[str, ...]
     Raises:
         SyntaxError: it is not Python.
     """
-    return Source(name, is_package=is_package, tree=ast.parse(content), ours=ours)
+    return ModuleCode(name, is_package=is_package, tree=ast.parse(content), ours=ours)
 
 
 def _only_binds(node: ast.AST) -> bool:

@@ -53,38 +53,37 @@ def _fields(kind: type[ast.AST]) -> tuple[str, ...]:
 
 
 def _write(node: ast.AST, out: list[str], *, in_class: bool) -> None:
-    kind = type(node)
-    if kind is ast.Constant:
-        out.append(f"{type(node.value).__name__} {node.value!r};")  # type: ignore[attr-defined]
-        return
-    if kind is ast.Name:
-        out.append(f"Name {node.id};")  # type: ignore[attr-defined]
-        return
-    if idle(node):
-        return
-    skipped: tuple[str, ...] = ()
-    if isinstance(node, Function | ast.Lambda):
-        in_class = False
-        if isinstance(node, Function) and not reads_annotations(node):
-            out.append(f"{kind.__name__} {node.name}(")
-            _write_arguments(node.args, out)
-            skipped = ("args", "returns", "name")
-    elif kind is ast.ClassDef:
-        in_class = True
+    if isinstance(node, ast.Constant):
+        out.append(f"{type(node.value).__name__} {node.value!r};")
+    elif isinstance(node, ast.Name):
+        out.append(f"Name {node.id};")
     elif isinstance(node, ast.AnnAssign) and not in_class:
-        if node.value is not None:
-            out.append("Assign(targets[")
-            _write(node.target, out, in_class=False)
-            out.append("]value ")
-            _write(node.value, out, in_class=False)
-            out.append(")")
-            return
-        skipped = ("annotation",)
-    if not skipped:
-        out.append(f"{kind.__name__}(")
-    for name in _fields(kind):  # type: ignore[arg-type]
-        if name not in skipped:
-            _write_field(name, getattr(node, name, None), out, in_class=in_class)
+        _write_assignment(node, out)
+    elif isinstance(node, Function) and not reads_annotations(node):
+        _write_function(node, out)
+    elif not idle(node):
+        out.append(f"{type(node).__name__}(")
+        inside = isinstance(node, ast.ClassDef) or (in_class and not isinstance(node, Function | ast.Lambda))
+        for name in _fields(type(node)):  # type: ignore[arg-type]
+            _write_field(name, getattr(node, name, None), out, in_class=inside)
+        out.append(")")
+
+
+def _write_assignment(node: ast.AnnAssign, out: list[str]) -> None:
+    """Like the same assignment without an annotation."""
+    out.append("Assign(targets[")
+    _write(node.target, out, in_class=False)
+    out.append("]")
+    _write_field("value", node.value, out, in_class=False)
+    out.append(")")
+
+
+def _write_function(node: Function, out: list[str]) -> None:
+    """Without annotations of what it takes and returns."""
+    out.append(f"{type(node).__name__} {node.name}(")
+    _write_arguments(node.args, out)
+    for name in ("decorator_list", "body"):
+        _write_field(name, getattr(node, name), out, in_class=False)
     out.append(")")
 
 

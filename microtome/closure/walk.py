@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from microtome.closure.names import Chain, Import, Names, Reference
 from microtome.closure.outside import COMPUTING, MISSING, distributions, version
-from microtome.closure.source import EFFECTS, Source, source
+from microtome.closure.source import EFFECTS, ModuleCode, module_code
 from microtome.closure.text import digest_of
 from microtome.closure.user import UserCode
 
@@ -46,10 +47,12 @@ class Closure:
         definitions: digests by `package.module:name`; by `module` for a user's module, by path for a file. What is
             named and not there is `missing`.
         packages: versions of installed distributions.
+        named_by: for each definition but the first, one that names it: why it is here. Not part of the digest.
     """
 
     definitions: Mapping[str, str]
     packages: Mapping[str, str]
+    named_by: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -76,13 +79,13 @@ def closure(
             point is often named nowhere else.
     """
     with _without_collector():
-        walk = _Walk(places or Places())
+        walk = _Following(places or Places())
         for root in roots:
             walk.root(root, follow_annotations_of_roots)
         walk.finish()
         for file in files:
             walk.file(file)
-    return Closure(walk.definitions, walk.packages)
+    return Closure(walk.definitions, walk.packages, walk.named_by)
 
 
 @contextmanager
@@ -97,8 +100,7 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-@dataclass(frozen=True, order=True)
-class _Target:
+class _Target(NamedTuple):
     """What a name stands for: a definition, a whole module (no name), or something installed (no module of ours)."""
 
     module: str
@@ -106,18 +108,19 @@ class _Target:
     outside: bool = False
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.name}"
+        return f"{self.module}:{self.name}" if self.name else self.module
 
 
-class _Walk:
+class _Following:
     """One closure in the making."""
 
     def __init__(self, places: Places) -> None:
         self.definitions: dict[str, str] = {}
         self.packages: dict[str, str] = {}
+        self.named_by: dict[str, str] = {}
         self._places = places
         self._user = UserCode(places.user, places.root, places.ours)
-        self._sources: dict[str, Source | None] = {}
+        self._sources: dict[str, ModuleCode | None] = {}
         self._names: dict[tuple[str, Chain, bool], frozenset[_Target]] = {}
         self._active: set[tuple[str, str]] = set()
         self._loaded: set[str] = set()
@@ -172,15 +175,15 @@ class _Walk:
         if source is None:
             self.definitions[name] = MISSING
             return
-        self._reach(_Target(name, unit) for unit in source.units)
+        self._reach([_Target(name, unit) for unit in source.units], name)
         exported = {**(source.typed if "__getattr__" in source.units else {}), **source.imports}
         origins = {origin for found in exported.values() for origin in found if origin.name}
         names = Names(frozenset(Reference(origin, ()) for origin in origins), frozenset())
         self._note(name, source, (digest_of(*(f"{bound}={exported[bound]}" for bound in sorted(exported))), names))
-        self._reach(_Target(star) for star in source.stars if self._is_ours(star))
-        self._reach(_Target(inner) for inner in self._inside(source))
+        self._reach([_Target(star) for star in source.stars if self._is_ours(star)], name)
+        self._reach([_Target(inner) for inner in self._inside(source)], name)
 
-    def _note(self, key: str, source: Source, read: tuple[str, Names]) -> None:
+    def _note(self, key: str, source: ModuleCode, read: tuple[str, Names]) -> None:
         """Digest code together with what its names stand for, and reach all of that."""
         own, names = read
         lines = []
@@ -188,12 +191,12 @@ class _Walk:
             targets = self._targets(source, reference)
             if targets:
                 lines.append(f"{reference} {sorted(map(str, targets))}")
-                self._reach(targets)
+                self._reach(targets, key)
         self.definitions[key] = digest_of(own, *sorted(lines))
         for name in (source.name, *names.loads):
             self._load(name)
 
-    def _reach(self, targets: Iterable[_Target]) -> None:
+    def _reach(self, targets: Iterable[_Target], by: str = "") -> None:
         for target in targets:
             if target.outside:
                 distribution = self._places.computing.get(target.module.partition(".")[0])
@@ -201,6 +204,8 @@ class _Walk:
                     self.packages[distribution] = version(distribution)
             elif target not in self._reached:
                 self._reached.add(target)
+                if by:
+                    self.named_by[str(target)] = by
                 self._waiting.append(target)
 
     def _load(self, name: str) -> None:
@@ -212,11 +217,11 @@ class _Walk:
         source = self._source(name)
         if source is not None:
             if EFFECTS in source.units:
-                self._reach([_Target(name, EFFECTS)])
+                self._reach([_Target(name, EFFECTS)], name)
             for other in source.loads:
                 self._load(other)
 
-    def _targets(self, source: Source, reference: Reference) -> frozenset[_Target]:
+    def _targets(self, source: ModuleCode, reference: Reference) -> frozenset[_Target]:
         origin, chain = reference
         if origin is None:
             return self._named(source, chain, outside=False)
@@ -237,7 +242,7 @@ class _Walk:
             return frozenset([_Target(module)])
         return self._named(source, chain, outside=True)
 
-    def _named(self, source: Source, chain: Chain, *, outside: bool) -> frozenset[_Target]:
+    def _named(self, source: ModuleCode, chain: Chain, *, outside: bool) -> frozenset[_Target]:
         key, around = (source.name, chain, outside), (source.name, chain[0])
         if key in self._names:
             return self._names[key]
@@ -250,13 +255,13 @@ class _Walk:
             self._names[key] = found
         return found
 
-    def _submodule(self, source: Source, chain: Chain) -> frozenset[_Target]:
+    def _submodule(self, source: ModuleCode, chain: Chain) -> frozenset[_Target]:
         name = f"{source.name}.{chain[0]}"
         if source.is_package and self._source(name) is not None:
             return self._attribute(name, chain[1:])
         return frozenset()
 
-    def _candidates(self, source: Source, chain: Chain, *, outside: bool) -> Iterator[_Target]:
+    def _candidates(self, source: ModuleCode, chain: Chain, *, outside: bool) -> Iterator[_Target]:
         """All that a name in a module may stand for: its own definitions and imports, else the last resorts."""
         name, rest = chain[0], chain[1:]
         if name in source.units or name in source.imports:
@@ -279,7 +284,7 @@ class _Walk:
             found = {_Target(source.name)}
         yield from found
 
-    def _lazy(self, source: Source, chain: Chain, *, outside: bool) -> Iterator[_Target]:
+    def _lazy(self, source: ModuleCode, chain: Chain, *, outside: bool) -> Iterator[_Target]:
         """Names imported under `if TYPE_CHECKING:`, which `__getattr__` gives to other modules."""
         origins = source.typed.get(chain[0], ())
         if origins and (not outside or "__getattr__" in source.units):
@@ -288,7 +293,7 @@ class _Walk:
             if outside:
                 yield _Target(source.name, "__getattr__")
 
-    def _starred(self, source: Source, chain: Chain) -> Iterator[_Target]:
+    def _starred(self, source: ModuleCode, chain: Chain) -> Iterator[_Target]:
         for star in source.stars:
             other = self._source(star) if self._is_ours(star) else None
             if other is not None:
@@ -304,23 +309,27 @@ class _Walk:
     def _is_ours(self, module: str) -> bool:
         return module.partition(".")[0] in self._places.ours
 
-    def _inside(self, source: Source) -> list[str]:
-        folder = self._places.root.joinpath(*source.name.split("."))
+    def _inside(self, source: ModuleCode) -> list[str]:
+        """Names of the modules in a package."""
         if not source.is_package:
             return []
+        folder = self._places.root.joinpath(*source.name.split("."))
         names = {entry.stem for entry in folder.iterdir() if entry.suffix == ".py" or (entry / "__init__.py").is_file()}
         return [f"{source.name}.{name}" for name in sorted(names - {"__init__", "__main__"})]
 
-    def _source(self, name: str) -> Source | None:
+    def _source(self, name: str) -> ModuleCode | None:
         """A module of ours; a folder without `__init__` is an empty package; None where there is none."""
         if name not in self._sources:
-            place = self._places.root.joinpath(*name.split("."))
-            found = None
-            for file, is_package in ((place / "__init__.py", True), (place.with_name(f"{place.name}.py"), False)):
-                if file.is_file():
-                    found = source(name, file.read_bytes(), is_package=is_package, ours=self._places.ours)
-                    break
-            if found is None and place.is_dir():
-                found = source(name, b"", is_package=True, ours=self._places.ours)
-            self._sources[name] = found
+            self._sources[name] = self._found(name)
         return self._sources[name]
+
+    def _found(self, name: str) -> ModuleCode | None:
+        above = name.rpartition(".")[0]
+        package = self._source(above) if above else None
+        if above and (package is None or not package.is_package):
+            return None
+        place = self._places.root.joinpath(*name.split("."))
+        for file, is_package in ((place / "__init__.py", True), (place.with_name(f"{place.name}.py"), False)):
+            if file.is_file():
+                return module_code(name, file.read_bytes(), is_package=is_package, ours=self._places.ours)
+        return module_code(name, b"", is_package=True, ours=self._places.ours) if place.is_dir() else None

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from microtome.closure import Places, closure
 from microtome.errors import InputError, suggest
 from microtome.importing import named_object, users_code
 
@@ -44,24 +41,6 @@ class NetworkSpec:
         if self.weights is None or not self.weights.endswith(SUFFIXES):
             return None
         return self.root / self.weights
-
-    def digest(self, file_digest: Callable[[Path], str]) -> str:
-        """Digest of all that determines the network: factory, its code, arguments, weights by content.
-
-        Does not import torch, so that an audit with nothing to do answers at once.
-
-        Args:
-            file_digest: content digest of a file, hexadecimal.
-        """
-        file = self.weights_file
-        content = {
-            "load": self.load,
-            "code": closure([self.load], Places(user=self.root)).digest,
-            "arguments": dict(self.arguments),
-            "weights": file_digest(file) if file else self.weights,
-            "seed": None if file else self.seed,
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def load_network(spec: NetworkSpec) -> torch.nn.Module:
