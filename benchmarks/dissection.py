@@ -63,10 +63,11 @@ class WithTextureNumbers:
 
 def jobs(network: str, layer: str, root: Path, built: list[float], limit: int | None = None) -> dict:
     """The stages of one dissection, without an audit file; seconds that building the network took go to `built`."""
+    from tasks.stages import STAGES
+
     from microtome.datasets import Frame, open_dataset
     from microtome.networks import NetworkSpec, load_network
     from tasks.stage import Job
-    from tasks.stages import STAGES
 
     spec = NetworkSpec(f"torchvision.models:{network}")
 

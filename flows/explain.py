@@ -54,7 +54,6 @@ def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], P
         InputError: the run has no graph, or no such picture; or the network is not the one that was audited.
     """
     import pandas as pd
-
     from tasks.pictures import read_thumbnails
     from tasks.report.graph import Over
 
@@ -96,6 +95,9 @@ def _look_up(files: Files, run: RunRecord, artifact: Artifact, image: Path) -> t
     import numpy as np
     import torch
     from PIL import Image
+    from tasks.graph_lookup import rows_of, seen_in
+    from tasks.graph_reading import learned_graph
+    from tasks.pictures import file_of
 
     from flows.auditfile import AuditModel
     from microtome.datasets import Frame, Record
@@ -104,9 +106,6 @@ def _look_up(files: Files, run: RunRecord, artifact: Artifact, image: Path) -> t
     from microtome.networks.load import NetworkSpec, load_network
     from microtome.networks.normalisation import Normalisation
     from storage.digests import FileDigests
-    from tasks.graph_lookup import rows_of, seen_in
-    from tasks.graph_reading import learned_graph
-    from tasks.pictures import file_of
 
     audit = AuditModel.model_validate(run.about["audit"])
     model, base = audit.network, Path(run.about["file"]).parent

@@ -24,7 +24,7 @@ Words = Annotated[list[Word], Field(min_length=1)]
 Resamples = Annotated[int, Field(ge=0, le=1_000_000)]  # more would only take for ever
 Side = Annotated[int, Field(ge=1, le=16384)]
 Size = Annotated[tuple[Side, Side], Field(description="(height, width) in pixels")]
-O = TypeVar("O", bound="Options")
+AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 
 class Strict(BaseModel):
@@ -41,7 +41,7 @@ class Options(Strict):
         outside = {name for name, field in type(self).model_fields.items() if OUTSIDE in field.metadata}
         return self.model_dump(mode="json", exclude=outside)
 
-    def narrowed(self, kind: type[O]) -> O:
+    def narrowed(self, kind: type[AnyOptions]) -> AnyOptions:
         """The part of the options that another stage has, too."""
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
 

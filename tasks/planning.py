@@ -20,8 +20,7 @@ from tasks.options import Count, Options, Positive, Size, Strict, Word, Words
 from tasks.stage import Job, Settings, Stage
 from tasks.subject import Subject
 
-
-O = TypeVar("O", bound=Options)
+AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def _factory(text: str) -> str:
@@ -134,7 +133,7 @@ class Planner:
         self._asked = asked
         self._data: dict[str, DataSpec] = {}
 
-    def asked(self, options: type[O]) -> O | None:
+    def asked(self, options: type[AnyOptions]) -> AnyOptions | None:
         """The options of a stage, by their model; None where the audit does not ask for it."""
         return next((found for found in self._asked.values() if isinstance(found, options)), None)
 

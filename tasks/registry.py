@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from storage import TableSchema
 from tasks import (
     activations,
+    adversarial,
     dissection,
     features,
     finetuning,
@@ -44,6 +45,7 @@ STAGES: tuple[Stage, ...] = (
     reliability.STAGE,
     features.STAGE,
     occlusion.STAGE,
+    adversarial.STAGE,
     gates.STAGE,
     report.STAGE,
 )

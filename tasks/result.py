@@ -11,7 +11,6 @@ import pyarrow as pa
 from storage import Artifact
 from tasks.stage import External
 
-
 E = TypeVar("E")
 
 

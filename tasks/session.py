@@ -62,12 +62,14 @@ class Session:
     @property
     def seed(self) -> int:
         """Of every draw. Only a stage whose output is named by it may ask."""
-        return int(self._determined("seed", self.settings.seed))
+        self._must_declare("seed")
+        return self.settings.seed
 
     @property
     def device(self) -> str:
         """`cpu` or `cuda`. Only a stage whose output is named by it may ask."""
-        return str(self._determined("device", self.settings.device))
+        self._must_declare("device")
+        return self.settings.device
 
     @property
     def threads(self) -> int:
@@ -88,7 +90,6 @@ class Session:
         if self.stop.is_set():
             raise Interrupted("stopped by the user; everything finished is kept")
 
-    def _determined(self, name: str, value: object) -> object:
+    def _must_declare(self, name: str) -> None:
         if self.job is None or name not in self.job.stage.determined_by:
             raise RuntimeError(f"stage {self.name} must declare `{name}` among determined_by before it asks for it")
-        return value

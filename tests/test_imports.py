@@ -117,10 +117,3 @@ def test_four_positional_arguments_at_most_in_the_science_room():
                 if len(set(names) - bound) > 4:
                     many.append(f"{module}:{node.lineno} {names}")
     assert many == []
-
-
-def test_nothing_is_sent_to_prefect_as_markdown():
-    """Names from data would be rendered there; docs/security.md says that no artifact is made."""
-    texts = [file.read_text() for room in ("flows", "tasks") for file in (ROOT / room).rglob("*.py")]
-    assert texts
-    assert not any("prefect.artifacts" in text or "markdown" in text for text in texts)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load
+from tasks.concepts import Detectors
+from tasks.pictures import Pictures, pixel_network, sampled
+from tasks.reading import layers_of
 
 from flows.plan import Plan, Request
 from microtome.quantify.dissection import iou
 from microtome.visualize.attribution import answer_of
-from tasks.concepts import Detectors
-from tasks.pictures import Pictures, pixel_network, sampled
-from tasks.reading import layers_of
 from tasks.stage import Session, Work
 from tests.conftest import write_audit
 from tests.test_finetuning import WEIGHTS

@@ -46,17 +46,17 @@ class Source:
         """How a picture lies in the frame."""
         return self.frame.place(self.record(image))
 
-    def bytes(self, image: int) -> NDArray[np.uint8]:
+    def framed(self, image: int) -> NDArray[np.uint8]:
         """(height, width, 3) pixels in the frame, 0 to 255."""
         return self.placement(image).picture(self.dataset.picture(self.chosen[image]))
 
     def pixels(self, image: int) -> NDArray[np.float32]:
         """(height, width, 3) in [0, 1], in the frame."""
-        return self.bytes(image).astype(np.float32) / np.float32(255)
+        return self.framed(image).astype(np.float32) / np.float32(255)
 
     def normalised(self, image: int) -> NDArray[np.float32]:
         """(3, height, width), as the network takes it."""
-        return self.scale(self.bytes(image))
+        return self.scale(self.framed(image))
 
     def batch(self, images: Sequence[int], device: str = "cpu") -> torch.Tensor:
         """(pictures, 3, height, width) in [0, 1]."""
@@ -72,7 +72,7 @@ class Source:
 
     def thumbnail(self, image: int, side: int) -> bytes:
         """A small picture as WebP, `side` pixels wide and high."""
-        return small(self.bytes(image), side)
+        return small(self.framed(image), side)
 
 
 def small(pixels: NDArray[np.uint8], side: int) -> bytes:

@@ -52,7 +52,7 @@ class NullCounts:
                     self.intersection[permutation] += counted.reshape(self._units, width).astype(np.int32)
 
     def update_whole(
-        self, activated: NDArray[np.int64], whole: Sequence[tuple[int, NDArray[np.int64], NDArray[np.int64]]]
+        self, activated: NDArray[np.integer], whole: Sequence[tuple[int, NDArray[np.int64], NDArray[np.int64]]]
     ) -> None:
         """Take the labels of whole pictures: I is a product of lit pixels and permuted labels.
 

@@ -135,7 +135,7 @@ def lines(title: str, rows: Sequence[Mapping[str, object]], along: str) -> tuple
     import pandas as pd
     import vl_convert
 
-    frame = pd.DataFrame([{**row, "line": _drawn(row["line"])} for row in rows])
+    frame = pd.DataFrame([{**row, "line": _drawn(str(row["line"]))} for row in rows])
     names = list(dict.fromkeys(frame["line"]))
     colour = alt.Scale(domain=names, range=list(_LINES[: len(names)]))
     chart = (

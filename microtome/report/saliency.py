@@ -182,7 +182,8 @@ def colours(values: torch.Tensor) -> NDArray[np.uint8]:
     share = (signed / scale).clamp(-1, 1).numpy()
     red, blue = np.array([178, 24, 43]), np.array([33, 102, 172])
     side = np.where(share[..., None] >= 0, red, blue)
-    return (255 + (side - 255) * np.abs(share)[..., None]).round().astype(np.uint8)
+    shown: NDArray[np.uint8] = (255 + (side - 255) * np.abs(share)[..., None]).round().astype(np.uint8)
+    return shown
 
 
 def _reading() -> views.Section:

@@ -100,7 +100,7 @@ class _Batches:
         return batch, [pool.submit(self._fill, place, image) for place, image in zip(places, images, strict=False)]
 
     def _fill(self, place: NDArray[np.float32], image: int) -> None:
-        self._source.scale(self._source.bytes(image), out=place)
+        self._source.scale(self._source.framed(image), out=place)
 
 
 def _ended(batch: torch.Tensor, parts: Sequence[Future[None]]) -> torch.Tensor:

@@ -8,40 +8,59 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.networks import LayerGeometry
+from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.dissection import Labels
 from microtome.quantify.kept_labels import OwnCounts, own_counts
-from tasks.reading import ConceptTable, annotation_blocks
-from tasks.stage import Work
-from tasks.tally import upsampler
-from tasks.thresholds import threshold_at
+from tasks.dissection.result import Dissection
+from tasks.index.result import Index
+from tasks.tally.lighting import upsampler
+from tasks.thresholds.result import Thresholds
+
+
+class Annotated:
+    """The annotations of some pictures, held at hand.
+
+    Args:
+        index: of the data set.
+        images: numbers in it.
+    """
+
+    def __init__(self, index: Index, images: Sequence[int]) -> None:
+        self.index = index
+        self.labels: dict[int, Labels] = {}
+        self.flags: dict[int, NDArray[np.bool_]] = {}
+        wanted = set(images)
+        for block in index.annotations():
+            for offset in range(len(block.annotated)):
+                image = block.first + offset
+                if image in wanted:
+                    self.labels[image] = block.labels.part(slice(offset, offset + 1))
+                    self.flags[image] = block.annotated[offset]
 
 
 class Detectors:
     """The detectors of a layer, with their labels and thresholds, beside the annotations of some pictures.
 
     Args:
-        work: of a stage that reads index, thresholds and dissection.
         layer: geometry of the layer.
-        images: numbers in the index.
+        dissection: that found them.
+        thresholds: of the same units.
+        annotated: the pictures' annotations.
+        device: for computation.
     """
 
-    def __init__(self, work: Work, layer: LayerGeometry, images: Sequence[int]) -> None:
-        rows = [row for row in work.inputs["dissection"].table("units").to_pylist() if row["layer"] == layer.name]
-        parameters = work.job.inputs["dissection"].parameters
-        lighting = work.job.inputs["dissection"].inputs["tally"].parameters
-        frame = work.job.reach["frame"]
-        concepts = ConceptTable.of(work.inputs["index"])
-        self.min_iou: float = parameters["min_iou"]
-        self.units = np.array([row["unit"] for row in rows if row["detector"]], np.int64)
-        own = [row["concept_id"] for row in rows if row["detector"]]
-        self._concept = np.searchsorted(concepts.number, own)
-        self._category = concepts.category_index[self._concept] if len(own) else np.zeros(0, np.int64)
-        limits = threshold_at(work.inputs["thresholds"], layer.name, lighting["tail"])
-        self._limits = torch.from_numpy(limits).to(work.session.device)
-        self._upsample = upsampler(work, layer, lighting)
-        self._pixels = frame.masks[0] * frame.masks[1]
-        self._read(work, images)
+    def __init__(
+        self, layer: LayerGeometry, dissection: Dissection, thresholds: Thresholds, *, annotated: Annotated, device: str
+    ) -> None:
+        rows = [row for row in dissection.units(layer.name) if row["detector"]]
+        concepts, options = annotated.index.concepts, dissection.options
+        self.min_iou = options.min_iou
+        self.units = np.array([row["unit"] for row in rows], np.int64)
+        self._concept = np.searchsorted(concepts.number, [row["concept_id"] for row in rows])
+        self._category = concepts.category_index[self._concept] if rows else np.zeros(0, np.int64)
+        self._limits = torch.from_numpy(thresholds.at(layer.name, options.tail)).to(device)
+        self._upsample = upsampler(annotated.index.frame, layer, options, device)
+        self._annotated = annotated
 
     def counts(self, maps: torch.Tensor, images: Sequence[int]) -> OwnCounts:
         """Counts of a batch of maps of these pictures.
@@ -52,16 +71,5 @@ class Detectors:
         """
         lit = self._upsample(maps.float().contiguous(), self._limits)
         own, place = np.unique(self._concept, return_inverse=True)
-        labels = [self._labels[image].masks(0, own.tolist())[place] for image in images]
-        return own_counts(lit, self.units, labels, [self._annotated[image][self._category] for image in images])
-
-    def _read(self, work: Work, images: Sequence[int]) -> None:
-        wanted = set(images)
-        self._labels: dict[int, Labels] = {}
-        self._annotated: dict[int, NDArray[np.bool_]] = {}
-        for block in annotation_blocks(work.inputs["index"], self._pixels):
-            for offset in range(len(block.annotated)):
-                image = block.first + offset
-                if image in wanted:
-                    self._labels[image] = block.labels.part(slice(offset, offset + 1))
-                    self._annotated[image] = block.annotated[offset]
+        labels = [self._annotated.labels[image].masks(0, own.tolist())[place] for image in images]
+        return own_counts(lit, self.units, labels, [self._annotated.flags[image][self._category] for image in images])

@@ -2,81 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from microtome.disentangle.graph_inference import Seen
+from microtome.disentangle.graph_layers import look_up
 from microtome.disentangle.graph_metrics import nodes_moved
-from microtome.disentangle.rationales import FilterScale, LayersAbove
+from microtome.disentangle.parse_paths import FrozenTree
+from microtome.disentangle.rationales import LayersAbove
 from microtome.disentangle.tree_metrics import path_kept
 from microtome.visualize.attribution import Scaled
-from tasks.graph_lookup import seen_in
-from tasks.graph_reading import learned_graph
-from tasks.stage import Work
-from tasks.tree import Grown
+from microtome.visualize.measures import Measure, MeasureKind
+from tasks.graph.result import Graph
 
-Measures = dict[str, NDArray[np.float64]]
+Measured = Mapping[Measure, NDArray[np.float64]]
 
 
 class Paths:
     """A decision tree, and where pictures go in it.
 
     Args:
-        work: of a stage that reads a tree of its own network.
+        frozen: a tree of the same network.
         network: behind its normalisation.
     """
 
-    def __init__(self, work: Work, network: Scaled) -> None:
-        grown = Grown.of(work.inputs["tree"])
-        about = grown.about
-        self._tree, self._scale = grown.tree, FilterScale(grown.size, grown.filters, about["positions"])
-        self._tail = LayersAbove(network, f"network.{about['layer']}", about["output"])
-        self.category: str = about["category"]
+    def __init__(self, frozen: FrozenTree, network: Scaled) -> None:
+        self._frozen = frozen
+        self._above = LayersAbove(network, f"network.{frozen.layer}", frozen.output)
 
-    def moved(self, before: torch.Tensor, after: torch.Tensor) -> Measures:
+    def moved(self, before: torch.Tensor, after: torch.Tensor) -> Measured:
         """Of the pictures in which the network sees the tree's category: NaN for the others."""
-        one, two = (self._tail.rationales(pictures) for pictures in (before, after))
-        kept = {name: np.full(len(before), np.nan) for name in ("second-layer node kept", "share of the path kept")}
+        one, two = (self._above.rationales(pictures) for pictures in (before, after))
+        node, path = np.full(len(before), np.nan), np.full(len(before), np.nan)
         for place in np.flatnonzero(one.y > 0):
             paths = []
             for raw in (one, two):
-                data, _ = self._scale.apply(raw.of(np.array([place])))
-                paths.append(self._tree.paths(data.g)[0] if len(data.g) else [-1])
-            stayed = path_kept(*paths)
-            kept["second-layer node kept"][place] = float(stayed > 0)
-            kept["share of the path kept"][place] = stayed
-        return {f"tree of {self.category}: {name}": values for name, values in kept.items()}
+                data, _ = self._frozen.scale.apply(raw.of(np.array([place])))
+                paths.append(self._frozen.tree.paths(data.g)[0] if len(data.g) else [-1])
+            path[place] = path_kept(*paths)
+            node[place] = float(path[place] > 0)
+        of = self._frozen.category
+        return {Measure(MeasureKind.TREE_NODE_KEPT, of): node, Measure(MeasureKind.TREE_PATH_KEPT, of): path}
 
 
 class Patterns:
     """An explanatory graph, and what pictures show of it.
 
     Args:
-        work: of a stage that reads a graph of its own network.
+        graph: of the same network; pictures that are not of its category do not count.
         network: behind its normalisation.
-        images: numbers in the index of the graph's category; others do not count.
+        size: (height, width) of the network's input.
     """
 
-    def __init__(self, work: Work, network: Scaled) -> None:
-        self._learned, self._network = learned_graph(work.inputs["graph"]), network
-        self._size = work.job.reach["frame"].size
-        self.images = set(work.inputs["graph"].table("graph_images").column("image").to_pylist())
+    def __init__(self, graph: Graph, network: Scaled, size: tuple[int, int]) -> None:
+        self._learned, self._own = graph.learned, graph.images
+        self._network, self._size = network, size
 
-    def moved(self, before: torch.Tensor, after: torch.Tensor, images: list[int]) -> Measures:
+    def moved(self, before: torch.Tensor, after: torch.Tensor, images: list[int]) -> Measured:
         """Of the graph's own pictures: how far the strongest nodes go, and how many stay among them."""
-        found: Measures = {
-            f"graph: {name}": np.full(len(images), np.nan)
-            for name in ("shift of strongest nodes, by the side", "strongest nodes kept")
-        }
-        mine = [place for place, image in enumerate(images) if image in self.images]
-        if not mine:
-            return found
-        one, two = (self._seen(pictures[mine]) for pictures in (before, after))
-        moved = nodes_moved(one, two)
-        for values, measured in zip(found.values(), (moved.shift, moved.kept), strict=True):
-            values[mine] = measured
-        return found
+        shift, kept = np.full(len(images), np.nan), np.full(len(images), np.nan)
+        mine = [place for place, image in enumerate(images) if image in self._own]
+        if mine:
+            moved = nodes_moved(*(self._seen(pictures[mine]) for pictures in (before, after)))
+            shift[mine], kept[mine] = moved.shift, moved.kept
+        return {Measure(MeasureKind.NODES_SHIFTED): shift, Measure(MeasureKind.NODES_KEPT): kept}
 
     def _seen(self, pictures: torch.Tensor) -> list[Seen]:
-        return seen_in(self._network.network, self._learned, self._network.normalised(pictures), self._size)
+        return look_up(self._network.network, self._learned, self._network.normalised(pictures), self._size)

@@ -3,168 +3,209 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from microtome.datasets.sampling import sampled
+from microtome.datasets.source import Source, webp
 from microtome.quantify.intervals import mean_interval
 from microtome.quantify.kept_labels import OwnCounts, joined_counts
 from microtome.visualize.adversarial import Attack, attack, fgsm, moved, same_size_noise
 from microtome.visualize.attribution import Scaled, answer_of, at_rest
-from tasks.concepts import Detectors
-from tasks.explained import Paths, Patterns
-from tasks.pictures import Pictures, file_of, pixel_network, sampled
-from tasks.reading import layers_of
-from tasks.rows import Rows, append
-from tasks.stage import Work
+from microtome.visualize.measures import Measure, MeasureKind
+from storage import Draft
+from storage.tables import from_rows
+from tasks.activations.result import Maps
+from tasks.adversarial import STAGE, AdversarialOptions
+from tasks.adversarial.concepts import Annotated, Detectors
+from tasks.adversarial.explained import Measured, Paths, Patterns
+from tasks.dissection.result import Dissection
+from tasks.graph.result import Graph
+from tasks.index.result import Index
+from tasks.session import Session
+from tasks.subject import Subject
+from tasks.thresholds.result import Thresholds
+from tasks.tree.result import GrownTree
 
 BATCH = 8
 SHOWN = 6
-
-
-def run(work: Work) -> None:
-    """Attack a sample of the pictures; every attack beside noise of the same size."""
-    torch.set_num_threads(work.session.threads)
-    network, pictures = pixel_network(work), Pictures(work)
-    geometry = layers_of(work.inputs["activations"])
-    layers = [layer.name for layer in geometry]
-    chosen = sampled(len(pictures), work.parameters["images"], work.parameters["seed"])
-    found = {layer.name: Detectors(work, layer, chosen) for layer in geometry} if "dissection" in work.inputs else {}
-    detectors = {name: item for name, item in found.items() if len(item.units)}
-    attacks = _attacks(work)
-    explained = _explained(work, network)
-    work.begin(len(chosen) * len(attacks), "attacked pictures")
-    rows: Rows = defaultdict(list)
-    shown: Rows = defaultdict(list)
-    for name, how in attacks:
-        measured: dict[tuple[str, str], list[NDArray[np.float64]]] = defaultdict(list)
-        concepts: dict[tuple[str, str], list[OwnCounts]] = defaultdict(list)
-        for start in range(0, len(chosen), BATCH):
-            some = chosen[start : start + BATCH]
-            x = pictures.batch(some, work.session.device)
-            with torch.no_grad(), at_rest(network):
-                classes = network(x).argmax(1)
-            changed = attack(network, x, classes, how)
-            control = same_size_noise(x, changed, work.parameters["seed"])
-            for what, other in ((name, changed), (f"noise like {name}", control)):
-                for measure, values in _moved(network, layers, x, other, classes).items():
-                    measured[what, measure].append(values)
-                for measure, values in _explanations(explained, (x, other), some).items():
-                    measured[what, measure].append(values)
-                for layer, item in detectors.items():
-                    concepts[what, layer].append(item.counts(_maps(network, other, layer), some))
-            _show(work, shown, name, how, (some, x, changed, classes), network)
-            work.advance(len(some))
-        for (what, measure), parts in measured.items():
-            values = np.concatenate(parts)
-            values = values[np.isfinite(values)]  # explanations speak of their own category only
-            if len(values) > 1:
-                _row(rows, what, how, measure, values)
-        for (what, layer), counted in concepts.items():
-            _concept_row(rows, what, how, layer, (joined_counts(counted), detectors[layer].min_iou))
-    work.draft.table("adversarial", rows)
-    work.draft.table("attacked_images", shown)
+ADVERSARIAL, ATTACKED_IMAGES = (list(table.columns) for table in STAGE.tables)
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Explained:
-    """The audit's explanations of this network, where it has them."""
+class Inputs:
+    """The network and its layers, and what the audit knows of it on the same pictures."""
 
+    index: Index
+    activations: Maps
+    network: Subject
+    thresholds: Thresholds | None = None
+    dissection: Dissection | None = None
+    tree: GrownTree | None = None
+    graph: Graph | None = None
+
+
+def run(options: AdversarialOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
+    """Attack a sample of the pictures; every attack beside noise of the same size."""
+    source, network = inputs.index.source, inputs.network.pixels(session.device)
+    chosen = sampled(len(source), options.images, session.seed)
+    attacks = list(_attacks(options, session.seed))
+    session.begin(len(chosen) * len(attacks), "attacked pictures")
+    witness = _Witness.of(inputs, network, chosen, session.device)
+    rows: list[Row] = []
+    shown: list[Row] = []
+    for how in attacks:
+        tally = _Tally()
+        for start in range(0, len(chosen), BATCH):
+            batch = _attacked(network, source, chosen[start : start + BATCH], how=how.attack, session=session)
+            for name, other in ((how.name, batch.changed), (f"noise like {how.name}", batch.control)):
+                tally.take(name, witness, batch, other)
+            if start < SHOWN:
+                shown += _show(draft, how, batch, network, most=SHOWN - start)
+            session.advance(len(batch.images))
+        rows += [{**row, "norm": how.attack.norm, "eps": how.eps} for row in tally.rows(witness)]
+    draft.table("adversarial", from_rows(ADVERSARIAL, rows))
+    draft.table("attacked_images", from_rows(ATTACKED_IMAGES, shown))
+
+
+class _Named(NamedTuple):
+    """An attack and what tables call it."""
+
+    name: str
+    attack: Attack
+
+    @property
+    def eps(self) -> float:
+        """Of 255."""
+        return self.attack.eps * 255
+
+
+def _attacks(options: AdversarialOptions, seed: int) -> Iterator[_Named]:
+    for eps in options.eps:
+        yield _Named("fgsm", fgsm(eps / 255))
+        for norm in options.norms:
+            name = "pgd" if norm == "linf" else "pgd l2"
+            yield _Named(name, Attack(eps / 255, norm, steps=options.steps, seed=seed))
+
+
+class _Batch(NamedTuple):
+    """Pictures by number, as they are, what the network says of them, attacked, and moved as far at random."""
+
+    images: list[int]
+    pictures: torch.Tensor
+    classes: torch.Tensor
+    changed: torch.Tensor
+    control: torch.Tensor
+
+
+def _attacked(network: Scaled, source: Source, images: list[int], *, how: Attack, session: Session) -> _Batch:
+    pictures = source.batch(images, session.device)
+    with torch.no_grad(), at_rest(network):
+        classes = network(pictures).argmax(1)
+    changed = attack(network, pictures, classes, how)
+    return _Batch(images, pictures, classes, changed, same_size_noise(pictures, changed, session.seed))
+
+
+@dataclass(frozen=True)
+class _Witness:
+    """The network, and all that the audit knows of it: what looks at changed pictures."""
+
+    network: Scaled
+    layers: list[str]
+    detectors: Mapping[str, Detectors]
     paths: Paths | None
     patterns: Patterns | None
 
+    @classmethod
+    def of(cls, inputs: Inputs, network: Scaled, chosen: list[int], device: str) -> _Witness:
+        """Of a stage's inputs."""
+        layers = inputs.activations.layers
+        detectors: dict[str, Detectors] = {}
+        if inputs.dissection and inputs.thresholds:
+            annotated = Annotated(inputs.index, chosen)
+            for layer in layers:
+                found = Detectors(layer, inputs.dissection, inputs.thresholds, annotated=annotated, device=device)
+                if len(found.units):
+                    detectors[layer.name] = found
+        return cls(
+            network,
+            [layer.name for layer in layers],
+            detectors,
+            Paths(inputs.tree.frozen, network) if inputs.tree else None,
+            Patterns(inputs.graph, network, inputs.index.frame.size) if inputs.graph else None,
+        )
 
-def _explained(work: Work, network: Scaled) -> _Explained:
-    return _Explained(
-        Paths(work, network) if "tree" in work.inputs else None,
-        Patterns(work, network) if "graph" in work.inputs else None,
-    )
+    def measures(self, batch: _Batch, other: torch.Tensor) -> Iterator[Measured]:
+        """(pictures,) each: what changed in the network, and in its explanations."""
+        found = moved(self.network, batch.pictures, other, batch.classes, layers=self.layers)
+        yield {Measure(MeasureKind.FLIPPED): found.flipped, Measure(MeasureKind.LOGIT_LOST): found.logit_lost}
+        for layer, units in found.layers.items():
+            yield {
+                Measure(MeasureKind.UNITS_CHANGED, layer): units.change,
+                Measure(MeasureKind.UNITS_KEPT, layer): units.kept,
+            }
+        yield {Measure(MeasureKind.SALIENCY): found.saliency}
+        if self.paths:
+            yield self.paths.moved(batch.pictures, other)
+        if self.patterns:
+            yield self.patterns.moved(batch.pictures, other, batch.images)
+
+    def counts(self, batch: _Batch, other: torch.Tensor) -> Iterator[tuple[str, OwnCounts]]:
+        """Each layer's detectors on changed pictures."""
+        for layer, found in self.detectors.items():
+            with torch.no_grad(), at_rest(self.network):
+                maps = answer_of(self.network, other, layer)
+            yield layer, found.counts(maps, batch.images)
 
 
-def _explanations(
-    explained: _Explained, pictures: tuple[torch.Tensor, torch.Tensor], images: list[int]
-) -> dict[str, NDArray[np.float64]]:
-    found = explained.paths.moved(*pictures) if explained.paths else {}
-    return found | (explained.patterns.moved(*pictures, images) if explained.patterns else {})
+@dataclass
+class _Tally:
+    """What one attack and its control moved, batch by batch."""
+
+    measured: dict[tuple[str, Measure], list[NDArray[np.float64]]] = field(default_factory=lambda: defaultdict(list))
+    counted: dict[tuple[str, str], list[OwnCounts]] = field(default_factory=lambda: defaultdict(list))
+
+    def take(self, name: str, witness: _Witness, batch: _Batch, other: torch.Tensor) -> None:
+        """One batch, changed in one way."""
+        for measures in witness.measures(batch, other):
+            for measure, values in measures.items():
+                self.measured[name, measure].append(values)
+        for layer, counts in witness.counts(batch, other):
+            self.counted[name, layer].append(counts)
+
+    def rows(self, witness: _Witness) -> Iterator[Row]:
+        """Means over the pictures; shares of the detectors that still detect their own label on them."""
+        for (name, measure), parts in self.measured.items():
+            values = np.concatenate(parts)
+            values = values[np.isfinite(values)]  # explanations speak of their own category only
+            if len(values) > 1:
+                yield _row(name, measure, mean_interval(values), len(values))
+        for (name, layer), counted in self.counted.items():
+            counts = joined_counts(counted)
+            interval = counts.kept_interval(witness.detectors[layer].min_iou)
+            yield _row(name, Measure(MeasureKind.LABELS_KEPT, layer), interval, len(counts.label))
 
 
-def _maps(network: torch.nn.Module, pictures: torch.Tensor, layer: str) -> torch.Tensor:
+def _row(name: str, measure: Measure, interval: tuple[float, float, float], count: int) -> Row:
+    value, low, high = interval
+    return {"attack": name, "measure": str(measure), "value": value, "low": low, "high": high, "n": count}
+
+
+def _show(draft: Draft, how: _Named, batch: _Batch, network: Scaled, *, most: int) -> Iterator[Row]:
+    """Keep the first pictures of an attack, for the report; the difference at full contrast about grey."""
     with torch.no_grad(), at_rest(network):
-        return answer_of(network, pictures, layer)
-
-
-def _concept_row(rows: Rows, name: str, how: Attack, layer: str, about: tuple[OwnCounts, float]) -> None:
-    """Share of the layer's detectors that still detect their own label on these pictures."""
-    counts, min_iou = about
-    result = (*counts.kept_interval(min_iou), len(counts.label))
-    _append(rows, name, how, f"{layer}: detectors that keep their label", result)
-
-
-def _append(rows: Rows, name: str, how: Attack, measure: str, result: tuple[float, float, float, int]) -> None:
-    row = {"attack": name, "norm": how.norm, "eps": how.eps * 255, "measure": measure}
-    append(rows, {**row, **dict(zip(("value", "low", "high", "n"), result, strict=True))})
-
-
-def _attacks(work: Work) -> list[tuple[str, Attack]]:
-    steps, seed = work.parameters["steps"], work.parameters["seed"]
-    found: list[tuple[str, Attack]] = []
-    for eps in work.parameters["eps"]:
-        found.append(("fgsm", fgsm(eps / 255)))
-        found += [
-            ("pgd" if norm == "linf" else "pgd l2", Attack(eps / 255, norm, steps=steps, seed=seed))
-            for norm in work.parameters["norms"]
-        ]
-    return found
-
-
-def _moved(
-    network: torch.nn.Module, layers: list[str], x: torch.Tensor, other: torch.Tensor, classes: torch.Tensor
-) -> dict[str, NDArray[np.float64]]:
-    """Per picture: whether the prediction flipped, how much the class lost, and what moved inside."""
-    found = moved(network, x, other, classes, layers=layers)
-    inside: dict[str, NDArray[np.float64]] = {}
-    for name, units in found.layers.items():
-        inside |= {f"{name}: change of units": units.change, f"{name}: strongest units kept": units.kept}
-    outside = {"prediction flipped": found.flipped, "logit lost": found.logit_lost}
-    return {**outside, **inside, "saliency, spearman": found.saliency}
-
-
-def _row(rows: Rows, name: str, how: Attack, measure: str, values: NDArray[np.float64]) -> None:
-    _append(rows, name, how, measure, (*mean_interval(values), len(values)))
-
-
-def _show(
-    work: Work,
-    rows: Rows,
-    name: str,
-    how: Attack,
-    batch: tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor],
-    network: torch.nn.Module,
-) -> None:
-    """Keep the first pictures of each attack, for the report."""
-    images, x, changed, classes = batch
-    with torch.no_grad(), at_rest(network):
-        now = network(changed).argmax(1)
-    there = sum(a == name and e == how.eps * 255 and n == how.norm for a, e, n in _listed(rows))
-    for place in range(min(len(images), max(0, SHOWN - there))):
-        stem = f"attacked/{name.replace(' ', '-')}-{how.eps * 255:g}/{images[place]:06d}"
-        difference = 0.5 + 0.5 * (changed[place] - x[place]) / how.eps
-        for kind, picture in (("changed", changed[place]), ("difference", difference.clamp(0, 1))):
+        now = network(batch.changed).argmax(1)
+    for place, image in enumerate(batch.images[:most]):
+        stem = f"attacked/{how.name.replace(' ', '-')}-{how.eps:g}/{image:06d}"
+        difference = 0.5 + 0.5 * (batch.changed[place] - batch.pictures[place]) / how.attack.eps
+        for kind, picture in (("changed", batch.changed[place]), ("difference", difference.clamp(0, 1))):
             content = (picture.cpu().permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-            work.draft.write(f"{stem}-{kind}.webp", file_of(content, quality=92))
-        row = {
-            "attack": name,
-            "norm": how.norm,
-            "eps": how.eps * 255,
-            "image": images[place],
-            "before": int(classes[place]),
-            "after": int(now[place]),
-            "file": stem,
-        }
-        append(rows, row)
-
-
-def _listed(rows: Rows) -> list[tuple[str, float, str]]:
-    return list(zip(rows["attack"], rows["eps"], rows["norm"], strict=True)) if rows else []
+            draft.write(f"{stem}-{kind}.webp", webp(content, quality=92))
+        row = {"attack": how.name, "norm": how.attack.norm, "eps": how.eps, "image": image, "file": stem}
+        yield {**row, "before": int(batch.classes[place]), "after": int(now[place])}

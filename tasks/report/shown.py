@@ -13,8 +13,8 @@ from tasks.result import Result
 from tasks.session import Session
 from tasks.stage import Job
 
-R = TypeVar("R", bound=Result)
-I = TypeVar("I")
+AnyResult = TypeVar("AnyResult", bound=Result)
+AnyInputs = TypeVar("AnyInputs")
 THUMB = 112  # pixels
 
 
@@ -45,11 +45,11 @@ class Shown:
         """Names of the jobs of a stage, in the audit's order."""
         return [name for name, job in self.jobs.items() if job.stage.name == stage]
 
-    def result(self, name: str, reader: type[R]) -> R:
+    def result(self, name: str, reader: type[AnyResult]) -> AnyResult:
         """What a job wrote."""
         return reader(self.artifacts[name], outside_of(self.jobs[name]))
 
-    def inputs(self, name: str, kind: type[I]) -> I:
+    def inputs(self, name: str, kind: type[AnyInputs]) -> AnyInputs:
         """What a job read, as its stage's `Inputs`."""
         if name not in self._inputs:
             job = self.jobs[name]

@@ -39,8 +39,7 @@ def upsampler(frame: Frame, layer: LayerGeometry, lighting: Lighting, device: st
         lighting: how maps become masks.
         device: for computation.
     """
-    how = {"align": lighting.align, "inclusive": lighting.inclusive}
-    return Upsampler(layer, frame.size, frame.masks, **how, device=device)
+    return Upsampler(layer, frame.size, frame.masks, align=lighting.align, inclusive=lighting.inclusive, device=device)
 
 
 class Lighter:

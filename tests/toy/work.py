@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from storage import Draft
 from tasks.brightness import BrightnessOptions
+
+from storage import Draft
 from tasks.index.result import Index
 from tasks.session import Session
 

@@ -1,0 +1,85 @@
+"""Stage `adversarial`: attacks, their controls of the same size, and what moves inside the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from storage.tables import float64, int32, string, table
+from tasks.activations import maps
+from tasks.dissection import DissectionOptions
+from tasks.finetuning import FinetuningOptions
+from tasks.graph import GraphOptions
+from tasks.index import index
+from tasks.options import Count, DatasetName, Options, Several
+from tasks.planning import Planner
+from tasks.stage import Job, Metric, PageOf, Stage
+from tasks.tree import TreeOptions
+
+Grey = Annotated[float, Field(gt=0, le=255)]
+
+
+class AdversarialOptions(Options):
+    """Attacks, and what moves inside."""
+
+    dataset: DatasetName = "main"
+    images: Several = 64
+    eps: Annotated[tuple[Grey, ...], Field(min_length=1)] = (1.0, 4.0)
+    norms: Annotated[tuple[Literal["linf", "l2"], ...], Field(min_length=1)] = ("linf",)
+    steps: Count = 20
+
+
+def plan(audit: Planner, options: AdversarialOptions) -> Iterable[Job]:
+    """What the audit knows of this network on the same pictures: an attack is looked at through it."""
+    indexed = index(audit, options.dataset, "stages.adversarial.dataset")
+    reads: dict[str, Job | None] = {"index": indexed, "activations": maps(audit, indexed)}
+    dissection, tree, graph = audit.asked(DissectionOptions), audit.asked(TreeOptions), audit.asked(GraphOptions)
+    if dissection and dissection.dataset == options.dataset:
+        reads |= {name: audit.jobs[name] for name in ("thresholds", "dissection")}
+    if tree and not audit.asked(FinetuningOptions) and tree.dataset == options.dataset:
+        reads["tree"] = audit.jobs["tree"]
+    if graph and graph.dataset == options.dataset:
+        reads["graph"] = audit.jobs["graph"]
+    yield audit.job(STAGE, options, {**reads, "network": audit.network})
+
+
+STAGE = Stage(
+    name="adversarial",
+    about="Attacks pictures, beside noise of the same size, and measures what moves inside the network.",
+    options=AdversarialOptions,
+    work="tasks.adversarial.work:run",
+    plan=plan,
+    determined_by=frozenset({"seed", "device"}),
+    threads="all",
+    network=True,
+    page=PageOf("tasks.adversarial.findings:findings", "microtome.report.adversarial:page"),
+    starter="  # adversarial: {images: 64, eps: [1, 4]}    # attacks, and what moves inside; eps of 255\n",
+    metrics=(Metric("adversarial", "value", "low", "high"),),
+    tables=(
+        table(
+            "adversarial",
+            "A row per attack, size and measure; an attack called `noise like ...` is the control.",
+            attack=string("how the pictures were changed"),
+            norm=string("in which the change is bounded: linf or l2"),
+            eps=float64("bound of the change, of 255"),
+            measure=string("what is measured, and of which layer, tree or graph"),
+            value=float64("mean over the pictures; of detectors, the share that keep their label"),
+            low=float64("95 % bootstrap interval over the pictures"),
+            high=float64("95 % bootstrap interval over the pictures"),
+            n=int32("pictures"),
+        ),
+        table(
+            "attacked_images",
+            "A row per attack and picture that the report shows.",
+            attack=string("how the picture was changed"),
+            norm=string("in which the change is bounded"),
+            eps=float64("bound of the change, of 255"),
+            image=int32("number of the picture"),
+            before=int32("class predicted before"),
+            after=int32("class predicted after"),
+            file=string("of the stage: start of the names of the changed picture and of the difference"),
+        ),
+    ),
+)

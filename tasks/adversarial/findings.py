@@ -1,0 +1,28 @@
+"""What the report shows of attacks."""
+
+from __future__ import annotations
+
+from microtome.report.adversarial import AttackedPicture, AttackFindings, AttackKind
+from microtome.visualize.measures import Measure
+from tasks.adversarial.work import Inputs
+from tasks.report.shown import Shown
+from tasks.result import Result
+
+
+def findings(shown: Shown) -> AttackFindings:
+    """Figures by attack and measure, and the first pictures of each attack."""
+    made, index = shown.result("adversarial", Result), shown.inputs("adversarial", Inputs).index
+    figures = {
+        (AttackKind(row["attack"], row["eps"]), Measure.read(row["measure"])): row for row in made.rows("adversarial")
+    }
+    pictures = [
+        AttackedPicture(
+            row,
+            index.files[row["image"]],
+            shown.thumbnail(index, row["image"]),
+            shown.copied(made, f"{row['file']}-changed.webp"),
+            shown.copied(made, f"{row['file']}-difference.webp"),
+        )
+        for row in made.rows("attacked_images")
+    ]
+    return AttackFindings(figures, pictures, index.frame.size)
