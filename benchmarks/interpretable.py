@@ -29,7 +29,8 @@ import torch
 from microtome.datasets import Frame, open_dataset
 from microtome.datasets.base import chosen
 from microtome.disentangle.folds import split_by_file
-from microtome.disentangle.interpretable import LAYERS, frozen_below, interpretable_cnn
+from microtome.disentangle.interpretable import frozen_below, interpretable_cnn
+from microtome.disentangle.names import LAYERS
 from microtome.disentangle.training import Trainer, TrainingRecipe
 from microtome.networks import walk
 from microtome.quantify import stability

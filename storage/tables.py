@@ -108,3 +108,8 @@ def write_table(sink: Any, content: pa.Table) -> None:
 def from_rows(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Columns of rows, also of none."""
     return {name: [row[name] for row in rows] for name in names}
+
+
+def stacked(parts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Columns of parts, one after the other; each part has the same columns."""
+    return {name: [value for part in parts for value in part[name]] for name in parts[0]}

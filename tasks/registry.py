@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from storage import TableSchema
-from tasks import activations, dissection, gates, graph, index, landmarks, null, parts, report, tally, thresholds
+from tasks import (
+    activations,
+    dissection,
+    finetuning,
+    gates,
+    graph,
+    index,
+    landmarks,
+    null,
+    parts,
+    report,
+    stability,
+    tally,
+    thresholds,
+)
 from tasks.stage import Metric, Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -16,6 +30,8 @@ STAGES: tuple[Stage, ...] = (
     null.STAGE,
     dissection.STAGE,
     landmarks.STAGE,
+    finetuning.STAGE,
+    stability.STAGE,
     graph.STAGE,
     parts.STAGE,
     gates.STAGE,

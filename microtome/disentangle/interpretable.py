@@ -15,7 +15,6 @@ from microtome.networks.load import NetworkSpec, load_network
 
 HEADS = {"small": 512, "paper": 4096}
 RESNET_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-LAYERS = ("top_map", "extra_map")  # names of the two interpretable layers' maps, before their masks
 
 
 class InterpretableCNN(nn.Module):

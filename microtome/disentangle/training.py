@@ -61,6 +61,20 @@ class Result:
     accuracy: float
 
 
+def together(steps: Sequence[tuple[int, Result]]) -> Result:
+    """The steps of an epoch as one pass: means over their images.
+
+    Args:
+        steps: how many images each took, and what it came to.
+    """
+    total = sum(count for count, _ in steps)
+    return Result(
+        sum(count * result.task_loss for count, result in steps) / total,
+        sum(count * result.filter_loss for count, result in steps) / total,
+        sum(count * result.accuracy for count, result in steps) / total,
+    )
+
+
 class Membership(nn.Module):
     """The category of each filter: argmax_c mean_{I in c} sum_ij x_ij, running over the epoch.
 
@@ -205,6 +219,10 @@ class Trainer:
         right = self._right(together, labels).float().mean()
         return Result(float(self._task_loss(together, labels)), sum(filters) / len(images), float(right)), together
 
+    def predicted(self, logits: torch.Tensor) -> torch.Tensor:
+        """(images,) class numbers that (images, classes) logits stand for."""
+        return (logits[:, 0] > 0).long() if self.single else logits.argmax(1)
+
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that training changes, by name."""
         momentum = {
@@ -239,7 +257,7 @@ class Trainer:
         return functional.cross_entropy(logits, labels)
 
     def _right(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return ((logits[:, 0] > 0).long() if self.single else logits.argmax(1)) == labels
+        return self.predicted(logits) == labels
 
     def _pressure(self, maps: Sequence[torch.Tensor], labels: torch.Tensor, epoch: int) -> tuple[torch.Tensor, float]:
         """The weighted filter losses, and the batch's mean -MI."""

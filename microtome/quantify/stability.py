@@ -53,6 +53,15 @@ class Inferences:
         return Inferences(self.cell[:, kept], self.score[:, kept], self.tied[:, kept])
 
 
+def joined(parts: Sequence[Inferences]) -> Inferences:
+    """The inferences of consecutive images as one."""
+    return Inferences(
+        np.concatenate([part.cell for part in parts]),
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.tied for part in parts]),
+    )
+
+
 def infer(maps: NDArray[np.float32]) -> Inferences:
     """The inference of every filter in every image.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,11 @@ from microtome.quantify.stability import CategoryStability, Inferences
 
 Floats = NDArray[np.float64]
 _BASELINES = ("random", "random_sd", "centre", "best_constant")
-RULES = ("lowest", "highest-activation", "mean")
+Rule = Literal["lowest", "highest-activation", "mean"]
+RULES: tuple[Rule, ...] = ("lowest", "highest-activation", "mean")
 
 
-def chosen_category(categories: Sequence[CategoryStability], rule: str) -> NDArray[np.int64]:
+def chosen_category(categories: Sequence[CategoryStability], rule: Rule) -> NDArray[np.int64]:
     """(filters,) the category that a filter is judged in; -1 where it is NULL in each.
 
     Args:
@@ -34,7 +36,7 @@ def chosen_category(categories: Sequence[CategoryStability], rule: str) -> NDArr
     return np.where(alone, np.where(np.isfinite(value), value, np.inf).argmin(0), -1)
 
 
-def pooled(categories: Sequence[CategoryStability], rule: str) -> Floats:
+def pooled(categories: Sequence[CategoryStability], rule: Rule) -> Floats:
     """(filters,) D_f over all categories under a rule of RULES; NaN where a filter is NULL in each."""
     deviation = np.array([item.deviation for item in categories])
     finite = np.isfinite(deviation)
@@ -56,7 +58,7 @@ def best_filters(categories: Sequence[CategoryStability], count: int | None) -> 
     return kept
 
 
-def pooled_resamples(categories: Sequence[CategoryStability], drawn: Floats, rule: str) -> Floats:
+def pooled_resamples(categories: Sequence[CategoryStability], drawn: Floats, rule: Rule) -> Floats:
     """(resamples, filters) of a pooling rule, the category that each filter is judged in held.
 
     Args:
@@ -120,6 +122,35 @@ class LayerSummary:
     silent_share: float
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A layer's summary, and what it is over.
+
+    Args:
+        layer: dotted name.
+        category: the one that it is over, or None for all, pooled by
+        rule: of RULES; None for a single category.
+        summary: the figures.
+    """
+
+    layer: str
+    category: str | None
+    rule: Rule | None
+    summary: LayerSummary
+
+
+@dataclass(frozen=True)
+class FilterOnLandmark:
+    """A filter on a landmark of a category; see `LandmarkStability` for the figures, None where there are none."""
+
+    filter: int
+    category: str
+    landmark: str
+    deviation: float | None
+    r2: float | None
+    q_value: float | None
+
+
 def category_summary(
     item: CategoryStability, drawn: Floats, kept: NDArray[np.bool_], found: Inferences
 ) -> LayerSummary:
@@ -143,7 +174,7 @@ def category_summary(
 
 
 def pooled_summary(
-    categories: Sequence[CategoryStability], drawn: Floats, kept: NDArray[np.bool_], found: Inferences, *, rule: str
+    categories: Sequence[CategoryStability], drawn: Floats, kept: NDArray[np.bool_], found: Inferences, *, rule: Rule
 ) -> LayerSummary:
     """A layer over all categories; baselines are pooled by the same rule: the lowest, or the mean.
 

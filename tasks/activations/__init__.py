@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from microtome.disentangle.names import LAYERS
 from tasks.options import OUTSIDE, Options
 from tasks.planning import Planner
 from tasks.stage import Job, Stage
@@ -42,7 +43,7 @@ def maps(audit: Planner, index: Job, *, finetuned: Job | None = None, variant: s
     """
     model, execution = audit.audit.network, audit.audit.execution
     options = ActivationsOptions(
-        layers=model.layers if finetuned is None else ["top_map", "extra_map"],
+        layers=model.layers if finetuned is None else list(LAYERS),
         precision=execution.precision,
         compression=execution.storage,
         shard_images=execution.shard_images,

@@ -1,1 +1,126 @@
-"""Stage `finetuning`."""
+"""Stage `finetuning`: an interpretable CNN from the audit's network, and its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from microtome.disentangle.folds import FOLDS
+from microtome.disentangle.names import INTERPRETABLE, PLAIN, TWIN, Phase
+from storage.tables import float64, int32, string, table
+from tasks.index import index
+from tasks.options import OUTSIDE, Count, DatasetName, Number, Options, Positive, Several, Strict
+from tasks.planning import Planner
+from tasks.stage import Job, PageOf, Stage
+
+
+class MaskModel(Strict):
+    """Masks of interpretable layers."""
+
+    centre: Literal["argmax", "centroid"] = "argmax"
+    learned: bool = False
+
+
+class FinetuningOptions(Options):
+    """Fine-tuning into an interpretable CNN."""
+
+    dataset: DatasetName = "main"
+    negatives: Annotated[str | None, OUTSIDE, Field(description="data set that the category is told from")] = None
+    category: str | None = None
+    epochs: Count = 10
+    batch: Count = 16
+    rate: tuple[Positive, Positive] = (0.01, 0.001)
+    strength: Annotated[float, Field(ge=0)] = 1.0
+    mask: MaskModel | None = MaskModel()
+    head: Literal["auto", "small", "paper"] = "auto"
+    freeze_below: str | None = None
+    folds: Several = FOLDS
+    fold: Number = 0
+    controls: Annotated[tuple[Literal["twin", "plain"], ...], OUTSIDE] = ("twin",)
+
+    @model_validator(mode="after")
+    def _one_fold(self) -> FinetuningOptions:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold must be below folds ({self.folds})")
+        return self
+
+
+class TrainingOptions(FinetuningOptions):
+    """One of the networks: which, beside what the audit file says."""
+
+    phase: Phase
+
+    @classmethod
+    def of(cls, options: FinetuningOptions, phase: Phase) -> TrainingOptions:
+        """The network itself as the audit file says; controls without filter loss, the plain one without masks."""
+        without = {"strength": 0.0} if phase == TWIN else {"strength": 0.0, "mask": None} if phase == PLAIN else {}
+        return cls(**{**dict(options), **without, "phase": phase})
+
+
+def plan(audit: Planner, options: FinetuningOptions) -> Iterable[Job]:
+    """The interpretable network, and its controls: the same without the loss, with and without the mask."""
+    reads = {"index": index(audit, options.dataset, "stages.finetuning.dataset"), "negatives": None}
+    if options.negatives:
+        reads["negatives"] = index(audit, options.negatives, "stages.finetuning.negatives")
+    for phase in (INTERPRETABLE, TWIN, PLAIN):
+        if phase == INTERPRETABLE or phase in options.controls:
+            variant = "" if phase == INTERPRETABLE else phase
+            wanted = TrainingOptions.of(options, phase)
+            yield audit.job(STAGE, wanted, {**reads, "network": audit.network}, variant=variant)
+
+
+def networks(audit: Planner) -> Iterator[tuple[Phase, Job]]:
+    """The networks that the audit fine-tunes, in the order of their planning."""
+    for job in list(audit.jobs.values()):
+        if isinstance(job.options, TrainingOptions):
+            yield job.options.phase, job
+
+
+STAGE = Stage(
+    name="finetuning",
+    about="Fine-tunes the network into an interpretable CNN, beside the same training without filter loss.",
+    options=FinetuningOptions,
+    work="tasks.finetuning.work:run",
+    plan=plan,
+    determined_by=frozenset({"seed", "device", "threads"}),
+    threads="all",
+    network=True,
+    page=PageOf("tasks.finetuning.findings:findings", "microtome.report.finetuning:page"),
+    starter="  # finetuning: {category: bird}              # an interpretable CNN, beside a twin without filter loss\n",
+    weight=0.05,
+    tables=(
+        table(
+            "training",
+            "A row per epoch, network and split.",
+            epoch=int32("from one"),
+            phase=string("interpretable, or a control: twin (no filter loss), plain (no masks either)"),
+            split=string("train: mean over the epoch's steps; val: held-out pictures after it"),
+            task_loss=float64("cross-entropy"),
+            filter_loss=float64("minus mutual information, mean over the filters of both layers"),
+            accuracy=float64("share of right answers"),
+            low=float64("95 % Wilson interval of accuracy"),
+            high=float64("95 % Wilson interval of accuracy"),
+            images=int32("pictures that were seen"),
+            rate=float64("learning rate of the epoch"),
+        ),
+        table(
+            "finetuning_images",
+            "A row per picture of the fine-tuning: what the finished network says of it.",
+            dataset=string("dataset or negatives, as the audit file names them"),
+            image=int32("number of the picture in that data set's index"),
+            label=int32("class number, into the categories of network.json"),
+            split=string("train or val"),
+            predicted=int32("class number that the network answers"),
+            logit=float64("highest output"),
+        ),
+        table(
+            "filter_categories",
+            "A row per filter of the two interpretable layers.",
+            layer=string("top_map or extra_map"),
+            filter=int32("number of the filter, from zero"),
+            category=string("class in which it fires most, which it is pressed onto"),
+        ),
+    ),
+)

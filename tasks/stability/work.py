@@ -2,235 +2,204 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.networks import LayerGeometry
+from microtome.errors import InputError
+from microtome.networks.geometry import LayerGeometry
 from microtome.quantify import stability as science
 from microtome.quantify import stability_summary as summary
 from microtome.quantify.partiou import PartFit
-from storage import Artifact
-from tasks.reading import ConceptTable, activation_blocks, annotation_blocks, layers_of
-from tasks.rows import Rows, append
-from tasks.stage import Work
+from storage import Draft
+from storage.tables import stacked
+from tasks.activations.result import Maps
+from tasks.finetuning.result import Finetuned
+from tasks.index.result import AnnotationBlock, Index
+from tasks.landmarks.result import CategoryMarks, Landmarks
+from tasks.session import Session
+from tasks.stability import StabilityOptions
+from tasks.stability.result import pooled_name
 
-TABLES = ("stability", "stability_layers", "stability_resamples", "inferences")
+Columns = Mapping[str, Any]
+"""Column -> values."""
 
 
-def run(work: Work) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """Maps and landmarks of the same pictures; the fine-tuning whose held-out pictures alone count, if any."""
+
+    index: Index
+    landmarks: Landmarks
+    activations: Maps
+    split: Finetuned | None = None
+
+
+def run(options: StabilityOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Judge every layer."""
-    layers = layers_of(work.inputs["activations"])
-    shown = _Shown(work)
-    work.begin(len(layers), "layers")
-    rows: dict[str, Rows] = {name: defaultdict(list) for name in TABLES}
-    parts: Rows = defaultdict(list)
-    for number, layer in enumerate(layers):
-        found = _inferences(work.inputs["activations"], number)
-        categories = _categories(work, layer, found, shown)
-        _filter_rows(rows["stability"], layer, categories)
-        _layer_rows(work, rows, layer, categories, found, shown)
-        _inference_rows(rows["inferences"], layer, found, shown)
-        _part_rows(work, parts, number, layer, shown)
-        work.advance(1)
-    for name, columns in {**rows, "part_interpretability": parts}.items():
-        if columns:
-            work.draft.table(name, columns)
+    marks = inputs.landmarks.by_category(inputs.split.held_out if inputs.split else None)
+    if not marks:
+        held_out = "held-out " if inputs.split else ""
+        raise InputError(f"stability.dataset: needs {held_out}pictures with part landmarks, got none")
+    layers = inputs.activations.layers
+    session.begin(len(layers), "layers")
+    parts: dict[str, list[Columns]] = {}
+    for number in range(len(layers)):
+        for name, columns in _Layer(options, inputs, session.seed, number, marks).tables():
+            parts.setdefault(name, []).append(columns)
+        session.advance(1)
+    for name, found in parts.items():
+        draft.table(name, stacked(found))
 
 
-class _Shown:
-    """Which images count, their categories, and where their landmarks are."""
+@dataclass(frozen=True)
+class _Layer:
+    """A layer under judgement."""
 
-    def __init__(self, work: Work) -> None:
-        table = work.inputs["landmarks"].table("landmarks").to_pydict()
-        self.images = len(work.inputs["index"].table("images", ["image"]))
-        self.of_category: dict[str, NDArray[np.int64]] = {}
-        self.landmarks: dict[str, dict[str, NDArray[np.float64]]] = {}
-        allowed = _held_out(work)
-        image, category = np.array(table["image"]), np.array(table["category"])
-        name, point = np.array(table["landmark"]), np.stack([table["x"], table["y"]], 1)
-        for label in sorted(set(table["category"])):
-            mine = category == label
-            members = np.unique(image[mine])
-            members = members if allowed is None else members[np.isin(members, allowed)]
-            if not len(members):
-                continue
-            self.of_category[label] = members
-            self.landmarks[label] = {
-                mark: _places(members, image[mine & (name == mark)], point[mine & (name == mark)])
-                for mark in sorted(set(name[mine]))
-            }
+    options: StabilityOptions
+    inputs: Inputs
+    seed: int
+    number: int
+    marks: Sequence[CategoryMarks]
 
+    def tables(self) -> Iterator[tuple[str, Columns]]:
+        """Name and columns of its share of every table."""
+        yield from (("stability", columns) for columns in self.filter_rows())
+        yield from self.layer_rows()
+        yield "inferences", self.inference_rows()
+        yield from (("part_interpretability", columns) for columns in self.part_rows())
 
-def _places(members: NDArray, image: NDArray, point: NDArray) -> NDArray[np.float64]:
-    """(members, 2) a landmark's place in each image; NaN where there is none, or several."""
-    places = np.full((len(members), 2), np.nan)
-    found, first, count = np.unique(image, return_index=True, return_counts=True)
-    for number, at, times in zip(found, first, count, strict=True):
-        if times == 1 and number in members:
-            places[np.searchsorted(members, number)] = point[at]
-    return places
+    @cached_property
+    def geometry(self) -> LayerGeometry:
+        """Where its cells look."""
+        return self.inputs.activations.layers[self.number]
 
+    @cached_property
+    def protocol(self) -> science.Protocol:
+        """How deviations are taken."""
+        return science.Protocol(self.inputs.index.frame.size, self.options.top_images, self.options.firing_only)
 
-def _held_out(work: Work) -> NDArray[np.int64] | None:
-    """The images that a fine-tuned network did not train on; None where there is no such network."""
-    if "split" not in work.inputs:
-        return None
-    rows = work.inputs["split"].table("finetuning_images").to_pylist()
-    return np.array([row["image"] for row in rows if row["dataset"] == "dataset" and row["split"] == "val"])
+    @cached_property
+    def found(self) -> science.Inferences:
+        """In all pictures of the index."""
+        blocks = self.inputs.activations.blocks(self.number)
+        return science.joined([science.infer(block.tensors.astype(np.float32, copy=False)) for block in blocks])
 
+    @cached_property
+    def images(self) -> NDArray[np.int64]:
+        """Those of all categories."""
+        return np.unique(np.concatenate([item.images for item in self.marks]))
 
-def _inferences(activations: Artifact, number: int) -> science.Inferences:
-    parts = [
-        science.infer(block.tensors.astype(np.float32, copy=False)) for block in activation_blocks(activations, number)
-    ]
-    return science.Inferences(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("cell", "score", "tied"))
-    )
+    @cached_property
+    def categories(self) -> list[science.CategoryStability]:
+        """Judged in each category."""
+        return [
+            science.category_stability(
+                item.name,
+                self.found.of(item.images),
+                self.geometry,
+                item.landmarks,
+                protocol=self.protocol,
+                permutations=self.options.permutations,
+                seed=self.seed,
+            )
+            for item in self.marks
+        ]
 
+    def of_filters(self, **columns: Any) -> Columns:
+        """Columns of a row per filter; values that are no sequence hold for each."""
+        units = self.geometry.units
+        same = {name: [value] * units for name, value in columns.items() if isinstance(value, str | int)}
+        return {"layer": [self.geometry.name] * units, "filter": range(units), **columns, **same}
 
-def _protocol(work: Work) -> science.Protocol:
-    wanted = work.parameters
-    return science.Protocol(work.job.reach["frame"].size, wanted["top_images"], wanted["firing_only"])
-
-
-def _categories(
-    work: Work, layer: LayerGeometry, found: science.Inferences, shown: _Shown
-) -> list[science.CategoryStability]:
-    return [
-        science.category_stability(
-            name,
-            found.of(images),
-            layer,
-            shown.landmarks[name],
-            protocol=_protocol(work),
-            permutations=work.parameters["permutations"],
-            seed=work.parameters["seed"],
-        )
-        for name, images in shown.of_category.items()
-    ]
-
-
-def _filter_rows(rows: Rows, layer: LayerGeometry, categories: Sequence[science.CategoryStability]) -> None:
-    for item in categories:
-        for name, mark in item.landmarks.items():
+    def filter_rows(self) -> Iterator[Columns]:
+        """Every filter on every landmark."""
+        for item in self.categories:
             null = ~np.isfinite(item.deviation)
-            columns = {
-                "layer": [layer.name] * layer.units,
-                "filter": range(layer.units),
-                "category": [item.name] * layer.units,
-                "landmark": [name] * layer.units,
-                "images": mark.images,
-                "deviation": _or_none(np.where(null, np.nan, mark.deviation)),
-                "r2": _or_none(mark.r2),
-                "p_value": _or_none(mark.p_value),
-                "q_value": _or_none(mark.q_value),
-                "localising": item.localising[name],
-                "score": mark.score,
-                "spread": item.spread.deviation,
-                "entropy": item.spread.entropy,
-                "reason": [reason or None for reason in item.reasons],
-            }
-            for column, values in columns.items():
-                rows[column].extend(values)
+            for name, mark in item.landmarks.items():
+                yield self.of_filters(
+                    category=item.name,
+                    landmark=name,
+                    images=mark.images,
+                    deviation=_or_none(np.where(null, np.nan, mark.deviation)),
+                    r2=_or_none(mark.r2),
+                    p_value=_or_none(mark.p_value),
+                    q_value=_or_none(mark.q_value),
+                    localising=item.localising[name],
+                    score=mark.score,
+                    spread=item.spread.deviation,
+                    entropy=item.spread.entropy,
+                    reason=[reason or None for reason in item.reasons],
+                )
+
+    def layer_rows(self) -> Iterator[tuple[str, Columns]]:
+        """The filters together: in each category, and pooled."""
+        kept = summary.best_filters(self.categories, self.options.filters)
+        drawn = science.resampled(self.categories, self.protocol, resamples=self.options.bootstrap, seed=self.seed)
+        for number, (item, marks) in enumerate(zip(self.categories, self.marks, strict=True)):
+            row = summary.category_summary(item, drawn[:, number], kept, self.found.of(marks.images))
+            yield from self.summary_rows(item.name, row, drawn[:, number][:, kept])
+        for rule in summary.RULES if len(self.categories) > 1 else ():
+            row = summary.pooled_summary(self.categories, drawn, kept, self.found.of(self.images), rule=rule)
+            together = summary.pooled_resamples(self.categories, drawn, rule)[:, kept]
+            yield from self.summary_rows(pooled_name(rule), row, together)
+
+    def summary_rows(
+        self, category: str, row: summary.LayerSummary, drawn: NDArray[np.float64]
+    ) -> Iterator[tuple[str, Columns]]:
+        """A summary, and the layer's mean in each of its resamples."""
+        means = summary.layer_means(drawn)
+        about = {"layer": self.geometry.name, "category": category}
+        yield "stability_layers", {name: [value] for name, value in {**about, **asdict(row)}.items()}
+        each = {name: [value] * len(means) for name, value in about.items()}
+        yield "stability_resamples", {**each, "resample": range(len(means)), "deviation": means}
+
+    def inference_rows(self) -> Columns:
+        """Where each filter is highest, in the pictures of all categories."""
+        some, units = self.found.of(self.images), self.geometry.units
+        where = science.cell_centres(self.geometry)[some.cell]
+        return {
+            "layer": [self.geometry.name] * some.cell.size,
+            "image": np.repeat(self.images, units),
+            "filter": np.tile(np.arange(units), len(self.images)),
+            "x": where[..., 0].ravel(),
+            "y": where[..., 1].ravel(),
+            "score": some.score.ravel(),
+        }
+
+    def part_rows(self) -> Iterator[Columns]:
+        """Part interpretability, where the data set has part masks."""
+        concepts = self.inputs.index.concepts
+        wanted = concepts.of_category("part")
+        for item in self.marks if wanted else ():
+            share, seen = self.fitted(item.images, wanted)
+            for place, concept in enumerate(wanted):
+                if seen[place]:
+                    yield self.of_filters(
+                        category=item.name, part=concepts.name[concept], images=int(seen[place]), share=share[:, place]
+                    )
+
+    def fitted(self, images: NDArray[np.int64], parts: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(filters, parts) shares, and (parts,) pictures that show each."""
+        frame = self.inputs.index.frame
+        fit = PartFit(self.geometry, frame.size, frame.masks, len(parts), radius=self.options.part_radius)
+        fit.threshold([self.inputs.activations.of_images(self.number, images)])
+        for notes, maps in self.annotated():
+            inside = np.isin(np.arange(notes.first, notes.first + len(maps)), images)
+            for offset in np.flatnonzero(inside):
+                fit.update(maps[offset], notes.labels.masks(int(offset), parts))
+        return fit.compute()
+
+    def annotated(self) -> Iterator[tuple[AnnotationBlock, NDArray[np.float32]]]:
+        """Annotations and maps, block by block."""
+        blocks = self.inputs.activations.blocks(self.number)
+        for notes, block in zip(self.inputs.index.annotations(), blocks, strict=True):
+            yield notes, block.tensors
 
 
 def _or_none(values: NDArray[np.float64]) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in values]
-
-
-def _layer_rows(
-    work: Work,
-    rows: dict[str, Rows],
-    layer: LayerGeometry,
-    categories: Sequence[science.CategoryStability],
-    found: science.Inferences,
-    shown: _Shown,
-) -> None:
-    kept = summary.best_filters(categories, work.parameters["filters"])
-    drawn = science.resampled(
-        categories, _protocol(work), resamples=work.parameters["bootstrap"], seed=work.parameters["seed"]
-    )
-    for number, item in enumerate(categories):
-        own = found.of(shown.of_category[item.name])
-        row = summary.category_summary(item, drawn[:, number], kept, own)
-        append(rows["stability_layers"], {"layer": layer.name, "category": item.name, **asdict(row)})
-        _resample_rows(rows["stability_resamples"], layer.name, item.name, drawn[:, number][:, kept])
-    if len(categories) > 1:
-        every = found.of(np.unique(np.concatenate(list(shown.of_category.values()))))
-        for rule in summary.RULES:
-            row = summary.pooled_summary(categories, drawn, kept, every, rule=rule)
-            name = f"all: {rule}"
-            append(rows["stability_layers"], {"layer": layer.name, "category": name, **asdict(row)})
-            together = summary.pooled_resamples(categories, drawn, rule)[:, kept]
-            _resample_rows(rows["stability_resamples"], layer.name, name, together)
-
-
-def _resample_rows(rows: Rows, layer: str, category: str, drawn: NDArray[np.float64]) -> None:
-    """The layer's mean in each resample: the same resamples for every network, so that differences are paired."""
-    for number, value in enumerate(summary.layer_means(drawn).tolist()):
-        append(rows, {"layer": layer, "category": category, "resample": number, "deviation": value})
-
-
-def _inference_rows(rows: Rows, layer: LayerGeometry, found: science.Inferences, shown: _Shown) -> None:
-    images = np.unique(np.concatenate(list(shown.of_category.values())))
-    some = found.of(images)
-    where = science.cell_centres(layer)[some.cell]
-    columns: dict[str, Any] = {
-        "layer": [layer.name] * some.cell.size,
-        "image": np.repeat(images, layer.units),
-        "filter": np.tile(np.arange(layer.units), len(images)),
-        "x": where[..., 0].ravel(),
-        "y": where[..., 1].ravel(),
-        "score": some.score.ravel(),
-    }
-    for name, values in columns.items():
-        rows[name].extend(values)
-
-
-def _part_rows(work: Work, rows: Rows, number: int, layer: LayerGeometry, shown: _Shown) -> None:
-    """Part interpretability, where the data set has part masks."""
-    concepts = ConceptTable.of(work.inputs["index"])
-    wanted = [index for index, category in enumerate(concepts.category) if category == "part"]
-    if not wanted:
-        return
-    masks = work.job.reach["frame"].masks
-    for name, images in shown.of_category.items():
-        fit = PartFit(layer, work.job.reach["frame"].size, masks, len(wanted), radius=work.parameters["part_radius"])
-        tail = _category_maps(work, number, images)
-        fit.threshold(tail)
-        for notes, maps, inside in _blocks(work, number, images, masks[0] * masks[1]):
-            for offset in inside:
-                fit.update(maps[offset], notes.labels.masks(offset, wanted))
-        share, seen = fit.compute()
-        for place, concept in enumerate(wanted):
-            if seen[place]:
-                columns = {
-                    "layer": [layer.name] * layer.units,
-                    "filter": range(layer.units),
-                    "category": [name] * layer.units,
-                    "part": [concepts.name[concept]] * layer.units,
-                    "images": [int(seen[place])] * layer.units,
-                    "share": share[:, place],
-                }
-                for column, values in columns.items():
-                    rows[column].extend(values)
-
-
-def _category_maps(work: Work, number: int, images: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-    blocks = activation_blocks(work.inputs["activations"], number)
-    return [
-        block.tensors[np.isin(np.arange(block.first, block.first + len(block.tensors)), images)].astype(np.float32)
-        for block in blocks
-    ]
-
-
-def _blocks(work: Work, number: int, images: NDArray[np.int64], pixels: int) -> Any:
-    notes = annotation_blocks(work.inputs["index"], pixels)
-    for annotated, block in zip(notes, activation_blocks(work.inputs["activations"], number), strict=True):
-        inside = np.flatnonzero(np.isin(np.arange(block.first, block.first + len(block.tensors)), images))
-        yield annotated, block.tensors, inside

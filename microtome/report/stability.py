@@ -1,0 +1,262 @@
+"""Page of location stability: each layer beside its baselines, and the filters that follow a landmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from microtome.quantify.stability_summary import FilterOnLandmark, Judged, LayerSummary, Rule
+from microtome.report import views
+from microtome.report.words import worded
+
+SHOWN_FILTERS, SHOWN_IMAGES = 12, 5
+ADVISED = 0.05  # share of tied or silent inferences from which the report advises another layer
+
+_COLUMNS = [
+    ("category", False),
+    ("D", True),
+    ("95 %", True),
+    ("", False),
+    ("random", True),
+    ("centre", True),
+    ("best constant", True),
+    ("steadier than it", True),
+    ("tracking", True),
+    ("NULL", True),
+]
+
+
+@dataclass(frozen=True)
+class Spotted:
+    """A picture in which a filter is high.
+
+    Args:
+        thumb: path of the thumbnail.
+        file: name of the picture.
+        at: x, y where the filter is highest, in the frame.
+        landmark: x, y of its landmark.
+    """
+
+    thumb: str
+    file: str
+    at: tuple[float, float]
+    landmark: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """A filter on a landmark, and the pictures in which it is highest."""
+
+    found: FilterOnLandmark
+    spots: Sequence[Spotted]
+
+
+@dataclass(frozen=True)
+class StableLayer:
+    """A layer: over each category and pooled, and the filters that are shown of it."""
+
+    name: str
+    rows: Sequence[Judged]
+    filters: Sequence[Pictured]
+
+
+@dataclass(frozen=True)
+class StabilityFindings:
+    """What the stage found.
+
+    Args:
+        rule: by which several categories are pooled for the headline.
+        size: (height, width) of the frame.
+        layers: one at least.
+    """
+
+    rule: Rule
+    size: tuple[int, int]
+    layers: Sequence[StableLayer]
+
+
+def leading(filters: Sequence[FilterOnLandmark], count: int) -> list[FilterOnLandmark]:
+    """The filters that follow a landmark best, each on its best one; those that are sure to do so first."""
+    tested = [(item.r2, item) for item in filters if item.r2 is not None]
+    tested.sort(key=lambda pair: (pair[1].q_value is None or pair[1].q_value > 0.05, -pair[0], pair[1].filter))
+    best: dict[int, FilterOnLandmark] = {}
+    for _, item in tested:
+        best.setdefault(item.filter, item)
+    return list(best.values())[:count]
+
+
+def page(findings: StabilityFindings) -> views.Page:
+    """The page."""
+    rows = [row for layer in findings.layers for row in layer.rows]
+    summaries = [row for row in rows if row.rule == findings.rule] or [row for row in rows if row.rule is None]
+    best = min(summaries, key=lambda row: row.summary.deviation or 9)
+    return views.Page(
+        name="location stability",
+        page="stability.html",
+        headline=_headline(best),
+        figures=_figures(best.summary),
+        sections=[
+            *(views.Section(layer.name, [_table(layer.rows), *_advice(layer.rows)]) for layer in findings.layers),
+            *(_gallery(layer, findings.size) for layer in findings.layers),
+            _reading(),
+        ],
+        queries=[
+            ("Stability of layers", "select * from stability_layers"),
+            ("Stability of filters", "select * from stability order by r2 desc"),
+            ("Inferred positions", "select * from inferences join landmarks using (image) where filter = 0"),
+        ],
+    )
+
+
+def _headline(row: Judged) -> str:
+    found = row.summary
+    steadier = "steadier than" if (found.deviation or 9) < found.best_constant else "less steady than"
+    return (
+        f"The filters of {row.layer} deviate by {worded(found.deviation, '.4f')} of the picture's diagonal, "
+        f"{steadier} one position held for every picture ({found.best_constant:.4f}); "
+        f"{worded(found.tracking_share, '.0%')} of them follow a landmark."
+    )
+
+
+def _figures(found: LayerSummary) -> views.Figures:
+    between = "" if found.low is None else f"95 %: {found.low:.4f} to {found.high:.4f}"
+    return views.Figures(
+        [
+            ("deviation D", worded(found.deviation, ".4f"), between),
+            ("random cells", f"{found.random:.4f}", f"sd {found.random_sd:.4f}"),
+            ("best constant", f"{found.best_constant:.4f}", f"centre of the picture {found.centre:.4f}"),
+            ("tracking", worded(found.tracking_share, ".0%"), "of the filters, q ≤ 0.05"),
+            ("own spread", f"{found.spread:.3f}", f"of the diagonal; {found.entropy:.2f} bits"),
+        ]
+    )
+
+
+def _over(row: Judged) -> str:
+    """What a summary is over, in words."""
+    return f"all: {row.rule}" if row.category is None else row.category
+
+
+def interval(found: LayerSummary) -> str:
+    """Of the deviation; nothing where nothing was resampled."""
+    return "" if found.low is None else f"{found.low:.4f}–{found.high:.4f}"
+
+
+def _table(rows: Sequence[Judged]) -> views.Table:
+    """Deviations beside baselines."""
+    ends = [value or 0 for row in rows for value in (row.summary.high, row.summary.deviation, row.summary.random)]
+    note = "On each line: the bar is D with its 95 % interval; grey, random cells; green, the best constant position."
+    return views.Table(_COLUMNS, [_line(row, max(ends) * 1.05) for row in rows], note)
+
+
+def _line(row: Judged, widest: float) -> list[str | views.Strip]:
+    found = row.summary
+    return [
+        _over(row),
+        worded(found.deviation, ".4f"),
+        interval(found),
+        _strip(found, widest),
+        f"{found.random:.4f}",
+        f"{found.centre:.4f}",
+        f"{found.best_constant:.4f}",
+        worded(found.beating_share, ".0%"),
+        worded(found.tracking_share, ".0%"),
+        str(found.null_filters),
+    ]
+
+
+def _strip(found: LayerSummary, widest: float) -> views.Strip:
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(100 * value / widest, 2)
+
+    marks = [
+        (place(found.random) or 0.0, "chance", f"random cells {found.random:.4f}"),
+        (place(found.best_constant) or 0.0, "aim", f"best constant {found.best_constant:.4f}"),
+    ]
+    text = f"D {worded(found.deviation, '.4f')}, 95 % {interval(found)}"
+    return views.Strip(place(found.deviation), place(found.low), place(found.high), marks, text)
+
+
+def _advice(rows: Sequence[Judged]) -> list[views.Text]:
+    worst = max(rows, key=lambda row: row.summary.tied_share + row.summary.silent_share)
+    tied, silent, over = worst.summary.tied_share, worst.summary.silent_share, _over(worst)
+    texts = []
+    if tied > ADVISED:
+        texts.append(
+            f"In {tied:.0%} of all (filter, picture) pairs of {over} several cells are equally high, and the first "
+            "counts: look at the layer before the activation instead."
+        )
+    if silent > ADVISED:
+        texts.append(
+            f"In {silent:.0%} of all pairs of {over} the filter is silent, and its first cell counts; "
+            "`firing_only: true` leaves these pictures out, the layer before the activation has none."
+        )
+    return [views.Text(text, "advice") for text in texts]
+
+
+def _gallery(layer: StableLayer, size: tuple[int, int]) -> views.Section:
+    return gallery(f"Filters of {layer.name} that follow a landmark best", cards(layer.name, layer.filters, size))
+
+
+def gallery(title: str, shown: Sequence[views.Card]) -> views.Section:
+    """Filters with what they look at."""
+    explained = views.Text("Circle: where the filter is highest. Cross: the landmark.", "quiet")
+    return views.Section(title, [explained, views.Gallery(shown)])
+
+
+def cards(layer: str, filters: Sequence[Pictured], size: tuple[int, int], prefix: str = "") -> list[views.Card]:
+    """A card per filter.
+
+    Args:
+        layer: its name.
+        filters: on their landmarks.
+        size: (height, width) of the frame.
+        prefix: of the anchors.
+    """
+    return [_card(f"{prefix}{layer}/{item.found.filter}", item, size) for item in filters]
+
+
+def _card(anchor: str, item: Pictured, size: tuple[int, int]) -> views.Card:
+    found = item.found
+    return views.Card(
+        f"filter {found.filter}",
+        anchor,
+        f"{found.landmark} of {found.category}",
+        [_spot(found, spotted, size) for spotted in item.spots],
+        [
+            ("D", worded(found.deviation, ".3f"), "deviation of the distance to the landmark"),
+            ("R²", worded(found.r2, ".2f"), "share of the filter's movement that the landmark explains"),
+            ("q", worded(found.q_value, ".2g"), "false discovery rate over the layer's filters"),
+        ],
+    )
+
+
+def _spot(found: FilterOnLandmark, spotted: Spotted, size: tuple[int, int]) -> views.Spot:
+    (x, y), (mark_x, mark_y) = spotted.at, spotted.landmark
+    return views.Spot(
+        spotted.thumb,
+        f"{spotted.file}: filter {found.filter} and {found.landmark}",
+        size,
+        [(round(x, 1), round(y, 1), round(size[0] / 9, 1))],
+        [(round(mark_x, 1), round(mark_y, 1))],
+    )
+
+
+def _reading() -> views.Section:
+    return views.Section(
+        "How to read this",
+        [
+            views.Text(
+                "In every picture a filter is highest in one cell; D is the standard deviation, over the pictures in "
+                "which it is highest, of the distance from that cell's receptive field to a landmark, in shares of the "
+                "picture's diagonal. Low means steady. It does not mean that the filter looks at the part: a filter "
+                "that always answers at the same place is steadier still. So two more figures stand beside it: whether "
+                "D lies below that of the best constant position, and whether the filter moves with the landmark "
+                "(tracking: R² of its position regressed on the landmark's, by permutation, false discovery rate 5 %)."
+            ),
+            views.Text(
+                "Intervals are 95 % bootstrap intervals over pictures. With several categories, “all: lowest” judges "
+                "each filter in the category in which it is steadiest, as the literature does; that flatters every "
+                "filter, and the baselines in that row are flattered alike."
+            ),
+        ],
+    )

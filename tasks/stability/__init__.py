@@ -1,0 +1,141 @@
+"""Stage `stability`: how steadily filters sit on part landmarks, beside baselines that know nothing of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from microtome.disentangle.names import INTERPRETABLE
+from microtome.errors import InputError
+from storage.tables import flag, float32, float64, int32, string, table
+from tasks.activations import maps
+from tasks.finetuning import FinetuningOptions, networks
+from tasks.index import index
+from tasks.landmarks import landmarks
+from tasks.options import MANY, Count, DatasetName, Options, Positive, Resamples
+from tasks.planning import Planner
+from tasks.stage import Job, PageOf, Stage
+
+BEFORE = "before"
+
+
+class StabilityOptions(Options):
+    """Location stability."""
+
+    dataset: DatasetName = "main"
+    top_images: Annotated[int, Field(ge=2, le=MANY)] = 100
+    firing_only: bool = False
+    category: Literal["lowest", "highest-activation"] = "lowest"
+    filters: Count | None = None
+    bootstrap: Resamples = 1000
+    permutations: Resamples = 1000
+    part_radius: Positive | None = None
+
+
+def plan(audit: Planner, options: StabilityOptions) -> Iterable[Job]:
+    """Of the audit's network; and before and after fine-tuning, on the pictures that it did not train on."""
+    key = "stages.stability.dataset"
+    indexed = index(audit, options.dataset, key)
+    marks = landmarks(audit, indexed)
+    if marks is None:
+        raise InputError(
+            f"{key}: must have part landmarks, got {options.dataset!r} without any; use animal-parts, voc-parts, cub "
+            "or creatures"
+        )
+    seen = {"index": indexed, "landmarks": marks}
+    own = {**seen, "activations": maps(audit, indexed)}
+    yield audit.job(STAGE, options, own)
+    tuning = audit.asked(FinetuningOptions)
+    if tuning and tuning.dataset == options.dataset:
+        for phase, job in networks(audit):
+            if phase == INTERPRETABLE:
+                yield audit.job(STAGE, options, {**own, "split": job}, variant=BEFORE)
+            tuned = maps(audit, indexed, finetuned=job, variant=phase)
+            yield audit.job(STAGE, options, {**seen, "activations": tuned, "split": job}, variant=phase)
+
+
+STAGE = Stage(
+    name="stability",
+    about="Measures how steadily filters sit on part landmarks, beside baselines that know nothing of them.",
+    options=StabilityOptions,
+    work="tasks.stability.work:run",
+    plan=plan,
+    determined_by=frozenset({"seed"}),
+    page=PageOf("tasks.stability.findings:findings", "microtome.report.stability:page"),
+    starter="  # stability: {}                             # how steadily filters sit on part landmarks\n",
+    weight=0.01,
+    tables=(
+        table(
+            "stability",
+            "A row per filter, category and landmark.",
+            layer=string("dotted name"),
+            filter=int32("number of the filter, from zero"),
+            category=string("the pictures' class, or all where the data set has no classes"),
+            landmark=string("name of the part"),
+            images=int32("pictures that count: the filter's highest among those that show the landmark"),
+            deviation=float64(
+                "standard deviation of the distance to the landmark, in shares of the picture's diagonal"
+            ),
+            r2=float64("share of the filter's movement that the landmark's explains"),
+            p_value=float64("of r2, under permutation of the landmarks"),
+            localising=flag("whether it is steadier than the best constant position, or tracks the landmark"),
+            reason=string("why the filter has no deviation in this category"),
+            q_value=float64("false discovery rate over the layer's filters (Benjamini-Hochberg)"),
+            score=float64("mean of the filter's highest value over the pictures that show the landmark"),
+            spread=float64("how much the filter's own position moves, in shares of the diagonal"),
+            entropy=float64("of the filter's own positions over the cells, in bits"),
+        ),
+        table(
+            "stability_layers",
+            "A row per layer and category, and where there are several one per pooling rule, named all: rule.",
+            layer=string("dotted name"),
+            category=string("class, or all: lowest, all: highest-activation, all: mean"),
+            deviation=float64("mean over the filters; null where none has one"),
+            low=float64("95 % bootstrap interval over pictures"),
+            high=float64("95 % bootstrap interval over pictures"),
+            random=float64("deviation of uniformly drawn cells"),
+            centre=float64("deviation of the constant centre of the picture"),
+            best_constant=float64("deviation of the best constant cell"),
+            tracking_share=float64("share of filters that follow a landmark, at a false discovery rate of 5 %"),
+            images=int32("pictures"),
+            filters=int32("filters that count"),
+            null_filters=int32("those without a deviation"),
+            random_sd=float64("standard deviation of random over its seeds"),
+            beating_share=float64("share of filters that are steadier than the best constant cell"),
+            tied_share=float64("share of (filter, picture) pairs in which another cell is as high"),
+            silent_share=float64("share of (filter, picture) pairs in which nothing is above zero"),
+            spread=float64("mean of the filters' own spread"),
+            entropy=float64("mean of the filters' own entropy, in bits"),
+        ),
+        table(
+            "stability_resamples",
+            "A row per layer, category and resample: the same resamples for every network, so differences are paired.",
+            layer=string("dotted name"),
+            category=string("as in stability_layers"),
+            resample=int32("number, from zero"),
+            deviation=float64("mean over the filters"),
+        ),
+        table(
+            "inferences",
+            "A row per layer, picture and filter: where the filter is highest.",
+            layer=string("dotted name"),
+            image=int32("number of the picture"),
+            filter=int32("number of the filter"),
+            x=float32("centre of the cell's receptive field, in pixels of the frame"),
+            y=float32("centre of the cell's receptive field, in pixels of the frame"),
+            score=float32("value there"),
+        ),
+        table(
+            "part_interpretability",
+            "A row per filter, category and part; only where the data set has part masks.",
+            layer=string("dotted name"),
+            filter=int32("number of the filter"),
+            category=string("the pictures' class"),
+            part=string("concept of the category part"),
+            images=int32("pictures that show the part"),
+            share=float64("of these in which the filter's lit fields fit the part's mask (IoU above 0.2)"),
+        ),
+    ),
+)
