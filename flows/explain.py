@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from microtome.errors import InputError, suggest
 from microtome.report import views
-from microtome.report.render import render
-from microtome.report.single import with_pictures
+from microtome.report.single import alone, with_pictures
 from storage import Artifact, Files, RunRecord, StageStore
 
 SHOWN = 8  # nodes of each layer
@@ -30,21 +29,14 @@ def explain(files: Files, run: RunRecord, image: str) -> tuple[list[str], Path]:
     Raises:
         InputError: the run has no tree, or no such picture, or several.
     """
-    from tasks.report.tree import Told
+    from microtome.report.tree import path_page, words
+    from tasks.tree.findings import TreeShown
+    from tasks.tree.result import GrownTree
 
-    artifact = stage_of(files, run, "tree")
-    folder = Path(files.location(f"explained/{artifact.digest}"))
-    told = Told(artifact, _writer(folder))
-    place = picture_among(told.grown.rows, image)
-    row = told.grown.rows[place]
-    page = views.Page(
-        name=f"why {told.category}?",
-        page=f"tree-{place:06d}.html",
-        headline=told.words(place)[0],
-        figures=views.Figures([]),
-        sections=[views.Section("Its path through the tree", told.explanation(place))],
-    )
-    return told.words(place), single_page(folder, run, page, row["file"])
+    grown = GrownTree(stage_of(files, run, "tree"), {})
+    folder = Path(files.location(f"explained/{grown.digest}"))
+    path = TreeShown(grown, _writer(folder)).path(picture_among(grown.pictures, image))
+    return words(path), single_page(folder, run, path_page(path), path.spotted.file)
 
 
 def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], Path]:
@@ -163,28 +155,18 @@ def picture_among(rows: Sequence[Mapping[str, Any]], image: str) -> int:
 
 def single_page(folder: Path, run: RunRecord, page: views.Page, title: str) -> Path:
     """Write a page as one file, with its pictures in it."""
-    report = views.Report(
-        title=title,
-        network=run.network,
-        dataset=run.name,
-        gates=(),
-        layers=(),
-        pages=(page,),
-        provenance=(("Run", run.run_id),),
-        stages=(),
-        configuration="",
-        footer=f"From run {run.run_id}",
-    )
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / page.page
-    place.write_text(with_pictures(render(report, alone=True)[page.page].decode(), folder), encoding="utf-8")
+    of = {"network": run.network, "audit": run.name, "run": run.run_id}
+    place.write_text(with_pictures(alone(page, title, **of), folder), encoding="utf-8")
     return place
 
 
-def _writer(folder: Path) -> Any:
-    def write(name: str, content: bytes) -> None:
+def _writer(folder: Path) -> Callable[[str, bytes], str]:
+    def write(name: str, content: bytes) -> str:
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
+        return name
 
     return write

@@ -19,6 +19,7 @@ from tasks import (
     stability,
     tally,
     thresholds,
+    tree,
 )
 from tasks.stage import Metric, Stage
 
@@ -32,6 +33,7 @@ STAGES: tuple[Stage, ...] = (
     landmarks.STAGE,
     finetuning.STAGE,
     stability.STAGE,
+    tree.STAGE,
     graph.STAGE,
     parts.STAGE,
     gates.STAGE,

@@ -58,6 +58,12 @@ class Examples:
         """Places of the examples of a split."""
         return [place for place, split in enumerate(self.splits) if split == name]
 
+    def of(self, places: Sequence[int]) -> Examples:
+        """Some of them, in this order."""
+        sides, images = [self.sides[place] for place in places], [self.images[place] for place in places]
+        labels, splits = [self.labels[place] for place in places], [self.splits[place] for place in places]
+        return Examples(sides, images, labels, splits, self.categories)
+
     @property
     def background(self) -> int | None:
         """The class number that is no category; None where a single category is told from the rest."""

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.disentangle.decision_tree import Tree
+from microtome.disentangle.decision_tree import RationaleExamples, Tree
 from microtome.disentangle.rationales import Rationales
 
 Floats = NDArray[np.float64]
+LevelMeasure = Literal["accuracy", "fidelity", "error", "fitness", "part error", "merged"]
+TreeMeasure = LevelMeasure | Literal["fitness gained down the path"]
+TreeModel = Literal["tree", "network", "scikit-learn tree", "logistic regression"]
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One figure as a value per image, whose mean is the figure."""
+class TreeMetric:
+    """One figure as a value per image, whose mean is the figure.
 
-    depth: int
-    name: str
+    Args:
+        depth: of the tree's nodes; None for what has no depth.
+        name: what is measured.
+        values: (images,).
+        model: of what.
+    """
+
+    depth: int | None
+    name: TreeMeasure
     values: Floats
+    model: TreeModel = "tree"
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,26 @@ def path_kept(before: Sequence[int], after: Sequence[int]) -> float:
     return together / max(len(before), len(after))
 
 
-def metrics(tree: Tree, held: HeldOut) -> list[Metric]:
+def judged(tree: Tree, held: HeldOut, examples: RationaleExamples, seed: int) -> list[TreeMetric]:
+    """A tree by every measure, and beside it the network itself and what imitates it on the same x^(d).
+
+    Args:
+        tree: grown from the examples.
+        held: images that it did not grow from.
+        examples: that it grew from.
+        seed: of the ties of a scikit-learn tree.
+    """
+    decided, every = held.data.y > 0, examples.every
+    said: dict[TreeModel, NDArray[np.bool_]] = {"network": decided}
+    said |= baselines(every.x, every.y > 0, held.data.x, seed)
+    found = [*metrics(tree, held), TreeMetric(None, "fitness gained down the path", specificity(tree, held))]
+    for model, answers in said.items():
+        found.append(TreeMetric(None, "accuracy", (answers == held.positive).astype(float), model))
+        found.append(TreeMetric(None, "fidelity", (answers == decided).astype(float), model))
+    return found
+
+
+def metrics(tree: Tree, held: HeldOut) -> list[TreeMetric]:
     """All metrics at every depth, in logits.
 
     `accuracy`: sign of yh against the truth; `fidelity`: against the network's own decision; `error`: |yh - y| by the
@@ -75,15 +106,15 @@ def metrics(tree: Tree, held: HeldOut) -> list[Metric]:
         yh = tree.estimate(held.data, nodes)
         rho = tree.contributions(held.data, nodes)
         found += [
-            Metric(depth, "accuracy", ((yh > 0) == positive).astype(float)),
-            Metric(depth, "fidelity", ((yh > 0) == (y > 0)).astype(float)),
-            Metric(depth, "error", np.abs(yh - y) / spread),
-            Metric(depth, "fitness", fitness(rho, contributions(held.data))[positive]),
-            Metric(depth, "merged", (tree.children[nodes, 0] >= 0).astype(float)[positive]),
+            TreeMetric(depth, "accuracy", ((yh > 0) == positive).astype(float)),
+            TreeMetric(depth, "fidelity", ((yh > 0) == (y > 0)).astype(float)),
+            TreeMetric(depth, "error", np.abs(yh - y) / spread),
+            TreeMetric(depth, "fitness", fitness(rho, contributions(held.data))[positive]),
+            TreeMetric(depth, "merged", (tree.children[nodes, 0] >= 0).astype(float)[positive]),
         ]
         if len(held.groups) and y[positive].mean() > 0:
             apart = np.abs(rho @ held.groups.T - (y[:, None] - held.removed)) / y[positive].mean()
-            found.append(Metric(depth, "part error", apart.mean(1)[positive]))
+            found.append(TreeMetric(depth, "part error", apart.mean(1)[positive]))
     return found
 
 
@@ -112,7 +143,7 @@ def specificity(tree: Tree, held: HeldOut) -> Floats:
     return ends[0] - ends[1]
 
 
-def baselines(x: Floats, decided: NDArray[np.bool_], unseen: Floats, seed: int) -> dict[str, NDArray[np.bool_]]:
+def baselines(x: Floats, decided: NDArray[np.bool_], unseen: Floats, seed: int) -> dict[TreeModel, NDArray[np.bool_]]:
     """What a scikit-learn tree and a logistic regression on the same x^(d) say of unseen images.
 
     Args:
@@ -131,7 +162,7 @@ def baselines(x: Floats, decided: NDArray[np.bool_], unseen: Floats, seed: int) 
 
     if decided.all() or not decided.any():
         return {}
-    models = {
+    models: dict[TreeModel, Any] = {
         "scikit-learn tree": DecisionTreeClassifier(random_state=seed),
         "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
     }

@@ -1,4 +1,4 @@
-"""A report as one file."""
+"""A report, or a page of one, as one file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,33 @@ import re
 from pathlib import Path
 
 from microtome.errors import InputError
+from microtome.report import views
+from microtome.report.render import render
 
 LIMIT = 25_000_000
+
+
+def alone(page: views.Page, title: str, *, network: str, audit: str, run: str) -> str:
+    """A page that stands for itself, without a report around it.
+
+    Args:
+        page: what it shows.
+        title: above it.
+        network, audit, run: names of what it is about, and of the run that found it.
+    """
+    report = views.Report(
+        title=title,
+        network=network,
+        dataset=audit,
+        gates=(),
+        layers=(),
+        pages=(page,),
+        provenance=(("Run", run),),
+        stages=(),
+        configuration="",
+        footer=f"From run {run}",
+    )
+    return render(report, alone=True)[page.page].decode()
 
 
 def with_pictures(page: str, folder: Path) -> str:

@@ -1,0 +1,142 @@
+"""Stage `tree`: the decision tree of a network's rationales for one category (arXiv 1802.00121)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from microtome.errors import InputError
+from storage.tables import flag, float64, int32, string, table
+from tasks.finetuning import FinetuningOptions
+from tasks.index import index
+from tasks.options import MANY, OUTSIDE, DatasetName, Number, Options
+from tasks.planning import Planner
+from tasks.stage import Job, PageOf, Stage
+
+
+class TreeOptions(Options):
+    """The decision tree of the network's rationales, or of the fine-tuned network's where there is one."""
+
+    dataset: DatasetName = "main"
+    negatives: Annotated[DatasetName | None, OUTSIDE] = None
+    category: str | None = None
+    layer: str | None = None
+    output: Number | None = None
+    images: Annotated[int, Field(ge=4, le=MANY)] = 300
+    positions: Literal["weighted", "uniform"] = "weighted"
+    selection: Literal["projected", "lasso"] = "projected"
+
+
+class PlannedTree(TreeOptions):
+    """The same, with the layer that the plan found."""
+
+    layer: str
+
+
+def plan(audit: Planner, options: TreeOptions) -> Iterable[Job]:
+    """Of the fine-tuned network on the pictures that it saw and did not see, or of the audit's own."""
+    tuning = audit.asked(FinetuningOptions)
+    if tuning and (options.dataset, options.negatives) not in (("main", None), (tuning.dataset, tuning.negatives)):
+        raise InputError("stages.tree.dataset, negatives: are those of finetuning, got others; leave them out")
+    named = tuning or options
+    planned = options.model_dump() | {
+        "category": options.category or named.category,
+        "layer": options.layer or ("extra_mask" if tuning else _only_layer(audit)),
+    }
+    reads = {
+        "index": index(audit, named.dataset, "stages.tree.dataset"),
+        "negatives": index(audit, named.negatives, "stages.tree.negatives") if named.negatives else None,
+        "network": None if tuning else audit.network,
+        "finetuned": audit.jobs.get("finetuning") if tuning else None,
+        "dissection": None if tuning else audit.jobs.get("dissection"),
+    }
+    yield audit.job(STAGE, PlannedTree.model_validate(planned), reads)
+
+
+def _only_layer(audit: Planner) -> str:
+    layers = audit.audit.network.layers
+    if len(layers) != 1 or any(sign in layers[0] for sign in "*?["):
+        raise InputError(f"stages.tree.layer: must name one layer, got {', '.join(layers)} under network.layers")
+    return layers[0]
+
+
+STAGE = Stage(
+    name="tree",
+    about="Gathers the reasons of a network's decision for one category into a tree of a few rules, and judges it.",
+    options=TreeOptions,
+    work="tasks.tree.work:run",
+    plan=plan,
+    determined_by=frozenset({"seed", "device", "threads"}),
+    threads="all",
+    network=True,
+    weight=0.008,
+    page=PageOf("tasks.tree.findings:findings", "microtome.report.tree:page"),
+    starter="""\
+  # tree: {category: bird}                    # the few ways in which the network decides for a category
+""",
+    tables=(
+        table(
+            "tree_nodes",
+            "A row per node of the tree, and one for its root, which is the last.",
+            node=int32("number: the leaves from zero, then the merged nodes in the order of their merges"),
+            parent=int32("number of the node above; null for the root"),
+            depth=int32("1 is the root, 2 the second layer"),
+            images=int32("pictures that the tree grew from below the node; of the root all of them"),
+            filters=int32("filters that the node's rule uses; null for the root, which has none"),
+            bias=float64("b of the node's rule, by the size of a rationale; null for the root"),
+            visitors=int32("pictures of the category that the tree grew from whose parse path leads through the node"),
+            held_out=int32("held-out pictures of the category whose parse path leads through the node"),
+        ),
+        table(
+            "tree_merges",
+            "A row per merge: the log from which the tree can be made again.",
+            step=int32("from zero"),
+            left=int32("number of a merged node"),
+            right=int32("number of the other"),
+            node=int32("number of the node that they became"),
+            gain=float64("by how much log E grew"),
+        ),
+        table(
+            "tree_metrics",
+            "A row per measure, model and depth: means over held-out pictures, with 95 % bootstrap intervals.",
+            depth=int32("of the tree's nodes, 2 is the second layer; null for what has no depth"),
+            metric=string("what is measured"),
+            value=float64("mean over the pictures"),
+            low=float64("95 % bootstrap interval over pictures"),
+            high=float64("95 % bootstrap interval over pictures"),
+            images=int32("pictures that it is a mean of"),
+            model=string("the tree, the network itself, or what imitates it on the same sums"),
+        ),
+        table(
+            "tree_paths",
+            "A row per picture and node of its parse path.",
+            image=int32("number of the picture in its data set"),
+            depth=int32("2 is the second layer"),
+            node=int32("number of the node"),
+            cosine=float64("of the node's rule and the picture's own rationale"),
+            dataset=string("dataset, or negatives"),
+        ),
+        table(
+            "tree_images",
+            "A row per picture that the tree grew from or is judged by.",
+            dataset=string("dataset, or negatives"),
+            image=int32("number of the picture in its data set"),
+            file=string("name of the picture"),
+            positive=flag("whether it is of the category"),
+            split=string("train: the tree grew from it; val: held out"),
+            y=float64("the network's decision, in logits"),
+            leaf=int32("number of its own leaf; null where it has none"),
+        ),
+        table(
+            "tree_filters",
+            "A row per filter of the layer.",
+            filter=int32("number of the filter"),
+            size=float64("s_d, its mean activation over the positives that the tree grew from"),
+            dropped=flag("whether it is silent in them, and so in no rule"),
+            part=string("that it stands for; null where nothing is known"),
+            share=float64("how sure the part is: share of pictures, or IoU of the concept"),
+        ),
+    ),
+)

@@ -1,0 +1,117 @@
+"""What the report shows of a decision tree, and `explain` of one picture in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from microtome.disentangle.examples import TRAIN
+from microtome.quantify.stability import cell_centres
+from microtome.report.tree import ParsePath, ShownNode, SpottedPicture, TreeFindings, TreeNode
+from tasks.report.shown import Shown
+from tasks.tree.result import GrownTree
+
+SHOWN_NODES, SHOWN_PICTURES, SHOWN_PATHS = 12, 5, 4
+MARKED_FILTERS = 3
+Picture = Callable[[str, bytes], str]
+
+
+def findings(shown: Shown) -> TreeFindings:
+    """The tree, the nodes that most pictures visit, and some parse paths."""
+    return TreeShown(shown.result("tree", GrownTree), shown.picture).findings()
+
+
+@dataclass(frozen=True)
+class TreeShown:
+    """A grown tree as pages show it.
+
+    Args:
+        grown: the tree.
+        picture: takes a picture's path and content; gives the path.
+    """
+
+    grown: GrownTree
+    picture: Picture
+
+    def findings(self) -> TreeFindings:
+        """All that the report shows."""
+        grown, tree = self.grown, self.grown.tree
+        visited = [node for node in self.nodes if node.below and node.visits]
+        return TreeFindings(
+            category=grown.category,
+            parts_source=grown.parts_source,
+            nodes=self.nodes,
+            top=tree.second_layer.tolist(),
+            filters=tree.kept.shape[1],
+            metrics=grown.rows("tree_metrics"),
+            shown=[self._node(node.number) for node in sorted(visited, key=_by_visits)[:SHOWN_NODES]],
+            paths=[self.path(place) for place in self._typical()],
+        )
+
+    @cached_property
+    def nodes(self) -> list[TreeNode]:
+        """All, by number."""
+        files = {row["leaf"]: row["file"] for row in self.grown.pictures if row["leaf"] is not None}
+        return [
+            TreeNode(row["node"], row["images"], row["filters"], row["held_out"], below, files.get(row["node"]))
+            for row, below in zip(self.grown.nodes[:-1], self._below, strict=True)
+        ]
+
+    def path(self, place: int) -> ParsePath:
+        """A picture's parse path.
+
+        Args:
+            place: of the picture among those of the tree.
+        """
+        parsed, row = self.grown.parsed, self.grown.pictures[place]
+        steps = parsed.steps(place)
+        return ParsePath(
+            place=place,
+            spotted=self._spotted(place, steps[0].node),
+            category=self.grown.category,
+            positive=row["positive"],
+            held_out=row["split"] != TRAIN,
+            decision=parsed.decision(place),
+            steps=[(step, parsed.filter_shares(place, step.node)) for step in steps],
+            nodes=[self.nodes[step.node] for step in steps],
+            parts=parsed.part_shares(place, steps[0].node),
+        )
+
+    @property
+    def _below(self) -> list[list[int]]:
+        return [[child for child in children if child >= 0] for children in self.grown.tree.children.tolist()]
+
+    def _typical(self) -> list[int]:
+        """Held-out pictures of the category, one from each of the nodes most visited."""
+        by_node: dict[int, int] = {}
+        for place, row in enumerate(self.grown.pictures):
+            if row["positive"] and row["split"] != TRAIN:
+                by_node.setdefault(self.grown.parsed.paths[place][0], place)
+        nodes = sorted((self.nodes[number] for number in by_node), key=_by_visits)
+        return [by_node[node.number] for node in nodes[:SHOWN_PATHS]]
+
+    def _node(self, number: int) -> ShownNode:
+        positive = np.array([row["positive"] for row in self.grown.pictures], bool)
+        near = self.grown.parsed.nearest(number, positive)[:SHOWN_PICTURES]
+        parts = self.grown.parsed.part_shares(near[0], number)
+        return ShownNode(number, parts, [self._spotted(place, number) for place in near])
+
+    def _spotted(self, place: int, node: int) -> SpottedPicture:
+        """A picture, and where the filters that add most at a node are highest."""
+        file, geometry = self.grown.pictures[place]["file"], self.grown.geometry
+        size = (round(geometry.jump[0] * geometry.grid[0]), round(geometry.jump[1] * geometry.grid[1]))
+        radius = round(min(min(geometry.field) / 2, size[0] / 7), 1)
+        strongest = self.grown.parsed.filter_shares(place, node)[:MARKED_FILTERS]
+        cells = [int(self.grown.peak[place][share.number]) for share in strongest]
+        places = cell_centres(geometry)[[cell for cell in cells if cell >= 0]].tolist()
+        return SpottedPicture(self._thumb(place), file, size, [(round(x, 1), round(y, 1), radius) for x, y in places])
+
+    def _thumb(self, place: int) -> str:
+        return self.picture(f"assets/tree/{place:06d}.webp", self.grown.thumbnails[place])
+
+
+def _by_visits(node: TreeNode) -> tuple[int, int]:
+    return -node.visits, node.number

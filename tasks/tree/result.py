@@ -1,0 +1,107 @@
+"""A decision tree as the stage `tree` wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.disentangle.decision_tree import Merge, Tree, structure
+from microtome.disentangle.parse_paths import FrozenTree, ParsedPictures
+from microtome.disentangle.rationales import FilterScale, Rationales
+from microtome.networks.geometry import LayerGeometry
+from tasks.activations.result import geometry_from
+from tasks.result import Result
+from tasks.thumbnails import kept_thumbnails
+from tasks.tree import TreeOptions
+
+ARRAYS, ABOUT = "arrays.safetensors", "tree-about.json"
+
+
+@dataclass(frozen=True)
+class GrownTree(Result):
+    """A tree, and the pictures that it grew from or is judged by, in the order of `pictures`."""
+
+    @property
+    def options(self) -> TreeOptions:
+        """What it was made with."""
+        return TreeOptions.model_validate(self.parameters)
+
+    @property
+    def category(self) -> str:
+        """That the decision is about."""
+        return str(self._about["category"])
+
+    @property
+    def parts_source(self) -> str:
+        """What the parts of filters rest on."""
+        return str(self._about["parts"])
+
+    @property
+    def geometry(self) -> LayerGeometry:
+        """Of the filters' layer."""
+        return geometry_from(self._about["geometry"])
+
+    @cached_property
+    def pictures(self) -> list[dict[str, Any]]:
+        """The rows of the table `tree_images`."""
+        return self.rows("tree_images")
+
+    @cached_property
+    def nodes(self) -> list[dict[str, Any]]:
+        """The rows of the table `tree_nodes`, by number; the root is the last."""
+        return self.rows("tree_nodes")
+
+    @property
+    def peak(self) -> NDArray[np.int32]:
+        """(pictures, filters of the layer) cell of each filter's highest activation, -1 where it is silent."""
+        peak: NDArray[np.int32] = self._arrays["peak"]
+        return peak
+
+    @cached_property
+    def thumbnails(self) -> list[bytes]:
+        """Each picture, made small, as WebP."""
+        return kept_thumbnails(self.artifact)
+
+    @cached_property
+    def tree(self) -> Tree:
+        """Its nodes."""
+        arrays = self._arrays
+        merges = [Merge(**row) for row in self.rows("tree_merges")]
+        members, parent, children = structure(len(arrays["b"]) - len(merges), merges)
+        return Tree(arrays["w"], arrays["b"], arrays["kept"] > 0, parent, children, members, merges)
+
+    @cached_property
+    def data(self) -> Rationales:
+        """Of all pictures, over the kept filters."""
+        x, g, y, norm = (self._arrays[name] for name in ("x", "g", "y", "norm"))
+        return Rationales(x, g, y, y - (g * x).sum(1), norm)
+
+    @cached_property
+    def parsed(self) -> ParsedPictures:
+        """The pictures in the tree."""
+        parts = self.table("tree_filters", ["part"]).column("part").to_pylist()
+        return ParsedPictures(self.tree, self.data, self._arrays["filters"], parts)
+
+    @property
+    def frozen(self) -> FrozenTree:
+        """The tree with all that is needed to find its paths in new pictures."""
+        about = self._about
+        scale = FilterScale(self._arrays["size"], self._arrays["filters"], about["positions"])
+        return FrozenTree(self.tree, scale, about["layer"], about["output"], self.category)
+
+    @cached_property
+    def _about(self) -> Mapping[str, Any]:
+        about: Mapping[str, Any] = self.artifact.json(ABOUT)
+        return about
+
+    @cached_property
+    def _arrays(self) -> Mapping[str, NDArray[Any]]:
+        from safetensors.numpy import load
+
+        arrays: Mapping[str, NDArray[Any]] = load(self.artifact.read(ARRAYS))
+        return arrays
