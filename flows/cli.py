@@ -257,7 +257,7 @@ def lookup(run: str, image: str, workspace: str) -> None:
     IMAGE is a file name of the data set, the end of one, or a number; or the path of a picture that the graph has never
     seen.
     """
-    from flows.explain import lookup as seen
+    from flows.lookup import lookup as seen
 
     rows, page = seen(_open(workspace), _run(workspace, run), image)
     _table(["layer", "node", "filter", "x", "y", "score", "on"], rows)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from microtome.datasets.base import Dataset, Record
+from microtome.datasets.base import Annotation, Dataset, Record, open_picture
 from microtome.datasets.frame import Frame, Placement
 from microtome.networks.normalisation import Normalisation
 
@@ -73,6 +74,35 @@ class Source:
     def thumbnail(self, image: int, side: int) -> bytes:
         """A small picture as WebP, `side` pixels wide and high."""
         return small(self.framed(image), side)
+
+
+def loose(file: Path, frame: Frame, scale: Normalisation) -> Source:
+    """One picture file of no data set; its number is 0.
+
+    Args:
+        file: the picture.
+        frame: that it is put into.
+        scale: of the network.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return Source(_Loose(file), frame, scale, (0,))
+
+
+class _Loose(Dataset):
+    def __init__(self, file: Path) -> None:
+        self._file, self._picture = file, open_picture(file)
+        self.records, self.concepts = [Record(file.name, "", self._picture.width, self._picture.height)], []
+
+    def picture(self, index: int) -> Image.Image:
+        return self._picture
+
+    def annotation(self, index: int) -> Annotation:
+        return Annotation()
+
+    def files(self) -> Iterable[Path]:
+        return (self._file,)
 
 
 def small(pixels: NDArray[np.uint8], side: int) -> bytes:

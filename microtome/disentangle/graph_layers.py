@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from microtome.disentangle.graph import GraphLayer, infer, most_active, standardised
 from microtome.disentangle.graph_inference import LayerMaps, Seen
+from microtome.disentangle.pattern_graph import Place
 from microtome.networks.capture import Capture
 from microtome.networks.geometry import LayerGeometry
 
@@ -105,6 +106,18 @@ def look_up(
         maps = capture(pictures)
     layers = [part.filters.maps(maps[part.name].float().cpu().numpy(), size) for part in learned]
     return infer([part.layer for part in learned], layers)
+
+
+def places_in(seen: Sequence[Seen], picture: int) -> list[Place]:
+    """Where a graph's nodes are in one of the pictures that it was looked up in, in the nodes' order.
+
+    Args:
+        seen: its layers, the top one first.
+        picture: place among the pictures.
+    """
+    position = torch.cat([item.position[picture].flatten(0, 1) for item in seen]).tolist()
+    score = torch.cat([item.score[picture].flatten() for item in seen]).tolist()
+    return [Place(node, x, y, own) for node, ((x, y), own) in enumerate(zip(position, score, strict=True))]
 
 
 @dataclass(frozen=True)

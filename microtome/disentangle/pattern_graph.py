@@ -29,7 +29,6 @@ class Node:
 class Place:
     """Where a node is in a picture, in sides of the picture, and how strongly."""
 
-    image: int
     node: int
     x: float
     y: float

@@ -30,16 +30,17 @@ class DrawnGraph(Graph):
 
     def seen_in(self, image: int) -> list[Place]:
         """Where its nodes are in one of its pictures."""
-        return self._places(self._inferences["image"] == image)
+        return [place for _, place in self._places(self._inferences["image"] == image)]
 
-    def strongest_of(self, node: int, count: int) -> list[Place]:
+    def strongest_of(self, node: int, count: int) -> list[tuple[int, Place]]:
         """The pictures in which a node is strongest, and where it is there."""
         found = self._places(self._inferences["node"] == node)
-        return sorted(found, key=lambda place: (-place.score, place.image))[:count]
+        return sorted(found, key=lambda item: (-item[1].score, item[0]))[:count]
 
-    def _places(self, wanted: NDArray[np.bool_]) -> list[Place]:
+    def _places(self, wanted: NDArray[np.bool_]) -> list[tuple[int, Place]]:
+        """Picture and place of some rows."""
         values = (self._inferences[name][wanted].tolist() for name in ("image", "node", "x", "y", "score"))
-        return [Place(*row) for row in zip(*values, strict=True)]
+        return [(image, Place(*row)) for image, *row in zip(*values, strict=True)]
 
     @cached_property
     def _inferences(self) -> Mapping[str, NDArray[Any]]:

@@ -55,7 +55,7 @@ def _over(shown: Shown, made: DrawnGraph) -> Iterator[OverPicture]:
 
 def _patches(shown: Shown, made: DrawnGraph, index: Index, node: int) -> list[Patch]:
     places = made.strongest_of(node, SHOWN_PATCHES)
-    return [Patch(shown.thumbnail(index, place.image), index.files[place.image], place) for place in places]
+    return [Patch(shown.thumbnail(index, image), index.files[image], place) for image, place in places]
 
 
 def _units(shown: Shown) -> dict[tuple[str, int], UnitLabel]:

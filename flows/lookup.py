@@ -1,0 +1,94 @@
+"""Which patterns of an explanatory graph one picture shows: from a finished run, in words and as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.told import picture_among, single_page, stage_of, writer
+from microtome.errors import InputError
+from storage import Artifact, Files, RunRecord, StageStore
+
+if TYPE_CHECKING:
+    from microtome.report.graph import LookedUp
+    from tasks.graph.drawn import DrawnGraph
+    from tasks.planning import Planner
+
+THUMB = 320  # pixels, of a picture that the graph has never seen
+
+
+def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], Path]:
+    """Which patterns of the explanatory graph a picture shows.
+
+    Args:
+        files: the workspace.
+        run: whose graph.
+        image: a picture of the data set, by name, end of it or number; or a file that the graph has never seen.
+
+    Returns:
+        rows of text: layer, node, filter, x, y, score, concept; and the page.
+
+    Raises:
+        InputError: the run has no graph, or no such picture; or the network is not the one that was audited.
+    """
+    from microtome.report.graph import lookup_page, lookup_rows
+    from tasks.graph.drawn import DrawnGraph
+
+    graph, audit = DrawnGraph(stage_of(files, run, "graph"), {}), _audited(files, run)
+    folder = Path(files.location(f"explained/{graph.digest}"))
+    if Path(image).is_file():
+        _check_network(files, run, graph.artifact, audit)
+        found, content = _new(graph, audit, Path(image))
+    else:
+        found, content = _known(graph, audit, image)
+    writer(folder)(found.picture.path, content)
+    return lookup_rows(found), single_page(folder, run, lookup_page(found), found.picture.file)
+
+
+def _audited(files: Files, run: RunRecord) -> Planner:
+    """What was audited, from the run's record."""
+    from flows.auditfile import AuditModel
+    from tasks.planning import Planner
+    from tasks.stage import Settings
+
+    audit = AuditModel.model_validate(run.about["audit"])
+    base = Path(run.about["file"]).resolve().parent
+    return Planner(audit, audit.asked, base=base, files=files, settings=Settings(audit.seed, "cpu", 1))
+
+
+def _check_network(files: Files, run: RunRecord, graph: Artifact, audit: Planner) -> None:
+    """The network must be the one whose maps the graph was learned from. Raises InputError."""
+    learned_from = graph.manifest["inputs"]["activations"]
+    folders = [str(stage["folder"]) for stage in run.stages.values() if stage["digest"] == learned_from]
+    maps = [found for found in map(StageStore(files).load, folders) if found]
+    if not maps or maps[0].manifest["inputs"]["network"] != audit.network.digest:
+        raise InputError(f"run {run.run_id}: its network has changed since; audit again, then look pictures up")
+
+
+def _known(graph: DrawnGraph, audit: Planner, image: str) -> tuple[LookedUp, bytes]:
+    """A picture that the graph stage looked up."""
+    from microtome.report.graph import LookedUp, OverPicture
+    from tasks.thumbnails import kept_thumbnails
+
+    place = picture_among(graph.pictures, image)
+    row, name = graph.pictures[place], f"{place:06d}"
+    picture = OverPicture(f"assets/{name}.webp", row["file"], graph.seen_in(row["image"]))
+    found = LookedUp(graph.patterns, graph.category, name, picture, audit.audit.network.input.size)
+    return found, kept_thumbnails(graph.artifact)[place]
+
+
+def _new(graph: DrawnGraph, audit: Planner, file: Path) -> tuple[LookedUp, bytes]:
+    """A picture looked up now, with the audited network and everything of the graph frozen."""
+    import torch
+
+    from microtome.datasets.frame import Frame
+    from microtome.datasets.source import loose
+    from microtome.disentangle.graph_layers import look_up, places_in
+    from microtome.report.graph import LookedUp, OverPicture
+
+    frame = Frame(audit.audit.network.input.size, audit.audit.network.input.resize)
+    source = loose(file, frame, audit.scale)
+    pictures = torch.from_numpy(source.normalised(0))[None]
+    seen = look_up(audit.network.load(), graph.learned, pictures, frame.size)
+    picture = OverPicture(f"assets/{file.stem}.webp", file.name, places_in(seen, 0))
+    return LookedUp(graph.patterns, graph.category, file.stem, picture, frame.size), source.thumbnail(0, THUMB)

@@ -1,0 +1,64 @@
+"""Telling of one picture from a finished run: the stage, the picture that is meant, a page of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from microtome.errors import InputError, suggest
+from microtome.report import views
+from microtome.report.single import alone, with_pictures
+from storage import Artifact, Files, RunRecord, StageStore
+
+
+def stage_of(files: Files, run: RunRecord, stage: str) -> Artifact:
+    """A run's stage. Raises InputError if the run does not have it."""
+    found = run.stages.get(stage)
+    artifact = StageStore(files).load(str(found["folder"])) if found else None
+    if artifact is None:
+        raise InputError(f"run {run.run_id}: has no finished stage {stage!r}{suggest(stage, list(run.stages))}")
+    return artifact
+
+
+def picture_among(rows: Sequence[Mapping[str, Any]], image: str) -> int:
+    """The row that an image's name or number means.
+
+    Args:
+        rows: with `file`, `image` and, where several data sets are read, `dataset`.
+        image: a number, or the end of a file name.
+
+    Raises:
+        InputError: none, or several.
+    """
+    if image.isdigit():
+        fitting = [n for n, row in enumerate(rows) if row["image"] == int(image) and row.get("dataset") != "negatives"]
+    else:
+        fitting = [n for n, row in enumerate(rows) if row["file"] == image]
+        fitting = fitting or [n for n, row in enumerate(rows) if row["file"].endswith(image)]
+    if len(fitting) != 1:
+        names = [row["file"] for row in rows]
+        hint = suggest(image, names) if not fitting else f"; fit: {', '.join(names[n] for n in fitting[:5])}"
+        raise InputError(f"image: must mean one picture of the run, got {image!r}, which fits {len(fitting)}{hint}")
+    return fitting[0]
+
+
+def single_page(folder: Path, run: RunRecord, page: views.Page, title: str) -> Path:
+    """Write a page as one file, with its pictures in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / page.page
+    of = {"network": run.network, "audit": run.name, "run": run.run_id}
+    place.write_text(with_pictures(alone(page, title, **of), folder), encoding="utf-8")
+    return place
+
+
+def writer(folder: Path) -> Callable[[str, bytes], str]:
+    """A function that puts pictures into a folder, and gives their paths in it."""
+
+    def write(name: str, content: bytes) -> str:
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        return name
+
+    return write

@@ -1,0 +1,232 @@
+"""The pages of an explanatory graph and of mined parts, from findings made by hand: no workspace, no stage."""
+
+from dataclasses import replace
+
+import pytest
+
+from microtome.disentangle.graph_keys import Locator, Measure, Of
+from microtome.disentangle.pattern_graph import Node, PatternGraph, Place
+from microtome.report import views
+from microtome.report.graph import (
+    DRAWN,
+    GraphFindings,
+    LayerFigure,
+    LookedUp,
+    Over,
+    OverPicture,
+    Patch,
+    UnitLabel,
+    carded,
+    lookup_page,
+    lookup_rows,
+    page,
+)
+from microtome.report.parts import LocatedIn, LocatedPart, PartFigure, PartsFindings
+from microtome.report.parts import page as parts_page
+from microtome.report.single import alone
+
+SIZE = (40, 100)  # height, width
+
+
+def node(number, layer, score, **more):
+    fields = {"purity": None, "concept": None, "filter": number % 3, **more}
+    return Node(layer=layer, node=number, x=0.5, y=0.5, sigma=0.0314, score=score, home_x=0.5, home_y=0.5, **fields)
+
+
+GRAPH = PatternGraph(
+    [
+        node(0, "top", 2.0, purity=0.25, concept="wing"),
+        node(1, "top", 5.0, purity=0.0, concept="tail"),
+        node(2, "low", 9.0),
+        node(3, "low", 9.0),
+    ],
+    {2: [1, 0], 3: [0]},
+)
+HERE = [Place(0, 0.1, 0.2, 1.0), Place(1, 0.3, 0.4, 3.0), Place(2, 0.5, 0.6, 3.0), Place(3, 0.777, 0.888, 7.0)]
+
+
+def steady(layer, difference=(-0.02, -0.03, -0.01)):
+    rows = [
+        LayerFigure(layer, Measure.INSTABILITY, of, None, value, low, high, 9)
+        for of, (value, low, high) in {
+            Of.NODES: (0.05, 0.04, 0.06),
+            Of.FILTERS: (0.07, 0.06, 0.08),
+            Of.DIFFERENCE: difference,
+        }.items()
+    ]
+    rows += [LayerFigure(layer, Measure.INSTABILITY, of, None, 0.2) for of in (Of.RANDOM, Of.CENTRE, Of.CONSTANT)]
+    rows += [
+        LayerFigure(layer, measure, of, None, value)
+        for of, share, spread in ((Of.NODES, 0.5, 0.111), (Of.FILTERS, 0.25, 0.222))
+        for measure, value in ((Measure.EITHER, share), (Measure.SPREAD, spread))
+    ]
+    return rows
+
+
+CURVE = [
+    LayerFigure(layer, Measure.LOG_LIKELIHOOD, Of.TRAINING, n, float(n)) for layer in ("top", "low") for n in (1, 2)
+]
+FOUND = GraphFindings(
+    graph=GRAPH,
+    figures=[*CURVE, *steady("top"), *steady("low", (-0.01, -0.03, 0.01))],
+    images=12,
+    training=9,
+    over=[OverPicture("assets/graph/000007.webp", "bird.png", HERE)],
+    patches={2: [Patch("assets/x/000001.webp", "one.png", Place(2, 0.25, 0.75, 4.0))]},
+    units={("low", 2): UnitLabel(1, "wing"), ("low", 0): UnitLabel(1, None)},
+    size=SIZE,
+)
+
+
+def part_of(made, heading, kind):
+    section = next(section for section in made.sections if section.heading == heading)
+    return next(part for part in section.parts if part.kind == kind)
+
+
+def test_headline_counts_layers_whose_interval_excludes_zero():
+    made = page(FOUND)
+    assert made.headline.startswith("4 part patterns in 2 layers")
+    assert "In 1 of 2 layers the strongest nodes are steadier" in made.headline
+    assert made.figures.items == [
+        ("nodes", "4", "2 layers"),
+        ("edges", "3", "child to parent"),
+        ("pictures", "12", "9 to learn from"),
+    ]
+
+
+def test_steadiness_is_a_row_per_layer_in_the_order_of_the_graph():
+    table = part_of(page(FOUND), "Are nodes steadier than filters?", "table")
+    assert [row[0] for row in table.rows] == ["top", "low"]
+    assert table.rows[0][1:] == [
+        "0.050 [0.040, 0.060]", "0.070 [0.060, 0.080]", "-0.020 [-0.030, -0.010]",
+        "0.200", "0.200", "50%", "25%", "0.111", "0.222",
+    ]  # fmt: skip
+    assert len(table.columns) == len(table.rows[0])
+
+
+def test_without_landmarks_nothing_is_said_of_steadiness():
+    made = page(replace(FOUND, figures=CURVE))
+    assert "steadier" not in made.headline
+    assert "no landmarks" in part_of(made, "Are nodes steadier than filters?", "text").text
+
+
+def test_a_figure_without_interval_has_dashes():
+    assert LayerFigure("top", Measure.INSTABILITY, Of.NODES, None, 0.5).interval == "0.500 [–, –]"
+
+
+def test_strongest_nodes_are_of_each_layer_and_ties_go_to_the_first_number():
+    assert [place.node for place in GRAPH.strongest(HERE, 1)] == [3, 1]
+    assert [place.node for place in GRAPH.strongest(HERE, 9)] == [3, 1, 2, 0]
+    assert [found.node for found in GRAPH.top(1)] == [2, 1]
+    assert GRAPH.layers == ["top", "low"]
+
+
+def test_the_drawing_joins_children_to_their_parents_at_their_places():
+    drawing, outline = Over(GRAPH, SIZE).parts(FOUND.over[0])
+    assert isinstance(drawing, views.Drawing)
+    assert [level.name for level in drawing.levels] == ["top", "low"]
+    assert drawing.levels[0].dots == [(10.0, 8.0, "node 0"), (30.0, 16.0, "node 1")]
+    assert drawing.levels[0].links == []
+    assert drawing.levels[1].dots == [(50.0, 24.0, "node 2"), (77.7, 35.5, "node 3")]
+    assert drawing.levels[1].links == [
+        (77.7, 35.5, 10.0, 8.0), (50.0, 24.0, 30.0, 16.0), (50.0, 24.0, 10.0, 8.0)
+    ]  # fmt: skip
+    assert isinstance(outline, views.Outline)
+    assert [(branch.label, branch.note) for branch in outline.root.below] == [
+        ("top", "2 nodes drawn"), ("low", "2 nodes drawn")
+    ]  # fmt: skip
+    assert outline.root.below[1].below[1].note == "filter 2 at 0.50, 0.60, under 1, 0"
+    assert outline.root.below[0].below[0].note == "filter 1 at 0.30, 0.40"
+
+
+def test_a_parent_that_is_not_among_the_strongest_is_drawn_where_it_is():
+    many = PatternGraph([*(node(n, "top", 1.0) for n in range(DRAWN + 1)), node(99, "low", 1.0)], {99: [DRAWN, 0, 1]})
+    here = [*(Place(n, n / 100, 0.0, 100.0 - n) for n in range(DRAWN + 1)), Place(99, 0.9, 0.0, 1.0)]
+    drawing, _ = Over(many, SIZE).parts(OverPicture("p", "f", here))
+    assert isinstance(drawing, views.Drawing)
+    assert (12.0, 0.0, f"node {DRAWN}") in drawing.levels[0].dots
+    assert drawing.levels[1].links == [(90.0, 0.0, 12.0, 0.0), (90.0, 0.0, 0.0, 0.0)]  # two parents, not three
+
+
+def test_cards_link_to_units_and_to_parents_that_have_cards():
+    gallery = part_of(page(FOUND), "Nodes", "gallery")
+    assert [card.title for card in gallery.cards] == ["node 2", "node 3", "node 1", "node 0"]
+    two, three, one, zero = gallery.cards
+    assert two.links == [
+        ("filter 2: wing", "layer-001.html#low/2"), ("parent 1", "#node/1"), ("parent 0", "#node/0")
+    ]  # fmt: skip
+    assert three.links[0] == ("filter 0: no concept", "layer-001.html#low/0")
+    assert two.facts[:3] == [
+        ("deviation", "0.031", "sigma, by the side of the picture"),
+        ("parents", "1, 0", "nodes of the layer above"),
+        ("purity", "–", "share of its top pictures in which it is on one part"),
+    ]
+    assert two.spots == [views.Spot("assets/x/000001.webp", "one.png", SIZE, [(25.0, 30.0, 4.4)], ())]
+    assert (one.note, zero.note) == ("top filter 1", "top filter 0: wing")  # on no part: not named
+    assert (one.links, one.facts[1][1], three.spots) == ([], "–", [])
+
+
+def test_as_many_cards_as_fit_and_one_of_each_layer_at_least():
+    graph = PatternGraph([node(n, f"layer {n}", 1.0) for n in range(20)], {})
+    assert len(carded(graph)) == 20
+
+
+def test_the_page_renders():
+    text = alone(page(FOUND), "birds", network="net", audit="audit", run="run")
+    assert "The graph over bird.png" in text
+    assert 'id="node/2"' in text
+
+
+def test_a_picture_that_is_looked_up():
+    looked = LookedUp(GRAPH, "bird", "mine", OverPicture("assets/mine.webp", "mine.png", HERE), SIZE)
+    assert lookup_rows(looked) == [
+        ["low", "3", "0", "0.777", "0.888", "7", ""],
+        ["top", "1", "1", "0.300", "0.400", "3", ""],
+        ["low", "2", "2", "0.500", "0.600", "3", ""],
+        ["top", "0", "0", "0.100", "0.200", "1", "wing (25%)"],
+    ]
+    made = lookup_page(looked)
+    assert (made.page, made.headline) == ("graph-mine.html", "What mine.png shows of the graph of bird.")
+
+
+def located(part, boxes, errors):
+    return [
+        PartFigure(part, boxes, method, error, error - 0.01, error + 0.01, 0.5, 0.4, 0.6, 30)
+        for method, error in errors.items()
+    ]
+
+
+PARTS = PartsFindings(
+    [
+        *located("head", 3, {Locator.PATTERNS: 0.1, Locator.MEAN_POSITION: 0.2, Locator.BEST_FILTER: 0.15}),
+        *located("head", 6, {Locator.PATTERNS: 0.3, Locator.MEAN_POSITION: 0.2, Locator.BEST_FILTER: 0.15}),
+        *located("tail", 3, {Locator.PATTERNS: 0.16, Locator.MEAN_POSITION: 0.2, Locator.BEST_FILTER: 0.15}),
+    ],
+    [LocatedPart("head", 3, [LocatedIn("assets/a.webp", "a.png", (10.04, 20.06), (1.11, 2.22), 0.1234)])],
+    SIZE,
+)
+
+
+def test_parts_are_judged_against_both_baselines_at_the_fewest_boxes():
+    made = parts_page(PARTS)
+    assert made.headline.startswith("From 3 boxes, mined patterns find 1 of 2 parts")
+    assert made.figures.items == [("parts", "2", ""), ("pictures", "30", "to find them in")]
+    table = part_of(made, "Every figure", "table")
+    assert table.rows[0] == ["head", "3", "patterns", "0.100 [0.090, 0.110]", "50% [40%, 60%]"]
+    assert len(table.rows) == 9
+
+
+@pytest.mark.parametrize("kind", ["gallery", "charts"])
+def test_parts_have_charts_and_pictures(kind):
+    made = parts_page(PARTS)
+    if kind == "charts":
+        charts = part_of(made, "Error over the number of boxes", kind).charts
+        assert [title for title, _, _ in charts] == [
+            "head: error of the centre, by the diagonal", "tail: error of the centre, by the diagonal"
+        ]  # fmt: skip
+    else:
+        (card,) = part_of(made, "Where they were found", kind).cards
+        assert (card.anchor, card.note) == ("part/head", "from 3 boxes, from the best to the worst")
+        spot = views.Spot("assets/a.webp", "a.png", SIZE, [(10.0, 20.1, 3.3)], [(1.1, 2.2)], "0.12")
+        assert list(card.spots) == [spot]
+    assert "patterns" in alone(made, "birds", network="net", audit="audit", run="run")
