@@ -23,7 +23,7 @@ from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.plan import Plan, Request
-from flows.run import Outcome, carry_out, finish, session_of, start, stoppable
+from flows.run import Outcome, await_heeding_signals, carry_out, finish, session_of, start, stoppable
 from microtome.errors import InputError, Interrupted
 from storage import Artifact
 from tasks.registry import STAGES
@@ -73,6 +73,7 @@ def resolve(plan: Plan, futures: dict[str, PrefectFuture[Any]], run: Any) -> Out
     done: dict[str, tuple[Artifact, bool, float]] = {}
     failure: Exception | None = None
     for name, future in futures.items():
+        await_heeding_signals(future)
         future.wait()
         if future.state.is_completed():
             done[name] = future.state.data if isinstance(future.state.data, tuple) else future.result()

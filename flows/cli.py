@@ -278,11 +278,15 @@ def init(file: Path) -> None:
 
 def _with_prefect(call: Callable[[], Any]) -> Any:
     """Call a flow in a thread, so that the main one is free for signals: Prefect replaces handlers where it can."""
-    from flows.run import stoppable
+    from flows.embedded import start_server
+    from flows.run import STOP, await_heeding_signals, server_configured, stoppable
 
     with stoppable(), ThreadPoolExecutor(1) as thread:
-        state = thread.submit(call).result()
-    return state.result(raise_on_failure=True)
+        if not server_configured():
+            start_server(STOP)
+        called = thread.submit(call)
+        await_heeding_signals(called)
+    return called.result().result(raise_on_failure=True)
 
 
 def _flow(module: str, name: str) -> Any:

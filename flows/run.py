@@ -148,12 +148,21 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def await_heeding_signals(future: Any) -> None:
+    """Wait for a future, Prefect's or another, in short steps: any thread may be given a signal, but its handler runs
+    in the main one, which need not learn of it while it waits.
+    """
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    while not done.wait(0.2):
+        pass
+
+
 def prefect_environment(plan: Plan) -> None:
     """Settings for Prefect, before it is imported: no outbound call, and a home in the workspace where none is set."""
     settings: dict[str, Any] = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_CLI_PROMPT": "false",
     }

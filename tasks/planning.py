@@ -25,7 +25,7 @@ O = TypeVar("O", bound=Options)
 
 def _factory(text: str) -> str:
     module, colon, name = text.partition(":")
-    if not (colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))):
+    if not (colon and all(part.isidentifier() for part in (*module.split("."), name))):
         raise ValueError("must be module:factory, such as torchvision.models:resnet18, in full (no leading dot)")
     return text
 

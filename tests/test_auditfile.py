@@ -4,7 +4,7 @@ import pytest
 
 from flows.auditfile import read_audit
 from flows.plan import Plan, Request
-from flows.starter import STARTER
+from flows.starter import starter
 from microtome.errors import InputError
 
 GOOD = """\
@@ -60,6 +60,7 @@ WRONG = {
     "a relative factory": ("torchvision.models:alexnet", ".a:b", "network.load: must be module:factory"),
     "a module alone": ("torchvision.models:alexnet", "torchvision", "network.load: must be module:factory"),
     "a call": ("torchvision.models:alexnet", "os:system('x')", "network.load: must be module:factory"),
+    "an inner name": ("torchvision.models:alexnet", "nets:Net.make", "network.load: must be module:factory"),
     "a path": ("torchvision.models:alexnet", "../nets.py:alexnet", "network.load: must be module:factory"),
     "a relative data set": ("format: creatures", "format: '.a:b'", "dataset.format: must be module:factory"),
     "a name with an escape": ("name: x", 'name: "a\\e[31m"', "must hold no control characters, got U+001B"),
@@ -118,7 +119,7 @@ def test_places_that_are_not_there(tmp_path, monkeypatch, weights, workspace, wo
 
 
 def test_what_init_writes_is_good(tmp_path):
-    (tmp_path / "audit.yaml").write_text(STARTER)
+    (tmp_path / "audit.yaml").write_text(starter())
     plan = Plan(Request(tmp_path / "audit.yaml"))
     assert [job.name for job in plan.jobs][-1] == "report"
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.stage import Session
+from tasks.session import Session
 from tests.conftest import change_audit, clean_environment, write_audit
 
 ROOT = Path(__file__).parent.parent
@@ -235,7 +234,7 @@ def test_a_full_disk_is_one_clear_error(audit_file, monkeypatch):
 
     run(audit_file, until="thresholds")
     plan = Plan(Request(audit_file))
-    session = Session(plan.files, "cpu", 1, Silent())
+    session = Session(plan.files, plan.settings, Silent())
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -271,60 +270,6 @@ def test_init_writes_a_file_that_plans(tmp_path, command):
     assert command("init", cwd=tmp_path).returncode == 2
     change_audit(tmp_path / "audit.yaml", dataset={"format": "creatures", "count": 3, "size": 224})
     assert "would run" in command("plan", "audit.yaml", cwd=tmp_path).stdout
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_after_the_shard_in_hand_and_keeps_it(tmp_path, finished):
-    folder, _ = finished
-    shutil.copy(folder / "audit.yaml", tmp_path)
-    slow = "\nimport time\ndef slow():\n    net = tiny()\n"
-    slow += "    net.register_forward_pre_hook(lambda *_: time.sleep(0.4))\n    return net\n"
-    (tmp_path / "slow_nets.py").write_text((folder / "nets.py").read_text() + slow)
-    change_audit(tmp_path / "audit.yaml", execution={"shard_images": 48}, network={
-        "load": "slow_nets:slow", "layers": ["4"], "input": {"size": [64, 64]}})  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "audit", "audit.yaml"],
-        cwd=tmp_path, env=clean_environment(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    for line in process.stderr:
-        if line.startswith("activations"):
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=120)[1]
-    assert process.returncode == 130, rest
-    assert "after the shard in hand" in rest
-    assert len(list((tmp_path / ".microtome/stages/activations").rglob("*.parquet"))) == 1
-    assert not list((tmp_path / ".microtome").rglob("*.part"))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A real Prefect server of this session's own: the environment that points at it."""
-    home = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = clean_environment(home) | {
-        "PREFECT_HOME": str(home / "prefect"),
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_API_HOST": "127.0.0.1",
-        "PREFECT_SERVER_API_PORT": str(port),
-    }
-    prefect = Path(sys.executable).with_name("prefect")
-    process = subprocess.Popen(
-        [prefect, "server", "start"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    url = f"http://127.0.0.1:{port}/api"
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=1)
-            break
-        except OSError:
-            time.sleep(0.5)
-    yield environment | {"PREFECT_API_URL": url}
-    process.terminate()
-    process.wait(20)
 
 
 def asked(server, path, body):

@@ -13,9 +13,12 @@ import pytest
 
 from flows.plan import Plan, Request
 from microtome.datasets import open_dataset
+from microtome.disentangle.examples import Labelled, Side, examples
 from microtome.disentangle.folds import split_by_file
 from microtome.errors import InputError
 from microtome.networks import NetworkSpec, load_network
+from storage import StageStore
+from tasks.landmarks.result import Landmarks
 from tests.conftest import clean_environment, write_audit
 from tests.test_known_answers import squeezenet
 from tests.test_pipeline import run
@@ -84,6 +87,38 @@ def test_folds_cover_everything_once_and_keep_pictures_together():
     assert (held[:, ::2] == held[:, 1::2]).all()
 
 
+def labelled(*pictures: tuple[Side, str | None]) -> list[Labelled]:
+    return [Labelled(side, number, f"p{number}", label) for number, (side, label) in enumerate(pictures)]
+
+
+def test_classes_of_a_data_set_and_its_negatives():
+    both = labelled(*[("dataset", "cat")] * 5, *[("dataset", "dog")] * 5, *[("negatives", "tree")] * 5)
+    alone = examples(both, "dog", seed=0)
+    assert list(alone.categories) == ["background", "dog"]
+    assert list(alone.images) == list(range(5, 15))  # what is neither a dog nor a negative is left out
+    assert list(alone.labels) == [1] * 5 + [0] * 5
+    assert alone.background is None  # one output: the background is its zero
+    every = examples(both, None, seed=0)
+    assert list(every.categories) == ["cat", "dog", "background"]
+    assert list(every.labels) == [0] * 5 + [1] * 5 + [2] * 5
+    assert every.background == 2
+    assert [len(every.split(name)) for name in ("train", "val")] == [12, 3]
+    rest = examples(both[:10], "dog", seed=0)  # without negatives the rest of the data set is the background
+    assert list(rest.labels) == [0] * 5 + [1] * 5
+    two = examples(both[:10], None, seed=0)
+    assert (list(two.categories), two.background) == (["cat", "dog"], None)
+
+
+def test_classes_that_cannot_be_told_apart_are_refused():
+    for pictures, category, got in (
+        (labelled(("dataset", "cat"), ("dataset", "cat")), None, "got cat;"),
+        (labelled(("dataset", "cat"), ("negatives", None)), "cow", "got no category for category 'cow'"),
+        (labelled(("dataset", None), ("negatives", None)), None, "got p0 without a class"),
+    ):
+        with pytest.raises(InputError, match=f"needs a category and something to tell it from, {got}"):
+            examples(pictures, category, seed=0)
+
+
 def test_the_network_loads_through_the_ordinary_loader(done, tmp_path):
     made = artifact(done, "finetuning")
     about = made.json("network.json")
@@ -109,11 +144,12 @@ KILLED = """
 import sys
 from pathlib import Path
 from flows.plan import Plan, Request
-from tasks.stage import Session, execute
+from tasks.execution import execute
+from tasks.session import Session
 from tests.test_pipeline import Silent
 plan = Plan(Request(Path(sys.argv[1]), ("finetuning",)))
 silent = Silent()
-session = Session(plan.files, "cpu", 1, silent, silent.stop)
+session = Session(plan.files, plan.settings, silent, silent.stop)
 for job in plan.jobs:
     execute(job, session)
 """
@@ -143,34 +179,81 @@ def test_a_killed_training_ends_with_the_same_bits(done, tmp_path, checkpoint):
 
 def test_an_audit_that_cannot_be_fine_tuned_says_so(tmp_path):
     with pytest.raises(InputError, match=r"stages\.finetuning\.negatives: no data set 'nobody'"):
-        Plan(Request(audit_of(tmp_path, negatives="nobody")))
+        _ = Plan(Request(audit_of(tmp_path, negatives="nobody"))).jobs
     with pytest.raises(InputError, match="fold must be below folds"):
         Plan(Request(audit_of(tmp_path, fold=7)))
     with pytest.raises(InputError, match="needs a category and something to tell it from"):
         run(audit_of(tmp_path, negatives=None))
 
 
-def test_landmarks_outside_their_picture_are_refused(tmp_path):
-    (tmp_path / "data.py").write_text(
+def test_every_network_of_a_finetuning_is_a_result_of_its_own(tmp_path):
+    """Without filter loss the network and its twin are the same but for their names, which their tables hold."""
+    jobs = Plan(Request(audit_of(tmp_path, strength=0, mask=None, controls=["twin", "plain"]))).planner.jobs
+    keys = {jobs[name].key.digest for name in ("finetuning", "finetuning:twin", "finetuning:plain")}
+    assert len(keys) == 3
+    more = Plan(Request(audit_of(tmp_path, strength=0, mask=None, controls=[]))).planner.jobs
+    assert more["finetuning"].key == jobs["finetuning"].key  # which controls stand beside it does not matter
+    assert "finetuning:twin" not in more
+
+
+def data_of_ones_own(folder: Path, landmarks: str, **dataset: object) -> Path:
+    """An audit of stability over creatures whose landmarks are as a line of Python says."""
+    (folder / "data.py").write_text(
         "from microtome.datasets import Landmark\n"
         "from microtome.datasets.creatures import Creatures\n"
-        "class Wrong(Creatures):\n"
+        "class Own(Creatures):\n"
         "    def landmarks(self, index):\n"
-        "        return (Landmark('head', 5, 5), Landmark('tail', 300, 5))\n"
+        f"        return {landmarks}\n"
     )
-    file = write_audit(
-        tmp_path / "audit.yaml",
+    return write_audit(
+        folder / "audit.yaml",
         {
-            "name": "wrong",
+            "name": "own",
             "network": {
                 "load": "microtome.networks.small:creature_net",
                 "layers": ["features.12"],
                 "input": {"size": [96, 96]},
             },
-            "dataset": {"format": "data:Wrong", "count": 3},
-            "stages": {"stability": {}},
+            "dataset": {"format": "data:Own", "count": 70, **dataset},
+            "stages": {"stability": {"bootstrap": 0, "permutations": 0}, "report": False},
         },
     )
+
+
+def test_landmarks_that_only_late_pictures_show_are_seen(tmp_path):
+    late = "super().landmarks(index) if index >= 60 else ()"
+    done = run(data_of_ones_own(tmp_path, late))
+    marked = done["landmarks"][0].table("landmarks").column("image").unique().to_pylist()
+    assert marked == list(range(60, 70))
+    assert done["stability"][0].table("inferences").column("image").unique().to_pylist() == marked
+    with pytest.raises(InputError, match="needs pictures with part landmarks, got none"):
+        run(data_of_ones_own(tmp_path, late, limit=20))
+
+
+def test_data_without_landmarks_are_refused_before_anything_runs(tmp_path):
+    with pytest.raises(InputError, match=r"stages\.stability\.dataset: must have part landmarks, got 'main'"):
+        _ = Plan(Request(data_of_ones_own(tmp_path, "()"))).jobs
+
+
+def test_a_landmark_that_a_picture_shows_twice_counts_for_none(tmp_path):
+    twice = "(Landmark('head', 5, 6), *([Landmark('head', 9, 9)] if index == 3 else []), Landmark('tail', index, 7))"
+    file = data_of_ones_own(tmp_path, twice, limit=6)
+    plan = Plan(Request(file))
+    run(file, until="landmarks")
+    job = plan.planner.jobs["landmarks"]
+    marks = Landmarks(StageStore(plan.files).find(job.key), {})
+    places = marks.places(np.array([2, 3, 5]))
+    np.testing.assert_array_equal(places["head"], [[5, 6], [np.nan, np.nan], [5, 6]])
+    np.testing.assert_array_equal(places["tail"], [[2, 7], [3, 7], [5, 7]])
+    held = np.array([1, 3])
+    found = {item.name: item for item in marks.by_category(held)}
+    assert sorted(np.concatenate([item.images for item in found.values()]).tolist()) == [1, 3]
+    assert all(len(item.landmarks["tail"]) == len(item.images) for item in found.values())
+    assert marks.by_category(np.array([99])) == []
+
+
+def test_landmarks_outside_their_picture_are_refused(tmp_path):
+    file = data_of_ones_own(tmp_path, "(Landmark('head', 5, 5), Landmark('tail', 300, 5))", count=3)
     with pytest.raises(InputError) as caught:
         run(file)
     assert len(caught.value.faults) == 3

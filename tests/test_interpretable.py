@@ -17,7 +17,7 @@ from microtome.disentangle.filter_loss import (
 )
 from microtome.disentangle.interpretable import backbone_features, frozen_below, interpretable_cnn
 from microtome.disentangle.templates import FilterMask, log_priors, shapes, tau, templates
-from microtome.disentangle.training import Membership, Trainer, TrainingRecipe
+from microtome.disentangle.training import Membership, Result, Trainer, TrainingRecipe, together
 from microtome.errors import InputError
 from microtome.networks import Capture, walk
 from tests import literal
@@ -253,6 +253,11 @@ def test_training_lowers_the_task_loss_and_guards_the_odd_cases() -> None:
     lonely = [place for place in range(20) if source.labels[place] == 1]
     list(one.epoch(3, source, lonely))  # a class that is absent from every batch
     assert all(torch.isfinite(value).all() for value in one.state().values())
+
+
+def test_steps_together_are_means_over_their_images() -> None:
+    got = together([(3, Result(1.0, -2.0, 1.0)), (1, Result(5.0, -6.0, 0.0))])
+    assert got == Result(2.0, -3.0, 0.75)
 
 
 def test_frozen_layers_do_not_move() -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from safetensors.torch import save_file
 from flows.console import Lines
 from flows.plan import Plan, Request
 from microtome.errors import InputError, Interrupted
-from tasks.stage import Session, execute
+from tasks.execution import execute
+from tasks.session import Session
 from tests.conftest import change_audit
 
 TABLES = ("thresholds", "tails", "top_images", "iou", "units", "layers", "counts/000", "activated/000")
@@ -41,7 +43,7 @@ def run(file: Path, *overrides: str, progress=None, until=None):
     """Carry an audit out; gives stage -> (artifact, cached)."""
     progress = progress or Silent()
     plan = Plan(Request(file, overrides=tuple(overrides)))
-    session = Session(plan.files, "cpu", 1, progress, progress.stop)
+    session = Session(plan.files, replace(plan.settings, threads=1), progress, progress.stop)
     done = {}
     for job in plan.jobs:
         done[job.name] = execute(job, session)
@@ -79,7 +81,7 @@ def test_the_same_bytes_whatever_the_shard_size_and_after_a_stop(audit_file):
 
 
 def test_a_stop_in_the_null_keeps_its_finished_blocks(audit_file, monkeypatch):
-    monkeypatch.setattr("tasks.null.BLOCK", 5)
+    monkeypatch.setattr("tasks.null.work.BLOCK", 5)
     whole = run(moved(audit_file, "a"))["null"][0]
     with pytest.raises(Interrupted):
         run(moved(audit_file, "b"), progress=Silent("null", after=7))
@@ -264,11 +266,13 @@ def test_plain_progress_says_what_happens(capsys):
     assert "index        5 images" in capsys.readouterr().err
 
 
-def test_execute_refuses_a_job_whose_inputs_are_not_done(audit_file):
+def test_a_job_whose_inputs_are_not_done_has_them_made(audit_file):
     plan = Plan(Request(audit_file))
-    session = Session(plan.files, "cpu", 1, Silent())
-    with pytest.raises(RuntimeError, match="index must be finished"):
-        execute(plan.job("activations"), session)
+    session = Session(plan.files, plan.settings, Silent())
+    artifact, cached = execute(plan.job("activations"), session)
+    assert not cached
+    assert session.store.find(plan.job("index").key) is not None
+    assert artifact.digest == plan.job("activations").key.digest
 
 
 def test_intervals_and_chance_are_in_the_tables(audit_file):

@@ -1,6 +1,7 @@
 """The report: escaping, determinism, overlays, and a real browser."""
 
 import re
+import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from markupsafe import escape
 
 from microtome.errors import InputError
 from microtome.report import views
-from microtome.report.charts import concept_bars, curves
+from microtome.report.charts import concept_bars, curves, lines
 from microtome.report.overlay import dim_path, rectangles
 from microtome.report.render import render
-from microtome.report.single import inline
+from microtome.report.single import inline, with_pictures
 from tests.conftest import opened, write_audit
 
 EVIL = "<script>alert('x')</script>"
@@ -85,6 +87,36 @@ def test_names_from_data_are_shown_and_not_run():
         assert EVIL not in text, name
         assert "&lt;script&gt;" in text
         assert len(re.findall(r"<script", text)) == 1
+
+
+ODD = ["a\x01b", "a\0b", "\x1b[31m", "\ud800", "\uffff", "\u202eabc", "a\nb", "]]>", "'; drop table units;--", EVIL]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_charts_are_xml_whatever_the_names(name):
+    """A control character in a concept's name made the renderer abort the process."""
+    rows = [{"x": 0, "y": 1.0, "line": name}, {"x": 1, "y": 2.0, "line": name}]
+    for svg in (concept_bars("part", [(name, 3)], 3).svg, lines("t", rows, "x")[1]):
+        assert not any(element.tag.endswith("script") for element in ElementTree.fromstring(svg).iter())
+
+
+def test_pictures_with_odd_names_are_found(tmp_path):
+    name = "a&b'c\"d #1?.webp"
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / name).write_bytes(b"picture")
+    page = f'<img src="assets/{escape(name)}">'
+    assert with_pictures(page, tmp_path) == '<img src="data:image/webp;base64,cGljdHVyZQ==">'
+
+
+@pytest.mark.parametrize("name", ["assets/../../secret", "assets/../secret", "assets/link", "assets/gone", "assets/."])
+def test_a_page_of_somebody_elses_puts_no_other_file_into_the_single_one(tmp_path, name):
+    folder = tmp_path / "report"
+    (folder / "assets").mkdir(parents=True)
+    (tmp_path / "secret").write_text("secret")
+    (folder / "secret").write_text("secret")
+    (folder / "assets" / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match="its pictures must lie in"):
+        with_pictures(f'<img src="{name}">', folder)
 
 
 def test_same_view_same_bytes():

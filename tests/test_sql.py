@@ -20,6 +20,7 @@ from flows.query import _reason, answer
 from microtome.errors import InputError
 from storage import RunRecord, RunStore, StageKey, StageStore, open_files
 from storage.catalogue import connect
+from tasks.registry import TABLES
 from tests.conftest import clean_environment
 
 SECRET = "the-secret-word"
@@ -36,7 +37,7 @@ def gate_rows(values):
 
 def save_run(files, name, values, stage="gates"):
     """A run with one stage that wrote the table `gates`."""
-    draft = StageStore(files).draft(StageKey(stage, "code", {"values": list(values)}))
+    draft = StageStore(files).draft(StageKey(stage, "code", {"values": list(values)}), TABLES)
     draft.table("gates", gate_rows(values))
     artifact = draft.commit(environment={})
     run = RunRecord.start(name, "net", {}).ended("done", stages={stage: {"folder": artifact.folder}})
@@ -263,7 +264,7 @@ def test_the_connection_alone_lets_nothing_out_and_nothing_in(place, files, run,
     """The second wall, without the look at the parsed query."""
     before = contents(place)
     try:
-        found = str(connect(files, [run]).execute(filled(query, place)).fetchall())
+        found = str(connect(files, [run], TABLES).execute(filled(query, place)).fetchall())
     except duckdb.Error as error:
         found = str(error)
     assert SECRET not in found
@@ -285,7 +286,7 @@ def test_the_help_warns(command):
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_no_file_is_opened_but_the_tables(place, files, run):
     """What the process has open while a query reads: of the workspace, one table."""
-    connection = connect(files, [run])
+    connection = connect(files, [run], TABLES)
     pending = connection.execute("select * from gates, range(1000000)")
     pending.fetchone()
     held = {os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _exists(number)}
@@ -331,8 +332,8 @@ def test_a_workspace_reads_its_own_files_whatever_its_path(tmp_path, name):
 def test_two_workspaces_in_one_process_do_not_share_a_shelf(tmp_path):
     one, two = open_files("a", tmp_path), open_files("b", tmp_path)
     first, second = save_run(one, "one", [1]), save_run(two, "two", [2])
-    kept = connect(one, [first])
-    assert connect(two, [second]).execute("select value from gates").fetchall() == [(2.0,)]
+    kept = connect(one, [first], TABLES)
+    assert connect(two, [second], TABLES).execute("select value from gates").fetchall() == [(2.0,)]
     assert kept.execute("select value from gates").fetchall() == [(1.0,)]
 
 
@@ -343,13 +344,13 @@ def test_threads_share_a_file_without_reading_each_others_bytes(tmp_path):
     rows = 600_000
     units = np.arange(rows) % 500
     values = rng.integers(0, 1 << 30, rows)
-    draft = StageStore(files).draft(StageKey("tally", "code"))
+    draft = StageStore(files).draft(StageKey("tally", "code"), TABLES)
     draft.table("activated", {"layer": ["l"] * rows, "image": units, "unit": units, "pixels": pa.array(values)})
     artifact = draft.commit(environment={})
     run = RunRecord.start("x", "net", {}).ended("done", stages={"tally": {"folder": artifact.folder}})
     expected = [(int(unit), int(values[units == unit].sum())) for unit in range(500)]
     for _ in range(10):
-        connection = connect(files, [run])
+        connection = connect(files, [run], TABLES)
         got = connection.execute("select unit, sum(pixels)::bigint from activated group by unit order by unit")
         assert got.fetchall() == expected
 
@@ -376,7 +377,7 @@ def test_a_damaged_stage_is_named_and_the_others_answer(place, files, run, capsy
 
 
 def test_a_file_that_goes_while_it_is_read_is_one_sentence(files, run):
-    connection = connect(files, [run])
+    connection = connect(files, [run], TABLES)
     (table,) = Path(files.location(run.stages["gates"]["folder"])).glob("*.parquet")
     table.unlink()
     with pytest.raises(duckdb.Error) as caught:

@@ -114,6 +114,13 @@ def test_equal_scores_are_taken_in_file_order_and_ties_at_the_first_cell() -> No
     assert got.deviation[0] == pytest.approx(np.std([0, 10], ddof=1) / np.hypot(96, 96))
 
 
+def test_inferences_block_by_block_are_those_of_all_together() -> None:
+    _, maps, _ = random_case(3)
+    whole, parts = science.infer(maps), science.joined([science.infer(maps[:7]), science.infer(maps[7:])])
+    for name in ("cell", "score", "tied"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
 def test_null_filters_say_why() -> None:
     of, maps, landmarks = random_case(5)
     maps[:, 1] = -np.abs(maps[:, 1])

@@ -12,7 +12,7 @@ import pytest
 from storage import RunRecord, RunStore, StageKey, StageStore, open_files
 from storage.catalogue import connect
 from storage.digests import FileDigests
-from storage.tables import conform
+from storage.tables import flag, float64, string, table
 from storage.tensors import TensorWriter, read_tensors
 
 
@@ -21,11 +21,20 @@ def files(tmp_path):
     return open_files(str(tmp_path))
 
 
+GATES = table(
+    "gates",
+    "A row per gate.",
+    gate=string("what"),
+    value=float64("got"),
+    limit=float64("wanted"),
+    passed=flag("or not"),
+)
+UNITS = table("units", "A row per unit.", layer=string("its layer"))
 KEY = StageKey("thresholds", "code", {"keep": 0.01}, {"index": "abc"})
 
 
 def finish(files, key=KEY, value=1):
-    draft = StageStore(files).draft(key)
+    draft = StageStore(files).draft(key, ())
     draft.write("value.json", json.dumps(value).encode())
     return draft.commit(environment={})
 
@@ -43,7 +52,7 @@ def test_a_file_appears_whole_or_not_at_all(files):
 
 
 def test_a_stage_is_visible_only_with_its_manifest(files):
-    draft = StageStore(files).draft(KEY)
+    draft = StageStore(files).draft(KEY, ())
     draft.write("value.json", b"1")
     assert StageStore(files).find(KEY) is None
     draft.commit(environment={})
@@ -84,18 +93,18 @@ def test_touching_a_file_without_changing_it_is_no_damage(files):
 
 
 def test_a_restart_takes_up_finished_files_and_no_others(files):
-    draft = StageStore(files).draft(KEY)
+    draft = StageStore(files).draft(KEY, ())
     draft.write("done", b"123")
     draft.write("shortened", b"12345")
     with open(files.location(f"{KEY.folder}/shortened"), "w") as stream:
         stream.write("12")
     with open(files.location(f"{KEY.folder}/unchecked"), "w") as stream:
         stream.write("killed before its checksum")
-    assert StageStore(files).draft(KEY).finished() == ["done"]
+    assert StageStore(files).draft(KEY, ()).finished() == ["done"]
 
 
 def test_two_writers_of_one_stage_are_harmless(files):
-    one, two = StageStore(files).draft(KEY), StageStore(files).draft(KEY)
+    one, two = StageStore(files).draft(KEY, ()), StageStore(files).draft(KEY, ())
     for draft in (one, two):
         draft.write("value.json", b"1")
     one.commit(environment={})
@@ -147,18 +156,18 @@ def test_a_tensor_of_another_shape_is_refused(tmp_path):
         writer.close()
 
 
-def test_tables_keep_the_contract():
+def test_tables_keep_the_contract(tmp_path):
     columns = {"gate": ["x"], "value": [1], "limit": [None], "passed": [True]}
-    assert conform("gates", columns).schema.field("value").type == pa.float64()
+    assert GATES.conform(columns).schema.field("value").type == pa.float64()
     with pytest.raises(ValueError, match="must have the columns"):
-        conform("gates", {"gate": ["x"]})
-    with pytest.raises(ValueError, match="must be one of"):
-        conform("gate", columns)
+        GATES.conform({"gate": ["x"]})
+    with pytest.raises(ValueError, match="must be one of gates"):
+        StageStore(open_files(str(tmp_path))).draft(KEY, (GATES,)).table("gate", columns)
 
 
 def run_with_gates(files, name, gate):
     key = StageKey("gates", "code", {"gate": gate})
-    draft = StageStore(files).draft(key)
+    draft = StageStore(files).draft(key, (GATES,))
     draft.table("gates", {"gate": [gate], "value": [1.0], "limit": [0.5], "passed": [True]})
     artifact = draft.commit(environment={})
     run = RunRecord.start(name, "net", {}).ended("done", stages={"gates": {"folder": artifact.folder}})
@@ -170,7 +179,7 @@ def test_views_show_each_run_its_own_rows_even_with_odd_names(tmp_path):
     files = open_files(str(tmp_path / 'it\'s a "folder"'))
     one, two = run_with_gates(files, "one", "a'; drop table x; --"), run_with_gates(files, "two", "b")
     again = RunRecord.start("again", "net", {}).ended("done", stages=two.stages)
-    connection = connect(files, [one, two, again])
+    connection = connect(files, [one, two, again], (GATES, UNITS))
     rows = connection.execute("select run_id, gate from gates").fetchall()
     assert sorted(rows) == sorted([(one.run_id, "a'; drop table x; --"), (two.run_id, "b"), (again.run_id, "b")])
     assert connection.execute("select count(*) from units").fetchall() == [(0,)]

@@ -51,7 +51,7 @@ SPLITS = (("train", 0.7), ("val", 1.0))
 
 
 @dataclass(frozen=True)
-class Plan:
+class BodyPlan:
     """Body plan of a category; lengths in units of half the picture."""
 
     legs: int
@@ -66,12 +66,12 @@ class Plan:
 
 
 PLANS = {
-    "bird": Plan(2, 0.22, (0.30, 0.22), 0.15, 0.10, "fan", "none", wings=True, beak=True),
-    "cat": Plan(4, 0.24, (0.38, 0.18), 0.17, 0.02, "long", "pointed"),
-    "bear": Plan(4, 0.18, (0.42, 0.27), 0.19, 0.00, "none", "round"),
-    "deer": Plan(4, 0.40, (0.36, 0.17), 0.13, 0.20, "none", "antlers"),
-    "lizard": Plan(4, 0.10, (0.42, 0.11), 0.13, 0.00, "thick", "none"),
-    "dragon": Plan(4, 0.22, (0.36, 0.17), 0.15, 0.14, "thick", "none", wings=True),
+    "bird": BodyPlan(2, 0.22, (0.30, 0.22), 0.15, 0.10, "fan", "none", wings=True, beak=True),
+    "cat": BodyPlan(4, 0.24, (0.38, 0.18), 0.17, 0.02, "long", "pointed"),
+    "bear": BodyPlan(4, 0.18, (0.42, 0.27), 0.19, 0.00, "none", "round"),
+    "deer": BodyPlan(4, 0.40, (0.36, 0.17), 0.13, 0.20, "none", "antlers"),
+    "lizard": BodyPlan(4, 0.10, (0.42, 0.11), 0.13, 0.00, "thick", "none"),
+    "dragon": BodyPlan(4, 0.22, (0.36, 0.17), 0.15, 0.14, "thick", "none", wings=True),
 }
 
 
@@ -178,7 +178,7 @@ def _draw(animal: str, size: int, rng: Generator) -> _Drawing:
     return _Drawing(np.clip(picture, 0, 255).astype(np.uint8), part, paint, texture, scenery, scene, landmarks)
 
 
-def _animal(plan: Plan, rng: Generator) -> tuple[list[tuple[str, Points]], dict[str, tuple[float, float]]]:
+def _animal(plan: BodyPlan, rng: Generator) -> tuple[list[tuple[str, Points]], dict[str, tuple[float, float]]]:
     """Outlines in painting order, in the animal's own coordinates (x forwards, y down), and the part centres."""
     width, height = (value * rng.uniform(0.9, 1.1) for value in plan.torso)
     head = (width + plan.neck * 0.6 + plan.head * 0.6, -plan.neck - height * 0.6)
@@ -204,7 +204,7 @@ def _animal(plan: Plan, rng: Generator) -> tuple[list[tuple[str, Points]], dict[
     return shapes, marks
 
 
-def _legs(plan: Plan, width: float, height: float, rng: Generator) -> list[Points]:
+def _legs(plan: BodyPlan, width: float, height: float, rng: Generator) -> list[Points]:
     places = (-0.15, 0.15) if plan.legs == 2 else (-0.75, -0.45, 0.45, 0.75)
     swing = rng.uniform(-0.08, 0.08, len(places))
     foot = height + plan.leg_length
@@ -233,7 +233,7 @@ def _wing(height: float, rng: Generator) -> tuple[Points, tuple[float, float]]:
     return outline, (float(outline[:, 0].mean()), float(outline[:, 1].mean()))
 
 
-def _ears(plan: Plan, head: tuple[float, float]) -> list[tuple[str, Points]]:
+def _ears(plan: BodyPlan, head: tuple[float, float]) -> list[tuple[str, Points]]:
     x, y = head
     shapes: list[tuple[str, Points]] = []
     for side in (-1, 1):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from microtome.disentangle.folds import FOLDS, split_by_file
+from microtome.disentangle.folds import FOLD, FOLDS, split_by_file
 from microtome.errors import InputError
 
 Side = Literal["dataset", "negatives"]
@@ -72,7 +72,7 @@ class Examples:
 
 
 def examples(
-    pictures: Sequence[Labelled], category: str | None, *, seed: int, folds: int = FOLDS, fold: int = 0
+    pictures: Sequence[Labelled], category: str | None, *, seed: int, folds: int = FOLDS, fold: int = FOLD
 ) -> Examples:
     """Pictures as examples of classes, split by picture.
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-FOLDS = 5  # one in so many is held out
+FOLDS, FOLD = 5, 0  # one picture of five is held out: those of the first fold
 
 
 def split_by_file(
-    files: Sequence[str], names: Sequence[str], *, seed: int, folds: int = FOLDS, fold: int = 0
+    files: Sequence[str], names: Sequence[str], *, seed: int, folds: int = FOLDS, fold: int = FOLD
 ) -> list[str]:
     """`train` or `val` for each example: by picture file, so that no picture is on both sides; each class in shares.
 

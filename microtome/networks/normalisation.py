@@ -25,15 +25,16 @@ class Normalisation:
 
         Args:
             pixels: (height, width, channels).
-            out: where the result is put, if that is at hand already.
+            out: where the result is put. Without it the result lies in memory as the picture does, channels last: what
+                a convolution rounds to depends on that.
         """
-        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-        out = np.empty(planes.shape, np.float32) if out is None else out
-        np.divide(planes, np.float32(255), out=out, dtype=np.float32)
+        planes = pixels.transpose(2, 0, 1)
+        planes = planes if out is None else np.ascontiguousarray(planes)
+        result: NDArray[np.float32] = np.divide(planes, np.float32(255), out=out, dtype=np.float32)
         mean, std = self._planes
-        out -= mean
-        out /= std
-        return out
+        result -= mean
+        result /= std
+        return result
 
     @cached_property
     def _planes(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ _INK, _BAR = "#010203", "#040506"  # stand-ins, replaced by what the page's styl
 _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark paper
 _LINES = (*_PHASES, "#b0418c", "#4b9a5b", "#8a6d1f")
 MOST_BARS = 25
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def concept_bars(category: str, counted: Sequence[tuple[str, int]], most: int) -> Chart:
@@ -29,7 +31,7 @@ def concept_bars(category: str, counted: Sequence[tuple[str, int]], most: int) -
     import vl_convert
 
     shown = list(counted[:MOST_BARS])
-    frame = pd.DataFrame({"concept": [name for name, _ in shown], "units": [count for _, count in shown]})
+    frame = pd.DataFrame({"concept": [_drawn(name) for name, _ in shown], "units": [count for _, count in shown]})
     length = alt.X("units:Q", axis=None, scale=alt.Scale(domain=[0, most]))
     base = alt.Chart(frame).encode(x=length, y=alt.Y("concept:N", sort=None, title=None))
     bars = base.mark_bar(color=_BAR)
@@ -69,6 +71,11 @@ def signed_bars(title: str, rows: Sequence[tuple[str, float, float | None]], not
         for name, value, other in rows
     ]
     return SignedBars(title, bars, note)
+
+
+def _drawn(name: str) -> str:
+    """A name from data for a chart: what XML cannot hold makes the renderer abort the whole process."""
+    return _NOT_XML.sub("\ufffd", name)
 
 
 def _themed(svg: str) -> str:
@@ -128,7 +135,7 @@ def lines(title: str, rows: Sequence[Mapping[str, object]], along: str) -> tuple
     import pandas as pd
     import vl_convert
 
-    frame = pd.DataFrame(list(rows))
+    frame = pd.DataFrame([{**row, "line": _drawn(row["line"])} for row in rows])
     names = list(dict.fromkeys(frame["line"]))
     colour = alt.Scale(domain=names, range=list(_LINES[: len(names)]))
     chart = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from pathlib import Path
 
@@ -37,8 +38,16 @@ def alone(page: views.Page, title: str, *, network: str, audit: str, run: str) -
 
 
 def with_pictures(page: str, folder: Path) -> str:
-    """A page whose thumbnails are data."""
-    return re.sub(r'src="(assets/[^"]+)"', lambda m: f'src="{_data(folder / m[1])}"', page)
+    """A page whose thumbnails are data.
+
+    Args:
+        page: HTML.
+        folder: where its thumbnails are.
+
+    Raises:
+        InputError: the page, which may be somebody else's, names a file that is not below the folder's assets.
+    """
+    return re.sub(r'src="(assets/[^"]+)"', lambda m: f'src="{_data(folder, html.unescape(m[1]))}"', page)
 
 
 def inline(folder: Path, limit: int = LIMIT) -> str:
@@ -74,5 +83,8 @@ def _main(page: str) -> str:
     return page[page.index(">", page.index("<main")) + 1 : page.index("</main>")]
 
 
-def _data(file: Path) -> str:
+def _data(folder: Path, name: str) -> str:
+    file = (folder / name).resolve()
+    if not file.is_relative_to((folder / "assets").resolve()) or not file.is_file():
+        raise InputError(f"report: its pictures must lie in {folder / 'assets'}, got {name!r}")
     return "data:image/webp;base64," + base64.b64encode(file.read_bytes()).decode()

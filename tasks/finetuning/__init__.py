@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from microtome.disentangle.folds import FOLDS
+from microtome.disentangle.folds import FOLD, FOLDS
 from microtome.disentangle.names import INTERPRETABLE, PLAIN, TWIN, Phase
 from storage.tables import float64, int32, string, table
 from tasks.index import index
@@ -37,7 +37,7 @@ class FinetuningOptions(Options):
     head: Literal["auto", "small", "paper"] = "auto"
     freeze_below: str | None = None
     folds: Several = FOLDS
-    fold: Number = 0
+    fold: Number = FOLD
     controls: Annotated[tuple[Literal["twin", "plain"], ...], OUTSIDE] = ("twin",)
 
     @model_validator(mode="after")

@@ -2,94 +2,103 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save
 
-from microtome.networks import LayerGeometry
+from microtome.datasets.sampling import sampled
+from microtome.datasets.source import webp
+from microtome.networks.geometry import LayerGeometry
 from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
-from tasks.pictures import Pictures, file_of, pixel_network, sampled
-from tasks.reading import layers_of
-from tasks.rows import Rows
-from tasks.stage import Work
+from storage import Draft
+from storage.tables import from_rows
+from tasks.activations.result import Maps
+from tasks.index.result import Index
+from tasks.occlusion import STAGE, OcclusionOptions
+from tasks.session import Session
+from tasks.subject import Subject
+from tasks.thresholds.result import Thresholds
 
-FIELD_IMAGES = 10
+OCCLUSION, MINIMAL_IMAGES = (list(table.columns) for table in STAGE.tables)
+Row = dict[str, Any]
 
 
-def run(work: Work) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """The network, its layers, and the pictures in which their units are highest."""
+
+    index: Index
+    activations: Maps
+    thresholds: Thresholds
+    network: Subject
+
+
+def run(options: OcclusionOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Measure a sample of each layer's units, and strip a sample of the pictures."""
-    torch.set_num_threads(work.session.threads)
-    network, pictures = pixel_network(work), Pictures(work)
-    layers = layers_of(work.inputs["activations"])
-    chosen = {layer.name: sampled(layer.units, work.parameters["units"], work.parameters["seed"]) for layer in layers}
-    stripped = sampled(len(pictures), work.parameters["minimal_images"], work.parameters["seed"])
-    work.begin(sum(len(units) for units in chosen.values()) + len(stripped), "units and pictures")
-    rows: Rows = defaultdict(list)
+    layers = inputs.activations.layers
+    covering = _Covering(options, inputs.index, draft, session, inputs.network.pixels(session.device))
+    chosen = {layer.name: sampled(layer.units, options.units, session.seed) for layer in layers}
+    stripped = sampled(len(inputs.index.source), options.minimal_images, session.seed)
+    session.begin(sum(len(units) for units in chosen.values()) + len(stripped), "units and pictures")
+    fields: list[Row] = []
     for layer in layers:
+        top = inputs.thresholds.top_images(layer.name)
         for unit in chosen[layer.name]:
-            _unit(work, rows, (network, pictures), layer, unit)
-            work.advance(1)
-    minimal: Rows = defaultdict(list)
+            fields.append(covering.field(layer, unit, [image for image, _ in top[unit][: options.top_images]]))
+            session.advance(1)
+    minimal: list[Row] = []
     for image in stripped:
-        _picture(work, minimal, (network, pictures), image)
-        work.advance(1)
-    work.draft.table("occlusion", rows)
+        minimal.append(covering.minimal(image))
+        session.advance(1)
+    draft.table("occlusion", from_rows(OCCLUSION, fields))
     if minimal:
-        work.draft.table("minimal_images", minimal)
+        draft.table("minimal_images", from_rows(MINIMAL_IMAGES, minimal))
 
 
-Subject = tuple[torch.nn.Module, Pictures]
+@dataclass(frozen=True)
+class _Covering:
+    """Covers parts of pictures and watches what the network makes of it."""
 
+    options: OcclusionOptions
+    index: Index
+    draft: Draft
+    session: Session
+    network: torch.nn.Module
 
-def _unit(work: Work, rows: Rows, subject: Subject, layer: LayerGeometry, unit: int) -> None:
-    network, pictures = subject
-    occluder = Occluder(work.parameters["width"], work.parameters["stride"], seed=work.parameters["seed"])
-    top = [
-        row["image"]
-        for row in work.inputs["thresholds"].table("top_images").to_pylist()
-        if row["layer"] == layer.name and row["unit"] == unit and row["rank"] < work.parameters["top_images"]
-    ]
-    maps, centres = [], []
-    for image in top:
-        heat, cell = discrepancy(
-            network, layer.name, unit, pictures.batch([image], work.session.device)[0], occluder=occluder
-        )
-        maps.append(heat)
-        centres.append((layer.start[0] + cell[0] * layer.jump[0], layer.start[1] + cell[1] * layer.jump[1]))
-        work.session.check()
-    field = receptive_field(maps, centres, occluder=occluder)
-    file = f"fields/{layer.name}/{unit:05d}.safetensors"
-    work.draft.write(file, save({"heat": torch.from_numpy(field.heat.astype(np.float32))}))
-    row = {
-        "layer": layer.name,
-        "unit": unit,
-        "size_x": field.size[1],
-        "size_y": field.size[0],
-        "theoretical": layer.field[0],
-        "images": field.images,
-        "file": file,
-    }
-    for name, value in row.items():
-        rows[name].append(value)
+    def field(self, layer: LayerGeometry, unit: int, images: list[int]) -> Row:
+        """A unit's measured field, over its top images."""
+        occluder = Occluder(self.options.width, self.options.stride, seed=self.session.seed)
+        maps, centres = [], []
+        for image in images:
+            heat, cell = discrepancy(self.network, layer.name, unit, self._picture(image), occluder=occluder)
+            maps.append(heat)
+            centres.append((layer.start[0] + cell[0] * layer.jump[0], layer.start[1] + cell[1] * layer.jump[1]))
+            self.session.check()
+        found = receptive_field(maps, centres, occluder=occluder)
+        file = f"fields/{layer.name}/{unit:05d}.safetensors"
+        self.draft.write(file, save({"heat": torch.from_numpy(found.heat.astype(np.float32))}))
+        size = {"size_x": found.size[1], "size_y": found.size[0], "theoretical": layer.field[0]}
+        return {"layer": layer.name, "unit": unit, **size, "images": found.images, "file": file}
 
+    def minimal(self, image: int) -> Row:
+        """A picture stripped to what its prediction needs."""
+        segments = superpixels(self.index.source.pixels(image), self.options.segments)
+        found = minimal_image(self.network, self._picture(image), segments)
+        file = f"minimal/{image:06d}.webp"
+        shown = (found.picture.cpu().permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        self.draft.write(file, webp(shown))
+        return {
+            "image": image,
+            "segments": int(segments.max() + 1),
+            "kept": int(found.kept.sum()),
+            "score": found.scores[-1],
+            "whole_score": found.scores[0],
+            "area": float(np.isin(segments, np.flatnonzero(found.kept)).mean()),
+            "file": file,
+        }
 
-def _picture(work: Work, rows: Rows, subject: Subject, image: int) -> None:
-    network, pictures = subject
-    pixels = pictures.pixels(image)
-    segments = superpixels(pixels, work.parameters["segments"])
-    found = minimal_image(network, pictures.batch([image], work.session.device)[0], segments)
-    file = f"minimal/{image:06d}.webp"
-    work.draft.write(file, file_of((found.picture.cpu().permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)))
-    row = {
-        "image": image,
-        "segments": int(segments.max() + 1),
-        "kept": int(found.kept.sum()),
-        "score": found.scores[-1],
-        "whole_score": found.scores[0],
-        "area": float(np.isin(segments, np.flatnonzero(found.kept)).mean()),
-        "file": file,
-    }
-    for name, value in row.items():
-        rows[name].append(value)
+    def _picture(self, image: int) -> torch.Tensor:
+        return self.index.source.batch([image], self.session.device)[0]

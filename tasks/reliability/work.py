@@ -3,112 +3,145 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from microtome.datasets.sampling import sampled
 from microtome.quantify.intervals import mean_interval
 from microtome.visualize import reliability as science
-from microtome.visualize.reliability import Method
-from tasks.networks import network_of
-from tasks.pictures import Pictures, sampled
-from tasks.rows import Rows, append
-from tasks.stage import Work
+from microtome.visualize.reliability import Limits, Method
+from storage import Draft
+from storage.tables import from_rows
+from tasks.index.result import Index
+from tasks.reliability import STAGE, ReliabilityOptions
+from tasks.session import Session
+from tasks.subject import Subject
 
 BATCH = 4
+MEASURES = ("cosine", "spearman", "ssim")
+Row = dict[str, Any]
 
 
-def run(work: Work) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """Pictures, and the network that looks at them."""
+
+    index: Index
+    network: Subject
+
+
+def run(options: ReliabilityOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Test every method on a sample of the pictures, in the network's own coordinates."""
-    torch.set_num_threads(work.session.threads)
-    network = network_of(work).to(work.session.device)
-    pictures = Pictures(work)
-    chosen = sampled(len(pictures), work.parameters["images"], work.parameters["seed"])
-    scale = work.job.reach["input"]
-    x = torch.from_numpy(np.stack([pictures.normalised(image) for image in chosen])).to(work.session.device)
-    with torch.no_grad():
-        order = torch.cat([network(part) for part in x.split(BATCH)]).argsort(1, descending=True)
-    found = {
-        name: method
-        for name, method in science.methods(seed=work.parameters["seed"]).items()
-        if name in work.parameters["methods"]
-    }
-    shifts = science.shifts(x, scale["mean"], scale["std"], seed=work.parameters["seed"])
-    layers = science.spread_evenly(science.parameter_layers(network), work.parameters["layers"])
-    work.begin(len(found) * (len(shifts) + 2 * len(layers) + 2), "tests")
-    rows: Rows = defaultdict(list)
-    for name, method in found.items():
-        _invariance(work, rows, name, (method, network, x, order[:, 0]), shifts)
-        _randomisation(work, rows, name, (method, network, x, order[:, 0]), layers)
-        cosine = _batched(
-            lambda a, c, o, m=method: science.class_cosine(network, m, a, c, others=o), x, order[:, 0], order[:, 1]
+    bench = _Bench.of(options, inputs, session)
+    wanted = {name: how for name, how in science.methods(seed=session.seed).items() if name in options.methods}
+    session.begin(len(wanted) * bench.tests, "tests")
+    rows: list[Row] = []
+    for name, method in wanted.items():
+        for test in (bench.invariance, bench.randomisation, bench.class_sensitivity):
+            rows += [{"method": name, **row} for row in test(method)]
+    draft.table("reliability", from_rows(list(STAGE.tables[0].columns), rows))
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What every method is tested on.
+
+    Args:
+        network: in its own coordinates.
+        x: (pictures, 3, height, width), in them.
+        order: (pictures, classes) the classes by rank.
+        std: of the network's input.
+        layers: whose randomisation is shown.
+        limits: of a pass.
+        session: of the stage.
+        shifts: of the input, by name.
+    """
+
+    network: torch.nn.Module
+    x: torch.Tensor
+    order: torch.Tensor
+    std: Sequence[float]
+    layers: Sequence[str]
+    limits: Limits
+    session: Session
+    shifts: Mapping[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, options: ReliabilityOptions, inputs: Inputs, session: Session) -> _Bench:
+        """Pictures and network of a stage."""
+        whole, scale, source = inputs.network.pixels(session.device), inputs.network.scale, inputs.index.source
+        x = whole.normalised(source.batch(sampled(len(source), options.images, session.seed), session.device))
+        with torch.no_grad():
+            order = torch.cat([whole.network(part) for part in x.split(BATCH)]).argsort(1, descending=True)
+        limits = Limits(options.invariance_error, options.randomised_cosine, options.class_cosine)
+        layers = science.spread_evenly(science.parameter_layers(whole.network), options.layers)
+        shifts = science.shifts(x, scale.mean, scale.std, seed=session.seed)
+        return cls(whole.network, x, order, scale.std, layers, limits, session, shifts)
+
+    @property
+    def tests(self) -> int:
+        """Of each method."""
+        return len(self.shifts) + 2 * len(self.layers) + 2
+
+    def maps(self, method: Method, network: torch.nn.Module) -> torch.Tensor:
+        """(pictures, 3, height, width) maps of the predicted class."""
+        batches = zip(self.x.split(BATCH), self.order[:, 0].split(BATCH), strict=True)
+        return torch.cat([method(network, part, classes) for part, classes in batches])
+
+    def invariance(self, method: Method) -> Iterator[Row]:
+        """Under shifts of the input that a twin undoes; in float64, where no ReLU flips by rounding."""
+        exact = copy.deepcopy(self.network).double()  # in float32 one that flips can move a map by a percent
+        x = science.dithered(self.x.double(), self.std, self.session.seed)
+        for label, shift in self.shifts.items():
+            parts = zip(x.split(BATCH), self.order[:, 0].split(BATCH), strict=True)
+            found = science.joined_invariance(
+                [science.invariance(exact, method, part, some, shift=shift.to(part)) for part, some in parts]
+            )
+            yield _row("input invariance", label, found.alike, self.limits.invariant(found))
+            self.session.advance(1)
+
+    def randomisation(self, method: Method) -> Iterator[Row]:
+        """Cascading from the output and from the input; the network as it is never enters a mean."""
+        own, every = self.maps(method, self.network), science.parameter_layers(self.network)
+        for direction, order in (("from the output", every[::-1]), ("from the input", every)):
+            for layer, changed in science.randomised(self.network, order, self.session.seed):
+                if layer not in self.layers:
+                    continue
+                alike = science.similarity(own, self.maps(method, changed))
+                judged = direction == "from the output" and layer == order[0]
+                passed = self.limits.forgets(alike.cosine) if judged else None
+                yield from _alike(f"randomisation {direction}", layer, alike, passed)
+                self.session.advance(1)
+        noise = science.noise_maps(own, self.session.seed)
+        for label, control in {"edges": science.edges(self.x).expand_as(own), "noise": noise}.items():
+            yield from _alike("control", label, science.similarity(own, control), None)
+        self.session.advance(1)
+
+    def class_sensitivity(self, method: Method) -> Iterator[Row]:
+        """Between the maps of the two best classes."""
+        split = [part.split(BATCH) for part in (self.x, self.order[:, 0], self.order[:, 1])]
+        cosine = np.concatenate(
+            [science.class_cosine(self.network, method, x, c, others=o) for x, c, o in zip(*split, strict=True)]
         )
-        passed = _limits(work).tells_classes_apart(cosine)
-        _row(rows, (name, "class sensitivity", "first against second class"), cosine, passed)
-        work.advance(1)
-    work.draft.table("reliability", rows)
+        passed = self.limits.tells_classes_apart(cosine)
+        yield _row("class sensitivity", "first against second class", cosine, passed)
+        self.session.advance(1)
 
 
-def _limits(work: Work) -> science.Limits:
-    return science.Limits(
-        *(work.parameters[name] for name in ("invariance_error", "randomised_cosine", "class_cosine"))
-    )
+def _alike(test: str, label: str, alike: science.Similarity, passed: bool | None) -> Iterator[Row]:
+    """A row for each measure; the cosine alone is judged."""
+    for measure in MEASURES:
+        judged = passed if measure == "cosine" else None
+        yield _row(f"{test}, {measure}", label, getattr(alike, measure), judged)
 
 
-Subject = tuple[Method, torch.nn.Module, torch.Tensor, torch.Tensor]
-
-
-def _invariance(work: Work, rows: Rows, name: str, subject: Subject, shifts: Mapping[str, torch.Tensor]) -> None:
-    method, network, x, classes = subject
-    exact = copy.deepcopy(network).double()  # in float32 a ReLU that flips within rounding can move a map by a percent
-    x = science.dithered(x.double(), work.job.reach["input"]["std"], work.parameters["seed"])
-    for label, shift in shifts.items():
-        found = science.joined_invariance(
-            [
-                science.invariance(exact, method, part, some, shift=shift.to(part))
-                for part, some in zip(x.split(BATCH), classes.split(BATCH), strict=True)
-            ]
-        )
-        _row(rows, (name, "input invariance", label), found.alike, _limits(work).invariant(found))
-        work.advance(1)
-
-
-def _randomisation(work: Work, rows: Rows, name: str, subject: Subject, layers: Sequence[str]) -> None:
-    """Cascading from the output and from the input; the network as it is never enters a mean."""
-    method, network, x, classes = subject
-    own = torch.cat([method(network, part, c) for part, c in zip(x.split(BATCH), classes.split(BATCH), strict=True)])
-    every = science.parameter_layers(network)
-    for direction, order in (("from the output", every[::-1]), ("from the input", every)):
-        for layer, changed in science.randomised(network, order, work.parameters["seed"]):
-            if layer not in layers:
-                continue
-            new = [method(changed, part, c) for part, c in zip(x.split(BATCH), classes.split(BATCH), strict=True)]
-            alike = science.similarity(own, torch.cat(new))
-            first = layer == order[0]
-            passed = _limits(work).forgets(alike.cosine) if direction == "from the output" and first else None
-            for measure in ("cosine", "spearman", "ssim"):
-                judged = passed if measure == "cosine" else None
-                _row(rows, (name, f"randomisation {direction}, {measure}", layer), getattr(alike, measure), judged)
-            work.advance(1)
-    controls = {"edges": science.edges(x).expand_as(own), "noise": science.noise_maps(own, work.parameters["seed"])}
-    for label, control in controls.items():
-        alike = science.similarity(own, control)
-        for measure in ("cosine", "spearman", "ssim"):
-            _row(rows, (name, f"control, {measure}", label), getattr(alike, measure), None)
-    work.advance(1)
-
-
-def _batched(compare: Any, *parts: torch.Tensor) -> NDArray[np.float64]:
-    split = [part.split(BATCH) for part in parts]
-    return np.concatenate([compare(*some) for some in zip(*split, strict=True)])
-
-
-def _row(rows: Rows, what: tuple[str, str, str], values: NDArray[np.float64], passed: bool | None) -> None:
+def _row(test: str, label: str, values: NDArray[np.float64], passed: bool | None) -> Row:
     """Mean over pictures with a bootstrap interval; `passed` is None where nothing is judged, or the test is void."""
     value, low, high = mean_interval(values)
-    row = dict(zip(("method", "test", "shift_or_layer"), what, strict=True))
-    append(rows, {**row, "value": value, "low": low, "high": high, "n": len(values), "passed": passed})
+    what = {"test": test, "shift_or_layer": label}
+    return {**what, "value": value, "low": low, "high": high, "n": len(values), "passed": passed}

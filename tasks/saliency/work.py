@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from safetensors.torch import save
 
+from microtome.datasets.sampling import sampled
 from microtome.visualize.attribution import contrast
-from microtome.visualize.reliability import methods
-from tasks.pictures import Pictures, pixel_network, sampled
-from tasks.stage import Work
+from microtome.visualize.reliability import Method, methods
+from storage import Draft
+from storage.tables import from_rows
+from tasks.index.result import Index
+from tasks.saliency import STAGE, SaliencyOptions
+from tasks.session import Session
+from tasks.subject import Subject
 
 BATCH = 4
 
 
-def run(work: Work) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """Pictures, and the network that looks at them."""
+
+    index: Index
+    network: Subject
+
+
+def run(options: SaliencyOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Compute the maps: raw values, by pixels in [0, 1]; colours are the report's."""
-    torch.set_num_threads(work.session.threads)
-    pictures, network = Pictures(work), pixel_network(work)
-    chosen = sampled(len(pictures), work.parameters["images"], work.parameters["seed"])
-    found = {name: method for name, method in methods(seed=work.parameters["seed"]).items() if name in wanted(work)}
-    work.begin(len(chosen) * len(found), "maps")
-    rows: dict[str, list[Any]] = defaultdict(list)
-    for name, method in found.items():
+    chosen = sampled(len(inputs.index.source), options.images, session.seed)
+    wanted = {name: how for name, how in methods(seed=session.seed).items() if name in options.methods}
+    session.begin(len(chosen) * len(wanted), "maps")
+    network = inputs.network.pixels(session.device)
+    rows = []
+    for name, method in wanted.items():
         file = f"maps/{name.replace(' ', '-')}.safetensors"
-        maps, targets = [], []
-        for start in range(0, len(chosen), BATCH):
-            some = chosen[start : start + BATCH]
-            batch = pictures.batch(some, work.session.device)
-            with torch.no_grad():
-                classes = network(batch).argmax(1)
-            maps.append(method(network, batch, classes).float().cpu())
-            targets += classes.tolist()
-            work.advance(len(some))
-        together = torch.cat(maps)
-        work.draft.write(file, save({"maps": together.contiguous(), "images": torch.tensor(chosen)}))
-        for image, target, one in zip(chosen, targets, together, strict=True):
-            scale = contrast(one)
-            row = {"image": image, "target": target, "method": name, "scale": scale, "file": file}
-            for column, value in row.items():
-                rows[column].append(value)
-    work.draft.table("saliency", rows)
+        maps, targets = _maps(inputs.index, network, method, chosen=chosen, session=session)
+        draft.write(file, save({"maps": maps.contiguous(), "images": torch.tensor(chosen)}))
+        for image, target, one in zip(chosen, targets, maps, strict=True):
+            rows.append({"image": image, "target": target, "method": name, "scale": contrast(one), "file": file})
+    draft.table("saliency", from_rows(list(STAGE.tables[0].columns), rows))
 
 
-def wanted(work: Work) -> list[str]:
-    """The methods that are asked for."""
-    return list(work.parameters["methods"])
+def _maps(
+    index: Index, network: torch.nn.Module, method: Method, *, chosen: list[int], session: Session
+) -> tuple[torch.Tensor, list[int]]:
+    """(pictures, 3, height, width) maps of the predicted class, and the classes."""
+    maps: list[torch.Tensor] = []
+    targets: list[int] = []
+    for start in range(0, len(chosen), BATCH):
+        some = chosen[start : start + BATCH]
+        batch = index.source.batch(some, session.device)
+        with torch.no_grad():
+            classes = network(batch).argmax(1)
+        maps.append(method(network, batch, classes).float().cpu())
+        targets += classes.tolist()
+        session.advance(len(some))
+    return torch.cat(maps), targets

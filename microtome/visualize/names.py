@@ -1,0 +1,10 @@
+"""Names of the methods that pictures are made with, as audit files and tables have them."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+MethodName = Literal[
+    "gradient", "deconvolution", "guided", "input x gradient", "integrated gradients", "smoothgrad", "grad-cam"
+]
+METHODS: tuple[MethodName, ...] = get_args(MethodName)

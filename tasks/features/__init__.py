@@ -1,0 +1,76 @@
+"""Stage `features`: the picture that a unit answers to most, beside the natural pictures that it answers to most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from storage.tables import flag, float64, int32, string, table
+from tasks.activations import maps
+from tasks.index import index
+from tasks.options import Count, DatasetName, Options
+from tasks.planning import Planner
+from tasks.stage import Job, Metric, PageOf, Stage
+from tasks.thresholds import thresholds
+
+
+class FeaturesOptions(Options):
+    """Feature visualisation."""
+
+    dataset: DatasetName = "main"
+    units: Count = 16
+    objective: Literal["channel", "neuron", "layer", "direction", "negative"] = "channel"
+    steps: Count = 512
+    batch: Count = 8
+
+
+def plan(audit: Planner, options: FeaturesOptions) -> Iterable[Job]:
+    """Reads the network's maps for the units' top images."""
+    indexed = index(audit, options.dataset, "stages.features.dataset")
+    activations = maps(audit, indexed)
+    seen = {"index": indexed, "activations": activations, "thresholds": thresholds(audit, indexed, activations)}
+    yield audit.job(STAGE, options, {**seen, "network": audit.network})
+
+
+STAGE = Stage(
+    name="features",
+    about="Synthesises the picture that a unit answers to most.",
+    options=FeaturesOptions,
+    work="tasks.features.work:run",
+    plan=plan,
+    determined_by=frozenset({"seed", "device"}),
+    threads="all",
+    network=True,
+    page=PageOf("tasks.features.findings:findings", "microtome.report.features:page"),
+    starter="  # features: {units: 16}                     # synthetic pictures beside natural ones\n",
+    metrics=(Metric("features", "ratio"), Metric("features", "high_frequency")),
+    tables=(
+        table(
+            "features",
+            "A row per unit whose picture was made.",
+            layer=string("dotted name"),
+            unit=int32("number of the unit"),
+            objective=float64("value of the objective in the picture, without transforms"),
+            transformed=float64("mean value over the last steps, with transforms"),
+            natural_max=float64("highest value of the unit in any indexed picture"),
+            ratio=float64("peak / natural_max; null where no picture lights the unit"),
+            high_frequency=float64("share of the picture's energy above a quarter cycle per pixel"),
+            dead=flag("whether the gradient stayed exactly zero: nothing can be shown"),
+            file=string("of the stage, that holds the picture"),
+            peak=float64("highest value of the unit in the synthetic picture"),
+        ),
+        table(
+            "unit_crops",
+            "A row per unit, top image and kind: a crop as large as the unit's field about its highest cell.",
+            layer=string("dotted name"),
+            unit=int32("number of the unit"),
+            image=int32("number of the picture"),
+            kind=string("natural, or deconvolution: what is handed down there"),
+            x0=int32("left edge, in pixels of the frame"),
+            y0=int32("upper edge"),
+            x1=int32("right edge, exclusive"),
+            y1=int32("lower edge, exclusive"),
+            file=string("of the stage, that holds the crop"),
+        ),
+    ),
+)

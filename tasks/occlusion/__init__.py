@@ -1,0 +1,72 @@
+"""Stage `occlusion`: how large units' fields really are, and which parts of a picture its prediction needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from storage.tables import float64, int32, string, table
+from tasks.activations import maps
+from tasks.index import index
+from tasks.options import Count, DatasetName, Number, Options, Several
+from tasks.planning import Planner
+from tasks.stage import Job, Metric, PageOf, Stage
+from tasks.thresholds import thresholds
+
+
+class OcclusionOptions(Options):
+    """Empirical receptive fields, minimal images."""
+
+    dataset: DatasetName = "main"
+    units: Count = 8
+    top_images: Count = 10
+    width: Count = 11
+    stride: Count = 3
+    minimal_images: Number = 8
+    segments: Several = 40
+
+
+def plan(audit: Planner, options: OcclusionOptions) -> Iterable[Job]:
+    """Reads the network's maps for the units' top images."""
+    indexed = index(audit, options.dataset, "stages.occlusion.dataset")
+    activations = maps(audit, indexed)
+    seen = {"index": indexed, "activations": activations, "thresholds": thresholds(audit, indexed, activations)}
+    yield audit.job(STAGE, options, {**seen, "network": audit.network})
+
+
+STAGE = Stage(
+    name="occlusion",
+    about="Measures receptive fields with an occluder, and strips pictures to what their prediction needs.",
+    options=OcclusionOptions,
+    work="tasks.occlusion.work:run",
+    plan=plan,
+    determined_by=frozenset({"seed", "device"}),
+    threads="all",
+    network=True,
+    page=PageOf("tasks.occlusion.findings:findings", "microtome.report.fields:page"),
+    starter="  # occlusion: {units: 8}                     # measured receptive fields, minimal images\n",
+    metrics=(Metric("minimal_images", "area"),),
+    tables=(
+        table(
+            "occlusion",
+            "A row per unit whose receptive field was measured.",
+            layer=string("dotted name"),
+            unit=int32("number of the unit"),
+            size_x=int32("width of the measured field, in pixels"),
+            size_y=int32("height of the measured field, in pixels"),
+            theoretical=float64("size of the field by the layers' kernels and strides, in pixels"),
+            images=int32("top images over which it was measured"),
+            file=string("of the stage, that holds the mean discrepancy map"),
+        ),
+        table(
+            "minimal_images",
+            "A row per picture stripped to what its prediction needs.",
+            image=int32("number of the picture"),
+            segments=int32("that it was cut into"),
+            kept=int32("segments that are left"),
+            score=float64("logit of the predicted class in what is left"),
+            whole_score=float64("logit in the whole picture"),
+            area=float64("share of the pixels that are left"),
+            file=string("of the stage, that holds what is left"),
+        ),
+    ),
+)

@@ -1,0 +1,63 @@
+"""Stage `reliability`: which saliency methods pass the tests that their pictures have to pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import Field
+
+from microtome.visualize.names import METHODS, MethodName
+from storage.tables import flag, float64, int32, string, table
+from tasks.index import index
+from tasks.options import DatasetName, Options, Positive, Several, Share
+from tasks.planning import Planner
+from tasks.saliency import PAGE
+from tasks.stage import Job, Metric, Stage
+
+
+class ReliabilityOptions(Options):
+    """Tests that a saliency method has to pass."""
+
+    dataset: DatasetName = "main"
+    images: Several = 16
+    methods: Annotated[list[MethodName], Field(min_length=1)] = list(METHODS)
+    layers: Several = 5
+    invariance_error: Positive = 1e-3
+    randomised_cosine: Share = 0.2
+    class_cosine: Share = 0.8
+
+
+def plan(audit: Planner, options: ReliabilityOptions) -> Iterable[Job]:
+    """Of the audit's own network."""
+    reads = {"index": index(audit, options.dataset, "stages.reliability.dataset"), "network": audit.network}
+    yield audit.job(STAGE, options, reads)
+
+
+STAGE = Stage(
+    name="reliability",
+    about="Tests which attribution methods can be trusted on this network.",
+    options=ReliabilityOptions,
+    work="tasks.reliability.work:run",
+    plan=plan,
+    determined_by=frozenset({"seed", "device"}),
+    threads="all",
+    network=True,
+    page=PAGE,
+    starter="  # reliability: {images: 16}                 # and which of these methods can be trusted\n",
+    metrics=(Metric("reliability", "value", "low", "high"),),
+    tables=(
+        table(
+            "reliability",
+            "A row per method, test and what was changed for it.",
+            method=string("under test"),
+            test=string("input invariance, randomisation from either end with its measure, class sensitivity, control"),
+            shift_or_layer=string("shift of the input, layer drawn anew, or control"),
+            value=float64("mean over the pictures"),
+            low=float64("95 % bootstrap interval over the pictures"),
+            high=float64("95 % bootstrap interval over the pictures"),
+            n=int32("pictures"),
+            passed=flag("whether the test was passed; null where nothing is judged, or the test is void"),
+        ),
+    ),
+)

@@ -1,0 +1,214 @@
+"""Small changes to real code, one at a time, and which entry points' digests they change.
+
+tree = Tree(tmp_path)                                   # a copy of our packages
+for mutant in mutants(tree.root / "microtome/quantify/resampling.py"):
+    changed = tree.changed(mutant, {"tree": Root(("tasks.tree:run",))})
+"""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from microtome.closure import OURS, ROOT, Closure, Places, closure
+
+OPERATORS = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Add,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.MatMult: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+    ast.BitXor: ast.BitAnd,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A module with one change.
+
+    Args:
+        file: the module's.
+        definition: the names that the changed statement at the top of the module binds; empty for a bare statement.
+        line: of the change, in the module as it was.
+        description: what was changed.
+        source: the module's new text.
+    """
+
+    file: Path
+    definition: tuple[str, ...]
+    line: int
+    description: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Root:
+    """What one digest begins from: the arguments of `closure`."""
+
+    roots: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
+
+    def closure(self, places: Places) -> Closure:
+        """All that it reaches."""
+        return closure(self.roots, places, files=self.files, follow_annotations_of_roots=self.annotations)
+
+
+class Tree:
+    """A copy of our packages, in which one file at a time is changed.
+
+    Args:
+        folder: where the copy goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "tree"
+        for name in OURS:
+            shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        self.places = Places(root=self.root)
+        self._before: dict[Root, str] = {}
+
+    def changed(self, mutant: Mutant, roots: Mapping[str, Root]) -> set[str]:
+        """Names of the roots whose digest the change changes; the file is put back."""
+        before = {name: self._digest(root) for name, root in roots.items()}
+        own = mutant.file.read_bytes()
+        mutant.file.write_text(mutant.source, encoding="utf-8")
+        try:
+            return {name for name, root in roots.items() if root.closure(self.places).digest != before[name]}
+        finally:
+            mutant.file.write_bytes(own)
+
+    def _digest(self, root: Root) -> str:
+        if root not in self._before:
+            self._before[root] = root.closure(self.places).digest
+        return self._before[root]
+
+
+def mutants(file: Path) -> Iterator[Mutant]:
+    """Every change of one constant or one operator in a module.
+
+    Left alone: docstrings, `pass`, annotations that run nothing (of functions, and of variables outside class bodies),
+    `__all__`, what stands under `if TYPE_CHECKING:` or `if __name__ == "__main__":`.
+
+    Args:
+        file: a module that parses.
+    """
+    text = file.read_text(encoding="utf-8")
+    for statement in ast.parse(text).body:
+        if not _left_alone(statement):
+            yield from _of_statement(Mutant(file, _bound(statement), 0, "", text), statement)
+
+
+def _of_statement(blank: Mutant, statement: ast.stmt) -> Iterator[Mutant]:
+    for node in _live(statement, in_class=False):
+        for description, change, undo in _changes(node):
+            change()
+            new = ast.unparse(statement)
+            undo()
+            line = getattr(node, "lineno", statement.lineno)
+            yield replace(blank, line=line, description=description, source=_replaced(blank.source, statement, new))
+
+
+def _live(node: ast.AST, *, in_class: bool) -> Iterator[ast.AST]:
+    """What may be changed in a node."""
+    if isinstance(node, ast.Constant | ast.BinOp | ast.AugAssign | ast.BoolOp | ast.Compare):
+        yield node
+    skipped = {"returns"} if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else set()
+    if isinstance(node, ast.arg) or (isinstance(node, ast.AnnAssign) and not in_class):
+        skipped = {"annotation"}
+    for name, value in ast.iter_fields(node):
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and name not in skipped and not _idle(child):
+                yield from _live(child, in_class=isinstance(node, ast.ClassDef))
+
+
+def _changes(node: ast.AST) -> Iterator[tuple]:
+    if isinstance(node, ast.Constant):
+        yield from _constants(node)
+    elif isinstance(node, ast.Compare):
+        for number, operator in enumerate(node.ops):
+            yield _swap(node.ops, number, OPERATORS[type(operator)]())
+    elif isinstance(node, ast.BinOp | ast.AugAssign | ast.BoolOp):
+        yield _set(node, "op", OPERATORS[type(node.op)]())
+
+
+def _constants(node: ast.Constant) -> Iterator[tuple]:
+    value = node.value
+    if isinstance(value, bool):
+        yield _set(node, "value", not value)
+    elif isinstance(value, int | float | complex):
+        yield _set(node, "value", value + 1)
+    elif isinstance(value, str):
+        yield _set(node, "value", value + "x")
+    elif isinstance(value, bytes):
+        yield _set(node, "value", value + b"x")
+    elif value is None:
+        yield _set(node, "value", 0)
+
+
+def _set(node: ast.AST, name: str, new: object) -> tuple:
+    old = getattr(node, name)
+    return f"{_shown(old)} -> {_shown(new)}", lambda: setattr(node, name, new), lambda: setattr(node, name, old)
+
+
+def _swap(items: list, number: int, new: ast.AST) -> tuple:
+    old = items[number]
+    return (
+        f"{_shown(old)} -> {_shown(new)}",
+        lambda: items.__setitem__(number, new),
+        lambda: items.__setitem__(number, old),
+    )
+
+
+def _shown(value: object) -> str:
+    return type(value).__name__ if isinstance(value, ast.AST) else repr(value)
+
+
+def _replaced(text: str, statement: ast.stmt, new: str) -> str:
+    """The text with a statement at its top written anew."""
+    lines = text.splitlines(keepends=True)
+    decorators = [node.lineno for node in getattr(statement, "decorator_list", ())]
+    return "".join([*lines[: min([statement.lineno, *decorators]) - 1], f"{new}\n", *lines[statement.end_lineno :]])
+
+
+def _bound(statement: ast.stmt) -> tuple[str, ...]:
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return (statement.name,)
+    stored = (node for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    return tuple(dict.fromkeys(node.id for node in stored))
+
+
+def _left_alone(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Import | ast.ImportFrom) or _idle(statement):
+        return True
+    if isinstance(statement, ast.If):
+        return ast.unparse(statement.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'")
+    return _bound(statement) == ("__all__",)
+
+
+def _idle(node: ast.AST) -> bool:
+    return isinstance(node, ast.Pass) or (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    )

@@ -1,0 +1,186 @@
+"""The pages of location stability and fine-tuning, from findings made by hand: no workspace, no stage."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from microtome.quantify.stability_summary import FilterOnLandmark, Judged, LayerSummary, Rule
+from microtome.report import views
+from microtome.report.finetuning import Apart, Compared, Epoch, FinetuningFindings
+from microtome.report.finetuning import page as finetuning_page
+from microtome.report.stability import Pictured, Spotted, StabilityFindings, StableLayer, leading
+from microtome.report.stability import page as stability_page
+
+SUMMARY = LayerSummary(
+    images=40,
+    filters=8,
+    null_filters=1,
+    deviation=0.05,
+    low=0.04,
+    high=0.06,
+    random=0.2,
+    random_sd=0.01,
+    centre=0.15,
+    best_constant=0.1,
+    tracking_share=0.5,
+    beating_share=0.75,
+    spread=0.123,
+    entropy=2.5,
+    tied_share=0.0,
+    silent_share=0.0,
+)
+NULL = replace(SUMMARY, deviation=None, low=None, high=None, tracking_share=None, beating_share=None)
+
+
+def on(number: int, r2: float | None, q: float | None, landmark: str = "head") -> FilterOnLandmark:
+    return FilterOnLandmark(number, "bird", landmark, 0.0512, r2, q)
+
+
+def pictured(number: int) -> Pictured:
+    return Pictured(on(number, 0.5, 0.012), [Spotted("assets/a/1.webp", "one.png", (10.04, 20.06), (11.14, 21.16))])
+
+
+def stable(*rows: tuple[str, str | None, Rule | None, LayerSummary], rule: Rule = "lowest") -> StabilityFindings:
+    layers: dict[str, list[Judged]] = {}
+    for layer, category, by, summary in rows:
+        layers.setdefault(layer, []).append(Judged(layer, category, by, summary))
+    found = [StableLayer(name, judged, [pictured(3)]) for name, judged in layers.items()]
+    return StabilityFindings(rule, (90, 96), found)
+
+
+def parts_of(page: views.Page, kind: str) -> list:
+    return [part for section in page.sections for part in section.parts if part.kind == kind]
+
+
+def test_a_single_category() -> None:
+    page = stability_page(stable(("conv", "bird", None, SUMMARY)))
+    assert page.headline == (
+        "The filters of conv deviate by 0.0500 of the picture's diagonal, steadier than one position held for every "
+        "picture (0.1000); 50% of them follow a landmark."
+    )
+    assert page.figures.items[0] == ("deviation D", "0.0500", "95 %: 0.0400 to 0.0600")
+    assert page.figures.items[4] == ("own spread", "0.123", "of the diagonal; 2.50 bits")
+    (table,) = parts_of(page, "table")
+    (line,) = table.rows
+    assert [cell for cell in line if isinstance(cell, str)] == [
+        "bird", "0.0500", "0.0400–0.0600", "0.2000", "0.1500", "0.1000", "75%", "50%", "1",
+    ]  # fmt: skip
+    strip = line[3]
+    assert isinstance(strip, views.Strip)
+    assert (strip.value, strip.low, strip.high) == pytest.approx((23.81, 19.05, 28.57))  # of 1.05 x random
+    assert [mark[:2] for mark in strip.marks] == [(95.24, "chance"), (47.62, "aim")]
+    assert not [part for part in parts_of(page, "text") if part.style == "advice"]
+
+
+def test_several_categories_are_judged_by_the_audits_rule() -> None:
+    rows = [("conv", name, None, SUMMARY) for name in ("bird", "cat")]
+    lowest = replace(SUMMARY, deviation=0.02)
+    mean = replace(SUMMARY, deviation=0.07)
+    findings = stable(*rows, ("conv", None, "lowest", lowest), ("conv", None, "highest-activation", mean))
+    assert "deviate by 0.0200" in stability_page(findings).headline
+    other = replace(findings, rule="highest-activation")
+    assert "deviate by 0.0700" in stability_page(other).headline
+    (table,) = parts_of(stability_page(findings), "table")
+    assert [row[0] for row in table.rows] == ["bird", "cat", "all: lowest", "all: highest-activation"]
+
+
+def test_the_steadiest_layer_heads_the_page_and_one_without_deviation_comes_last() -> None:
+    page = stability_page(stable(("dark", "bird", None, NULL), ("conv", "bird", None, SUMMARY)))
+    assert page.headline.startswith("The filters of conv")
+    dark = parts_of(page, "table")[0].rows[0]
+    assert dark[1:3] == ["–", ""]
+    assert (dark[3].value, dark[3].low, dark[3].text) == (None, None, "D –, 95 % ")
+    alone = stability_page(stable(("dark", "bird", None, NULL)))
+    assert "deviate by – of the picture's diagonal, less steady than" in alone.headline
+    assert alone.figures.items[0] == ("deviation D", "–", "")
+
+
+def test_ties_and_silence_are_advised_against() -> None:
+    bad = replace(SUMMARY, tied_share=0.06, silent_share=0.3)
+    page = stability_page(stable(("conv", "bird", None, SUMMARY), ("conv", "cat", None, bad)))
+    advice = [part.text for part in parts_of(page, "text") if part.style == "advice"]
+    assert len(advice) == 2
+    assert advice[0].startswith("In 6% of all (filter, picture) pairs of cat several cells are equally high")
+    assert advice[1].startswith("In 30% of all pairs of cat the filter is silent")
+
+
+def test_a_filters_card() -> None:
+    (gallery,) = parts_of(stability_page(stable(("conv", "bird", None, SUMMARY))), "gallery")
+    (card,) = gallery.cards
+    assert (card.title, card.anchor, card.note) == ("filter 3", "conv/3", "head of bird")
+    assert [fact[:2] for fact in card.facts] == [("D", "0.051"), ("R²", "0.50"), ("q", "0.012")]
+    (spot,) = card.spots
+    assert (spot.circles, spot.crosses) == ([(10.0, 20.1, 10.0)], [(11.1, 21.2)])
+    assert spot.alt == "one.png: filter 3 and head"
+
+
+def test_leading_filters_are_sure_ones_first_each_once() -> None:
+    sure, unsure, unknown = on(1, 0.3, 0.05), on(2, 0.9, 0.06), on(3, 0.8, None)
+    again, best, none = on(1, 0.2, 0.01, "tail"), on(4, 0.4, 0.0), on(5, None, None)
+    assert leading([none, unknown, unsure, again, sure, best], 12) == [best, sure, unsure, unknown]
+    assert leading([unsure, again, sure, best], 2) == [best, sure]
+
+
+def epochs(*phases: str) -> list[Epoch]:
+    return [
+        Epoch(number, phase, split, 0.5 / number, -0.01, 0.9, 0.85, 0.95, 20)
+        for phase in phases
+        for number in (1, 2)
+        for split in ("train", "val")
+    ]
+
+
+def tuned(*phases: str, compared: Sequence[Compared] = ()) -> FinetuningFindings:
+    filters = {phase: [pictured(7)] for phase in ("interpretable", "twin") if compared}
+    network = {"load": "package:factory", "arguments": {"classes": 1}, "weights": "stages/x/network.safetensors"}
+    return FinetuningFindings(epochs(*phases), compared, filters, (96, 96), network)
+
+
+def layer(name: str, deviation: float | None) -> Judged:
+    return Judged(name, "bird", None, replace(SUMMARY, deviation=deviation))
+
+
+def test_training_alone() -> None:
+    page = finetuning_page(tuned("interpretable"))
+    assert page.headline == "After 2 epochs the interpretable network answers 90.0% of 20 held-out pictures right."
+    assert [section.heading for section in page.sections] == ["Training", "Use the network"]
+    assert page.figures.items == [("accuracy, interpretable", "90.0%", "95 %: 85.0% to 95.0%")]
+    (table,) = parts_of(page, "table")
+    assert table.rows == [["with filter loss", "20 pictures", "90.0%", "85.0%–95.0%", "0.250", "-0.0100"]]
+    (code,) = parts_of(page, "code")
+    assert code.text.startswith("network:\n  load: package:factory\n")
+    (charts,) = parts_of(page, "charts")
+    assert "interpretable val 0.25" in charts.charts[0][2]
+
+
+def test_networks_beside_their_twin() -> None:
+    compared = [
+        Compared(None, layer("conv", 0.08)),
+        Compared("interpretable", layer("top_map", None)),
+        Compared("interpretable", layer("extra_map", 0.05), Apart(-0.02, -0.03, 0.01)),
+        Compared("twin", layer("extra_map", 0.07)),
+    ]
+    page = finetuning_page(tuned("interpretable", "twin", compared=compared))
+    assert page.headline.endswith(
+        "right, its twin without filter loss 90.0%. Location instability of its new layer: 0.0500 beside 0.0700 of the "
+        "twin."
+    )
+    rows = parts_of(page, "table")[1].rows
+    assert [row[0] for row in rows] == [
+        "before fine-tuning", "with filter loss", "with filter loss", "twin: masks, no filter loss",
+    ]  # fmt: skip
+    assert [row[4] for row in rows] == ["", "–", "-0.0200 [-0.0300, +0.0100]", ""]
+    galleries = [section for section in page.sections if section.heading.startswith("Filters of the new layer")]
+    assert [section.heading.partition(", ")[2] for section in galleries] == [
+        "with filter loss", "twin: masks, no filter loss",
+    ]  # fmt: skip
+    anchors = [card.anchor for gallery in parts_of(page, "gallery") for card in gallery.cards]
+    assert anchors == ["interpretable/extra_map/7", "twin/extra_map/7"]
+
+
+def test_without_a_twin_nothing_is_compared_with_it() -> None:
+    compared = [Compared(None, layer("conv", 0.08)), Compared("interpretable", layer("extra_map", 0.05))]
+    page = finetuning_page(tuned("interpretable", compared=compared))
+    assert "twin" not in page.headline
+    assert [row[4] for row in parts_of(page, "table")[1].rows] == ["", ""]
