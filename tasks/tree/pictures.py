@@ -57,8 +57,7 @@ class TreePictures:
         """(pictures, 3, height, width), as the network takes them."""
         found = [self.located(place) for place in places]
         stacked = np.stack([index.source.normalised(image) for index, image in found])
-        # Channels last, as stored pictures lie: how a convolution rounds depends on it.
-        return torch.from_numpy(stacked).to(self.device, memory_format=torch.channels_last)
+        return torch.from_numpy(stacked).to(self.device)
 
     def located(self, place: int) -> tuple[Index, int]:
         """The data set that a picture is in, and its number there."""
