@@ -198,7 +198,8 @@ def test_every_network_of_a_finetuning_is_a_result_of_its_own(tmp_path):
 
 def data_of_ones_own(folder: Path, landmarks: str, **dataset: object) -> Path:
     """An audit of stability over creatures whose landmarks are as a line of Python says."""
-    (folder / "data.py").write_text(
+    module = f"own_{folder.name}"  # a process imports a name once
+    (folder / f"{module}.py").write_text(
         "from microtome.datasets import Landmark\n"
         "from microtome.datasets.creatures import Creatures\n"
         "class Own(Creatures):\n"
@@ -214,7 +215,7 @@ def data_of_ones_own(folder: Path, landmarks: str, **dataset: object) -> Path:
                 "layers": ["features.12"],
                 "input": {"size": [96, 96]},
             },
-            "dataset": {"format": "data:Own", "count": 70, **dataset},
+            "dataset": {"format": f"{module}:Own", "count": 70, **dataset},
             "stages": {"stability": {"bootstrap": 0, "permutations": 0}, "report": False},
         },
     )
@@ -222,12 +223,22 @@ def data_of_ones_own(folder: Path, landmarks: str, **dataset: object) -> Path:
 
 def test_landmarks_that_only_late_pictures_show_are_seen(tmp_path):
     late = "super().landmarks(index) if index >= 60 else ()"
-    done = run(data_of_ones_own(tmp_path, late))
-    marked = done["landmarks"][0].table("landmarks").column("image").unique().to_pylist()
-    assert marked == list(range(60, 70))
-    assert done["stability"][0].table("inferences").column("image").unique().to_pylist() == marked
+    birds = [n for n, r in enumerate(open_dataset("creatures", None, {"count": 120}).records) if r.label == "bird"]
+    wanted = [image for image, number in enumerate(birds) if number >= 60]
+    assert 2 < len(wanted) < len(birds)
+    done = run(data_of_ones_own(tmp_path, late, count=120, categories=["bird"]))
+    assert done["landmarks"][0].table("landmarks").column("image").unique().to_pylist() == wanted
+    assert done["stability"][0].table("inferences").column("image").unique().to_pylist() == wanted
     with pytest.raises(InputError, match="needs pictures with part landmarks, got none"):
-        run(data_of_ones_own(tmp_path, late, limit=20))
+        run(data_of_ones_own(tmp_path, late, count=120, categories=["bird"], limit=3))
+
+
+def test_a_category_of_one_picture_is_refused_by_name(tmp_path):
+    lonely = "super().landmarks(index) if index >= 60 or self.records[index].label == 'bird' else ()"
+    with pytest.raises(InputError) as caught:
+        run(data_of_ones_own(tmp_path, lonely, limit=61))
+    assert len(caught.value.faults) == 1
+    assert "needs a landmark that two pictures show, got none" in caught.value.faults[0]
 
 
 def test_data_without_landmarks_are_refused_before_anything_runs(tmp_path):

@@ -38,6 +38,11 @@ class CategoryMarks:
     images: NDArray[np.int64]
     landmarks: Mapping[str, NDArray[np.float64]]
 
+    @property
+    def most(self) -> int:
+        """Pictures that show the landmark that most of them show."""
+        return max(int(np.isfinite(points).all(1).sum()) for points in self.landmarks.values())
+
 
 @dataclass(frozen=True)
 class Landmarks(Result):

@@ -41,10 +41,7 @@ class Inputs:
 
 def run(options: StabilityOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Judge every layer."""
-    marks = inputs.landmarks.by_category(inputs.split.held_out if inputs.split else None)
-    if not marks:
-        held_out = "held-out " if inputs.split else ""
-        raise InputError(f"stability.dataset: needs {held_out}pictures with part landmarks, got none")
+    marks = _marks(inputs)
     layers = inputs.activations.layers
     session.begin(len(layers), "layers")
     parts: dict[str, list[Columns]] = {}
@@ -54,6 +51,24 @@ def run(options: StabilityOptions, inputs: Inputs, draft: Draft, session: Sessio
         session.advance(1)
     for name, found in parts.items():
         draft.table(name, stacked(found))
+
+
+def _marks(inputs: Inputs) -> list[CategoryMarks]:
+    """Landmarks by category. Raises InputError where a deviation cannot be taken."""
+    held_out = "" if inputs.split is None else "held-out "
+    marks = inputs.landmarks.by_category(inputs.split.held_out if inputs.split else None)
+    if not marks:
+        raise InputError(f"stability.dataset: needs {held_out}pictures with part landmarks, got none")
+    few = [item.name for item in marks if item.most < 2]
+    if few:
+        raise InputError(
+            [
+                f"stability.dataset: category {name!r} needs a landmark that two {held_out}pictures show, got none; "
+                "use more pictures, or `categories:` without it"
+                for name in few
+            ]
+        )
+    return marks
 
 
 @dataclass(frozen=True)
