@@ -8,12 +8,14 @@ import torch
 import torchvision
 from torch import nn
 
+from microtome.datasets.sampling import sampled
 from microtome.disentangle import decision_tree
 from microtome.disentangle.decision_nodes import PENALTY, Members, fit_leaf_pairs, fit_node, fit_unions
-from microtome.disentangle.decision_tree import BETA, RationaleExamples, grow, replay
+from microtome.disentangle.decision_tree import BETA, Merge, RationaleExamples, grow, replay
 from microtome.disentangle.filter_parts import no_parts, parts_by_concept, parts_by_landmark
+from microtome.disentangle.parse_paths import FilterShare, ParsedPictures
 from microtome.disentangle.rationales import FilterScale, LayersAbove, Rationales, decision, joined
-from microtome.disentangle.tree_metrics import HeldOut, at_depth, contributions, fitness, metrics, path_kept
+from microtome.disentangle.tree_metrics import HeldOut, at_depth, contributions, fitness, judged, metrics, path_kept
 from microtome.errors import InputError
 
 # ---- a literal version, slow
@@ -433,3 +435,84 @@ def test_parts_by_concept_and_none():
     assert [got.names[number] for number in got.of] == ["sky", "no part", "eye", "sky"]
     assert got.groups().sum(1).tolist() == [1, 1, 2]
     assert no_parts(4).groups().shape == (0, 4)
+
+
+def toy_parses(parts=("head", None, "wing")):
+    """Two pictures, three filters of which the second is silent, a tree of two leaves under one node."""
+    data = Rationales(
+        np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([[0.6, 0.8], [0.8, -0.6]]),
+        np.array([1.5, -2.0]), np.zeros(2), np.array([2.0, 0.5]),
+    )  # fmt: skip
+    w = np.array([[0.6, 0.8], [1.0, 0.0], [0.5, 0.25]])
+    tree = decision_tree.Tree(
+        w, np.array([0.1, 0.2, 0.3]), w != 0, np.array([2, 2, -1]), np.array([[-1, -1], [-1, -1], [0, 1]]),
+        [np.array([0]), np.array([1]), np.array([0, 1])], [Merge(0, 0, 1, 2, 1.0)],
+    )  # fmt: skip
+    return ParsedPictures(tree, data, np.array([0, 2]), list(parts))
+
+
+def test_a_parse_path_by_hand():
+    toy = toy_parses()
+    assert toy.leaves == 2
+    assert toy.paths == [[2, 0], [2, 1]]
+    assert toy.decision(0) == 3.0
+    first, last = toy.steps(0)
+    assert (first.node, last.node) == (2, 0)
+    assert first.cosine == pytest.approx((0.6 * 0.5 + 0.8 * 0.25) / np.hypot(0.5, 0.25), abs=1e-9)
+    assert first.estimate == pytest.approx((2 * 0.5 + 1 * 0.25 + 0.3) * 2)
+    assert last.estimate == pytest.approx((2 * 0.6 + 1 * 0.8 + 0.1) * 2)
+
+
+def test_shares_of_filters_and_parts_by_hand():
+    toy = toy_parses()
+    assert toy.filter_shares(1, 2) == [
+        FilterShare(2, "wing", 0.25 * 3 * 0.5, pytest.approx(-0.6 * 3 * 0.5)),
+        FilterShare(0, "head", 0.5 * 1 * 0.5, pytest.approx(0.8 * 1 * 0.5)),
+    ]
+    same = toy_parses(parts=("head", "none of them", "head"))
+    (head,) = same.part_shares(1, 2)
+    assert (head.name, head.here) == ("head", 0.25 * 3 * 0.5 + 0.25)
+    assert head.own == pytest.approx(-0.9 + 0.4)
+    assert {share.name for share in toy_parses(parts=("head", None, None)).part_shares(1, 2)} == {"head", "no part"}
+    assert toy_parses(parts=(None, None, None)).part_shares(1, 2) == []
+
+
+def test_the_nearest_pictures_of_a_node():
+    toy = toy_parses()
+    assert toy.nearest(2, np.array([True, True])) == [0, 1]
+    assert toy.nearest(2, np.array([False, True])) == [1]
+    assert toy.nearest(0, np.array([True, True])) == [0]
+    assert toy.nearest(0, np.array([False, True])) == []
+
+
+def test_a_tree_is_judged_beside_the_network_and_its_imitators():
+    rng = np.random.default_rng(5)
+
+    def drawn(count, sign):
+        g = rng.normal(size=(count, 6))
+        g[:, 0] = 3
+        g /= np.linalg.norm(g, axis=1, keepdims=True)
+        x = rng.gamma(2, 1, size=(count, 6)) + (sign > 0)
+        y = (g * x).sum(1) + (4 if sign > 0 else -9)
+        return Rationales(x, g, y, y - (g * x).sum(1), np.ones(count))
+
+    examples = RationaleExamples(drawn(12, 1), drawn(12, -1))
+    positives, others = drawn(9, 1), drawn(7, -1)
+    both = RationaleExamples(positives, others).every
+    truth = np.arange(16) < 8  # one positive is named wrongly
+    held = HeldOut(both, truth, np.zeros((16, 0)), np.zeros((0, 6), bool))
+    found = {(m.model, m.name, m.depth): m.values for m in judged(grow(examples), held, examples, 0)}
+    assert {model for model, _, _ in found} == {"tree", "network", "scikit-learn tree", "logistic regression"}
+    assert found["network", "fidelity", None].mean() == 1
+    assert found["network", "accuracy", None].tolist() == ((both.y > 0) == truth).astype(float).tolist()
+    assert ("tree", "part error", 2) not in found
+    assert len(found["tree", "fitness gained down the path", None]) == 8
+
+
+def test_some_of_many_are_drawn_without_replacement_in_order():
+    some = sampled(100, 30, 4)
+    assert some == sorted(set(some))
+    assert len(some) == 30
+    assert some == sampled(100, 30, 4) != sampled(100, 30, 5)
+    assert sampled(7, 30, 4) == list(range(7))
+    assert sampled(0, 3, 4) == []

@@ -1,15 +1,22 @@
 """The decision tree from the audit file to the page, on planted animals."""
 
+import io
 import json
 
 import networkx
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load
 
+from flows.plan import Plan, Request
 from microtome.disentangle.decision_tree import Merge, RationaleExamples, replay
+from microtome.disentangle.rationales import LayersAbove
 from microtome.errors import InputError
-from tasks.tree import Grown
+from tasks.execution import outside_of
+from tasks.index.result import Index
+from tasks.stage import Job
+from tasks.tree.result import GrownTree
 from tests.conftest import opened, write_audit
 from tests.test_finetuning import WEIGHTS
 from tests.test_pipeline import run
@@ -20,13 +27,14 @@ NETWORK = {
     "layers": ["features.12"],
     "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
 }
+CREATURES = {"format": "creatures", "count": 240, "seed": 3}
 
 
 def content(**tree):
     return {
         "name": "rationales",
         "network": NETWORK,
-        "dataset": {"format": "creatures", "count": 240, "seed": 3},
+        "dataset": CREATURES,
         "stages": {"tree": {"category": "bird", "images": 40, **tree}},
     }
 
@@ -57,9 +65,9 @@ def test_tables_agree_with_each_other(done):
 
 def test_the_written_tree_is_the_one_that_its_log_gives(done):
     made = done[1]["tree"][0]
-    grown = Grown.of(made)
-    train = np.array([row["split"] == "train" for row in grown.rows])
-    positive = np.array([row["positive"] for row in grown.rows])
+    grown = GrownTree(made, {})
+    train = np.array([row["split"] == "train" for row in grown.pictures])
+    positive = np.array([row["positive"] for row in grown.pictures])
     examples = RationaleExamples(
         grown.data.of(np.flatnonzero(train & positive)), grown.data.of(np.flatnonzero(train & ~positive))
     )
@@ -68,6 +76,64 @@ def test_the_written_tree_is_the_one_that_its_log_gives(done):
     again = replay(examples, merges)
     np.testing.assert_array_equal(again.w, arrays["w"])
     np.testing.assert_array_equal(again.b, arrays["b"])
+
+
+def test_a_frozen_tree_takes_its_own_pictures_the_same_way(done):
+    """What an attack begins from: raw rationales of the audit's pictures, scaled and walked, give the written paths."""
+    made = done[1]["tree"][0]
+    grown, frozen = GrownTree(made, {}), GrownTree(made, {}).frozen
+    assert (frozen.category, frozen.layer) == ("bird", "features.12")
+    plan = Plan(Request(done[0]))
+    job = plan.job("tree")
+    pixels = job.reads["network"].pixels("cpu")
+    source = Index(done[1]["index"][0], outside_of(job.reads["index"])).source
+    some = [place for place, row in enumerate(grown.pictures) if row["positive"]][:6]
+    pictures = source.batch([grown.pictures[place]["image"] for place in some])
+    raw = LayersAbove(pixels, f"network.{frozen.layer}", frozen.output).rationales(pictures)
+    data, kept = frozen.scale.apply(raw)
+    assert kept.tolist() == list(range(6))
+    np.testing.assert_allclose(data.y * data.norm, [grown.pictures[place]["y"] for place in some], rtol=1e-4)
+    walked = {(row["image"], row["depth"]): row["node"] for row in made.table("tree_paths").to_pylist()}
+    for place, path in zip(some, frozen.tree.paths(data.g), strict=True):
+        image = grown.pictures[place]["image"]
+        assert path == [walked[image, depth] for depth in range(2, 2 + len(path))]
+        assert (image, 2 + len(path)) not in walked
+
+
+def test_thumbnails_stand_beside_the_pictures(done):
+    made = GrownTree(done[1]["tree"][0], {})
+    assert len(made.thumbnails) == len(made.pictures)
+    index = Index(done[1]["index"][0], outside_of(Plan(Request(done[0])).job("index")))
+    place = 7
+    assert made.thumbnails[place] == index.source.thumbnail(made.pictures[place]["image"], 160)
+    assert Image.open(io.BytesIO(made.thumbnails[place])).size == (160, 160)
+
+
+def test_the_plan_gives_the_tree_what_the_audit_has(tmp_path):
+    def reads(stages, **more):
+        file = write_audit(tmp_path / "audit.yaml", {**content(), "stages": stages, **more})
+        job = Plan(Request(file)).job("tree")
+        return {name: read.name if isinstance(read, Job) else "outside" for name, read in job.reads.items()}, job
+
+    assert reads({"tree": {}})[0] == {"index": "index", "network": "outside"}
+    both = {"dissection": {}, "tree": {}}
+    assert reads(both)[0] == {"index": "index", "network": "outside", "dissection": "dissection"}
+    sets = {"dataset": None, "datasets": {"one": CREATURES, "two": {**CREATURES, "seed": 4}}}
+    tuned = {"dissection": {"dataset": "one"}, "finetuning": {"dataset": "one", "negatives": "two"}}
+    found, job = reads({**tuned, "tree": {}}, **sets)
+    assert found == {"index": "index:one", "negatives": "index:two", "finetuned": "finetuning"}
+    assert job.options.layer == "extra_mask"
+    with pytest.raises(InputError, match=r"stages\.tree\.dataset, negatives: are those of finetuning"):
+        reads({**tuned, "tree": {"dataset": "two"}}, **sets)
+
+
+def test_names_of_data_sets_do_not_name_a_tree(tmp_path):
+    """The same pictures under another name are the same tree."""
+    one = Plan(Request(write_audit(tmp_path / "audit.yaml", content()))).job("tree")
+    named = {**content(dataset="mine"), "dataset": None, "datasets": {"mine": content()["dataset"]}}
+    other = Plan(Request(write_audit(tmp_path / "other.yaml", named))).job("tree")
+    assert one.reads["index"].name != other.reads["index"].name
+    assert one.key.digest == other.key.digest
 
 
 def test_metrics_stand_beside_baselines_and_hold_their_intervals(done):

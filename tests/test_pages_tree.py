@@ -1,0 +1,198 @@
+"""The page of a decision tree, from findings made by hand: no workspace, no stage."""
+
+from dataclasses import replace
+
+import pytest
+
+from microtome.disentangle.parse_paths import FilterShare, PartShare, PathStep
+from microtome.report import views
+from microtome.report.render import render
+from microtome.report.single import alone
+from microtome.report.tree import (
+    ParsePath,
+    ShownNode,
+    SpottedPicture,
+    TreeFindings,
+    TreeNode,
+    outline,
+    page,
+    path_page,
+    words,
+)
+
+
+def row(metric, depth, value, model="tree", images=40):
+    span = {"low": value - 0.05, "high": value + 0.05}
+    return {"metric": metric, "depth": depth, "model": model, "value": value, "images": images, **span}
+
+
+NODES = [
+    TreeNode(0, 1, 3, 0, (), "birds/a.png"),
+    TreeNode(1, 1, 4, 2, (), "birds/b.png"),
+    TreeNode(2, 1, 5, 1),
+    TreeNode(3, 2, 6, 7, (0, 1)),
+]
+METRICS = [
+    row("accuracy", 2, 0.9),
+    row("fidelity", 2, 0.875),
+    row("fidelity", 3, 0.75),
+    row("fitness", 2, 0.6),
+    row("merged", 2, 0.25),
+    row("fitness gained down the path", None, 0.1),
+    row("accuracy", None, 0.95, "network"),
+    row("fidelity", None, 1.0, "network"),
+    row("accuracy", None, 0.85, "logistic regression"),
+    row("fidelity", None, 0.9, "logistic regression"),
+]
+SPOTTED = SpottedPicture("assets/tree/000004.webp", "birds/<c>.png", (90, 96), [(10.5, 20.0, 12.9)])
+FILTERS = [FilterShare(7, "head", 3.0, 2.0), FilterShare(2, None, -1.25, 0.5)] + [
+    FilterShare(20 + n, "wing", 0.5, 0.25) for n in range(8)
+]
+PATH = ParsePath(
+    place=4,
+    spotted=SPOTTED,
+    category="bird",
+    positive=True,
+    held_out=True,
+    decision=2.125,
+    steps=[(PathStep(3, 0.956, 1.75), FILTERS), (PathStep(1, 0.9, -0.5), FILTERS[:1])],
+    nodes=[NODES[3], NODES[1]],
+    parts=[PartShare("head", 3.0, 2.0), PartShare("no part", -1.25, 0.5)],
+)
+TOLD = TreeFindings(
+    category="bird",
+    parts_source="nearest landmark",
+    nodes=NODES,
+    top=[2, 3],
+    filters=8,
+    metrics=METRICS,
+    shown=[ShownNode(3, [PartShare("head", 3, 2), PartShare("wing", 1, 1), PartShare("tail", 0.5, 1)], [SPOTTED])],
+    paths=[PATH],
+)
+
+
+def section(made: views.Page, heading: str) -> list:
+    return next(found.parts for found in made.sections if found.heading == heading)
+
+
+def test_the_headline_counts_ways_and_visits():
+    assert page(TOLD).headline == (
+        "3 pictures of bird gather under 2 ways to decide, of which pictures that the tree did not grow from take 2. "
+        "There it decides as the network does in 88% [82%, 92%] of 40 pictures; a logistic regression on the same sums "
+        "does in 90%."
+    )
+    assert page(replace(TOLD, nodes=[*NODES[:2], replace(NODES[2], visits=0), NODES[3]])).headline.count("take 1") == 1
+
+
+def test_without_imitators_the_sentence_ends():
+    """Where the network decides all one way there is nothing to imitate."""
+    alone_in_it = replace(TOLD, metrics=METRICS[:8])
+    assert page(alone_in_it).headline.endswith("of 40 pictures.")
+    table = section(page(alone_in_it), "How far it speaks for the network")[1]
+    assert table.rows == [["network", "0.95 [0.90, 1.00]", "1.00 [0.95, 1.05]"]]
+
+
+def test_figures_are_of_the_second_layer():
+    assert list(page(TOLD).figures.items) == [
+        ("second-layer nodes", "2", "of 3 leaves"),
+        ("as the network", "88%", "second layer, 95 %: 82% to 92%"),
+        ("fitness", "60%", "second layer, 95 %: 55% to 65%"),
+        ("at merged nodes", "25%", "of held-out positives, 95 %: 20% to 30%"),
+    ]
+
+
+def test_a_depth_that_was_not_measured_is_a_dash():
+    table = section(page(TOLD), "How far it speaks for the network")[0]
+    assert [name for name, _ in table.columns] == [
+        "depth", "right", "as the network", "error", "fitness", "part error", "at merged nodes",
+    ]  # fmt: skip
+    assert table.rows == [
+        [
+            "2, below the root",
+            "0.90 [0.85, 0.95]",
+            "0.88 [0.82, 0.93]",
+            "–",
+            "0.60 [0.55, 0.65]",
+            "–",
+            "0.25 [0.20, 0.30]",
+        ],
+        ["3, leaves", "–", "0.75 [0.70, 0.80]", "–", "–", "–", "–"],
+    ]
+
+
+def test_the_outline_begins_with_what_is_visited_most():
+    root = outline(TOLD)
+    assert (root.label, root.note, root.open) == ("bird", "3 pictures", True)
+    merged, leaf = root.below
+    assert (merged.label, merged.note, merged.anchor, merged.open) == (
+        "node 3", "2 pictures, 6 filters, 7 visits", "node/3", True,
+    )  # fmt: skip
+    assert [(b.label, b.note, b.anchor) for b in merged.below] == [("b.png", "2 visits", ""), ("a.png", "", "")]
+    assert (leaf.label, leaf.note, leaf.open) == ("leaf 2", "1 visits", False)
+
+
+def test_a_node_without_a_card_is_no_link():
+    assert outline(replace(TOLD, shown=[])).below[0].anchor == ""
+
+
+def test_a_card_tells_the_two_strongest_parts():
+    (card,) = section(page(TOLD), "Nodes")[1].cards
+    assert (card.title, card.anchor, card.note) == ("node 3", "node/3", "head, wing")
+    assert [(name, value) for name, value, _ in card.facts] == [
+        ("pictures", "2"),
+        ("visits", "7"),
+        ("filters", "6 of 8"),
+    ]
+    assert card.spots[0].circles == [(10.5, 20.0, 12.9)]
+    (bare,) = section(page(replace(TOLD, shown=[ShownNode(3, [], [])])), "Nodes")[1].cards
+    assert (bare.note, bare.spots) == ("", [])
+
+
+def test_a_path_as_a_section():
+    gallery, table, filters, parts = section(page(TOLD), "Parse path of birds/<c>.png")
+    assert gallery.cards[0].spots[0].caption == "network +2.12"
+    assert table.rows == [["node 3", "0.96", "+1.75", "2"], ["leaf 1", "0.90", "-0.50", "1"]]
+    assert (filters.title, len(filters.bars)) == ("Filters at node 3", 8)
+    assert [bar.name for bar in filters.bars][:2] == ["filter 7 (head)", "filter 2"]
+    assert [bar.text for bar in filters.bars][:2] == ["+3.00 (+2.00)", "-1.25 (+0.50)"]
+    assert [bar.name for bar in parts.bars] == ["head", "no part"]
+
+
+def test_a_path_in_words():
+    assert words(PATH) == [
+        "birds/<c>.png: the network sees bird (+2.12); the picture is of the category, held out",
+        "  node 3: cosine 0.96, estimate +1.75; filter 7 (head) +3.00, filter 2 -1.25, filter 20 (wing) +0.50, "
+        "filter 21 (wing) +0.50",
+        "    leaf 1: cosine 0.90, estimate -0.50; filter 7 (head) +3.00",
+        "  parts at node 3: head +3.00, no part -1.25",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"decision": -0.5}, "the network does not see bird (-0.50); the picture is of the category, held out"),
+        ({"positive": False}, "the network sees bird (+2.12); the picture is not of the category, held out"),
+        ({"held_out": False}, "the picture is of the category, the tree grew from it"),
+    ],
+)
+def test_what_the_first_line_says(changed, said):
+    assert words(replace(PATH, **changed))[0].endswith(said)
+
+
+def test_without_parts_there_is_no_word_of_them():
+    bare = replace(PATH, parts=[])
+    assert not any("parts" in line for line in words(bare))
+    assert len(section(page(replace(TOLD, paths=[bare])), "Parse path of birds/<c>.png")) == 3
+
+
+def test_pages_hold_names_that_look_like_markup():
+    content = alone(path_page(PATH), "birds/<c>.png", network="net", audit="audit", run="20260101-000000-abcdef")
+    assert "birds/&lt;c&gt;.png: the network sees bird" in content
+    assert "<c>" not in content
+    report = views.Report(
+        "t", "n", "d", gates=(), layers=(), pages=(page(TOLD),), provenance=(), stages=(), configuration="", footer=""
+    )
+    made = render(report)["tree.html"].decode()
+    assert "Parse path of birds/&lt;c&gt;.png" in made
+    assert 'src="assets/tree/000004.webp"' in made
