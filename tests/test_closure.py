@@ -273,6 +273,26 @@ RULES = {
         ],
         [("a", "X = 1", "X = 2"), ("b", "return 1", "return 2")],
     ),
+    "a star over a name of one's own": (
+        {"main": "A = 0\nfrom toy.a import *\ndef run(): return A", "a": "A = 1\nB = 1"},
+        [("a", "A = 1", "A = 2"), ("main", "A = 0", "A = 3")],
+        [("a", "B = 1", "B = 2")],
+    ),
+    "imports in a class body are not its methods'": (
+        {
+            "main": """\
+            from toy.b import f
+            class Thing:
+                from toy.a import f
+                def method(self): return f()
+            def run(): return Thing()
+            """,
+            "a": "def f(): return 1",
+            "b": "def f(): return 2",
+        },
+        [("b", "return 2", "return 9")],
+        [("a", "return 1", "return 9")],
+    ),
     "circles": (
         {
             "main": "from toy.a import f\nfrom toy.b import g\ndef run(): return f() + g()",
@@ -601,6 +621,20 @@ def test_what_a_callable_takes_is_no_part(toy: Toy):
     assert set(toy.closure("toy.main:run").definitions) == {"toy.main:run", "toy.main:K"}
 
 
+def test_circles_end_alike_in_whatever_order_names_are_read(toy: Toy):
+    toy.write({f"toy/{name}.py": text for name, text in RULES["names that circle"][0].items()})
+    code = "from microtome.closure import Places, closure; from pathlib import Path; import sys\n"
+    code += "print(closure(['toy.main:run'], Places(Path(sys.argv[1]), ours=('toy',))).digest)"
+    said = {in_process(code, toy.folder, seed) for seed in range(6)}
+    assert said == {toy.digest("toy.main:run") + "\n"}
+
+
+def in_process(code: str, place: Path, seed: int) -> str:
+    env = {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-P", "-c", code, str(place)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+
 def test_who_names_a_definition_is_told(toy: Toy):
     main = "from toy.a import f\ndef run(): return f()"
     toy.write({"toy/__init__.py": "", "toy/main.py": main, "toy/a.py": "X = 1\ndef f(): return X"})
@@ -789,16 +823,7 @@ def test_a_digest_is_the_same_in_every_process_and_place(tree: Tree):
     code = "from microtome.closure import Places, closure; from pathlib import Path; import sys\n"
     code += "found = closure(['tasks.tally.work:run', 'tasks.report.work:run'], Places(Path(sys.argv[1])))\n"
     code += "print(found.digest, 'torch' in sys.modules)"
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", code, str(place)],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for place, seed in ((ROOT, "1"), (tree.root, "2"))
-    }
+    said = {in_process(code, place, seed) for place, seed in ((ROOT, 1), (tree.root, 2))}
     assert said == {closure(["tasks.tally.work:run", "tasks.report.work:run"]).digest + " False\n"}
 
 

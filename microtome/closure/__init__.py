@@ -12,7 +12,7 @@ dataclasses and pydantic read. A module handed on as a value counts whole. State
 more than give a name a value count for all whose import runs them.
 
 What is not: code named by strings, other than in class annotations; files that code reads; subclasses found by
-`__subclasses__`. Name such code and files as roots.
+`__subclasses__` or entered by `__init_subclass__`. Name such code and files as roots.
 """
 
 from microtome.closure.walk import OURS, ROOT, Closure, Places, closure
