@@ -114,8 +114,8 @@ def rerun(stage: str, file: Path, **options: Any) -> int:
     plan = Plan(Request(file, (stage,), (stage,), options["workspace"], options["device"], options["overrides"]))
     prefect_environment(plan)
     name, _, variant = stage.partition(":")
-    call = (str(file), options["workspace"], options["device"], options["overrides"], variant)
-    return _tell(_with_prefect(lambda: _flow("flows.stages", name)(*call, return_state=True)))
+    call = {"file": str(file), "stage": name, "variant": variant, **options}
+    return _tell(_with_prefect(lambda: _flow("flows.stages", "rerun")(**call, return_state=True)))
 
 
 @cli.command()

@@ -1,4 +1,4 @@
-"""A flow per stage: run one again, alone, its inputs from the cache."""
+"""One stage run again, alone, its inputs from the cache: a flow of its own, so that it can be deployed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect import Flow, flow
+from prefect import flow
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -14,42 +14,40 @@ from flows.audit import resolve, submit
 from flows.plan import Plan, Request
 from flows.run import session_of, start, stoppable
 from microtome.errors import InputError
-from tasks.registry import BY_NAME as STAGES
 
 
-def _rerun(stage: str, file: str, workspace: str | None, device: str | None, overrides: Sequence[str]) -> State[Any]:
-    plan = Plan(Request(Path(file), (stage,), (stage,), workspace, device, tuple(overrides)))
-    unfinished = [job.name for job in plan.missing() if not job.called((stage,))]
-    if unfinished:
-        raise InputError(f"stage {stage}: its inputs must be done, got none of {', '.join(unfinished)}; run the audit")
-    session = session_of(plan)
-    run = start(plan, session)
-    outcome = resolve(plan, submit(plan.jobs, session, (stage,)), run)
+@flow(
+    name="rerun",
+    flow_run_name="{stage} of {file}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    persist_result=False,
+    validate_parameters=False,
+)
+def rerun(
+    file: str,
+    stage: str,
+    workspace: str | None = None,
+    device: str | None = None,
+    overrides: Sequence[str] = (),
+    variant: str = "",
+) -> State[Any]:
+    """Run one stage of an audit file again: all of its variants, or one.
+
+    Args:
+        file: the audit file.
+        stage: its name.
+        workspace, device: instead of the file's.
+        overrides: `dotted.key=value`.
+        variant: what the audit calls it after the colon.
+    """
+    with stoppable():
+        named = f"{stage}:{variant}" if variant else stage
+        plan = Plan(Request(Path(file), (named,), (named,), workspace, device, tuple(overrides)))
+        unfinished = [job.name for job in plan.missing() if not job.called((named,))]
+        if unfinished:
+            what = ", ".join(unfinished)
+            raise InputError(f"stage {named}: its inputs must be done, got none of {what}; run the audit")
+        session = session_of(plan)
+        run = start(plan, session)
+        outcome = resolve(plan, submit(plan.jobs, session, (named,)), run)
     return Completed(message=f"run {outcome.run.run_id}: {outcome.run.status}", data=outcome)
-
-
-def stage_flow(stage: str) -> Flow[..., Any]:
-    """The flow that reruns a stage."""
-
-    @flow(
-        name=f"rerun-{stage}",
-        task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
-        persist_result=False,
-        validate_parameters=False,
-    )
-    def rerun(
-        file: str,
-        workspace: str | None = None,
-        device: str | None = None,
-        overrides: Sequence[str] = (),
-        variant: str = "",
-    ) -> State[Any]:
-        """Run one stage of an audit file again: all of its variants, or one."""
-        with stoppable():
-            return _rerun(f"{stage}:{variant}" if variant else stage, file, workspace, device, overrides)
-
-    return rerun
-
-
-RERUNS = {name: stage_flow(name) for name in STAGES}
-globals().update(RERUNS)

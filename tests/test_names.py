@@ -1,4 +1,4 @@
-"""Names from data stay text wherever they go (docs/security.md; HTML, SVG: test_report; SQL: test_sql)."""
+"""Names from data stay text wherever they go (docs/security.md; the others: test_report, test_storage, test_sql)."""
 
 from pathlib import Path
 
