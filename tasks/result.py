@@ -15,7 +15,7 @@ E = TypeVar("E")
 
 
 @dataclass(frozen=True)
-class Result:
+class StageResult:
     """A finished stage.
 
     Args:

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load
-from tasks.concepts import Detectors
-from tasks.pictures import Pictures, pixel_network, sampled
-from tasks.reading import layers_of
 
 from flows.plan import Plan, Request
+from microtome.datasets.sampling import sampled
 from microtome.quantify.dissection import iou
 from microtome.visualize.attribution import answer_of
-from tasks.stage import Session, Work
+from storage import StageStore
+from tasks.adversarial.concepts import Annotated, Detectors
+from tasks.adversarial.work import Inputs
+from tasks.execution import inputs_of
 from tests.conftest import write_audit
 from tests.test_finetuning import WEIGHTS
 from tests.test_known_answers import squeezenet
-from tests.test_pipeline import Silent, run
+from tests.test_pipeline import run
 
 STAGES = {
     "dissection": {"bootstrap": 0, "permutations": 0},
@@ -109,16 +110,15 @@ def test_attacks_beside_noise_of_the_same_size(done):
 def test_own_counts_are_those_of_the_tally(done):
     """On pictures that nobody changed, the detectors' own counts are the dissection's."""
     plan = Plan(Request(done[0]))
-    job = plan.job("adversarial")
-    session = Session(plan.files, "cpu", 1, Silent())
-    inputs = {name: session.store.find(needed.key) for name, needed in job.inputs.items()}
-    work = Work(job, session, inputs, None)
-    layer = layers_of(inputs["activations"])[0]
-    images = list(range(24))
-    detectors = Detectors(work, layer, images)
+    job, store = plan.job("adversarial"), StageStore(plan.files)
+    seen = inputs_of(job, {name: store.find(needed.key) for name, needed in job.jobs.items()})
+    assert isinstance(seen, Inputs)
+    layer, images = seen.activations.layers[0], list(range(24))
+    annotated = Annotated(seen.index, images)
+    detectors = Detectors(layer, seen.dissection, seen.thresholds, annotated=annotated, device="cpu")
     assert len(detectors.units)
     with torch.no_grad():
-        maps = answer_of(pixel_network(work), Pictures(work).batch(images), layer.name)
+        maps = answer_of(seen.network.pixels("cpu"), seen.index.source.batch(images), layer.name)
     counts = detectors.counts(maps, images)
     units = {row["unit"]: row for row in rows(done, "dissection", "units")}
     scores = iou(*(part.sum(0) for part in (counts.intersection, counts.activation, counts.label)))

@@ -43,7 +43,7 @@ def read_variable(content: bytes, name: str) -> Any:
     for kind, data in _elements(memoryview(content)[_HEADER:], order):
         for inner, matrix in _elements(_inflated(data), order) if kind == _COMPRESSED else ((kind, data),):
             if inner == _MATRIX and _name(matrix, order) == name:
-                return _Reader(order).value(matrix)
+                return _MatFile(order).value(matrix)
     raise ValueError(f"has no variable {name!r}")
 
 
@@ -80,7 +80,7 @@ def _name(matrix: memoryview, order: Order) -> str:
     return found[2].decode("latin-1")
 
 
-class _Reader:
+class _MatFile:
     """Values of matrix elements."""
 
     def __init__(self, order: Order) -> None:

@@ -42,7 +42,7 @@ class TrainingRecipe:
         return float(first * (last / first) ** (epoch / max(1, self.epochs - 1)))
 
 
-class Source(Protocol):
+class FeatureSource(Protocol):
     """Images as the trained part of the network sees them."""
 
     labels: torch.Tensor
@@ -151,7 +151,7 @@ class Trainer:
         self.partition = [Partition(filters, network.n).to(device) for _ in range(2)]
         self.single = classes == 1
 
-    def epoch(self, number: int, source: Source, images: Sequence[int]) -> Iterator[tuple[int, Result]]:
+    def epoch(self, number: int, source: FeatureSource, images: Sequence[int]) -> Iterator[tuple[int, Result]]:
         """Train for one epoch, step by step.
 
         Args:
@@ -204,7 +204,7 @@ class Trainer:
         return Result(float(task.detach()), measured, float(self._right(logits, labels).float().mean()))
 
     @torch.inference_mode()
-    def evaluate(self, source: Source, images: Sequence[int]) -> tuple[Result, torch.Tensor]:
+    def evaluate(self, source: FeatureSource, images: Sequence[int]) -> tuple[Result, torch.Tensor]:
         """Losses and accuracy without training, and (images, classes) logits."""
         self.network.eval()
         batches = [

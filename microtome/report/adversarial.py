@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from microtome.report import views
-from microtome.visualize.measures import EXPLANATIONS, Measure, MeasureKind
+from microtome.visualize.measures import EXPLANATIONS, AttackMeasure, MeasureKind
 
-FLIPPED = Measure(MeasureKind.FLIPPED)
+FLIPPED = AttackMeasure(MeasureKind.FLIPPED)
 CONTROL = "noise like "
 
 
@@ -48,7 +48,7 @@ class AttackFindings:
         size: (height, width) of the frame.
     """
 
-    figures: Mapping[tuple[AttackKind, Measure], Mapping[str, Any]]
+    figures: Mapping[tuple[AttackKind, AttackMeasure], Mapping[str, Any]]
     pictures: Sequence[AttackedPicture]
     size: tuple[int, int]
 
@@ -58,7 +58,7 @@ class AttackFindings:
         return list(dict.fromkeys(kind for kind, _ in self.figures))
 
     @property
-    def measures(self) -> list[Measure]:
+    def measures(self) -> list[AttackMeasure]:
         """Each once."""
         return list(dict.fromkeys(measure for _, measure in self.figures))
 
@@ -104,7 +104,7 @@ def _note() -> views.Text:
     )
 
 
-def _moved(found: AttackFindings, measures: Sequence[Measure], what: str) -> views.Table:
+def _moved(found: AttackFindings, measures: Sequence[AttackMeasure], what: str) -> views.Table:
     """A row per attack, a column per measure."""
     lines = []
     for kind in found.kinds:

@@ -35,7 +35,7 @@ EXPLANATIONS = frozenset(
 
 
 @dataclass(frozen=True)
-class Measure:
+class AttackMeasure:
     """A figure about attacked pictures.
 
     Args:
@@ -51,7 +51,7 @@ class Measure:
         return self.kind.value.replace("{}", self.of)
 
     @classmethod
-    def read(cls, text: str) -> Measure:
+    def read(cls, text: str) -> AttackMeasure:
         """The measure that a table's word means. Raises ValueError for any other word."""
         if text in _PLAIN:
             return cls(_PLAIN[text])

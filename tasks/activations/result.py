@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from microtome.networks.geometry import LayerGeometry
 from storage.tensors import TensorBlock, read_tensors
-from tasks.result import Result
+from tasks.result import StageResult
 
 
 @dataclass(frozen=True)
-class Maps(Result):
+class Maps(StageResult):
     """The maps of an audit's layers; a layer is known by its place in `layers`."""
 
     @cached_property

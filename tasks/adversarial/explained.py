@@ -15,10 +15,10 @@ from microtome.disentangle.parse_paths import FrozenTree
 from microtome.disentangle.rationales import LayersAbove
 from microtome.disentangle.tree_metrics import path_kept
 from microtome.visualize.attribution import Scaled
-from microtome.visualize.measures import Measure, MeasureKind
+from microtome.visualize.measures import AttackMeasure, MeasureKind
 from tasks.graph.result import Graph
 
-Measured = Mapping[Measure, NDArray[np.float64]]
+Measured = Mapping[AttackMeasure, NDArray[np.float64]]
 
 
 class Paths:
@@ -45,7 +45,10 @@ class Paths:
             path[place] = path_kept(*paths)
             node[place] = float(path[place] > 0)
         of = self._frozen.category
-        return {Measure(MeasureKind.TREE_NODE_KEPT, of): node, Measure(MeasureKind.TREE_PATH_KEPT, of): path}
+        return {
+            AttackMeasure(MeasureKind.TREE_NODE_KEPT, of): node,
+            AttackMeasure(MeasureKind.TREE_PATH_KEPT, of): path,
+        }
 
 
 class Patterns:
@@ -68,7 +71,7 @@ class Patterns:
         if mine:
             moved = nodes_moved(*(self._seen(pictures[mine]) for pictures in (before, after)))
             shift[mine], kept[mine] = moved.shift, moved.kept
-        return {Measure(MeasureKind.NODES_SHIFTED): shift, Measure(MeasureKind.NODES_KEPT): kept}
+        return {AttackMeasure(MeasureKind.NODES_SHIFTED): shift, AttackMeasure(MeasureKind.NODES_KEPT): kept}
 
     def _seen(self, pictures: torch.Tensor) -> list[Seen]:
         return look_up(self._network.network, self._learned, self._network.normalised(pictures), self._size)

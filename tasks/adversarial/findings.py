@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from microtome.report.adversarial import AttackedPicture, AttackFindings, AttackKind
-from microtome.visualize.measures import Measure
+from microtome.visualize.measures import AttackMeasure
 from tasks.adversarial.work import Inputs
 from tasks.report.shown import Shown
-from tasks.result import Result
+from tasks.result import StageResult
 
 
 def findings(shown: Shown) -> AttackFindings:
     """Figures by attack and measure, and the first pictures of each attack."""
-    made, index = shown.result("adversarial", Result), shown.inputs("adversarial", Inputs).index
+    made, index = shown.result("adversarial", StageResult), shown.inputs("adversarial", Inputs).index
     figures = {
-        (AttackKind(row["attack"], row["eps"]), Measure.read(row["measure"])): row for row in made.rows("adversarial")
+        (AttackKind(row["attack"], row["eps"]), AttackMeasure.read(row["measure"])): row
+        for row in made.rows("adversarial")
     }
     pictures = [
         AttackedPicture(

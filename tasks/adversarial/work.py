@@ -17,7 +17,7 @@ from microtome.quantify.intervals import mean_interval
 from microtome.quantify.kept_labels import OwnCounts, joined_counts
 from microtome.visualize.adversarial import Attack, attack, fgsm, moved, same_size_noise
 from microtome.visualize.attribution import Scaled, answer_of, at_rest
-from microtome.visualize.measures import Measure, MeasureKind
+from microtome.visualize.measures import AttackMeasure, MeasureKind
 from storage import Draft
 from storage.tables import from_rows
 from tasks.activations.result import Maps
@@ -144,13 +144,16 @@ class _Witness:
     def measures(self, batch: _Batch, other: torch.Tensor) -> Iterator[Measured]:
         """(pictures,) each: what changed in the network, and in its explanations."""
         found = moved(self.network, batch.pictures, other, batch.classes, layers=self.layers)
-        yield {Measure(MeasureKind.FLIPPED): found.flipped, Measure(MeasureKind.LOGIT_LOST): found.logit_lost}
+        yield {
+            AttackMeasure(MeasureKind.FLIPPED): found.flipped,
+            AttackMeasure(MeasureKind.LOGIT_LOST): found.logit_lost,
+        }
         for layer, units in found.layers.items():
             yield {
-                Measure(MeasureKind.UNITS_CHANGED, layer): units.change,
-                Measure(MeasureKind.UNITS_KEPT, layer): units.kept,
+                AttackMeasure(MeasureKind.UNITS_CHANGED, layer): units.change,
+                AttackMeasure(MeasureKind.UNITS_KEPT, layer): units.kept,
             }
-        yield {Measure(MeasureKind.SALIENCY): found.saliency}
+        yield {AttackMeasure(MeasureKind.SALIENCY): found.saliency}
         if self.paths:
             yield self.paths.moved(batch.pictures, other)
         if self.patterns:
@@ -168,7 +171,9 @@ class _Witness:
 class _Tally:
     """What one attack and its control moved, batch by batch."""
 
-    measured: dict[tuple[str, Measure], list[NDArray[np.float64]]] = field(default_factory=lambda: defaultdict(list))
+    measured: dict[tuple[str, AttackMeasure], list[NDArray[np.float64]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     counted: dict[tuple[str, str], list[OwnCounts]] = field(default_factory=lambda: defaultdict(list))
 
     def take(self, name: str, witness: _Witness, batch: _Batch, other: torch.Tensor) -> None:
@@ -189,10 +194,10 @@ class _Tally:
         for (name, layer), counted in self.counted.items():
             counts = joined_counts(counted)
             interval = counts.kept_interval(witness.detectors[layer].min_iou)
-            yield _row(name, Measure(MeasureKind.LABELS_KEPT, layer), interval, len(counts.label))
+            yield _row(name, AttackMeasure(MeasureKind.LABELS_KEPT, layer), interval, len(counts.label))
 
 
-def _row(name: str, measure: Measure, interval: tuple[float, float, float], count: int) -> Row:
+def _row(name: str, measure: AttackMeasure, interval: tuple[float, float, float], count: int) -> Row:
     value, low, high = interval
     return {"attack": name, "measure": str(measure), "value": value, "low": low, "high": high, "n": count}
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.dissection import DissectionOptions
-from tasks.result import Result
+from tasks.result import StageResult
 
 
 @dataclass(frozen=True)
-class Dissection(Result):
+class Dissection(StageResult):
     """Which unit detects which concept."""
 
     @property

@@ -15,14 +15,14 @@ from microtome.report.features import (
 )
 from tasks.features.work import Inputs
 from tasks.report.shown import Shown
-from tasks.result import Result
+from tasks.result import StageResult
 
 Place = tuple[str, int]  # layer and unit
 
 
 def findings(shown: Shown) -> FeatureFindings:
     """Each unit's synthetic picture, beside natural ones."""
-    made, seen = shown.result("features", Result), shown.inputs("features", Inputs)
+    made, seen = shown.result("features", StageResult), shown.inputs("features", Inputs)
     index, rows = seen.index, made.rows("features")
     tops = {layer: seen.thresholds.top_images(layer) for layer in dict.fromkeys(row["layer"] for row in rows)}
     crops: dict[Place, list[dict[str, Any]]] = defaultdict(list)
@@ -37,6 +37,6 @@ def findings(shown: Shown) -> FeatureFindings:
     return FeatureFindings(units, index.frame.size)
 
 
-def _crop(shown: Shown, made: Result, row: dict[str, Any], files: list[str]) -> UnitCrop:
+def _crop(shown: Shown, made: StageResult, row: dict[str, Any], files: list[str]) -> UnitCrop:
     size = (row["y1"] - row["y0"], row["x1"] - row["x0"])
     return UnitCrop(shown.copied(made, row["file"]), row["kind"], files[row["image"]], size)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from microtome.disentangle.examples import HELD_OUT, Examples
 from tasks.finetuning import TrainingOptions
-from tasks.result import Result
+from tasks.result import StageResult
 from tasks.subject import Subject
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ WEIGHTS, ABOUT = "network.safetensors", "network.json"
 
 
 @dataclass(frozen=True)
-class Finetuned(Result):
+class Finetuned(StageResult):
     """An interpretable CNN, its pictures and its training."""
 
     @property

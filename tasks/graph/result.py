@@ -9,11 +9,11 @@ from typing import Any
 from microtome.disentangle.graph_layers import LearnedLayer
 from tasks.graph import GraphOptions
 from tasks.graph.files import ABOUT, read_learned
-from tasks.result import Result
+from tasks.result import StageResult
 
 
 @dataclass(frozen=True)
-class Graph(Result):
+class Graph(StageResult):
     """The part patterns of some layers."""
 
     @property

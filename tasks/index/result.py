@@ -16,7 +16,7 @@ from microtome.datasets.frame import Frame
 from microtome.datasets.source import Source
 from tasks.data import DataSpec
 from tasks.index import IndexOptions, frame_of
-from tasks.result import Result
+from tasks.result import StageResult
 
 if TYPE_CHECKING:
     from microtome.quantify.dissection import Labels
@@ -59,7 +59,7 @@ class AnnotationBlock:
 
 
 @dataclass(frozen=True)
-class Index(Result):
+class Index(StageResult):
     """An indexed data set."""
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.landmarks import LandmarksOptions
-from tasks.result import Result
+from tasks.result import StageResult
 
 
 class Mark(NamedTuple):
@@ -45,7 +45,7 @@ class CategoryMarks:
 
 
 @dataclass(frozen=True)
-class Landmarks(Result):
+class Landmarks(StageResult):
     """Landmarks in the network's frame."""
 
     @property

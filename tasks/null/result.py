@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tasks.result import Result
+from tasks.result import StageResult
 
 
 @dataclass(frozen=True)
-class Null(Result):
+class Null(StageResult):
     """Best IoUs with annotations exchanged among pictures."""
 
     def best(self, layer: str, units: int) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from tasks.activations.result import Maps
 from tasks.index.result import AnnotationBlock, ConceptTable, Index
 from tasks.null import STAGE, NullOptions
 from tasks.session import Session
-from tasks.tally.lighting import BATCH, Lighter, Seen
+from tasks.tally.lighting import BATCH, Lighter, SeenPictures
 from tasks.tally.result import Tally
 from tasks.thresholds.result import Thresholds
 
@@ -38,9 +38,9 @@ class Inputs:
     tally: Tally
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> SeenPictures:
         """What lights pixels."""
-        return Seen(self.index, self.activations, self.thresholds)
+        return SeenPictures(self.index, self.activations, self.thresholds)
 
 
 def run(options: NullOptions, inputs: Inputs, draft: Draft, session: Session) -> None:

@@ -8,12 +8,12 @@ from microtome.datasets.source import webp
 from microtome.report.fields import FieldFindings, MeasuredField, StrippedPicture, middle_of, shaded
 from tasks.occlusion.work import Inputs
 from tasks.report.shown import Shown
-from tasks.result import Result
+from tasks.result import StageResult
 
 
 def findings(shown: Shown) -> FieldFindings:
     """Measured fields and stripped pictures."""
-    made, index = shown.result("occlusion", Result), shown.inputs("occlusion", Inputs).index
+    made, index = shown.result("occlusion", StageResult), shown.inputs("occlusion", Inputs).index
     fields = []
     for row in made.rows("occlusion"):
         heat = middle_of(load(made.artifact.read(row["file"]))["heat"], row["theoretical"])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.parts import PartsOptions
-from tasks.result import Result
+from tasks.result import StageResult
 
 
 @dataclass(frozen=True)
-class Parts(Result):
+class Parts(StageResult):
     """Parts that were mined from a few boxes."""
 
     @property

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from storage import Artifact, Draft
 from tasks.execution import inputs_of, outside_of
 from tasks.index.result import Index
-from tasks.result import Result
+from tasks.result import StageResult
 from tasks.session import Session
 from tasks.stage import Job
 
-AnyResult = TypeVar("AnyResult", bound=Result)
+AnyResult = TypeVar("AnyResult", bound=StageResult)
 AnyInputs = TypeVar("AnyInputs")
 THUMB = 112  # pixels
 
@@ -72,6 +72,6 @@ class Shown:
         self.draft.write(path, content)
         return path
 
-    def copied(self, result: Result, file: str) -> str:
+    def copied(self, result: StageResult, file: str) -> str:
         """A stage's own picture, in the report."""
         return self.picture(f"assets/{file}", result.artifact.read(file))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from microtome.datasets.source import webp
 from microtome.report.saliency import SaliencyFindings, SaliencyMaps, colours
 from tasks.report.shown import Shown
-from tasks.result import Result
+from tasks.result import StageResult
 from tasks.saliency.result import Saliency
 from tasks.saliency.work import Inputs
 
 
 def findings(shown: Shown) -> SaliencyFindings:
     """Maps and verdicts, whichever of them the audit has."""
-    tests = shown.result("reliability", Result).rows("reliability") if shown.has("reliability") else []
+    tests = shown.result("reliability", StageResult).rows("reliability") if shown.has("reliability") else []
     return SaliencyFindings(tests, _pictures(shown) if shown.has("saliency") else [])
 
 

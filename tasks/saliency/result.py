@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.result import Result
+from tasks.result import StageResult
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class Saliency(Result):
+class Saliency(StageResult):
     """Maps of the predicted class, by every method."""
 
     @property

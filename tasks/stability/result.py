@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from microtome.quantify.stability_summary import RULES, FilterOnLandmark, Judged, LayerSummary, Rule
-from tasks.result import Result
+from tasks.result import StageResult
 from tasks.stability import StabilityOptions
 
 
@@ -33,7 +33,7 @@ class Sighting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stability(Result):
+class Stability(StageResult):
     """Filters and layers, judged."""
 
     @property

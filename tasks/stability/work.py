@@ -46,7 +46,7 @@ def run(options: StabilityOptions, inputs: Inputs, draft: Draft, session: Sessio
     session.begin(len(layers), "layers")
     parts: dict[str, list[Columns]] = {}
     for number in range(len(layers)):
-        for name, columns in _Layer(options, inputs, session.seed, number, marks).tables():
+        for name, columns in _StabilityOf(options, inputs, session.seed, number, marks).tables():
             parts.setdefault(name, []).append(columns)
         session.advance(1)
     for name, found in parts.items():
@@ -72,7 +72,7 @@ def _marks(inputs: Inputs) -> list[CategoryMarks]:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _StabilityOf:
     """A layer under judgement."""
 
     options: StabilityOptions

@@ -22,7 +22,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenPictures:
     """What a network made of indexed pictures."""
 
     index: Index
@@ -52,7 +52,7 @@ class Lighter:
         device: for computation.
     """
 
-    def __init__(self, seen: Seen, number: int, lighting: Lighting, *, device: str) -> None:
+    def __init__(self, seen: SeenPictures, number: int, lighting: Lighting, *, device: str) -> None:
         self.layer = seen.activations.layers[number]
         self.thresholds = seen.thresholds.at(self.layer.name, lighting.tail)
         self._seen, self._number = seen, number

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from microtome.quantify.resampling import ImageCounts
 from storage.tensors import ROW_GROUP
 from tasks.index.result import Index
-from tasks.result import Result
+from tasks.result import StageResult
 from tasks.tally import TallyOptions
 
 
 @dataclass(frozen=True)
-class Tally(Result):
+class Tally(StageResult):
     """Which pixels units light, and on which concepts they fall."""
 
     @property

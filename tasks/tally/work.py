@@ -19,7 +19,7 @@ from tasks.activations.result import Maps
 from tasks.index.result import AnnotationBlock, ConceptTable, Index
 from tasks.session import Session
 from tasks.tally import STAGE, TallyOptions
-from tasks.tally.lighting import BATCH, Lighter, Seen
+from tasks.tally.lighting import BATCH, Lighter, SeenPictures
 from tasks.tally.result import counts_file
 from tasks.thresholds.result import Thresholds
 
@@ -46,7 +46,9 @@ def run(options: TallyOptions, inputs: Inputs, draft: Draft, session: Session) -
     totals: dict[str, list[Any]] = {name: [] for name in TABLES["iou"].columns}
     saturated, constant = {}, {}
     for number, layer in enumerate(layers):
-        lighter = Lighter(Seen(index, inputs.activations, inputs.thresholds), number, options, device=session.device)
+        lighter = Lighter(
+            SeenPictures(index, inputs.activations, inputs.thresholds), number, options, device=session.device
+        )
         intersection, activation = _Tallying(options, draft, session, concepts)(lighter, number)
         _extend(
             totals, layer.name, concepts, (intersection, activation[:, concepts.category_index], index.labels.total())

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from microtome.quantify.accumulate import rank
-from tasks.result import Result
+from tasks.result import StageResult
 
 
 @dataclass(frozen=True)
-class Thresholds(Result):
+class Thresholds(StageResult):
     """Tails, extremes and top images of every unit."""
 
     def at(self, layer: str, tail: float) -> NDArray[np.float32]:

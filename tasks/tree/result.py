@@ -15,7 +15,7 @@ from microtome.disentangle.parse_paths import FrozenTree, ParsedPictures
 from microtome.disentangle.rationales import FilterScale, Rationales
 from microtome.networks.geometry import LayerGeometry
 from tasks.activations.result import geometry_from
-from tasks.result import Result
+from tasks.result import StageResult
 from tasks.thumbnails import kept_thumbnails
 from tasks.tree import TreeOptions
 
@@ -23,7 +23,7 @@ ARRAYS, ABOUT = "arrays.safetensors", "tree-about.json"
 
 
 @dataclass(frozen=True)
-class GrownTree(Result):
+class GrownTree(StageResult):
     """A tree, and the pictures that it grew from or is judged by, in the order of `pictures`."""
 
     @property

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from microtome.report import views
 from tasks.report.shown import Shown
-from tasks.result import Result
+from tasks.result import StageResult
 
 
 def findings(shown: Shown) -> float:
     """The mean brightness."""
-    values = shown.result("brightness", Result).table("brightness").column("brightness").to_pylist()
+    values = shown.result("brightness", StageResult).table("brightness").column("brightness").to_pylist()
     return float(sum(values) / len(values))
 
 
