@@ -10,6 +10,7 @@ from microtome.datasets.sampling import sampled
 from microtome.quantify.dissection import iou
 from microtome.visualize.attribution import answer_of
 from storage import StageStore
+from tasks.activations.result import Maps
 from tasks.adversarial.concepts import Annotated, Detectors
 from tasks.adversarial.work import Inputs
 from tasks.execution import inputs_of
@@ -88,7 +89,7 @@ def test_features_and_their_crops(done):
     assert all(row["natural_max"] > 0 for row in found)
     crops = rows(done, "features", "unit_crops")
     assert {crop["kind"] for crop in crops} == {"natural", "deconvolution"}
-    layer = layers_of(done[1]["activations"][0])[0]
+    layer = Maps(done[1]["activations"][0], {}).layers[0]
     assert all(0 <= crop["x0"] < crop["x1"] <= 96 for crop in crops)
     middle = layer.grid[1] * (layer.grid[0] // 2) + layer.grid[1] // 2
     x0, y0, x1, y1 = layer.field_box(middle, (96, 96))
