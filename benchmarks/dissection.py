@@ -10,7 +10,7 @@ the scores: checking and indexing, decoding, forward pass up to the layer, stora
 Building the network (`build_s`; its weights are random), bootstrap and permutations are timed apart. `overhead_ms` is
 what of the whole was spent outside the calls of the network, and `slowdown` how much longer these calls took there than
 the bare pass; `ratio` is overhead / network, and `ratio_to_layer` overhead / forward. 48 images go through all stages
-first, untimed, as the forward pass has its first call untimed. Needs torch, torchvision and pyarrow; no Prefect.
+first, untimed, as the forward pass has its first call untimed. Needs no Prefect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -61,47 +61,30 @@ class WithTextureNumbers:
         return Annotation(planes, {**notes.labels, "texture": (texture,) if texture else ()})
 
 
-def jobs(network: str, layer: str, root: Path, built: list[float], limit: int | None = None) -> dict:
-    """The stages of one dissection, without an audit file; seconds that building the network took go to `built`."""
-    from tasks.stages import STAGES
+def planned(network: str, workspace: Path, root: Path, threads: int, *, limit: int | None = None) -> dict:
+    """The stages of one dissection by what is timed, planned from audit files as users write them."""
+    from flows.plan import Plan, Request
 
-    from microtome.datasets import Frame, open_dataset
-    from microtome.networks import NetworkSpec, load_network
-    from tasks.stage import Job
-
-    spec = NetworkSpec(f"torchvision.models:{network}")
-
-    def build():
-        began = time.perf_counter()
-        module = load_network(spec)
-        built.append(time.perf_counter() - began)
-        return module
-
-    reach = {
-        "dataset": partial(open_dataset, "broden", root, {}),
-        "frame": Frame((SIZE, SIZE)),
-        "network": build,
-        "input": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
-        "shard_images": None,
-        "compression": "auto",
+    file = workspace / "audit.yaml"
+    content = {
+        "name": "benchmark",
+        "network": {
+            "load": f"torchvision.models:{network}", "layers": [LAYERS[network]], "input": {"size": [SIZE, SIZE]},
+        },
+        "dataset": {"format": "broden", "root": str(root), **({"limit": limit} if limit else {})},
+        "execution": {"threads": threads},
+        "stages": {"dissection": {"bootstrap": 0, "permutations": 0}, "report": False},
+    }  # fmt: skip
+    file.write_text(json.dumps(content))  # JSON is YAML
+    plain = Plan(Request(file))
+    named = {job.name: job for job in plain.jobs}
+    named["scores"] = named.pop("dissection")
+    sure = Plan(Request(file, overrides=("stages.dissection.bootstrap=1000",)))
+    chance = Plan(Request(file, overrides=("stages.dissection.permutations=20",)))
+    return {
+        "plan": plain,
+        "jobs": {**named, "bootstrap_1000": sure.job("dissection"), "permutations_20": chance.job("null")},
     }
-    subset = {"split": None, "limit": limit}
-    light = {"tail": 0.005, "align": "receptive-field", "inclusive": False, "all_images": False, "seed": 0}
-    summary = {**light, "min_iou": 0.04, "permutations": 20}
-    index = Job(STAGES["index"], subset, reach=reach)
-    maps = Job(
-        STAGES["activations"], {"layers": [layer], "precision": "float32", **subset}, {"index": index}, {}, reach
-    )
-    seen = {"index": index, "activations": maps}
-    thresholds = Job(STAGES["thresholds"], {"keep": 0.01}, seen, reach=reach)
-    seen = {**seen, "thresholds": thresholds}
-    tally = Job(STAGES["tally"], light, seen, reach=reach)
-    seen = {**seen, "tally": tally}
-    scores = Job(STAGES["dissection"], {**summary, "bootstrap": 0}, seen, reach=reach)
-    sure = Job(STAGES["dissection"], {**summary, "bootstrap": 1000}, seen, reach=reach)
-    null = Job(STAGES["null"], summary, seen, reach=reach)
-    timed = {"index": index, "activations": maps, "thresholds": thresholds, "tally": tally, "scores": scores}
-    return {**timed, "bootstrap_1000": sure, "permutations_20": null}
 
 
 def bare(network: str, layer: str, device: str) -> tuple[float, float]:
@@ -135,29 +118,33 @@ def one(network: str, images: int, threads: int, device: str, data: Path) -> dic
     """One line."""
     import torch
 
-    from storage import open_files
-    from tasks.stage import Session, execute
+    from tasks.execution import execute
+    from tasks.session import Session
 
     torch.set_num_threads(threads)
     layer = LAYERS[network]
     before = bare(network, layer, device)
-    with tempfile.TemporaryDirectory() as workspace:
-        session = Session(open_files(workspace), device, threads, Quiet())
-        for job in jobs(network, layer, data, [], limit=48).values():
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        first, whole_set = (planned(network, place, data, threads, limit=limit) for limit in (48, None))
+        session = Session(first["plan"].files, replace(first["plan"].settings, device=device), Quiet())
+        for job in first["jobs"].values():
             execute(job, session)
         inside = timed_calls()
         took: dict[str, float] = {}
-        built: list[float] = []
-        for name, job in jobs(network, layer, data, built).items():
+        for name, job in whole_set["jobs"].items():
             began = time.perf_counter()
             execute(job, session)
             took[name] = (time.perf_counter() - began) / images * 1e3
             if name == "scores":
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        began = time.perf_counter()
+        whole_set["plan"].planner.network.load()
+        built = time.perf_counter() - began
     called = sum(inside) / images * 1e3
     after = bare(network, layer, device)
     forward, whole_network = ((a + b) / 2 for a, b in zip(before, after, strict=True))
-    took["activations"] -= built[0] / images * 1e3
+    took["activations"] -= built / images * 1e3
     whole = sum(took[name] for name in ("index", "activations", "thresholds", "tally", "scores"))
     return {
         "network": network,
@@ -171,7 +158,7 @@ def one(network: str, images: int, threads: int, device: str, data: Path) -> dic
         "ratio": round((whole - called) / whole_network, 3),
         "ratio_to_layer": round((whole - called) / forward, 3),
         "slowdown": round(called / forward, 3),
-        "build_s": round(built[0], 2),
+        "build_s": round(built, 2),
         "stages_ms": {name: round(value, 2) for name, value in took.items()},
         "peak_mib": round(peak),
         "device": device_name(device),

@@ -24,8 +24,9 @@ import numpy as np
 from benchmarks.dissection import Quiet
 from flows.plan import Plan, Request
 from microtome.datasets.creatures import PARTS
-from tasks.index import chosen_images
-from tasks.stage import Session, execute
+from tasks.execution import execute, outside_of
+from tasks.index.result import Index
+from tasks.session import Session
 
 NETWORKS = ("before", "interpretable", "twin", "plain")
 
@@ -34,11 +35,10 @@ def fold_parts(workspace: str, fold: int) -> dict[tuple[str, str], dict[int, np.
     """(network, layer) -> picture -> (filters,) part number under each filter's highest cell, 0 for none."""
     overrides = (f"stages.finetuning.fold={fold}", "stages.stability.permutations=0", "stages.stability.bootstrap=0")
     plan = Plan(Request(ROOT / "examples/creatures-parts.yaml", workspace=workspace, overrides=overrides))
-    session = Session(plan.files, "cpu", plan.threads, Quiet())
+    session = Session(plan.files, plan.settings, Quiet())
     done = {job.name: execute(job, session)[0] for job in plan.jobs if job.stage.name != "report"}
-    index = plan.job("index:birds")
-    data = index.reach["dataset"]()
-    chosen = chosen_images(data, index.parameters)
+    source = Index(done["index:birds"], outside_of(plan.job("index:birds"))).source
+    data, chosen = source.dataset, source.chosen
     first = next(concept.number for concept in data.concepts if concept.category == "part")
     found: dict[tuple[str, str], dict[int, np.ndarray]] = {}
     for network in NETWORKS:

@@ -36,11 +36,22 @@ def folder(tmp_path, broden) -> Path:
     return tmp_path
 
 
-def killed(folder: Path, home: Path, *, at: str, after: float = 0.0) -> None:
+@pytest.fixture
+def command(server):
+    """Runs `microtome ...` in a process against the session's server: no process starts one of its own."""
+
+    def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+        call = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+        return subprocess.run(call, cwd=cwd, env=server, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+def killed(folder: Path, environment: dict[str, str], *, at: str, after: float = 0.0) -> None:
     """Begin an audit and kill it for good so many seconds after a stage began."""
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "audit", "audit.yaml"],
-        cwd=folder, env=clean_environment(home), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     for line in process.stderr:
         if line.startswith(at):
@@ -61,11 +72,13 @@ def tables(workspace: Path) -> dict[str, bytes]:
     return {f"{file.relative_to(workspace / 'stages').parts[0]}/{file.name}": file.read_bytes() for file in found}
 
 
-@pytest.mark.parametrize("at", ["index", "activations", "tally", "report"])
-def test_a_kill_leaves_a_workspace_that_the_next_audit_takes_up(folder, command, tmp_path_factory, at):
+@pytest.mark.parametrize(
+    ("at", "mode"), [("index", "server"), ("activations", "embedded"), ("tally", "server"), ("report", "server")]
+)
+def test_a_kill_leaves_a_workspace_that_the_next_audit_takes_up(folder, command, server, tmp_path_factory, at, mode):
     """`kill -9` anywhere: the next audit closes the orphan's record and ends with the same bytes."""
-    home = tmp_path_factory.mktemp("home")
-    killed(folder, home, at=at, after=0.05)
+    environment = server if mode == "server" else clean_environment(tmp_path_factory.mktemp("home"))
+    killed(folder, environment, at=at, after=0.05)
     assert records(folder)[0]["status"] == "running"
     again = command("audit", "audit.yaml", cwd=folder)
     assert again.returncode == 0, again.stderr
@@ -103,14 +116,13 @@ def test_a_run_that_is_going_on_stays_running(folder, command, where, ended):
 
 
 @pytest.mark.parametrize("damage", ["flip", "zero", "checksum"])
-def test_a_damaged_shard_of_an_unfinished_stage_is_made_again(folder, command, tmp_path_factory, damage):
+def test_a_damaged_shard_of_an_unfinished_stage_is_made_again(folder, command, server, damage):
     """The first shard is finished when the audit dies; then it is altered in place, its size kept."""
     change_audit(folder / "audit.yaml", network={
         "load": "nets:slow", "arguments": {"seconds": 0.4}, "layers": ["4"], "input": {"size": [64, 64]}})  # fmt: skip
-    home = tmp_path_factory.mktemp("home")
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "audit", "audit.yaml"],
-        cwd=folder, env=clean_environment(home), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        cwd=folder, env=server, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     shards = folder / ".microtome/stages/activations"
     deadline = time.monotonic() + 120
