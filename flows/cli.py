@@ -169,7 +169,9 @@ def compare(first: str, second: str, workspace: str) -> None:
 
 
 @cli.command()
-@click.option("--keep", default=5, show_default=True, help="Runs kept per audit, the latest.")
+@click.option(
+    "--keep", default=5, type=click.IntRange(min=1), show_default=True, help="Runs kept per audit, the latest."
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @WHERE
 def gc(keep: int, dry_run: bool, workspace: str) -> None:

@@ -16,6 +16,9 @@ _FRESH = 2_000_000_000  # ns: a file changed this recently could change again wi
 class FileDigests:
     """Digests of the user's files; a large data set is not read again for each audit.
 
+    A file counts as unchanged while its size, its times of change (mtime, which anybody can set; ctime, which nobody
+    can) and its inode stay.
+
     Args:
         files: the workspace, which keeps the memo. Losing it costs time, nothing else.
     """
@@ -36,12 +39,13 @@ class FileDigests:
             return "missing"
         key = str(path.resolve())
         known = self._known.get(key)
-        if known is not None and known[:2] == [found.st_size, found.st_mtime_ns]:
-            return str(known[2])
+        stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+        if known is not None and known[:-1] == stamp:
+            return str(known[-1])
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if time.time_ns() - found.st_mtime_ns > _FRESH:
-            self._known[key] = [found.st_size, found.st_mtime_ns, digest]
+        if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _FRESH:
+            self._known[key] = [*stamp, digest]
             self._changed = True
         return digest
 

@@ -54,22 +54,22 @@ class DataSpec:
     has_landmarks: bool
     crop: str
 
-    @classmethod
-    def of(cls, place: DataPlace, scale: Normalisation, digest: Callable[[Path], str]) -> DataSpec:
-        """Open a data set's tables once, to know what it is.
 
-        Args:
-            place: where it is.
-            scale: of the network.
-            digest: content digest of a file.
+def data_spec(place: DataPlace, scale: Normalisation, digest: Callable[[Path], str]) -> DataSpec:
+    """Open a data set's tables once, to know what it is.
 
-        Raises:
-            InputError: it cannot be opened.
-        """
-        dataset, root = place.open(), place.root
-        content = hashlib.sha256(json.dumps([place.format, dict(place.options)], sort_keys=True, default=str).encode())
-        content.update(closure([code_root(place.format)], Places(user=place.base)).digest.encode())
-        for file in dataset.files():
-            name = file.relative_to(root).as_posix() if root and file.is_relative_to(root) else file.name
-            content.update(f"{name}\0{digest(file)}\0".encode())
-        return cls(place, scale, content.hexdigest(), dataset.has_landmarks(), dataset.default_crop)
+    Args:
+        place: where it is.
+        scale: of the network.
+        digest: content digest of a file.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    dataset, root = place.open(), place.root
+    content = hashlib.sha256(json.dumps([place.format, dict(place.options)], sort_keys=True, default=str).encode())
+    content.update(closure([code_root(place.format)], Places(user=place.base)).digest.encode())
+    for file in dataset.files():
+        name = file.relative_to(root).as_posix() if root and file.is_relative_to(root) else file.name
+        content.update(f"{name}\0{digest(file)}\0".encode())
+    return DataSpec(place, scale, content.hexdigest(), dataset.has_landmarks(), dataset.default_crop)

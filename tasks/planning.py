@@ -15,7 +15,7 @@ from microtome.networks.load import NetworkSpec
 from microtome.networks.normalisation import Normalisation
 from storage import Files
 from storage.digests import FileDigests
-from tasks.data import DataPlace, DataSpec
+from tasks.data import DataPlace, DataSpec, data_spec
 from tasks.options import Count, Options, Positive, Size, Strict, Word, Words
 from tasks.stage import Job, Settings, Stage
 from tasks.subject import Subject
@@ -190,5 +190,5 @@ class Planner:
             model = named[name]
             root = self.base / model.root if model.root else None
             place = DataPlace(model.format, root, model.options, self.base)
-            self._data[name] = DataSpec.of(place, self.scale, self.digests.of)
+            self._data[name] = data_spec(place, self.scale, self.digests.of)
         return self._data[name]

@@ -36,14 +36,16 @@ class Session:
         settings: seed, device and threads of the audit.
         progress: where progress goes.
         stop: set when the user asked to stop; stages end after the shard in hand.
-        job: in hand; None between jobs.
+        name: of the job in hand; empty between jobs.
+        declared: what the stage in hand declares to determine its output.
     """
 
     files: Files
     settings: Settings
     progress: Progress
     stop: threading.Event = field(default_factory=threading.Event)
-    job: Job | None = None
+    name: str = ""
+    declared: frozenset[str] = frozenset()
 
     @property
     def store(self) -> StageStore:
@@ -52,12 +54,7 @@ class Session:
 
     def of(self, job: Job) -> Session:
         """The same session with a job in hand."""
-        return replace(self, job=job)
-
-    @property
-    def name(self) -> str:
-        """Of the job in hand."""
-        return self.job.name if self.job else ""
+        return replace(self, name=job.name, declared=job.stage.determined_by)
 
     @property
     def seed(self) -> int:
@@ -91,5 +88,5 @@ class Session:
             raise Interrupted("stopped by the user; everything finished is kept")
 
     def _must_declare(self, name: str) -> None:
-        if self.job is None or name not in self.job.stage.determined_by:
+        if name not in self.declared:
             raise RuntimeError(f"stage {self.name} must declare `{name}` among determined_by before it asks for it")

@@ -196,6 +196,8 @@ def test_a_failed_gate_is_exit_status_one(finished, command):
         (["audit"], "Missing argument"),
         (["adit", "audit.yaml"], "No such command"),
         (["runs", "--workspace", "gone"], "no such folder"),
+        (["gc", "--keep", "0"], "0 is not in the range x>=1"),
+        (["gc", "--keep", "-1"], "-1 is not in the range x>=1"),
     ],
 )
 def test_bad_usage_is_exit_status_two_with_one_clear_error(finished, command, arguments, words):

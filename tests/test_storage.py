@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +201,19 @@ def test_no_pickle_in_parquet(files):
     run_with_gates(files, "one", "a")
     (name,) = [name for name in files.names("stages") if name.endswith(".parquet")]
     assert not pq.read_schema(files.location(name)).metadata
+
+
+def test_a_file_replaced_at_equal_size_and_time_is_read_again(files, tmp_path):
+    """mtime can be set; ctime and inode tell."""
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"one")
+    os.utime(file, (1, 1))
+    time.sleep(2.1)  # younger files are not remembered at all
+    digests = FileDigests(files)
+    first = digests.of(file)
+    digests.save()
+    (tmp_path / "other").write_bytes(b"two")
+    os.utime(tmp_path / "other", (1, 1))
+    os.replace(tmp_path / "other", file)
+    assert file.stat().st_mtime == 1
+    assert FileDigests(files).of(file) != first
