@@ -1,0 +1,26 @@
+"""The pages that are made from declarations are those that the declarations make now."""
+
+import pytest
+
+from flows.reference import pages, renewed
+from tasks.registry import STAGES
+
+
+def test_nothing_of_the_reference_is_stale():
+    stale = [page.name for page, content in pages() if page.read_text(encoding="utf-8") != content]
+    assert stale == [], "write them anew: python -m flows.reference"
+
+
+def test_every_column_has_a_meaning_and_every_table_a_stage_of_its_own():
+    names = [table.name for stage in STAGES for table in stage.tables]
+    assert len(set(names)) == len(names)
+    for stage in STAGES:
+        assert stage.about.endswith(".")
+        for table in stage.tables:
+            assert table.about.strip()
+            assert all(column.meaning.strip() for column in table.columns.values()), table.name
+
+
+def test_a_page_without_marks_is_refused():
+    with pytest.raises(ValueError, match="must have the lines"):
+        renewed("a page", "content")
