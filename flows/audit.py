@@ -96,7 +96,7 @@ def _failure(future: PrefectFuture[Any]) -> Exception:
 @flow(
     name="audit",
     flow_run_name="{file}",
-    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]  # Prefect asks for a runner of `object` futures
     persist_result=False,
     validate_parameters=False,
 )

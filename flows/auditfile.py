@@ -68,7 +68,7 @@ class AuditModel(AuditFile):
     @property
     def asked(self) -> dict[str, Options]:
         """Options of the stages that are asked for, in the order in which they are planned."""
-        found: dict[str, Options] = self.stages.asked  # type: ignore[attr-defined]
+        found: dict[str, Options] = self.stages.asked  # type: ignore[attr-defined]  # as above
         return found
 
 

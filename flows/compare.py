@@ -77,7 +77,9 @@ def collect(files: Files, keep: int, *, dry_run: bool) -> Iterator[tuple[str, in
 
 
 def _layers(files: Files, run: RunRecord) -> list[dict[str, Any]]:
-    return connect(files, [run], TABLES).sql("select * from layers order by layer").to_arrow_table().to_pylist()
+    found = connect(files, [run], TABLES).sql("select * from layers order by layer")
+    rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
+    return rows
 
 
 def _agreement(files: Files, first: RunRecord, second: RunRecord) -> tuple[int, int]:

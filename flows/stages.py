@@ -19,7 +19,7 @@ from microtome.errors import InputError
 @flow(
     name="rerun",
     flow_run_name="{stage} of {file}",
-    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]  # Prefect asks for a runner of `object` futures
     persist_result=False,
     validate_parameters=False,
 )

@@ -20,7 +20,7 @@ from storage.files import Files, FileStamp
 PROTOCOL = "workspace"
 
 
-class Shelf(AbstractFileSystem):
+class Shelf(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A file system for DuckDB that holds chosen files of a workspace, read only.
 
     Args:

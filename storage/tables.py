@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from storage.files import HashingSink
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def floats(meaning: str) -> Column:
     return Column(pa.list_(pa.float32()), meaning)
 
 
-def write_table(sink: Any, content: pa.Table) -> None:
+def write_table(sink: IO[bytes] | HashingSink, content: pa.Table) -> None:
     """A whole table as Parquet; same content, same bytes."""
     pq.write_table(content, sink, compression="zstd", row_group_size=1 << 16)
 

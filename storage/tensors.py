@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from storage.files import HashingSink
+
+Tensors = NDArray[np.floating]
+"""(images, *shape) float32 or float16."""
 
 ROW_GROUP = 48  # images: what is read, and reduced, at a time; a multiple of every micro-batch
 
@@ -26,7 +31,15 @@ class TensorWriter:
         about: strings for the file's metadata (layer, digest).
     """
 
-    def __init__(self, sink: Any, shape: Sequence[int], dtype: str, *, compression: str, about: dict[str, str]) -> None:
+    def __init__(
+        self,
+        sink: IO[bytes] | HashingSink,
+        shape: Sequence[int],
+        dtype: str,
+        *,
+        compression: str,
+        about: dict[str, str],
+    ) -> None:
         self._shape, self._dtype = tuple(shape), np.dtype(dtype).newbyteorder("<")
         metadata = {"shape": json.dumps(list(shape)), "dtype": dtype, **about}
         self._schema = pa.schema([("image", pa.int32()), ("tensor", pa.binary())], metadata=metadata)
@@ -35,7 +48,7 @@ class TensorWriter:
             sink, self._schema, compression=codec, use_dictionary=False, write_statistics=["image"]
         )
 
-    def write(self, first: int, tensors: NDArray) -> None:
+    def write(self, first: int, tensors: Tensors) -> None:
         """Append one row group: the tensors of consecutive images, the first of which is number `first`."""
         if tensors.shape[1:] != self._shape:
             raise ValueError(f"tensors must have the shape (images, *{self._shape}), got {tensors.shape}")
@@ -56,7 +69,7 @@ class TensorBlock:
     """Tensors of consecutive images, the first of which is number `first`: (images, *shape)."""
 
     first: int
-    tensors: NDArray
+    tensors: Tensors
 
 
 def read_tensors(source: pa.NativeFile, groups: Sequence[int] | None = None) -> Iterator[TensorBlock]:
@@ -76,7 +89,7 @@ def read_tensors(source: pa.NativeFile, groups: Sequence[int] | None = None) -> 
         yield TensorBlock(first, arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
 
 
-def _values(chunk: pa.BinaryArray, dtype: np.dtype) -> NDArray:
+def _values(chunk: pa.BinaryArray, dtype: np.dtype[np.floating]) -> Tensors:
     _, offsets, data = chunk.buffers()
     bounds = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
     return np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]].view(dtype)

@@ -91,12 +91,14 @@ class Stage:
     @property
     def run(self) -> Callable[..., None]:
         """The function that does its work."""
-        return _named(self.work)
+        work: Callable[..., None] = _named(self.work)
+        return work
 
     @property
-    def inputs(self) -> type[Any]:
+    def inputs(self) -> type[object]:
         """The frozen dataclass of typed readers that `run` takes."""
-        return _named(f"{self.module}:Inputs")
+        inputs: type[object] = _named(f"{self.module}:Inputs")
+        return inputs
 
     @property
     def roots(self) -> tuple[str, ...]:

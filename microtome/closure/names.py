@@ -140,7 +140,7 @@ def _bound_by(node: ast.AST) -> set[str]:
     elif isinstance(node, ast.MatchMapping):
         name = node.rest
     elif type(node).__name__ == "TypeAlias":  # from Python 3.12 on
-        name = node.name.id  # type: ignore[attr-defined]
+        name = node.name.id  # type: ignore[attr-defined]  # unknown to the Python that is checked for
     return set() if name is None else {name}
 
 
@@ -171,7 +171,7 @@ def _outside(node: ast.AST) -> list[ast.AST]:
     found: list[ast.AST] = list(getattr(node, "decorator_list", ()))
     if isinstance(node, ast.ClassDef):
         return [*found, *node.bases, *node.keywords]
-    arguments: ast.arguments = node.args  # type: ignore[attr-defined]
+    arguments: ast.arguments = node.args  # type: ignore[attr-defined]  # all but classes have them
     return [*found, *arguments.defaults, *(default for default in arguments.kw_defaults if default is not None)]
 
 
@@ -273,7 +273,7 @@ class _Reader:
 
     def _comprehension(self, node: ast.AST, scope: _Scope | None) -> None:
         """The first iterable is evaluated around the comprehension, all else inside it."""
-        first, *others = node.generators  # type: ignore[attr-defined]
+        first, *others = node.generators  # type: ignore[attr-defined]  # every comprehension has them
         self.visit(first.iter, scope)
         targets = [generator.target for generator in (first, *others)]
         inner = _Scope(bindings(targets, self._package), False, scope)

@@ -64,7 +64,7 @@ def _write(node: ast.AST, out: list[str], *, in_class: bool) -> None:
     elif not idle(node):
         out.append(f"{type(node).__name__}(")
         inside = isinstance(node, ast.ClassDef) or (in_class and not isinstance(node, Function | ast.Lambda))
-        for name in _fields(type(node)):  # type: ignore[arg-type]
+        for name in _fields(type(node)):  # type: ignore[arg-type]  # its cache wants a hashable type
             _write_field(name, getattr(node, name, None), out, in_class=inside)
         out.append(")")
 

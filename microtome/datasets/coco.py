@@ -178,7 +178,8 @@ def painted(segmentation: object, height: int, width: int) -> NDArray[np.bool_]:
     from pycocotools import mask as masks
 
     outlines = [_outline(polygon, height, width) for polygon in segmentation]
-    return masks.decode(masks.merge(masks.frPyObjects(outlines, height, width))).astype(bool)
+    filled: NDArray[np.uint8] = masks.decode(masks.merge(masks.frPyObjects(outlines, height, width)))
+    return filled.astype(bool)
 
 
 def _outline(polygon: object, height: int, width: int) -> list[float]:

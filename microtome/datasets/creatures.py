@@ -8,7 +8,7 @@ from (seed, index) alone: any count, any order, any subset gives the same pictur
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from microtome.datasets.tables import whole
 from microtome.errors import InputError
 
 Points = NDArray[np.float64]
+Pose = Callable[[Points], Points]
 
 ANIMALS = ("bird", "cat", "bear", "deer", "lizard", "dragon")
 PARTS = ("torso", "head", "leg", "tail", "wing", "ear", "antler", "beak", "eye")
@@ -251,7 +252,7 @@ def _ears(plan: BodyPlan, head: tuple[float, float]) -> list[tuple[str, Points]]
     return shapes
 
 
-def _pose(size: int, rng: Generator):  # type: ignore[no-untyped-def]
+def _pose(size: int, rng: Generator) -> Pose:
     """A similarity from animal coordinates to pixels: mirrored at will, turned a little, anywhere in the picture."""
     scale = size / 2 * rng.uniform(0.62, 0.95)
     turn, side = rng.uniform(-0.2, 0.2), rng.choice((-1.0, 1.0))
@@ -260,12 +261,13 @@ def _pose(size: int, rng: Generator):  # type: ignore[no-untyped-def]
     centre = size / 2 + rng.uniform(-slack, slack, 2) * (0.8, 0.6) + (0, size * 0.05)
 
     def place(points: Points) -> Points:
-        return points @ matrix.T * scale + centre
+        placed: Points = points @ matrix.T * scale + centre
+        return placed
 
     return place
 
 
-def _rasterise(shapes: Sequence[tuple[str, Points]], place, size: int) -> NDArray[np.uint8]:  # type: ignore[no-untyped-def]
+def _rasterise(shapes: Sequence[tuple[str, Points]], place: Pose, size: int) -> NDArray[np.uint8]:
     canvas = Image.new("L", (size, size))
     pen = ImageDraw.Draw(canvas)
     for name, outline in shapes:
@@ -302,9 +304,10 @@ def _pattern(kind: int, size: int, rng: Generator) -> NDArray[np.bool_]:
     turn = rng.uniform(0, math.pi)
     along, across = x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
     if TEXTURES[kind - 1] == "striped":
-        return np.sin(along) > 0.1
-    product = np.sin(along) * np.sin(across)
-    return product > (0.45 if TEXTURES[kind - 1] == "spotted" else 0.0)
+        dark: NDArray[np.bool_] = np.sin(along) > 0.1
+    else:
+        dark = np.sin(along) * np.sin(across) > (0.45 if TEXTURES[kind - 1] == "spotted" else 0.0)
+    return dark
 
 
 def _background(scene: str, size: int, rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:

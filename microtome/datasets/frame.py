@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.datasets.base import MOST_PIXELS, Landmark, Record
+
+Labels = TypeVar("Labels", bound=np.generic)
 
 CROP_SHARE = 224 / 256  # of the resized shorter side that the usual centre crop keeps
 
@@ -46,7 +49,7 @@ class Placement:
         box = (*box[:2], min(box[2], image.width), min(box[3], image.height))
         return image.resize(self.size, Image.Resampling.BILINEAR, box=box)
 
-    def mask(self, plane: NDArray, stored: tuple[int, int], size: tuple[int, int]) -> NDArray:
+    def mask(self, plane: NDArray[Labels], stored: tuple[int, int], size: tuple[int, int]) -> NDArray[Labels]:
         """Nearest neighbour: each pixel of the result takes the mask pixel under its centre.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,12 @@ _CELL, _STRUCT, _CHAR, _NUMERIC = 1, 2, 4, range(6, 16)
 _COMPLEX = 0x800
 
 Order = Literal["little", "big"]
+Numbers = NDArray[np.integer | np.floating]
+Value = Numbers | str | list["Value"] | dict[str, "Value"] | None
+"""What `read_variable` gives."""
 
 
-def read_variable(content: bytes, name: str) -> Any:
+def read_variable(content: bytes, name: str) -> Value:
     """A variable of a MATLAB v5 file ("MAT-File Level 5 File Format", MathWorks).
 
     Args:
@@ -87,7 +90,7 @@ class _MatFile:
         self._order = order
         self._depth = 0
 
-    def value(self, matrix: memoryview) -> Any:
+    def value(self, matrix: memoryview) -> Value:
         """The value of one matrix element. Raises ValueError: damaged."""
         if not len(matrix):
             return np.zeros((0, 0))
@@ -107,8 +110,8 @@ class _MatFile:
             return [self._inner(parts) for _ in self._counted(count, matrix)]
         return self._structs(parts, count, matrix) if kind == _STRUCT else None
 
-    def _shaped(self, parts: Iterator[tuple[int, memoryview]], dims: list[int], count: int) -> NDArray:
-        found = self._numbers(parts) if count else np.zeros(0)
+    def _shaped(self, parts: Iterator[tuple[int, memoryview]], dims: list[int], count: int) -> Numbers:
+        found: Numbers = self._numbers(parts) if count else np.zeros(0)
         if len(found) != count:
             raise ValueError(f"is damaged: {len(found)} numbers for a matrix of the size {dims}")
         return found.reshape(dims, order="F")
@@ -122,7 +125,7 @@ class _MatFile:
         wide = {"utf-8": "utf-8", "utf-16": f"utf-16-{self._order[0]}e", "utf-32": f"utf-32-{self._order[0]}e"}
         return bytes(data).decode(wide[_TEXTS[kind]])
 
-    def _structs(self, parts: Iterator[tuple[int, memoryview]], count: int, matrix: memoryview) -> list[dict[str, Any]]:
+    def _structs(self, parts: Iterator[tuple[int, memoryview]], count: int, matrix: memoryview) -> list[Value]:
         length = int(self._numbers(parts)[0])
         joined = bytes(self._next(parts)[1])
         if length < 1 or len(joined) % length:
@@ -133,7 +136,7 @@ class _MatFile:
             return []
         return [{name: self._inner(parts) for name in names} for _ in self._counted(count, matrix)]
 
-    def _inner(self, parts: Iterator[tuple[int, memoryview]]) -> Any:
+    def _inner(self, parts: Iterator[tuple[int, memoryview]]) -> Value:
         kind, data = self._next(parts)
         if kind != _MATRIX or self._depth >= MOST_DEPTH:
             raise ValueError(f"is damaged: the type {kind} within a struct, {self._depth} deep")
@@ -147,7 +150,7 @@ class _MatFile:
             raise ValueError(f"is damaged: {count:,} values in {len(matrix):,} bytes")
         return range(count)
 
-    def _numbers(self, parts: Iterator[tuple[int, memoryview]]) -> NDArray:
+    def _numbers(self, parts: Iterator[tuple[int, memoryview]]) -> Numbers:
         kind, data = self._next(parts)
         if kind not in _NUMBERS:
             raise ValueError(f"is damaged: numbers of the type {kind}")

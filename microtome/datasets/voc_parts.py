@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from microtome.datasets.base import (
     picture_fault,
     shortened,
 )
-from microtome.datasets.matlab import read_variable
+from microtome.datasets.matlab import Value, read_variable
 from microtome.datasets.tables import file_fault, key, option, reason, refuse, shown, text
 from microtome.errors import InputError
 
@@ -127,7 +126,7 @@ class VocParts(Dataset):
         return (self._images / mat.name).with_suffix(".jpg")
 
 
-def _objects(file: Path) -> list[Any]:
+def _objects(file: Path) -> list[Value]:
     """The structs `anno.objects`. Raises ValueError, OSError."""
     fault = file_fault(file, "file")
     if fault:
@@ -138,7 +137,7 @@ def _objects(file: Path) -> list[Any]:
     return _structs(anno[0], "objects")
 
 
-def _structs(holder: object, name: str) -> list[Any]:
+def _structs(holder: object, name: str) -> list[Value]:
     """A field that is a struct array, or empty. Raises ValueError."""
     found = key(holder, name)
     if isinstance(found, np.ndarray) and not found.size:
@@ -173,7 +172,7 @@ def _refused(file: Path, error: Exception) -> str:
     return f"{file}: must be a PASCAL-Part annotation (MATLAB v5, `anno`): {reason(error)}"
 
 
-def _stored(struct: Any) -> tuple[str, NDArray[np.bool_], list[tuple[str, NDArray[np.bool_]]]]:
+def _stored(struct: Value) -> tuple[str, NDArray[np.bool_], list[tuple[str, NDArray[np.bool_]]]]:
     """Class, mask, and the parts' names and masks of an object. Raises ValueError."""
     body = _mask(key(struct, "mask"))
     parts = []
@@ -188,17 +187,17 @@ def _stored(struct: Any) -> tuple[str, NDArray[np.bool_], list[tuple[str, NDArra
 def _mask(stored: object) -> NDArray[np.bool_]:
     if not isinstance(stored, np.ndarray) or stored.ndim != 2 or not 0 < stored.size <= MOST_PIXELS:
         raise ValueError(f"a mask must be a matrix of numbers, got {shown(stored)}")
-    return stored > 0
+    return np.asarray(stored > 0, bool)
 
 
-def _box(mask: NDArray) -> tuple[float, float, float, float]:
+def _box(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         raise ValueError("an object's mask must not be empty")
     return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
 
 
-def _centre(mask: NDArray) -> tuple[float, float]:
+def _centre(mask: NDArray[np.bool_]) -> tuple[float, float]:
     x0, y0, x1, y1 = _box(mask)
     return (x0 + x1) / 2, (y0 + y1) / 2
 

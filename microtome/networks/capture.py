@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import torch
@@ -64,7 +64,7 @@ class Capture:
         maps, self._maps = self._maps, {}
         return {name: maps[name] for name in self._layers}
 
-    def _hook(self, name: str):  # type: ignore[no-untyped-def]
+    def _hook(self, name: str) -> Callable[[torch.nn.Module, object, torch.Tensor], None]:
         def hook(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
             self._maps[name] = self._layers[name].as_maps(output).clone(memory_format=torch.contiguous_format)
             if len(self._maps) == len(self._layers):

@@ -238,7 +238,7 @@ def _geometry(name: str, field: _Field | None, shape: tuple[int, ...]) -> LayerG
 
 
 def _mark(tensor: torch.Tensor, field: _Field) -> None:
-    tensor._microtome_field = field  # type: ignore[attr-defined]
+    tensor._microtome_field = field  # type: ignore[attr-defined]  # a mark of ours, on torch's object
 
 
 def _tensors(value: object) -> Iterator[torch.Tensor]:

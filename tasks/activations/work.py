@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from microtome.datasets.source import Source
 from microtome.errors import InputError
 from microtome.networks import Capture, LayerGeometry, match_layers, walk
 from storage import Draft
-from storage.tensors import ROW_GROUP, TensorWriter
+from storage.tensors import ROW_GROUP, Tensors, TensorWriter
 from tasks.activations import ActivationsOptions
 from tasks.activations.result import geometry_row, shard_prefix
 from tasks.finetuning.result import Finetuned
@@ -158,9 +157,9 @@ class _Extractor:
         self._per_image = (time.perf_counter() - started) / (last - first)
         self.session.check()
 
-    def _row_groups(self, first: int, last: int) -> Iterator[tuple[int, list[NDArray]]]:
+    def _row_groups(self, first: int, last: int) -> Iterator[tuple[int, list[Tensors]]]:
         """The layers' maps, a row group of images at a time."""
-        held: list[list[NDArray]] = [[] for _ in self.layers]
+        held: list[list[Tensors]] = [[] for _ in self.layers]
         start = done = first
         for batch in self.forward.batches(first, last):
             count = min(BATCH, last - done)
@@ -172,7 +171,7 @@ class _Extractor:
                 yield start, [np.concatenate(parts) for parts in held]
                 held, start = [[] for _ in self.layers], done
 
-    def _stored(self, layer: LayerGeometry, maps: torch.Tensor, first: int) -> NDArray:
+    def _stored(self, layer: LayerGeometry, maps: torch.Tensor, first: int) -> Tensors:
         """Maps as they are stored, refused where they are not finite: NaN would pass every comparison silently."""
         stored = maps.to(getattr(torch, self.options.precision)).cpu()
         if not torch.isfinite(stored.sum()) and not torch.isfinite(stored).all():
@@ -184,7 +183,9 @@ class _Extractor:
             )
         return stored.numpy()
 
-    def _writer(self, stack: contextlib.ExitStack, number: int, first: int, last: int, maps: list[NDArray]) -> Any:
+    def _writer(
+        self, stack: contextlib.ExitStack, number: int, first: int, last: int, maps: list[Tensors]
+    ) -> TensorWriter:
         layer = self.layers[number]
         name = f"{shard_prefix(number)}{first:09d}-{last:09d}.parquet"
         sink = stack.enter_context(self.draft.publish(name, rows=last - first))
@@ -195,12 +196,12 @@ class _Extractor:
         return TensorWriter(sink, shape, self.options.precision, compression=self._compression, about=about)
 
 
-def _write(writers: Sequence[TensorWriter], start: int, maps: Sequence[NDArray]) -> None:
+def _write(writers: Sequence[TensorWriter], start: int, maps: Sequence[Tensors]) -> None:
     for writer, tensors in zip(writers, maps, strict=True):
         writer.write(start, tensors)
 
 
-def _compression(wanted: str, maps: NDArray) -> str:
+def _compression(wanted: str, maps: Tensors) -> str:
     """`auto`: lz4 where most values are zero, which halves the bytes at little cost; dense values hardly shrink."""
     if wanted != "auto":
         return wanted

@@ -135,7 +135,8 @@ class _Summary:
         rng = np.random.default_rng([self.session.seed, 2])
         counts = self.weighted(halves(self.inputs.index.images, rng))
         label = counts.scores(0).argmax(1)
-        return counts.scores(1)[np.arange(self.layer.units), label]
+        iou: NDArray[np.float64] = counts.scores(1)[np.arange(self.layer.units), label]
+        return iou
 
 
 def _unit_rows(

@@ -125,7 +125,7 @@ class _Planes:
         result = np.empty((len(places), self._pixels), np.uint16)
         for row, place in zip(result, places, strict=True):
             self._scratch.seek(place * self._pixels * 2)
-            self._scratch.readinto(row)  # type: ignore[attr-defined]
+            self._scratch.readinto(row)  # type: ignore[attr-defined]  # IO says nothing of readinto, and files have it
         return result
 
     def whole(self, concepts: ConceptTable) -> Sequence[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:

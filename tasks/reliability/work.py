@@ -77,7 +77,7 @@ class _Bench:
         whole, scale, source = inputs.network.pixels(session.device), inputs.network.scale, inputs.index.source
         x = whole.normalised(source.batch(sampled(len(source), options.images, session.seed), session.device))
         with torch.no_grad():
-            order = torch.cat([whole.network(part) for part in x.split(BATCH)]).argsort(1, descending=True)
+            order = torch.cat([whole.network(part) for part in torch.split(x, BATCH)]).argsort(1, descending=True)
         limits = Limits(options.invariance_error, options.randomised_cosine, options.class_cosine)
         layers = science.spread_evenly(science.parameter_layers(whole.network), options.layers)
         shifts = science.shifts(x, scale.mean, scale.std, seed=session.seed)
@@ -90,7 +90,7 @@ class _Bench:
 
     def maps(self, method: Method, network: torch.nn.Module) -> torch.Tensor:
         """(pictures, 3, height, width) maps of the predicted class."""
-        batches = zip(self.x.split(BATCH), self.order[:, 0].split(BATCH), strict=True)
+        batches = zip(torch.split(self.x, BATCH), torch.split(self.order[:, 0], BATCH), strict=True)
         return torch.cat([method(network, part, classes) for part, classes in batches])
 
     def invariance(self, method: Method) -> Iterator[Row]:
@@ -98,7 +98,7 @@ class _Bench:
         exact = copy.deepcopy(self.network).double()  # in float32 one that flips can move a map by a percent
         x = science.dithered(self.x.double(), self.std, self.session.seed)
         for label, shift in self.shifts.items():
-            parts = zip(x.split(BATCH), self.order[:, 0].split(BATCH), strict=True)
+            parts = zip(torch.split(x, BATCH), torch.split(self.order[:, 0], BATCH), strict=True)
             found = science.joined_invariance(
                 [science.invariance(exact, method, part, some, shift=shift.to(part)) for part, some in parts]
             )
@@ -124,7 +124,7 @@ class _Bench:
 
     def class_sensitivity(self, method: Method) -> Iterator[Row]:
         """Between the maps of the two best classes."""
-        split = [part.split(BATCH) for part in (self.x, self.order[:, 0], self.order[:, 1])]
+        split = [torch.split(part, BATCH) for part in (self.x, self.order[:, 0], self.order[:, 1])]
         cosine = np.concatenate(
             [science.class_cosine(self.network, method, x, c, others=o) for x, c, o in zip(*split, strict=True)]
         )

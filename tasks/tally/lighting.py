@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from microtome.datasets.frame import Frame
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.upsample import Lit, Upsampler
+from storage.tensors import Tensors
 from tasks.activations.result import Maps
 from tasks.index.result import AnnotationBlock, Index
 from tasks.options import Lighting
@@ -59,13 +59,13 @@ class Lighter:
         self._limits = torch.from_numpy(self.thresholds).to(device)
         self._upsample = upsampler(seen.index.frame, self.layer, lighting, device)
 
-    def blocks(self) -> Iterator[tuple[AnnotationBlock, NDArray[np.floating]]]:
+    def blocks(self) -> Iterator[tuple[AnnotationBlock, Tensors]]:
         """Annotations and maps of the same images, a row group at a time."""
         maps = self._seen.activations.blocks(self._number)
         for notes, block in zip(self._seen.index.annotations(), maps, strict=True):
             yield notes, block.tensors
 
-    def light(self, maps: NDArray[np.floating]) -> Lit:
+    def light(self, maps: Tensors) -> Lit:
         """Lit pixels of a batch of maps."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and nobody writes

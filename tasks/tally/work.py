@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from microtome.quantify.dissection import Counts, iou, tally
 from storage import Draft
+from storage.tensors import Tensors
 from tasks.activations.result import Maps
 from tasks.index.result import AnnotationBlock, ConceptTable, Index
 from tasks.session import Session
@@ -100,7 +101,7 @@ class _Tallying:
         return intersection, activation
 
 
-def _tally_batch(lighter: Lighter, notes: AnnotationBlock, maps: NDArray, at: int) -> Counts:
+def _tally_batch(lighter: Lighter, notes: AnnotationBlock, maps: Tensors, at: int) -> Counts:
     part = slice(at, at + BATCH)
     return tally(lighter.light(maps[part]), notes.labels.part(part))
 

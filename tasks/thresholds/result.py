@@ -28,8 +28,9 @@ class Thresholds(StageResult):
         samples = rows.filter(pc.equal(rows.column("layer"), layer)).column("samples")[0].as_py()
         table = self.table("tails")
         values = table.filter(pc.equal(table.column("layer"), layer)).column("values").combine_chunks()
-        tails = values.flatten().to_numpy().reshape(len(values), -1)
-        return tails[:, rank(tail, samples)].copy()
+        tails: NDArray[np.float32] = values.flatten().to_numpy().reshape(len(values), -1)
+        found: NDArray[np.float32] = tails[:, rank(tail, samples)].copy()
+        return found
 
     def extremes(self, layer: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(units,) each unit's smallest and largest value."""

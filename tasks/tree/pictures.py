@@ -46,7 +46,8 @@ class TreePictures:
     @property
     def positive(self) -> NDArray[np.bool_]:
         """(pictures,) whether of the category."""
-        return np.array(self.examples.labels) == self.label
+        mine: NDArray[np.bool_] = np.array(self.examples.labels) == self.label
+        return mine
 
     def places(self, split: str, positive: bool | None = None) -> NDArray[np.int64]:
         """Pictures of a split, of the category or not."""
