@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 from fsspec import AbstractFileSystem
@@ -53,7 +52,7 @@ class Shelf(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
             self._names[self._places[name]] = name
         return f"{PROTOCOL}://{self._places[name]}"
 
-    def glob(self, path: str, **_: Any) -> list[str]:
+    def glob(self, path: str, **_: object) -> list[str]:
         """The file of that name; nothing is expanded."""
         key = self._strip_protocol(path)
         return [key] if key in self._names else []
@@ -70,7 +69,7 @@ class Shelf(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
         """Time of last change."""
         return datetime.fromtimestamp(self._stamp(path).changed / 1e9, UTC)
 
-    def open(self, path: str, mode: str = "rb", **_: Any) -> SharedReader:
+    def open(self, path: str, mode: str = "rb", **_: object) -> SharedReader:
         """A reader. Raises PermissionError for any other mode than reading."""
         if mode != "rb":
             raise PermissionError("the tables of a workspace cannot be written by a query")

@@ -13,18 +13,41 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.files import Files, HashingSink
-from storage.tables import TableSchema, write_table
+from storage.tables import Columns, TableSchema, write_table
 
 _LAYOUT = 1  # of the manifest
 _MANIFEST = "manifest.json"
 _CHECKS = ".check.json"
 _MARKS = ".verified.json"
+
+
+class FileEntry(TypedDict):
+    """What a manifest says of a file; rows of a table, else None."""
+
+    bytes: int
+    sha256: str
+    rows: int | None
+
+
+class Manifest(TypedDict):
+    """What a finished stage says of itself."""
+
+    layout: int
+    stage: str
+    digest: str
+    code: str
+    parameters: dict[str, Any]
+    inputs: dict[str, str]
+    files: dict[str, FileEntry]
+    environment: dict[str, object]
+    started: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -40,7 +63,7 @@ class StageKey:
 
     stage: str
     code: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -69,12 +92,12 @@ class Artifact:
 
     files: Files
     folder: str
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     @property
     def digest(self) -> str:
         """The stage's digest."""
-        return str(self.manifest["digest"])
+        return self.manifest["digest"]
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -96,7 +119,9 @@ class Artifact:
 
     def row_count(self, table: str) -> int:
         """Rows of a table, by its name without suffix."""
-        return int(self.manifest["files"][f"{table}.parquet"]["rows"])
+        rows = self.manifest["files"][f"{table}.parquet"]["rows"]
+        assert rows is not None, table  # known of every table
+        return rows
 
     def source(self, name: str) -> pa.NativeFile:
         """A file for random access."""
@@ -142,7 +167,7 @@ class Draft:
         path = f"{self.key.folder}/{name}"
         with self._files.publish(path) as sink:
             yield sink
-        entry = {"bytes": sink.size, "sha256": sink.sha256, "rows": rows}
+        entry = FileEntry(bytes=sink.size, sha256=sink.sha256, rows=rows)
         self._files.write(path + _CHECKS, json.dumps(entry).encode())
         self._entries[name] = entry
 
@@ -151,7 +176,7 @@ class Draft:
         with self.publish(name) as sink:
             sink.write(content)
 
-    def table(self, name: str, columns: Mapping[str, Any] | pa.Table) -> None:
+    def table(self, name: str, columns: Columns | pa.Table) -> None:
         """Publish a table that the stage declares; its columns are checked and cast to the declared types.
 
         Raises:
@@ -177,13 +202,13 @@ class Draft:
         self._files.remove(f"{self.key.folder}/{name}{_CHECKS}")
         self._entries.pop(name, None)
 
-    def commit(self, *, environment: Mapping[str, Any]) -> Artifact:
+    def commit(self, *, environment: Mapping[str, object]) -> Artifact:
         """Make the stage visible.
 
         Args:
             environment: versions, device, threads: recorded, not part of the digest.
         """
-        manifest = {
+        manifest: Manifest = {
             "layout": _LAYOUT,
             "stage": self.key.stage,
             "digest": self.key.digest,
@@ -276,7 +301,7 @@ class StageStore:
         """Forget a stage and all of its files."""
         self._files.remove(key.folder)
 
-    def _fault(self, path: str, entry: Mapping[str, Any], mark: list[int]) -> str:
+    def _fault(self, path: str, entry: FileEntry, mark: list[int]) -> str:
         """What is wrong with a file; `mark` is its size and time of change when its checksum was last seen to hold."""
         stamp = self._files.stamp(path)
         if stamp is not None and stamp.size == entry["bytes"] and mark == [stamp.size, stamp.changed]:
@@ -293,7 +318,7 @@ class StageStore:
             return {}
 
 
-def _fault(files: Files, path: str, entry: Mapping[str, Any]) -> str:
+def _fault(files: Files, path: str, entry: FileEntry) -> str:
     """What is wrong with a file, whose every byte is read: nothing, or that it is missing, short or altered."""
     stamp = files.stamp(path)
     if stamp is None:
@@ -307,12 +332,12 @@ def _fault(files: Files, path: str, entry: Mapping[str, Any]) -> str:
     return "" if digest.hexdigest() == entry["sha256"] else "was altered"
 
 
-def _finished(files: Files, folder: str, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def _finished(files: Files, folder: str, say: Callable[[str], None]) -> dict[str, FileEntry]:
     """Files of an unfinished stage that are what the checksums beside them say; the others go.
 
     Sizes are not enough: the manifest is going to vouch for these files.
     """
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, FileEntry] = {}
     for path in files.names(folder):
         if not path.endswith(_CHECKS):
             continue
@@ -328,10 +353,10 @@ def _finished(files: Files, folder: str, say: Callable[[str], None]) -> dict[str
     return entries
 
 
-def _check(files: Files, path: str) -> dict[str, Any] | None:
+def _check(files: Files, path: str) -> FileEntry | None:
     """A finished file's bytes, checksum and rows; None where they cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         entry = json.loads(files.read(path))
         if isinstance(entry, dict) and {"bytes", "sha256", "rows"} <= set(entry):
-            return entry
+            return FileEntry(bytes=entry["bytes"], sha256=entry["sha256"], rows=entry["rows"])
     return None

@@ -5,7 +5,7 @@ Stages declare theirs (`tasks/<stage>`); nothing here knows which there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
@@ -14,6 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.files import HashingSink
+
+Row = Mapping[str, object]
+"""A row to be written, by column; what its values may be the declaration says, and writing checks it."""
+
+Columns = Mapping[str, Iterable[object]]
+"""Columns to be written, as lists or arrays."""
+
+Gathered = dict[str, list[object]]
+"""Columns that grow."""
+
+ReadRow = dict[str, Any]
+"""A row as it was read: values of the types that the declaration gives its columns."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class TableSchema:
         """What Parquet is told."""
         return pa.schema([(name, column.type) for name, column in self.columns.items()])
 
-    def conform(self, values: Mapping[str, Any] | pa.Table) -> pa.Table:
+    def conform(self, values: Columns | pa.Table) -> pa.Table:
         """A table with these columns, in this order and these types.
 
         Raises:
@@ -107,11 +119,11 @@ def write_table(sink: IO[bytes] | HashingSink, content: pa.Table) -> None:
     pq.write_table(content, sink, compression="zstd", row_group_size=1 << 16)
 
 
-def from_rows(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def from_rows(names: Sequence[str], rows: Sequence[Row]) -> Gathered:
     """Columns of rows, also of none."""
     return {name: [row[name] for row in rows] for name in names}
 
 
-def stacked(parts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def stacked(parts: Sequence[Columns]) -> Gathered:
     """Columns of parts, one after the other; each part has the same columns."""
     return {name: [value for part in parts for value in part[name]] for name in parts[0]}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 
 from storage import Artifact
+from storage.tables import ReadRow
 from tasks.stage import External
 
 E = TypeVar("E")
@@ -53,7 +54,11 @@ class StageResult:
         """A table of the stage."""
         return self.artifact.table(name, columns)
 
-    def rows(self, name: str, **wanted: Any) -> list[dict[str, Any]]:
+    def rows(self, name: str, **wanted: object) -> list[ReadRow]:
         """Rows of a table in which the columns have the wanted values."""
-        rows: list[dict[str, Any]] = self.table(name).to_pylist()
+        rows: list[ReadRow] = self.table(name).to_pylist()
         return [row for row in rows if all(row[column] == value for column, value in wanted.items())]
+
+    def typed(self, name: str, kind: type[E], **wanted: object) -> list[E]:
+        """Rows of a table, as the `TypedDict` whose keys are columns of it."""
+        return [cast(E, row) for row in self.rows(name, **wanted)]  # that they are, tests/test_rows.py looks up

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from microtome.visualize.adversarial import Attack, attack, fgsm, moved, same_si
 from microtome.visualize.attribution import Scaled, answer_of, at_rest
 from microtome.visualize.measures import AttackMeasure, MeasureKind
 from storage import Draft
-from storage.tables import from_rows
+from storage.tables import Row, from_rows
 from tasks.activations.result import Maps
 from tasks.adversarial import STAGE, AdversarialOptions
 from tasks.adversarial.concepts import Annotated, Detectors
@@ -35,7 +35,6 @@ from tasks.tree.result import GrownTree
 BATCH = 8
 SHOWN = 6
 ADVERSARIAL, ATTACKED_IMAGES = (list(table.columns) for table in STAGE.tables)
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

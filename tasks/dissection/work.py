@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from microtome.quantify.resampling import (
 )
 from microtome.quantify.significance import null_p95, p_values, permutations_needed
 from storage import Draft
+from storage.tables import Columns, Gathered, Row
 from tasks.activations.result import Maps
 from tasks.dissection import DissectionOptions
 from tasks.index.result import ConceptTable, Index
@@ -64,8 +64,8 @@ def run(options: DissectionOptions, inputs: Inputs, draft: Draft, session: Sessi
     """Summarise every layer."""
     layers = inputs.activations.layers
     session.begin(len(layers), "layers")
-    units: dict[str, list[Any]] = {}
-    summary: list[dict[str, Any]] = []
+    units: Gathered = {}
+    summary: list[Row] = []
     for number, layer in enumerate(layers):
         result = _Summary(options, inputs, session, number)()
         thresholds = inputs.thresholds.at(layer.name, options.tail)
@@ -139,9 +139,7 @@ class _Summary:
         return iou
 
 
-def _unit_rows(
-    result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.float32], min_iou: float
-) -> dict[str, Any]:
+def _unit_rows(result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.float32], min_iou: float) -> Columns:
     units = result.geometry.units
     empty = [None] * units
     label = result.found.concept
@@ -168,7 +166,7 @@ def _unit_rows(
     }
 
 
-def _layer_row(result: _Layer, options: DissectionOptions, images: int) -> dict[str, Any]:
+def _layer_row(result: _Layer, options: DissectionOptions, images: int) -> Row:
     layer, counted, sure, p = result.geometry, result.counted, result.sure, result.p
     permutations = options.permutations
     return {

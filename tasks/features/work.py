@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from microtome.networks.geometry import LayerGeometry
 from microtome.visualize.attribution import Target, answer_of, at_rest, attribute, on_grey
 from microtome.visualize.features import Feature, FeatureRecipe, visualise
 from storage import Draft
-from storage.tables import from_rows
+from storage.tables import Row, from_rows
 from tasks.activations.result import Maps
 from tasks.features import STAGE, FeaturesOptions
 from tasks.index.result import Index
@@ -26,7 +25,6 @@ from tasks.thresholds.result import Thresholds
 
 CROPS = 5
 FEATURES, UNIT_CROPS = (list(table.columns) for table in STAGE.tables)
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from microtome.quantify.intervals import paired_interval
 from microtome.quantify.stability_summary import FilterOnLandmark, Judged
 from microtome.report.finetuning import SHOWN_FILTERS, Apart, Compared, Epoch, FinetuningFindings
 from microtome.report.stability import Pictured
+from storage.tables import ReadRow
 from tasks.finetuning.result import WEIGHTS, Finetuned
 from tasks.finetuning.work import Inputs
 from tasks.report.shown import Shown
@@ -39,7 +40,7 @@ def _job(phase: Phase | None) -> str:
     return f"stability:{phase or BEFORE}"
 
 
-def _epoch(row: Mapping[str, Any]) -> Epoch:
+def _epoch(row: ReadRow) -> Epoch:
     return Epoch(**{name: value for name, value in row.items() if name != "rate"})
 
 

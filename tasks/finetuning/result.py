@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.disentangle.examples import HELD_OUT, Examples
+from storage.tables import ReadRow
 from tasks.finetuning import TrainingOptions
 from tasks.result import StageResult
 from tasks.subject import Subject
@@ -54,7 +55,7 @@ class Finetuned(StageResult):
         return np.array([found.images[place] for place in held], np.int64)
 
     @property
-    def training(self) -> list[dict[str, Any]]:
+    def training(self) -> list[ReadRow]:
         """The rows of the table `training`."""
         return self.rows("training")
 

@@ -12,7 +12,7 @@ from microtome.disentangle.names import LAYERS
 from microtome.disentangle.training import Result, Trainer, TrainingRecipe, together
 from microtome.quantify.intervals import wilson
 from storage import Draft
-from storage.tables import from_rows
+from storage.tables import Columns, Row, from_rows
 from tasks.finetuning import TrainingOptions
 from tasks.finetuning.features import Features
 from tasks.finetuning.result import ABOUT, WEIGHTS
@@ -23,7 +23,7 @@ from tasks.subject import Subject
 SMALL_BELOW = 10_000  # images
 CHECKPOINT = "checkpoint-"
 FACTORY = "microtome.disentangle.interpretable:interpretable_cnn"
-Rows = list[dict[str, Any]]
+Rows = list[Row]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class _Training:
         state = {name: value.detach().cpu().contiguous() for name, value in self.trainer.network.state_dict().items()}
         self.draft.write(WEIGHTS, save(state))
 
-    def answers(self) -> dict[str, Any]:
+    def answers(self) -> Columns:
         """What the finished network says of every picture."""
         _, logits = self.trainer.evaluate(self.features, range(len(self.found)))
         return {
@@ -157,7 +157,7 @@ class _Training:
         ]
 
 
-def _measured(result: Result, images: int) -> dict[str, Any]:
+def _measured(result: Result, images: int) -> Row:
     low, high = wilson(round(result.accuracy * images), images)
     return {
         "task_loss": result.task_loss,

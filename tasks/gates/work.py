@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from microtome.errors import InputError, suggest
 from storage import Artifact, Draft, StageStore
+from storage.tables import Row
 from tasks.gates import Baseline, GateModel, GatesOptions
 from tasks.session import Session
 from tasks.stage import Job, Metric
@@ -51,7 +51,7 @@ class Measured:
     high: float
 
 
-def judge(gate: GateModel, now: Measured, before: Measured | None) -> dict[str, Any]:
+def judge(gate: GateModel, now: Measured, before: Measured | None) -> Row:
     """One gate: its value, its limit, whether it passed, and a note where there is something to say.
 
     With `certain`, the gate only fails where the value's whole interval lies on the wrong side.
@@ -61,7 +61,7 @@ def judge(gate: GateModel, now: Measured, before: Measured | None) -> dict[str, 
         now: the figure.
         before: of the audit before, for `max_drop`.
     """
-    row: dict[str, Any] = {"gate": _title(gate), "value": now.value, "note": ""}
+    row: dict[str, object] = {"gate": _title(gate), "value": now.value, "note": ""}
     best, worst = (now.high, now.low) if gate.certain else (now.value, now.value)
     if gate.min is not None:
         return row | {"limit": gate.min, "passed": best >= gate.min}

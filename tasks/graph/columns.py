@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from microtome.disentangle.graph_layers import edges
+from storage.tables import Gathered
 from tasks.graph.found import FoundLayer
 from tasks.graph.metrics import Pure
 
 EDGES = ("child", "parent", "weight", "dx", "dy")
-Columns = dict[str, list[Any]]
+Columns = Gathered
+Inferences = dict[str, NDArray[np.integer | np.floating]]
 
 
 def node_columns(found: Sequence[FoundLayer], pure: Sequence[Sequence[Pure] | None]) -> Columns:
@@ -67,7 +68,7 @@ def edge_columns(found: Sequence[FoundLayer]) -> Columns:
     return columns
 
 
-def inference_columns(found: Sequence[FoundLayer], images: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+def inference_columns(found: Sequence[FoundLayer], images: NDArray[np.int64]) -> Inferences:
     """Columns of `graph_inferences`.
 
     Args:
@@ -78,7 +79,7 @@ def inference_columns(found: Sequence[FoundLayer], images: NDArray[np.int64]) ->
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _inferences(part: FoundLayer, images: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+def _inferences(part: FoundLayer, images: NDArray[np.int64]) -> Inferences:
     position = part.seen.position.cpu().numpy()
     return {
         "image": np.repeat(images, len(part.nodes)),

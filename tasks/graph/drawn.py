@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +42,6 @@ class DrawnGraph(Graph):
         return [(image, Place(*row)) for image, *row in zip(*values, strict=True)]
 
     @cached_property
-    def _inferences(self) -> Mapping[str, NDArray[Any]]:
+    def _inferences(self) -> Mapping[str, NDArray[np.integer | np.floating]]:
         table = self.table("graph_inferences")
         return {name: table.column(name).to_numpy() for name in table.column_names}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import networkx
 import numpy as np
@@ -58,9 +57,9 @@ def write_learned(draft: Draft, learned: Sequence[LearnedLayer], category: str) 
     draft.write(ABOUT, json.dumps(about, indent=1).encode())
 
 
-def _arrays(part: LearnedLayer) -> dict[str, NDArray[Any]]:
+def _arrays(part: LearnedLayer) -> dict[str, NDArray[np.integer | np.floating]]:
     nodes = part.layer.nodes
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, NDArray[np.integer | np.floating]] = {
         "mu": nodes.mu.cpu().numpy(),
         "sigma": nodes.sigma.cpu().numpy(),
         "home": part.layer.home.cpu().numpy(),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microtome.disentangle.graph_metrics import GraphMetric, learning_curve, purity, steadiness
-from storage.tables import from_rows
+from storage.tables import Gathered, Row, from_rows
 from tasks.graph.found import FoundLayer
 from tasks.index.result import Index
 
@@ -24,7 +23,7 @@ def metric_rows(
     *,
     size: tuple[int, int],
     permutations: int,
-) -> dict[str, list[Any]]:
+) -> Gathered:
     """Columns of `graph_metrics`.
 
     Args:
@@ -45,7 +44,7 @@ def metric_rows(
     return from_rows(COLUMNS, rows)
 
 
-def _row(part: FoundLayer, metric: GraphMetric, number: int | None) -> dict[str, Any]:
+def _row(part: FoundLayer, metric: GraphMetric, number: int | None) -> Row:
     return {"layer": part.name, "round": number, **asdict(metric)}
 
 

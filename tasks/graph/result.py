@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from microtome.disentangle.graph_layers import LearnedLayer
+from storage.tables import ReadRow
 from tasks.graph import GraphOptions
 from tasks.graph.files import ABOUT, read_learned
 from tasks.result import StageResult
@@ -32,7 +32,7 @@ class Graph(StageResult):
         return read_learned(self.artifact)
 
     @cached_property
-    def pictures(self) -> list[dict[str, Any]]:
+    def pictures(self) -> list[ReadRow]:
         """Its pictures: image, file, split and category of each."""
         return self.rows("graph_images")
 

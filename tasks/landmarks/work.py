@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from microtome.datasets.base import Landmark, Record
 from microtome.datasets.source import Source
 from microtome.errors import InputError, shortened
 from storage import Draft
-from storage.tables import from_rows
+from storage.tables import Row, from_rows
 from tasks.index.result import Index
 from tasks.landmarks import LandmarksOptions
 from tasks.session import Session
@@ -28,7 +27,7 @@ def run(options: LandmarksOptions, inputs: Inputs, draft: Draft, session: Sessio
     """Write the table `landmarks`: one row per landmark that a picture shows."""
     source = inputs.index.source
     session.begin(len(source))
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     faults: list[str] = []
     for image in range(len(source)):
         marks = source.dataset.landmarks(source.chosen[image])
@@ -40,7 +39,7 @@ def run(options: LandmarksOptions, inputs: Inputs, draft: Draft, session: Sessio
     draft.table("landmarks", from_rows(COLUMNS, rows))
 
 
-def _framed(source: Source, image: int, marks: tuple[Landmark, ...]) -> list[dict[str, Any]]:
+def _framed(source: Source, image: int, marks: tuple[Landmark, ...]) -> list[Row]:
     category, place = source.record(image).label or "all", source.placement(image)
     moved = [place.landmark(mark) for mark in marks]
     return [{"image": image, "category": category, "landmark": mark.name, "x": mark.x, "y": mark.y} for mark in moved]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from microtome.datasets.source import webp
 from microtome.networks.geometry import LayerGeometry
 from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
 from storage import Draft
-from storage.tables import from_rows
+from storage.tables import Row, from_rows
 from tasks.activations.result import Maps
 from tasks.index.result import Index
 from tasks.occlusion import STAGE, OcclusionOptions
@@ -23,7 +22,6 @@ from tasks.subject import Subject
 from tasks.thresholds.result import Thresholds
 
 OCCLUSION, MINIMAL_IMAGES = (list(table.columns) for table in STAGE.tables)
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

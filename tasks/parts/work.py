@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +30,7 @@ from microtome.disentangle.parts import (
 )
 from microtome.errors import InputError
 from storage import Draft
-from storage.tables import from_rows
+from storage.tables import ReadRow, from_rows
 from tasks.activations.result import Maps
 from tasks.graph.category import category_images, ordered_layers, shown_landmarks
 from tasks.graph.result import Graph
@@ -41,7 +40,7 @@ from tasks.parts import STAGE, PartsOptions
 from tasks.session import Session
 
 Floats = NDArray[np.float64]
-Row = dict[str, Any]
+Row = ReadRow  # its errors are read again for their summary
 
 
 @dataclass(frozen=True)

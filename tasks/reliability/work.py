@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from microtome.quantify.intervals import mean_interval
 from microtome.visualize import reliability as science
 from microtome.visualize.reliability import Limits, Method
 from storage import Draft
-from storage.tables import from_rows
+from storage.tables import Row, from_rows
 from tasks.index.result import Index
 from tasks.reliability import STAGE, ReliabilityOptions
 from tasks.session import Session
@@ -24,7 +23,6 @@ from tasks.subject import Subject
 
 BATCH = 4
 MEASURES = ("cosine", "spearman", "ssim")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

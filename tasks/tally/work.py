@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from microtome.quantify.dissection import Counts, iou, tally
 from storage import Draft
+from storage.tables import Gathered
 from storage.tensors import Tensors
 from tasks.activations.result import Maps
 from tasks.index.result import AnnotationBlock, ConceptTable, Index
@@ -44,7 +45,7 @@ def run(options: TallyOptions, inputs: Inputs, draft: Draft, session: Session) -
     index, layers = inputs.index, inputs.activations.layers
     concepts = index.concepts
     session.begin(index.images * len(layers))
-    totals: dict[str, list[Any]] = {name: [] for name in TABLES["iou"].columns}
+    totals: Gathered = {name: [] for name in TABLES["iou"].columns}
     saturated, constant = {}, {}
     for number, layer in enumerate(layers):
         lighter = Lighter(
@@ -126,7 +127,7 @@ def _constant(value: str, count: int) -> pa.Array:
     return pa.repeat(pa.scalar(value), count)
 
 
-def _typed(name: str, columns: dict[str, Any]) -> pa.Table:
+def _typed(name: str, columns: Mapping[str, pa.Array | NDArray[np.integer]]) -> pa.Table:
     """Columns cast by numpy, which is many times faster than value by value."""
     schema = TABLES[name].schema
     arrays = [
@@ -137,7 +138,7 @@ def _typed(name: str, columns: dict[str, Any]) -> pa.Table:
 
 
 def _extend(
-    totals: dict[str, list[Any]],
+    totals: Gathered,
     layer: str,
     concepts: ConceptTable,
     counts: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microtome.quantify.accumulate import MomentResult, Moments, Tail, TopImages, rank
 from storage import Draft
+from storage.tables import Columns, Gathered
 from tasks.activations.result import Maps
 from tasks.index.result import Index
 from tasks.session import Session
@@ -32,7 +32,7 @@ def run(options: ThresholdsOptions, inputs: Inputs, draft: Draft, session: Sessi
     """Find the thresholds of every layer."""
     layers, images = inputs.activations.layers, inputs.index.images
     session.begin(images * len(layers))
-    rows: dict[str, dict[str, list[Any]]] = {"thresholds": {}, "tails": {}, "top_images": {}}
+    rows: dict[str, Gathered] = {"thresholds": {}, "tails": {}, "top_images": {}}
     for number, layer in enumerate(layers):
         kept = rank(options.keep, images * layer.grid[0] * layer.grid[1]) + 1
         tail, moments, top = _accumulate(inputs.activations, number, kept, session)
@@ -59,10 +59,10 @@ def _accumulate(
     return tail.compute(), moments.compute(), top
 
 
-def _threshold_rows(layer: str, tail: NDArray[np.float32], moments: MomentResult) -> dict[str, Any]:
+def _threshold_rows(layer: str, tail: NDArray[np.float32], moments: MomentResult) -> Columns:
     units = len(tail)
     levels = [level for level in LEVELS if rank(level, moments.samples) < tail.shape[1]]
-    columns = {
+    columns: Columns = {
         "layer": [layer] * units,
         "unit": np.arange(units),
         "samples": np.full(units, moments.samples),
@@ -72,14 +72,14 @@ def _threshold_rows(layer: str, tail: NDArray[np.float32], moments: MomentResult
         "std": moments.std,
         "zero_share": moments.zero_share,
     }
-    rows: dict[str, Any] = {}
+    rows: Gathered = {}
     for level in levels:
         threshold = tail[:, rank(level, moments.samples)]
         _extend(rows, {**columns, "tail": np.full(units, level), "threshold": threshold})
     return rows
 
 
-def _top_rows(layer: str, top: TopImages) -> dict[str, Any]:
+def _top_rows(layer: str, top: TopImages) -> Columns:
     images, peaks = top.compute()
     units, kept = images.shape
     return {
@@ -91,6 +91,6 @@ def _top_rows(layer: str, top: TopImages) -> dict[str, Any]:
     }
 
 
-def _extend(rows: dict[str, list[Any]], more: dict[str, Any]) -> None:
+def _extend(rows: Gathered, more: Columns) -> None:
     for name, values in more.items():
         rows.setdefault(name, []).extend(values)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from microtome.disentangle.decision_tree import Merge, Tree, structure
 from microtome.disentangle.parse_paths import FrozenTree, ParsedPictures
 from microtome.disentangle.rationales import FilterScale, Rationales
 from microtome.networks.geometry import LayerGeometry
+from storage.tables import ReadRow
 from tasks.activations.result import geometry_from
 from tasks.result import StageResult
 from tasks.thumbnails import kept_thumbnails
@@ -47,12 +49,12 @@ class GrownTree(StageResult):
         return geometry_from(self._about["geometry"])
 
     @cached_property
-    def pictures(self) -> list[dict[str, Any]]:
+    def pictures(self) -> list[ReadRow]:
         """The rows of the table `tree_images`."""
         return self.rows("tree_images")
 
     @cached_property
-    def nodes(self) -> list[dict[str, Any]]:
+    def nodes(self) -> list[ReadRow]:
         """The rows of the table `tree_nodes`, by number; the root is the last."""
         return self.rows("tree_nodes")
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any
 
 import networkx
 import numpy as np
@@ -21,14 +20,12 @@ from microtome.disentangle.tree_metrics import TreeMetric
 from microtome.networks import LayerGeometry
 from microtome.quantify.intervals import mean_interval
 from storage import Draft
-from storage.tables import from_rows
+from storage.tables import Row, from_rows
 from tasks.activations.result import geometry_row
 from tasks.thumbnails import SIDE, keep_thumbnails
 from tasks.tree import PlannedTree
 from tasks.tree.pictures import TreePictures
 from tasks.tree.result import ABOUT, ARRAYS
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -77,12 +74,12 @@ class MadeTree:
         """Parse paths of the kept pictures."""
         return self.tree.paths(self.seen.data.g)
 
-    def where(self, place: int) -> dict[str, Any]:
+    def where(self, place: int) -> Row:
         """What names a kept picture in the tables."""
         picture, found = int(self.seen.kept[place]), self.pictures.examples
         return {"dataset": found.sides[picture], "image": found.images[picture]}
 
-    def picture(self, place: int) -> dict[str, Any]:
+    def picture(self, place: int) -> Row:
         """What names a kept picture, and what it is."""
         picture, found = int(self.seen.kept[place]), self.pictures
         index, image = found.located(picture)
@@ -189,7 +186,7 @@ def _arrays(draft: Draft, made: MadeTree) -> None:
     draft.write(ARRAYS, save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
 
 
-def _about(made: MadeTree, output: int) -> dict[str, Any]:
+def _about(made: MadeTree, output: int) -> Row:
     seen = made.seen
     return {
         "category": made.pictures.category, "layer": made.options.layer, "output": output, "parts": made.parts.source,
