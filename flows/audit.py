@@ -25,19 +25,21 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.plan import Plan, Request
 from flows.run import Outcome, await_heeding_signals, carry_out, finish, session_of, start, stoppable
 from microtome.errors import InputError, Interrupted
-from storage import Artifact
+from storage import Artifact, RunRecord
 from tasks.registry import STAGES
 from tasks.session import Session
 from tasks.stage import Job
 
+Done = tuple[Artifact, bool, float]  # what a stage wrote, whether it was there already, seconds
 
-def _run_stage(job: Job, session: Session, refresh: bool) -> State[Any] | tuple[Artifact, bool, float]:
+
+def _run_stage(job: Job, session: Session, refresh: bool) -> State[Done] | Done:
     artifact, cached, seconds = carry_out(job, session, refresh=refresh)
     result = (artifact, cached, seconds)
     return Completed(name="Cached", data=result) if cached else result
 
 
-def _worth_another_try(_task: object, _run: object, state: State[Any]) -> bool:
+def _worth_another_try(_task: object, _run: object, state: State[Done]) -> bool:
     """Only a failing disk or network can be better the next time; wrong input and a full disk cannot."""
     error = state.result(raise_on_failure=False)
     cause = getattr(error, "__cause__", None)
@@ -59,18 +61,18 @@ STAGE_TASKS: dict[str, Task[Any, Any]] = {
 }
 
 
-def submit(jobs: Sequence[Job], session: Session, refresh: Sequence[str]) -> dict[str, PrefectFuture[Any]]:
+def submit(jobs: Sequence[Job], session: Session, refresh: Sequence[str]) -> dict[str, PrefectFuture[Done]]:
     """One task run per job, each after what it reads."""
-    futures: dict[str, PrefectFuture[Any]] = {}
+    futures: dict[str, PrefectFuture[Done]] = {}
     for job in jobs:
         needed = [futures[name.name] for name in job.jobs.values() if name.name in futures]
         futures[job.name] = STAGE_TASKS[job.stage.name].submit(job, session, job.called(refresh), wait_for=needed)
     return futures
 
 
-def resolve(plan: Plan, futures: dict[str, PrefectFuture[Any]], run: Any) -> Outcome:
+def resolve(plan: Plan, futures: dict[str, PrefectFuture[Done]], run: RunRecord) -> Outcome:
     """Wait for every task; the first failure is raised after all are resolved, and what is done is recorded."""
-    done: dict[str, tuple[Artifact, bool, float]] = {}
+    done: dict[str, Done] = {}
     failure: Exception | None = None
     for name, future in futures.items():
         await_heeding_signals(future)
@@ -85,7 +87,7 @@ def resolve(plan: Plan, futures: dict[str, PrefectFuture[Any]], run: Any) -> Out
     return finish(plan, run, done, "done")
 
 
-def _failure(future: PrefectFuture[Any]) -> Exception:
+def _failure(future: PrefectFuture[Done]) -> Exception:
     try:
         future.result(raise_on_failure=True)
     except Exception as error:
@@ -107,7 +109,7 @@ def audit(
     workspace: str | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),
-) -> State[Any]:
+) -> State[Outcome]:
     """Audit a network as a file says.
 
     Args:

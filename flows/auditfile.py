@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError, create_model, model_validator
+from pydantic_core import ErrorDetails
 
 from flows.yamlfile import override, read_yaml
 from microtome.errors import InputError, suggest
@@ -30,7 +31,7 @@ def _stages_model() -> type[Strict]:
 class _Asked(Strict):
     @model_validator(mode="before")
     @classmethod
-    def _named_without_options(cls, value: Any) -> Any:
+    def _named_without_options(cls, value: object) -> object:
         """`dissection:` with nothing after it asks for the stage with its defaults; `false` does without it."""
         if not isinstance(value, dict):
             return value
@@ -91,7 +92,7 @@ def read_audit(file: Path, overrides: Sequence[str] = ()) -> AuditModel:
         raise InputError([_fault(file, content.lines, fault) for fault in error.errors()]) from error
 
 
-def _fault(file: Path, lines: Mapping[tuple[str | int, ...], int], fault: Any) -> str:
+def _fault(file: Path, lines: Mapping[tuple[str | int, ...], int], fault: ErrorDetails) -> str:
     path = tuple(fault["loc"])
     known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in lines), ())
     where = f"{file}:{lines[known]}" if known else str(file)
@@ -115,7 +116,7 @@ def _keys_beside(path: Sequence[str | int]) -> list[str]:
     return list(model.model_fields)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _model_in(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = (_model_in(inner) for inner in getattr(annotation, "__args__", ()))

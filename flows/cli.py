@@ -11,13 +11,20 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from microtome import __version__
 from microtome.errors import InputError, Interrupted
 from microtome.importing import blamed, said
+
+if TYPE_CHECKING:
+    from prefect.states import State
+
+    from flows.plan import Request
+    from flows.run import Outcome
+    from storage import Files, RunRecord
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 WORKSPACE = click.option("--workspace", metavar="W", help="Workspace folder, instead of the audit file's.")
@@ -278,7 +285,7 @@ def init(file: Path) -> None:
     print(file)
 
 
-def _with_prefect(call: Callable[[], Any]) -> Any:
+def _with_prefect(call: Callable[[], State[Outcome]]) -> Outcome:
     """Call a flow in a thread, so that the main one is free for signals: Prefect replaces handlers where it can."""
     from flows.embedded import start_server
     from flows.run import STOP, await_heeding_signals, server_configured, stoppable
@@ -291,17 +298,18 @@ def _with_prefect(call: Callable[[], Any]) -> Any:
     return called.result().result(raise_on_failure=True)
 
 
-def _flow(module: str, name: str) -> Any:
+def _flow(module: str, name: str) -> Callable[..., State[Outcome]]:
     from importlib import import_module
 
-    return getattr(import_module(module), name)
+    flow: Callable[..., State[Outcome]] = getattr(import_module(module), name)
+    return flow
 
 
-def _arguments(request: Any) -> tuple[Any, ...]:
+def _arguments(request: Request) -> tuple[object, ...]:
     return (str(request.file), request.only, request.refresh, request.workspace, request.device, request.overrides)
 
 
-def _tell(outcome: Any) -> int:
+def _tell(outcome: Outcome) -> int:
     """Say how a run ended; gives the exit status."""
     run = outcome.run
     for gate in run.gates:
@@ -314,7 +322,7 @@ def _tell(outcome: Any) -> int:
     return 1 if run.status == "gate failed" else 0
 
 
-def _open(workspace: str) -> Any:
+def _open(workspace: str) -> Files:
     from storage import open_files
 
     if not Path(workspace).is_dir():
@@ -322,7 +330,7 @@ def _open(workspace: str) -> Any:
     return open_files(workspace)
 
 
-def _run(workspace: str, run_id: str | None) -> Any:
+def _run(workspace: str, run_id: str | None) -> RunRecord:
     from microtome.errors import suggest
     from storage import RunStore
 

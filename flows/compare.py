@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 from flows.query import text_table
 from storage import Files, RunRecord, RunStore
 from storage.catalogue import connect
+from storage.tables import ReadRow
 from tasks.registry import TABLES
 
 FIGURES = (
@@ -42,7 +42,7 @@ def shown(files: Files, run: RunRecord) -> str:
 def compared(files: Files, first: RunRecord, second: RunRecord) -> str:
     """Two runs' layers beside each other, in order, and how many labels agree."""
     one, two = _layers(files, first), _layers(files, second)
-    rows: list[list[Any]] = []
+    rows: list[list[object]] = []
     for a, b in zip(one, two, strict=False):
         name = a["layer"] if a["layer"] == b["layer"] else f"{a['layer']} / {b['layer']}"
         rows += [[name, names[0], _figure(a, *names), _figure(b, *names)] for names in FIGURES]
@@ -76,9 +76,9 @@ def collect(files: Files, keep: int, *, dry_run: bool) -> Iterator[tuple[str, in
             yield folder, size
 
 
-def _layers(files: Files, run: RunRecord) -> list[dict[str, Any]]:
+def _layers(files: Files, run: RunRecord) -> list[ReadRow]:
     found = connect(files, [run], TABLES).sql("select * from layers order by layer")
-    rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
+    rows: list[ReadRow] = found.to_arrow_table().to_pylist()
     return rows
 
 
@@ -92,7 +92,7 @@ def _agreement(files: Files, first: RunRecord, second: RunRecord) -> tuple[int, 
     return int(row[0]), int(row[1])
 
 
-def _figure(row: dict[str, Any], name: str, low: str | None, high: str | None) -> str:
+def _figure(row: ReadRow, name: str, low: str | None, high: str | None) -> str:
     value = row[name]
     if value is None:
         return "-"

@@ -16,7 +16,10 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uvicorn import Server
 
 STARTUP = 120.0  # s; some 14 on a fresh home, more under load
 
@@ -65,7 +68,7 @@ def serve(port: int) -> None:
     running.join()
 
 
-def _follow(server: Any) -> None:
+def _follow(server: Server) -> None:
     sys.stdin.buffer.read()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # it complains of its own end now and then, with tracebacks
     server.should_exit = True  # heard when the start is over: a database half made would stop every later audit

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from typing import Any
 
 import psutil
 
 CLOCK = 2.0  # s by which a process's start may seem to move when the machine's clock is set
 
 
-def this_process() -> dict[str, Any]:
+def this_process() -> dict[str, object]:
     """Number, host and start of this process: what a run's record keeps of it."""
     return {"process": os.getpid(), "host": socket.gethostname(), "process_started": _started(os.getpid())}
 
 
-def ended(about: Mapping[str, Any]) -> bool:
+def ended(about: Mapping[str, object]) -> bool:
     """Whether the process that a record names is known to be gone.
 
     A process of another host cannot be asked: it counts as there. One with the same number that started at another

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any
+from typing import IO
 
 import duckdb
 import pyarrow as pa
@@ -97,14 +97,14 @@ def _reason(error: duckdb.Error) -> str:
     return text.splitlines()[-1] if text.startswith("Traceback") else text
 
 
-def _rows(table: pa.Table) -> list[tuple[Any, ...]]:
+def _rows(table: pa.Table) -> list[tuple[object, ...]]:
     try:
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
     except (ValueError, OverflowError) as error:
         raise InputError(f"sql: a value cannot be shown: {error}; cast it to varchar") from error
 
 
-def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def text_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table of plain text: numbers to the right, words to the left.
 
     Control characters, and those that turn the direction of writing, are shown as escapes: names from data must not
@@ -121,7 +121,7 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join([line(head), line(["-" * width for width in widths]), *(line(row) for row in cells)])
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):

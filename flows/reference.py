@@ -7,15 +7,15 @@ stays as it is. A test holds that nothing of it is stale.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tasks.options import Options
 from tasks.registry import STAGES
 from tasks.stage import Stage
 
@@ -75,7 +75,7 @@ def _stage(stage: Stage) -> Iterator[str]:
     yield from (f"{name}: {value}.\n" for name, value in facts.items() if value)
 
 
-def _options(model: type[Options], before: str = "") -> Iterator[str]:
+def _options(model: type[BaseModel], before: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         inner = _model(field.annotation)
         if inner is not None:
@@ -85,16 +85,16 @@ def _options(model: type[Options], before: str = "") -> Iterator[str]:
             yield f"| `{before}{name}` | {_cell(_values(field.annotation, field.metadata))} | {_default(field)} |"
 
 
-def _model(annotation: Any) -> type[Any] | None:
+def _model(annotation: object) -> type[BaseModel] | None:
     options = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and hasattr(a, "model_fields")]
     return options[0] if options else None
 
 
-def _doc(model: type[Any]) -> str:
+def _doc(model: type[BaseModel]) -> str:
     return (model.__doc__ or "").strip().splitlines()[0]
 
 
-def _values(annotation: Any, metadata: Any = ()) -> str:
+def _values(annotation: object, metadata: Sequence[object] = ()) -> str:
     """A type in words: `a | b`, `integer, at least 1`, `list of ...`."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -107,20 +107,20 @@ def _values(annotation: Any, metadata: Any = ()) -> str:
         return f"list of {_values(inner[0])}"
     if origin is tuple:
         return f"({', '.join(_values(part) for part in inner)})"
-    names = {int: "integer", float: "number", str: "text", bool: "`true` | `false`"}
+    names: dict[object, str] = {int: "integer", float: "number", str: "text", bool: "`true` | `false`"}
     bounds = [text for item in metadata for text in _bounds(item)]
     return ", ".join([names.get(annotation, str(annotation)), *bounds])
 
 
-def _bounds(item: Any) -> Iterator[str]:
+def _bounds(item: object) -> Iterator[str]:
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     for part in (item, *getattr(item, "metadata", ())):
         for name, word in words.items():
             limit = getattr(part, name, None)
             if limit is not None:
                 yield f"{word} {limit:,}"
-    if getattr(item, "description", None):
-        yield item.description
+    if description := getattr(item, "description", None):
+        yield description
 
 
 def _default(field: FieldInfo) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.console import progress
 from flows.plan import Plan
@@ -23,6 +23,11 @@ from storage import Artifact, RunRecord, RunStore, StageStore
 from tasks.execution import environment
 from tasks.session import Session
 from tasks.stage import Job
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from prefect.futures import PrefectFuture
 
 STOP = threading.Event()
 
@@ -148,7 +153,7 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def await_heeding_signals(future: Any) -> None:
+def await_heeding_signals(future: Future[Any] | PrefectFuture[Any]) -> None:
     """Wait for a future, Prefect's or another, in short steps: any thread may be given a signal, but its handler runs
     in the main one, which need not learn of it while it waits.
     """
@@ -160,7 +165,7 @@ def await_heeding_signals(future: Any) -> None:
 
 def prefect_environment(plan: Plan) -> None:
     """Settings for Prefect, before it is imported: no outbound call, and a home in the workspace where none is set."""
-    settings: dict[str, Any] = {
+    settings: dict[str, str] = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",

@@ -59,7 +59,7 @@ def _tree(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
     return tree
 
 
-def _faults(tree: Any, tables: set[str]) -> Iterator[str]:
+def _faults(tree: object, tables: set[str]) -> Iterator[str]:
     parts = list(_parts(tree))
     named = tables | {str(part["key"]).lower() for part in parts if "key" in part and "value" in part}
     for part in parts:
@@ -76,7 +76,7 @@ def _faults(tree: Any, tables: set[str]) -> Iterator[str]:
                 yield f"no table {name!r} in this workspace{suggest(name, sorted(named))}"
 
 
-def _parts(tree: Any) -> Iterator[dict[str, Any]]:
+def _parts(tree: object) -> Iterator[dict[str, Any]]:
     """Every object of a JSON tree; a loop, since queries may be nested deeper than Python recurses."""
     waiting = [tree]
     while waiting:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 from prefect.states import Completed, State
@@ -12,7 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.audit import resolve, submit
 from flows.plan import Plan, Request
-from flows.run import session_of, start, stoppable
+from flows.run import Outcome, session_of, start, stoppable
 from microtome.errors import InputError
 
 
@@ -30,7 +29,7 @@ def rerun(
     device: str | None = None,
     overrides: Sequence[str] = (),
     variant: str = "",
-) -> State[Any]:
+) -> State[Outcome]:
     """Run one stage of an audit file again: all of its variants, or one.
 
     Args:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from microtome.errors import InputError, suggest
 from microtome.report import views
 from microtome.report.single import alone, with_pictures
 from storage import Artifact, Files, RunRecord, StageStore
+from storage.tables import ReadRow
 
 
 def stage_of(files: Files, run: RunRecord, stage: str) -> Artifact:
@@ -21,7 +21,7 @@ def stage_of(files: Files, run: RunRecord, stage: str) -> Artifact:
     return artifact
 
 
-def picture_among(rows: Sequence[Mapping[str, Any]], image: str) -> int:
+def picture_among(rows: Sequence[ReadRow], image: str) -> int:
     """The row that an image's name or number means.
 
     Args:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from microtome.closure import Places, closure
 from microtome.datasets.base import Dataset
@@ -28,7 +27,7 @@ class DataPlace:
 
     format: str
     root: Path | None
-    options: Mapping[str, Any] = field(hash=False)
+    options: Mapping[str, object] = field(hash=False)
     base: Path
 
     def open(self) -> Dataset:

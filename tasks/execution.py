@@ -79,7 +79,7 @@ def inputs_of(job: Job, artifacts: Mapping[str, Artifact]) -> Any:
     unknown = set(job.reads) - set(readers)
     if unknown:
         raise TypeError(f"{kind.__module__}.Inputs must name {', '.join(sorted(unknown))}, which {job.name} reads")
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, read in job.reads.items():
         found[name] = readers[name](artifacts[name], outside_of(read)) if isinstance(read, Job) else read
     return kind(**found)
@@ -94,7 +94,7 @@ def _hints(kind: type[Any]) -> list[tuple[str, Any]]:
     return [(name, hint) for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__]
 
 
-def environment(session: Session) -> dict[str, Any]:
+def environment(session: Session) -> dict[str, object]:
     """Versions, machine and device: what is recorded beside every result."""
     return {
         "microtome": __version__,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,7 +36,7 @@ class Strict(BaseModel):
 class Options(Strict):
     """Options of a stage. Every one is part of the result's name, but those marked as `OUTSIDE`."""
 
-    def determining(self) -> dict[str, Any]:
+    def determining(self) -> dict[str, object]:
         """The options that determine the result, as JSON values."""
         outside = {name for name, field in type(self).model_fields.items() if OUTSIDE in field.metadata}
         return self.model_dump(mode="json", exclude=outside)

@@ -17,7 +17,7 @@ from storage import Files
 from storage.digests import FileDigests
 from tasks.data import DataPlace, DataSpec, data_spec
 from tasks.options import Count, Options, Positive, Size, Strict, Word, Words
-from tasks.stage import Job, Settings, Stage
+from tasks.stage import External, Job, Settings, Stage
 from tasks.subject import Subject
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -74,7 +74,7 @@ class DatasetModel(Strict):
     limit: Count | None = None
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The format's own keys."""
         return dict(self.model_extra or {})
 
@@ -147,7 +147,7 @@ class Planner:
         self,
         stage: Stage,
         options: Options,
-        reads: Mapping[str, Job | Any | None],
+        reads: Mapping[str, Job | External | None],
         *,
         variant: str = "",
         roots: tuple[str, ...] = (),
@@ -164,7 +164,7 @@ class Planner:
         return Subject(spec, self.scale, network_digest(spec, self.digests.of))
 
     @property
-    def described(self) -> dict[str, Any]:
+    def described(self) -> dict[str, object]:
         """The audit file as JSON values, without where and how it is carried out."""
         return self.audit.model_dump(mode="json", exclude={"execution", "workspace"}, exclude_none=True)
 

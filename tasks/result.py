@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import pyarrow as pa
 
@@ -34,9 +34,9 @@ class StageResult:
         return self.artifact.digest
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
+    def parameters(self) -> Mapping[str, object]:
         """The options that the stage was made with, as JSON values; each reader has them typed, as `options`."""
-        stored: Mapping[str, Any] = self.artifact.parameters["options"]
+        stored: Mapping[str, object] = self.artifact.parameters["options"]
         return stored
 
     def external(self, name: str, kind: type[E]) -> E:

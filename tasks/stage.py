@@ -134,9 +134,13 @@ class Settings:
     device: str
     threads: int
 
-    def determining(self, stage: Stage) -> dict[str, Any]:
+    def determining(self, stage: Stage) -> dict[str, int | str]:
         """What of it determines a stage's output."""
-        values = {"seed": self.seed, "device": self.device, "threads": self.threads if self.device == "cpu" else 0}
+        values: dict[str, int | str] = {
+            "seed": self.seed,
+            "device": self.device,
+            "threads": self.threads if self.device == "cpu" else 0,
+        }
         return {name: values[name] for name in sorted(stage.determined_by)}
 
 

@@ -71,7 +71,7 @@ class AnimalParts(Dataset):
         fault = picture_fault(self.picture_file(index), (record.width, record.height))
         return [f"{self._file}: records[{index}]: {fault}"] if fault else []
 
-    def _rows(self) -> list[Any]:
+    def _rows(self) -> list[object]:
         content = read_json(self._file)
         rows = content.get("records") if isinstance(content, dict) else None
         if not isinstance(rows, list) or not rows:
@@ -89,7 +89,7 @@ def _record(row: Any) -> Record:
     return Record(file, text(row.get("split", "all"), "split"), width, height, category, box)
 
 
-def _landmarks(row: Any, record: Record) -> tuple[Landmark, ...]:
+def _landmarks(row: object, record: Record) -> tuple[Landmark, ...]:
     parts = key(row, "parts")
     if not isinstance(parts, Mapping):
         raise ValueError(f"parts must be an object of parts by name, got {shown(parts)}")

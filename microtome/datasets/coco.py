@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ from microtome.errors import InputError
 
 MOST_ID = 2**63 - 1
 
+Found = TypeVar("Found")
+
 
 class Coco(Dataset):
     """Instance annotations in COCO's JSON: polygons, and run lengths, compressed or not.
@@ -61,7 +63,7 @@ class Coco(Dataset):
         records = self._by_id(content, "images", _record, faults)
         concepts = self._by_id(content, "categories", _concept(), faults)
         complete = not faults  # else every annotation of a faulty row would be one more fault
-        self._annotations: dict[int, list[tuple[int, Any]]] = defaultdict(list)
+        self._annotations: dict[int, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
         for number, row in self._by_id(content, "annotations", lambda number, row: row, faults, least=0).items():
             try:
                 image, category = (whole(key(row, name), name, 0, MOST_ID) for name in ("image_id", "category_id"))
@@ -116,13 +118,13 @@ class Coco(Dataset):
         return [fault] if fault else []
 
     def _by_id(
-        self, content: Any, name: str, read: Callable[[int, Any], Any], faults: list[str], *, least: int = 1
-    ) -> dict[int, Any]:
+        self, content: object, name: str, read: Callable[[int, Any], Found], faults: list[str], *, least: int = 1
+    ) -> dict[int, Found]:
         """A list of the file by its rows' ids, which are unique."""
         rows = content.get(name) if isinstance(content, dict) else None
         if not isinstance(rows, list) or len(rows) < least:
             raise InputError(f"{self._file}: must be COCO's instance JSON with a list `{name}`, got {shown(rows)}")
-        found: dict[int, Any] = {}
+        found: dict[int, Found] = {}
         seen: dict[int, str] = {}
         for place, row in enumerate(rows):
             try:
@@ -134,17 +136,17 @@ class Coco(Dataset):
         return found
 
 
-def _record(number: int, row: Any) -> Record:
+def _record(number: int, row: object) -> Record:
     width, height = (whole(key(row, name), name, 1, MOST_SIDE) for name in ("width", "height"))
     if width * height > MOST_PIXELS:
         raise ValueError(f"must have at most {MOST_PIXELS:,} pixels, got {width} x {height}")
     return Record(below(key(row, "file_name"), "file_name"), "all", width, height)
 
 
-def _concept() -> Callable[[int, Any], Concept]:
+def _concept() -> Callable[[int, object], Concept]:
     names: dict[str, str] = {}
 
-    def read(number: int, row: Any) -> Concept:
+    def read(number: int, row: object) -> Concept:
         name = text(key(row, "name"), "name")
         unique(names, name, f"category {number}", "name")
         return Concept(whole(number, "a category's id", 1, MOST_NUMBER), name, "object")

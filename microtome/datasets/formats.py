@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from microtome.datasets.base import Dataset
 from microtome.errors import InputError, suggest
@@ -24,7 +23,7 @@ FORMATS: Mapping[str, str] = {
 GENERATED = ("creatures",)
 
 
-def open_dataset(form: str, root: Path | None, options: Mapping[str, Any], *, base: Path = Path()) -> Dataset:
+def open_dataset(form: str, root: Path | None, options: Mapping[str, object], *, base: Path = Path()) -> Dataset:
     """Open a data set; reads its tables, not its pictures.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -157,7 +156,7 @@ def named_values(content: object, where: str) -> dict[int, str]:
     return _checked(pairs, where)
 
 
-def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> dict[int, str]:
+def _checked(pairs: Sequence[tuple[object, object]], where: str) -> dict[int, str]:
     found: dict[int, str] = {}
     faults: list[str] = []
     values: dict[int, str] = {}
@@ -166,9 +165,9 @@ def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> dict[int, str]:
         try:
             number = whole(value, "a mask's value", 0, MOST_VALUE)
             unique(values, number, "this mapping", "a value")
-            found[number] = text(name, f"what value {number} means")
-            if name.lower() not in UNLABELLED:
-                unique(names, name, f"value {number}", "a name")
+            found[number] = meaning = text(name, f"what value {number} means")
+            if meaning.lower() not in UNLABELLED:
+                unique(names, meaning, f"value {number}", "a name")
         except ValueError as error:
             faults.append(f"{where}: {error}")
     refuse(faults)

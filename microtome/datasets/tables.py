@@ -8,11 +8,16 @@ import json
 import math
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from microtome.errors import InputError
+
+if TYPE_CHECKING:
+    import _csv
+
+Value = TypeVar("Value", bound=Hashable)
 
 MOST_FAULTS = 50  # that are listed
 MOST_NUMBER = 65_535  # of a label: what R + 256 G holds, and what tables by number can afford
@@ -79,10 +84,11 @@ def read_text(file: Path) -> str:
         raise InputError(f"{file}: cannot be read: {reason(error)}") from error
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path) -> object:
     """What a JSON file holds. Raises InputError: unreadable, no JSON, nested too deep."""
     try:
-        return json.loads(read_text(file))
+        content: object = json.loads(read_text(file))
+        return content
     except RecursionError as error:
         raise InputError(f"{file}: is not JSON that can be read: nested too deep") from error
     except ValueError as error:
@@ -118,7 +124,7 @@ def read_table(file: Path, columns: Iterable[str], faults: list[str]) -> Iterato
         yield line, dict(zip(head, cells, strict=True))
 
 
-def _csv_rows(reader: Any, file: Path, faults: list[str]) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(reader: _csv.Reader, file: Path, faults: list[str]) -> Iterator[tuple[int, list[str]]]:
     line = 1
     try:
         for cells in reader:
@@ -136,13 +142,14 @@ def read_lines(file: Path) -> Iterator[tuple[int, str]]:
             yield line, text
 
 
-def key(row: object, name: str) -> Any:
+def key(row: object, name: str) -> object:
     """`row[name]`. Raises ValueError: row is no mapping, or lacks it."""
     if not isinstance(row, Mapping):
         raise ValueError(f"must be an object with the key {name!r}, got {shown(row)}")
     if name not in row:
         raise ValueError(f"has no key {name!r}")
-    return row[name]
+    value: object = row[name]
+    return value
 
 
 def text(value: object, what: str) -> str:
@@ -195,7 +202,7 @@ def numbers(value: object, what: str, count: int) -> tuple[float, ...]:
     return tuple(finite(item, what) for item in value)
 
 
-def unique(seen: dict[Any, str], value: object, where: str, what: str) -> None:
+def unique(seen: dict[Value, str], value: Value, where: str, what: str) -> None:
     """Note where a value stands. Raises ValueError if it stood somewhere already."""
     if value in seen:
         raise ValueError(f"{what} must be unique, and {shown(value)} stands in {seen[value]} already")

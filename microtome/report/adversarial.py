@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from microtome.report import views
 from microtome.visualize.measures import EXPLANATIONS, AttackMeasure, MeasureKind
@@ -20,6 +20,30 @@ class AttackKind(NamedTuple):
     eps: float
 
 
+class AttackRow(TypedDict):
+    """What the page reads of a row of the table `adversarial`."""
+
+    attack: str
+    eps: float
+    measure: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class AttackedRow(TypedDict):
+    """A row of the table `attacked_images`."""
+
+    attack: str
+    norm: str
+    eps: float
+    image: int
+    before: int
+    after: int
+    file: str
+
+
 @dataclass(frozen=True)
 class AttackedPicture:
     """A picture before and after.
@@ -31,7 +55,7 @@ class AttackedPicture:
         changed, difference: paths.
     """
 
-    row: Mapping[str, Any]
+    row: AttackedRow
     file: str
     thumb: str
     changed: str
@@ -48,7 +72,7 @@ class AttackFindings:
         size: (height, width) of the frame.
     """
 
-    figures: Mapping[tuple[AttackKind, AttackMeasure], Mapping[str, Any]]
+    figures: Mapping[tuple[AttackKind, AttackMeasure], AttackRow]
     pictures: Sequence[AttackedPicture]
     size: tuple[int, int]
 
@@ -113,7 +137,7 @@ def _moved(found: AttackFindings, measures: Sequence[AttackMeasure], what: str) 
     return views.Table([(what, False), *((str(measure), True) for measure in measures)], lines)
 
 
-def _cell(row: Mapping[str, Any] | None) -> str:
+def _cell(row: AttackRow | None) -> str:
     return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" if row else "–"
 
 

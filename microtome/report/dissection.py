@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from microtome.report import views
 from microtome.report.charts import concept_bars
@@ -31,6 +31,55 @@ class TopImage:
     dim: str
 
 
+class UnitRow(TypedDict):
+    """What pages read of a row of the table `units`."""
+
+    layer: str
+    unit: int
+    threshold: float
+    concept: str | None
+    category: str | None
+    iou: float
+    iou_low: float | None
+    iou_high: float | None
+    null_p95: float | None
+    p_value: float | None
+    q_value: float | None
+    heldout_iou: float | None
+    label_stability: float | None
+    detector: bool
+    reason: str | None
+
+
+class LayerRow(TypedDict):
+    """What pages read of a row of the table `layers`."""
+
+    layer: str
+    units: int
+    detectors: int
+    detectors_low: float | None
+    detectors_high: float | None
+    unique_per_category: int
+    unique_low: float | None
+    unique_high: float | None
+    unique_per_unit: int
+    unique_per_unit_low: float | None
+    unique_per_unit_high: float | None
+    significant: int | None
+    saturated: int
+    dead: int
+    mean_iou: float
+    min_iou: float
+    images: int
+    permutations: int
+    permutations_needed: int
+    rows: int
+    columns: int
+    jump_row: float
+    field_row: float
+    is_global: bool
+
+
 @dataclass(frozen=True)
 class DissectedLayer:
     """What a dissection found of a layer.
@@ -42,8 +91,8 @@ class DissectedLayer:
         mask: (height, width) of the masks.
     """
 
-    summary: Mapping[str, Any]
-    units: Sequence[Mapping[str, Any]]
+    summary: LayerRow
+    units: Sequence[UnitRow]
     top: Mapping[int, Sequence[TopImage]]
     mask: tuple[int, int]
 
@@ -83,7 +132,7 @@ def _picture(unit: int, item: TopImage) -> views.Picture:
     return views.Picture(item.thumb, alt, item.dim, f"{item.peak:.3g}")
 
 
-def _unit(row: Mapping[str, Any], pictures: Sequence[views.Picture], widest: float, limit: float) -> views.Unit:
+def _unit(row: UnitRow, pictures: Sequence[views.Picture], widest: float, limit: float) -> views.Unit:
     def place(value: float | None) -> float | None:
         return None if value is None else round(100 * min(value / widest, 1.0), 2)
 
@@ -107,7 +156,7 @@ def _unit(row: Mapping[str, Any], pictures: Sequence[views.Picture], widest: flo
     )
 
 
-def _facts(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _facts(row: UnitRow) -> list[tuple[str, str, str]]:
     return [
         (
             "held out",
@@ -122,14 +171,14 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _headline(row: Mapping[str, Any]) -> str:
+def _headline(row: LayerRow) -> str:
     return (
         f"{row['detectors']} of {row['units']} units detect {row['unique_per_unit']} concepts "
         f"at IoU > {row['min_iou']:g}, over {row['images']:,} images."
     )
 
 
-def _figures(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
     def between(low: float | None, high: float | None) -> str:
         return "" if low is None or high is None else f"95 %: {low:.0f} to {high:.0f}"
 
@@ -152,7 +201,7 @@ def _figures(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _advice(row: Mapping[str, Any]) -> list[str]:
+def _advice(row: LayerRow) -> list[str]:
     advice = []
     if row["saturated"]:
         advice.append(
@@ -178,10 +227,10 @@ def _units(count: int) -> str:
     return f"{count} unit is" if count == 1 else f"{count} units are"
 
 
-def _charts(units: Sequence[Mapping[str, Any]]) -> list[views.Chart]:
+def _charts(units: Sequence[UnitRow]) -> list[views.Chart]:
     counted: dict[str, Counter[str]] = {}
     for unit in units:
-        if unit["detector"]:
+        if unit["detector"] and unit["category"] and unit["concept"]:  # every detector has a label
             counted.setdefault(unit["category"], Counter())[unit["concept"]] += 1
     most = max((count for counts in counted.values() for count in counts.values()), default=1)
     return [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from microtome.report import views
 from microtome.report.words import median, worded
@@ -37,6 +37,18 @@ class UnitCrop:
     size: tuple[int, int]
 
 
+class FeatureRow(TypedDict):
+    """What the page reads of a row of the table `features`."""
+
+    layer: str
+    unit: int
+    natural_max: float
+    ratio: float | None
+    high_frequency: float
+    dead: bool
+    file: str
+
+
 @dataclass(frozen=True)
 class SyntheticUnit:
     """A unit and its pictures.
@@ -48,7 +60,7 @@ class SyntheticUnit:
         crops: about its highest cells.
     """
 
-    row: Mapping[str, Any]
+    row: FeatureRow
     picture: str
     natural: Sequence[NaturalImage]
     crops: Sequence[UnitCrop]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,30 @@ from microtome.report import views
 from microtome.report.words import median, worded
 
 REACH = 0.75  # of the theoretical field: what lies farther out cannot matter
+
+
+class OcclusionRow(TypedDict):
+    """A row of the table `occlusion`."""
+
+    layer: str
+    unit: int
+    size_x: int
+    size_y: int
+    theoretical: float
+    images: int
+    file: str
+
+
+class MinimalRow(TypedDict):
+    """A row of the table `minimal_images`."""
+
+    image: int
+    segments: int
+    kept: int
+    score: float
+    whole_score: float
+    area: float
+    file: str
 
 
 @dataclass(frozen=True)
@@ -25,7 +49,7 @@ class MeasuredField:
         size: (height, width) of the map.
     """
 
-    row: Mapping[str, Any]
+    row: OcclusionRow
     picture: str
     size: tuple[int, int]
 
@@ -41,7 +65,7 @@ class StrippedPicture:
         left: path of what is left.
     """
 
-    row: Mapping[str, Any]
+    row: MinimalRow
     file: str
     thumb: str
     left: str

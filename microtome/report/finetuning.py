@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import yaml
 
@@ -101,7 +100,7 @@ class FinetuningFindings:
     compared: Sequence[Compared]
     filters: Mapping[Phase, Sequence[Pictured]]
     size: tuple[int, int]
-    network: Mapping[str, Any]
+    network: Mapping[str, object]
 
 
 def page(findings: FinetuningFindings) -> views.Page:
@@ -211,7 +210,7 @@ def _gallery(findings: FinetuningFindings, phase: Phase) -> views.Section:
     return gallery(f"Filters of the new layer, {NAMES[phase]}", shown)
 
 
-def _loading(network: Mapping[str, Any]) -> views.Section:
+def _loading(network: Mapping[str, object]) -> views.Section:
     return views.Section(
         "Use the network",
         [

@@ -6,13 +6,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
 from microtome.report import views
 
 _VERSIONS = ("microtome", "torch", "numpy", "pyarrow", "pillow", "python")
+
+
+class GateRow(TypedDict):
+    """What a gate demanded, and what came of it."""
+
+    gate: str
+    value: float
+    limit: float | None
+    passed: bool
+    note: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Finished:
     size: int
     rows: Mapping[str, int]
     read: Mapping[str, str]
-    environment: Mapping[str, Any]
+    environment: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Audited:
 
     audit: Mapping[str, Any]
     stages: Mapping[str, Finished]
-    gates: Sequence[Mapping[str, Any]]
+    gates: Sequence[GateRow]
 
     @property
     def weights(self) -> str:
@@ -109,6 +119,6 @@ def _dataset(index: Finished, audit: Mapping[str, Any]) -> str:
     return f"{PurePath(data.get('root') or data['format']).name} ({images:,} images{named})"
 
 
-def _gate(row: Mapping[str, Any]) -> views.Gate:
+def _gate(row: GateRow) -> views.Gate:
     limit = "–" if row["limit"] is None else f"{row['limit']:g}"
     return views.Gate(row["gate"], f"{row['value']:g}", limit, row["passed"], row["note"])

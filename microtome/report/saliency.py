@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -23,6 +23,18 @@ EXPLAINED = {
     "smoothgrad": "Mean gradient over noisy copies. Smoother; the noise level decides what is seen.",
     "grad-cam": "Weighted maps of the last convolution, enlarged. Coarse; follows the class.",
 }
+
+
+class ReliabilityRow(TypedDict):
+    """What the page reads of a row of the table `reliability`."""
+
+    method: str
+    test: str
+    shift_or_layer: str
+    value: float
+    low: float
+    high: float
+    passed: bool | None
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class SaliencyFindings:
         pictures: with their maps; none where no maps were asked for.
     """
 
-    tests: Sequence[Mapping[str, Any]]
+    tests: Sequence[ReliabilityRow]
     pictures: Sequence[SaliencyMaps]
 
 
@@ -95,7 +107,7 @@ def _listed(names: Sequence[str]) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _verdict(tests: Sequence[Mapping[str, Any]], method: str) -> dict[str, bool]:
+def _verdict(tests: Sequence[ReliabilityRow], method: str) -> dict[str, bool]:
     """Each judged test: whether every judged row passed."""
     found = {}
     for test in JUDGED:
@@ -109,7 +121,7 @@ def _words(verdict: Mapping[str, bool]) -> str:
     return "; ".join(f"{'✓' if passed else '✗'} {test}" for test, passed in verdict.items())
 
 
-def _table(tests: Sequence[Mapping[str, Any]], verdicts: Mapping[str, Mapping[str, bool]]) -> views.Section:
+def _table(tests: Sequence[ReliabilityRow], verdicts: Mapping[str, Mapping[str, bool]]) -> views.Section:
     columns = [("method", False), *((test, False) for test in JUDGED), ("known for", False)]
     lines = []
     for method, verdict in verdicts.items():
@@ -127,7 +139,7 @@ def _table(tests: Sequence[Mapping[str, Any]], verdicts: Mapping[str, Mapping[st
     return views.Section("Verdict", [views.Table(columns, lines, note)])
 
 
-def _worst(tests: Sequence[Mapping[str, Any]], method: str, test: str) -> str:
+def _worst(tests: Sequence[ReliabilityRow], method: str, test: str) -> str:
     rows = [
         row for row in tests if row["method"] == method and row["test"].startswith(test) and row["passed"] is not None
     ]
@@ -138,10 +150,10 @@ def _worst(tests: Sequence[Mapping[str, Any]], method: str, test: str) -> str:
     return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def _details(tests: Sequence[Mapping[str, Any]]) -> list[views.Section]:
+def _details(tests: Sequence[ReliabilityRow]) -> list[views.Section]:
     """A table per test: a row per shift, layer or control, a column per method."""
     names = list(dict.fromkeys(row["method"] for row in tests))
-    groups: dict[str, dict[str, dict[str, Mapping[str, Any]]]] = {}
+    groups: dict[str, dict[str, dict[str, ReliabilityRow]]] = {}
     for row in tests:
         if not row["test"].endswith(("spearman", "ssim")):
             groups.setdefault(row["test"], {}).setdefault(row["shift_or_layer"], {})[row["method"]] = row
@@ -156,7 +168,7 @@ def _details(tests: Sequence[Mapping[str, Any]]) -> list[views.Section]:
     return [views.Section("Every figure", [*parts, views.Text(note, "quiet")])]
 
 
-def _cell(row: Mapping[str, Any] | None) -> str:
+def _cell(row: ReliabilityRow | None) -> str:
     return "–" if row is None else f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 

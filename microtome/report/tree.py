@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 from microtome.disentangle.parse_paths import FilterShare, PartShare, PathStep
 from microtome.disentangle.tree_metrics import LevelMeasure, TreeMeasure, TreeModel
@@ -107,6 +107,18 @@ class ParsePath:
     parts: Sequence[PartShare]
 
 
+class TreeMetricRow(TypedDict):
+    """A row of the table `tree_metrics`."""
+
+    depth: int | None
+    metric: str
+    value: float
+    low: float
+    high: float
+    images: int
+    model: TreeModel
+
+
 @dataclass(frozen=True)
 class TreeFindings:
     """What a decision tree says.
@@ -127,7 +139,7 @@ class TreeFindings:
     nodes: Sequence[TreeNode]
     top: Sequence[int]
     filters: int
-    metrics: Sequence[Mapping[str, Any]]
+    metrics: Sequence[TreeMetricRow]
     shown: Sequence[ShownNode]
     paths: Sequence[ParsePath]
 
@@ -136,7 +148,7 @@ class TreeFindings:
         """How many."""
         return sum(not node.below for node in self.nodes)
 
-    def metric(self, name: TreeMeasure, model: TreeModel = "tree") -> Mapping[str, Any] | None:
+    def metric(self, name: TreeMeasure, model: TreeModel = "tree") -> TreeMetricRow | None:
         """Of the second layer, or of a model without depth; None where it was not measured."""
         return next(
             (r for r in self.metrics if r["metric"] == name and r["model"] == model and r["depth"] in (2, None)), None
@@ -205,12 +217,12 @@ def _figures(told: TreeFindings) -> views.Figures:
     return views.Figures(items)
 
 
-def _cell(row: Mapping[str, Any] | None) -> str:
+def _cell(row: TreeMetricRow | None) -> str:
     return "–" if row is None else f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def _levels(told: TreeFindings) -> views.Table:
-    own = {(r["metric"], r["depth"]): r for r in told.metrics if r["model"] == "tree" and r["depth"] is not None}
+    own = {(r["metric"], depth): r for r in told.metrics if r["model"] == "tree" and (depth := r["depth"]) is not None}
     deepest = max(depth for _, depth in own)
     lines = []
     for depth in range(2, deepest + 1):

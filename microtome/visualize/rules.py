@@ -204,7 +204,7 @@ class BackwardRule(TorchFunctionMode):
         # A leaf cannot be written over while it wants a gradient; nobody but the caller holds it.
         return self._FUNCTIONS[self.rule](x, inplace and not (x.requires_grad and x.is_leaf))
 
-    def _pool(self, x: torch.Tensor, kernel_size: object, *args: object, **kwargs: Any) -> object:
+    def _pool(self, x: torch.Tensor, kernel_size: object, *args: object, **kwargs: object) -> object:
         names = ("stride", "padding", "dilation", "ceil_mode")
         options: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs, "kernel_size": kernel_size}
         if options.pop("return_indices", False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -44,12 +44,12 @@ def shard_prefix(layer: int) -> str:
     return f"layer-{layer:03d}/"
 
 
-def geometry_row(layer: LayerGeometry) -> dict[str, Any]:
+def geometry_row(layer: LayerGeometry) -> dict[str, object]:
     """A geometry as JSON values."""
     return asdict(layer)
 
 
-def geometry_from(row: dict[str, Any]) -> LayerGeometry:
+def geometry_from(row: Mapping[str, Any]) -> LayerGeometry:
     """A geometry from JSON values."""
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     return LayerGeometry(**values)

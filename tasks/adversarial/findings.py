@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microtome.report.adversarial import AttackedPicture, AttackFindings, AttackKind
+from microtome.report.adversarial import AttackedPicture, AttackedRow, AttackFindings, AttackKind, AttackRow
 from microtome.visualize.measures import AttackMeasure
 from tasks.adversarial.work import Inputs
 from tasks.report.shown import Shown
@@ -14,7 +14,7 @@ def findings(shown: Shown) -> AttackFindings:
     made, index = shown.result("adversarial", StageResult), shown.inputs("adversarial", Inputs).index
     figures = {
         (AttackKind(row["attack"], row["eps"]), AttackMeasure.read(row["measure"])): row
-        for row in made.rows("adversarial")
+        for row in made.typed("adversarial", AttackRow)
     }
     pictures = [
         AttackedPicture(
@@ -24,6 +24,6 @@ def findings(shown: Shown) -> AttackFindings:
             shown.copied(made, f"{row['file']}-changed.webp"),
             shown.copied(made, f"{row['file']}-difference.webp"),
         )
-        for row in made.rows("attacked_images")
+        for row in made.typed("attacked_images", AttackedRow)
     ]
     return AttackFindings(figures, pictures, index.frame.size)

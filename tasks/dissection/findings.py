@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from microtome.report.dissection import DissectedLayer, TopImage
+from microtome.report.dissection import DissectedLayer, LayerRow, TopImage, UnitRow
 from microtome.report.overlay import dim_path
 from tasks.dissection.result import Dissection
 from tasks.dissection.work import Inputs
@@ -36,7 +36,8 @@ def _layer(shown: Shown, made: Dissection, seen: Inputs, number: int) -> Dissect
         top.setdefault(unit, []).append(
             TopImage(thumb, index.files[image], row["rank"], row["peak"], dims[image, unit])
         )
-    return DissectedLayer(made.rows("layers", layer=name)[0], made.rows("units", layer=name), top, index.frame.masks)
+    (summary,), units = made.typed("layers", LayerRow, layer=name), made.typed("units", UnitRow, layer=name)
+    return DissectedLayer(summary, units, top, index.frame.masks)
 
 
 def _dims(lighter: Lighter, wanted: set[Pair], masks: tuple[int, int]) -> Mapping[Pair, str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from storage.tables import ReadRow
 from tasks.dissection import DissectionOptions
 from tasks.result import StageResult
 
@@ -18,6 +18,6 @@ class Dissection(StageResult):
         """What it was made with."""
         return DissectionOptions.model_validate(self.parameters)
 
-    def units(self, layer: str) -> list[dict[str, Any]]:
+    def units(self, layer: str) -> list[ReadRow]:
         """The rows of a layer's units, by number."""
         return sorted(self.rows("units", layer=layer), key=lambda row: row["unit"])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 from microtome.report.features import (
     CROPS,
     NATURAL_IMAGES,
     FeatureFindings,
+    FeatureRow,
     NaturalImage,
     SyntheticUnit,
     UnitCrop,
 )
+from storage.tables import ReadRow
 from tasks.features.work import Inputs
 from tasks.report.shown import Shown
 from tasks.result import StageResult
@@ -23,9 +24,9 @@ Place = tuple[str, int]  # layer and unit
 def findings(shown: Shown) -> FeatureFindings:
     """Each unit's synthetic picture, beside natural ones."""
     made, seen = shown.result("features", StageResult), shown.inputs("features", Inputs)
-    index, rows = seen.index, made.rows("features")
+    index, rows = seen.index, made.typed("features", FeatureRow)
     tops = {layer: seen.thresholds.top_images(layer) for layer in dict.fromkeys(row["layer"] for row in rows)}
-    crops: dict[Place, list[dict[str, Any]]] = defaultdict(list)
+    crops: dict[Place, list[ReadRow]] = defaultdict(list)
     for crop in made.rows("unit_crops"):
         crops[crop["layer"], crop["unit"]].append(crop)
     units = []
@@ -37,6 +38,6 @@ def findings(shown: Shown) -> FeatureFindings:
     return FeatureFindings(units, index.frame.size)
 
 
-def _crop(shown: Shown, made: StageResult, row: dict[str, Any], files: list[str]) -> UnitCrop:
+def _crop(shown: Shown, made: StageResult, row: ReadRow, files: list[str]) -> UnitCrop:
     size = (row["y1"] - row["y0"], row["x1"] - row["x0"])
     return UnitCrop(shown.copied(made, row["file"]), row["kind"], files[row["image"]], size)

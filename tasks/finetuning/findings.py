@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
 
 from microtome.disentangle.names import EXTRA_MAP, INTERPRETABLE, LAYERS, PLAIN, TWIN, Phase
 from microtome.quantify.intervals import paired_interval
@@ -89,7 +88,7 @@ def _key(item: FilterOnLandmark) -> tuple[int, str, str]:
     return item.filter, item.category, item.landmark
 
 
-def _network(shown: Shown) -> dict[str, Any]:
+def _network(shown: Shown) -> dict[str, object]:
     """The finished network, as an audit file names it."""
     made, seen = shown.result(NAME, Finetuned), shown.inputs(NAME, Inputs)
     about, scale, frame = made.about, seen.network.scale, seen.index.frame

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from microtome.datasets.base import Annotation, Concept, Dataset, Record, chosen
 from microtome.datasets.frame import Frame
 from microtome.errors import InputError, shortened
 from storage import Draft
+from storage.tables import Columns
 from storage.tensors import ROW_GROUP
 from tasks.data import DataSpec
 from tasks.index import IndexOptions, frame_of
@@ -60,7 +61,7 @@ def run(options: IndexOptions, inputs: Inputs, draft: Draft, session: Session) -
     indexer = _Indexer(dataset, frame, categories)
     session.begin(len(numbers))
     faults: list[str] = []
-    rows: dict[str, list[Any]] = {"image": [], "concept_id": [], "pixels": []}
+    rows: dict[str, list[int]] = {"image": [], "concept_id": [], "pixels": []}
     images: list[dict[str, Any]] = []
     with draft.publish("annotations.parquet", rows=len(numbers)) as sink:
         writer = pq.ParquetWriter(sink, _ANNOTATIONS, compression="zstd", use_dictionary=False)
@@ -188,7 +189,7 @@ def _picture_digest(dataset: Dataset, index: int) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _image_table(images: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+def _image_table(images: Sequence[dict[str, Any]]) -> Columns:
     records: list[Record] = [row["record"] for row in images]
     return {
         "image": list(range(len(records))),
@@ -201,7 +202,7 @@ def _image_table(images: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     }
 
 
-def _concept_table(concepts: Sequence[Concept], rows: dict[str, list[Any]], frame: Frame) -> dict[str, list[Any]]:
+def _concept_table(concepts: Sequence[Concept], rows: Mapping[str, Sequence[int]], frame: Frame) -> Columns:
     area = frame.masks[0] * frame.masks[1]
     number, pixels = np.array(rows["concept_id"], np.int64), np.array(rows["pixels"], np.int64)
     return {

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from microtome.quantify.null import NullCounts
 from microtome.quantify.resampling import permutation_plan
 from microtome.quantify.upsample import Lit
 from storage import Draft
+from storage.tables import Columns
 from tasks.activations.result import Maps
 from tasks.index.result import AnnotationBlock, ConceptTable, Index
 from tasks.null import STAGE, NullOptions
@@ -91,7 +92,7 @@ def _by_image(lit: Lit, images: int) -> list[tuple[NDArray[np.int64], NDArray[np
 
 def _rows(layer: str, first: int, best: NDArray[np.float64]) -> pa.Table:
     count, units = best.shape
-    columns: dict[str, Any] = {
+    columns: Columns = {
         "layer": pa.repeat(pa.scalar(layer), best.size),
         "unit": np.tile(np.arange(units, dtype=np.int32), count),
         "permutation": np.repeat(np.arange(first, first + count, dtype=np.int32), units),

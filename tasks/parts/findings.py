@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microtome.disentangle.graph_keys import Locator
 from microtome.report.parts import SHOWN, LocatedIn, LocatedPart, PartFigure, PartsFindings
+from storage.tables import ReadRow
 from tasks.graph.category import shown_landmarks
 from tasks.index.result import Index
 from tasks.parts.result import Parts
@@ -30,7 +30,7 @@ def findings(shown: Shown) -> PartsFindings:
     return PartsFindings(figures, located, seen.index.frame.size)
 
 
-def _located(shown: Shown, index: Index, rows: Sequence[Mapping[str, Any]], truth: NDArray[np.float64]) -> LocatedPart:
+def _located(shown: Shown, index: Index, rows: Sequence[ReadRow], truth: NDArray[np.float64]) -> LocatedPart:
     """By patterns of the first draw from the fewest boxes, from the best picture to the worst."""
     few = min(row["boxes"] for row in rows)
     mine = sorted((row for row in rows if row["boxes"] == few), key=lambda row: row["error"])

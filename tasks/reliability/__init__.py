@@ -30,8 +30,8 @@ class ReliabilityOptions(Options):
 
 def plan(audit: Planner, options: ReliabilityOptions) -> Iterable[Job]:
     """Of the audit's own network."""
-    reads = {"index": index(audit, options.dataset, "stages.reliability.dataset"), "network": audit.network}
-    yield audit.job(STAGE, options, reads)
+    pictures = index(audit, options.dataset, "stages.reliability.dataset")
+    yield audit.job(STAGE, options, {"index": pictures, "network": audit.network})
 
 
 STAGE = Stage(

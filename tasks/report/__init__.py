@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -29,7 +29,7 @@ class Described:
         audit: as JSON values, without where and how it is carried out.
     """
 
-    audit: Mapping[str, Any] = field(hash=False)
+    audit: Mapping[str, object] = field(hash=False)
 
     @property
     def digest(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from storage import Artifact, Draft
 from tasks.execution import inputs_of, outside_of
@@ -35,7 +35,7 @@ class Shown:
     draft: Draft
     session: Session
     top_images: int
-    _inputs: dict[str, Any] = field(default_factory=dict)
+    _inputs: dict[str, object] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Whether the audit ran this job."""

@@ -23,7 +23,7 @@ class Inputs:
 
     jobs: Mapping[str, Job]
     artifacts: Mapping[str, Artifact]
-    audit: Mapping[str, Any]
+    audit: Mapping[str, object]
 
     @classmethod
     def of(cls, job: Job, artifacts: Mapping[str, Artifact]) -> Inputs:

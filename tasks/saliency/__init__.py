@@ -28,8 +28,8 @@ class SaliencyOptions(Options):
 
 def plan(audit: Planner, options: SaliencyOptions) -> Iterable[Job]:
     """Of the audit's own network."""
-    reads = {"index": index(audit, options.dataset, "stages.saliency.dataset"), "network": audit.network}
-    yield audit.job(STAGE, options, reads)
+    pictures = index(audit, options.dataset, "stages.saliency.dataset")
+    yield audit.job(STAGE, options, {"index": pictures, "network": audit.network})
 
 
 STAGE = Stage(

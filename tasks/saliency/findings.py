@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from microtome.datasets.source import webp
-from microtome.report.saliency import SaliencyFindings, SaliencyMaps, colours
+from microtome.report.saliency import ReliabilityRow, SaliencyFindings, SaliencyMaps, colours
 from tasks.report.shown import Shown
 from tasks.result import StageResult
 from tasks.saliency.result import Saliency
@@ -12,7 +12,11 @@ from tasks.saliency.work import Inputs
 
 def findings(shown: Shown) -> SaliencyFindings:
     """Maps and verdicts, whichever of them the audit has."""
-    tests = shown.result("reliability", StageResult).rows("reliability") if shown.has("reliability") else []
+    tests = (
+        shown.result("reliability", StageResult).typed("reliability", ReliabilityRow)
+        if shown.has("reliability")
+        else []
+    )
     return SaliencyFindings(tests, _pictures(shown) if shown.has("saliency") else [])
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from storage.tables import ReadRow
 from tasks.result import StageResult
 
 if TYPE_CHECKING:
@@ -27,5 +28,5 @@ class Saliency(StageResult):
         """Numbers of the pictures."""
         return list(dict.fromkeys(row["image"] for row in self.rows("saliency")))
 
-    def _by_method(self) -> list[dict[str, Any]]:
+    def _by_method(self) -> list[ReadRow]:
         return list({row["method"]: row for row in self.rows("saliency")}.values())

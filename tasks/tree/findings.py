@@ -10,7 +10,7 @@ import numpy as np
 
 from microtome.disentangle.examples import TRAIN
 from microtome.quantify.stability import cell_centres
-from microtome.report.tree import ParsePath, ShownNode, SpottedPicture, TreeFindings, TreeNode
+from microtome.report.tree import ParsePath, ShownNode, SpottedPicture, TreeFindings, TreeMetricRow, TreeNode
 from tasks.report.shown import Shown
 from tasks.tree.result import GrownTree
 
@@ -46,7 +46,7 @@ class TreeShown:
             nodes=self.nodes,
             top=tree.second_layer.tolist(),
             filters=tree.kept.shape[1],
-            metrics=grown.rows("tree_metrics"),
+            metrics=grown.typed("tree_metrics", TreeMetricRow),
             shown=[self._node(node.number) for node in sorted(visited, key=_by_visits)[:SHOWN_NODES]],
             paths=[self.path(place) for place in self._typical()],
         )

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
