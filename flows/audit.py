@@ -106,6 +106,7 @@ def audit(
     file: str,
     only: Sequence[str] = (),
     refresh: Sequence[str] = (),
+    *,
     workspace: str | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),

@@ -103,7 +103,7 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], **options
     if outcome is None:
         plan.preflight()
         prefect_environment(plan)
-        outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(*_arguments(request), return_state=True))
+        outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
     return _tell(outcome)
 
 
@@ -305,8 +305,15 @@ def _flow(module: str, name: str) -> Callable[..., State[Outcome]]:
     return flow
 
 
-def _arguments(request: Request) -> tuple[object, ...]:
-    return (str(request.file), request.only, request.refresh, request.workspace, request.device, request.overrides)
+def _arguments(request: Request) -> dict[str, object]:
+    return {
+        "file": str(request.file),
+        "only": request.only,
+        "refresh": request.refresh,
+        "workspace": request.workspace,
+        "device": request.device,
+        "overrides": request.overrides,
+    }
 
 
 def _tell(outcome: Outcome) -> int:

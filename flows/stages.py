@@ -25,6 +25,7 @@ from microtome.errors import InputError
 def rerun(
     file: str,
     stage: str,
+    *,
     workspace: str | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),

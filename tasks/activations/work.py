@@ -144,7 +144,7 @@ class _Extractor:
             begun: Future[None] | None = None
             for start, maps in self._row_groups(first, last):
                 if not writers:
-                    writers = [self._writer(stack, number, first, last, maps) for number in range(len(self.layers))]
+                    writers = [self._writer(stack, number, (first, last), maps) for number in range(len(self.layers))]
                     beside = stack.enter_context(ThreadPoolExecutor(1, "write"))  # ends before the files are closed
                 if begun:
                     begun.result()
@@ -184,8 +184,9 @@ class _Extractor:
         return stored.numpy()
 
     def _writer(
-        self, stack: contextlib.ExitStack, number: int, first: int, last: int, maps: list[Tensors]
+        self, stack: contextlib.ExitStack, number: int, span: tuple[int, int], maps: list[Tensors]
     ) -> TensorWriter:
+        first, last = span
         layer = self.layers[number]
         name = f"{shard_prefix(number)}{first:09d}-{last:09d}.parquet"
         sink = stack.enter_context(self.draft.publish(name, rows=last - first))

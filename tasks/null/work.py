@@ -55,14 +55,14 @@ def run(options: NullOptions, inputs: Inputs, draft: Draft, session: Session) ->
                 span = (first, min(BLOCK, permutations - first))
                 name = f"null/{number:03d}-{first:06d}.parquet"
                 if name not in draft.finished():
-                    best = _block(inputs, planes, lighter, span, session)
+                    best = _block(inputs, planes, lighter, span, session=session)
                     with draft.publish(name, rows=best.size) as sink:
                         pq.write_table(_rows(layer.name, first, best), sink, compression="zstd")
                 session.advance(span[1])
 
 
 def _block(
-    inputs: Inputs, planes: _Planes, lighter: Lighter, span: tuple[int, int], session: Session
+    inputs: Inputs, planes: _Planes, lighter: Lighter, span: tuple[int, int], *, session: Session
 ) -> NDArray[np.float64]:
     """(permutations, units) best IoU of one block of one layer, kept in a file of its own by an interrupted run."""
     index, units = inputs.index, lighter.layer.units
