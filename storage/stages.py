@@ -120,7 +120,8 @@ class Artifact:
     def row_count(self, table: str) -> int:
         """Rows of a table, by its name without suffix."""
         rows = self.manifest["files"][f"{table}.parquet"]["rows"]
-        assert rows is not None, table  # known of every table
+        if rows is None:
+            raise ValueError(f"{self.folder}: {table} must be a table, got a file without rows")
         return rows
 
     def source(self, name: str) -> pa.NativeFile:
