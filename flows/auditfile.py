@@ -14,7 +14,7 @@ from microtome.errors import InputError, suggest
 from tasks.gates import GateModel
 from tasks.options import Options, Strict
 from tasks.planning import AuditFile
-from tasks.registry import METRICS, STAGES
+from tasks.registry import METRICS, STAGES, TABLES
 from tasks.report import STAGE as REPORT
 
 
@@ -64,6 +64,10 @@ class AuditModel(AuditFile):
         unknown = [gate.metric for gate in self.gates if gate.metric not in METRICS]
         if unknown:
             raise ValueError(f"gates: no stage measures {unknown[0]!r}{suggest(unknown[0], list(METRICS))}")
+        columns = {table.name: table.columns for table in TABLES}
+        without = [g.metric for g in self.gates if g.layer and "layer" not in columns[METRICS[g.metric].table]]
+        if without:
+            raise ValueError(f"gates: {without[0]} has no layers, leave `layer` out")
         return self
 
     @property

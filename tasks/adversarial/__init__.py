@@ -15,7 +15,7 @@ from tasks.graph import GraphOptions
 from tasks.index import index
 from tasks.options import Count, DatasetName, Options, Several
 from tasks.planning import Planner
-from tasks.stage import Job, Metric, PageOf, Stage
+from tasks.stage import Job, PageOf, Stage
 from tasks.tree import TreeOptions
 
 Grey = Annotated[float, Field(gt=0, le=255)]
@@ -56,7 +56,6 @@ STAGE = Stage(
     network=True,
     page=PageOf("tasks.adversarial.findings:findings", "microtome.report.adversarial:page"),
     starter="  # adversarial: {images: 64, eps: [1, 4]}    # attacks, and what moves inside; eps of 255\n",
-    metrics=(Metric("adversarial", "value", "low", "high"),),
     tables=(
         table(
             "adversarial",

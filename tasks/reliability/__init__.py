@@ -13,7 +13,7 @@ from tasks.index import index
 from tasks.options import DatasetName, Options, Positive, Several, Share
 from tasks.planning import Planner
 from tasks.saliency import PAGE
-from tasks.stage import Job, Metric, Stage
+from tasks.stage import Job, Stage
 
 
 class ReliabilityOptions(Options):
@@ -45,7 +45,6 @@ STAGE = Stage(
     network=True,
     page=PAGE,
     starter="  # reliability: {images: 16}                 # and which of these methods can be trusted\n",
-    metrics=(Metric("reliability", "value", "low", "high"),),
     tables=(
         table(
             "reliability",
