@@ -38,11 +38,13 @@ def named_object(reference: str, root: Path, key: str) -> Any:
         key: the audit file's key, for the error.
 
     Raises:
-        InputError: no such module, or one that fails or wants to end the process; or no such name in it.
+        InputError: no such module, or one that fails or wants to end the process; or no such name in it; or a module
+            of the user's own with the name of one of our packages, which would be taken for ours, or ours for it.
     """
     module_name, colon, name = reference.partition(":")
     if not (module_name and colon and name):
         raise InputError(f"{key}: must be package.module:name, got {reference!r}")
+    _refuse_our_names(module_name.partition(".")[0], root, key)
     with users_code(key, f"module {module_name!r} cannot be imported"), importable(root):
         module = importlib.import_module(module_name)
     _keys[module_name] = key
@@ -50,6 +52,24 @@ def named_object(reference: str, root: Path, key: str) -> Any:
         names = [n for n in dir(module) if not n.startswith("_")]
         raise InputError(f"{key}: {module_name!r} has no {name!r}{suggest(name, names)}")
     return getattr(module, name)
+
+
+def _refuse_our_names(package: str, root: Path, key: str) -> None:
+    """Beside modules of the user's own none may be called as our packages are: they import each other by name."""
+    if not _module_at(root, package):
+        return
+    for name in _PACKAGES:
+        place = _module_at(root, name)
+        if place and not place.resolve().is_relative_to(_OURS / name):
+            raise InputError(f"{key}: {place} has the name of a package of microtome's own; give it another name")
+
+
+def _module_at(root: Path, name: str) -> Path | None:
+    """The file or folder that a name would be imported from."""
+    for place in (root / name, root / f"{name}.py"):
+        if place.is_file() or any(place.glob("*.py")):
+            return place
+    return None
 
 
 @contextmanager

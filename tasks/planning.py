@@ -138,10 +138,17 @@ class Planner:
         return next((found for found in self._asked.values() if isinstance(found, options)), None)
 
     def add(self, job: Job) -> Job:
-        """Take a job into the audit, with what it reads; the same job asked for twice is one."""
+        """Take a job into the audit, with what it reads; the same job asked for twice is one.
+
+        Raises:
+            RuntimeError: another job has its name: a plan must give it a variant.
+        """
         for needed in job.jobs.values():
             self.add(needed)
-        return self.jobs.setdefault(job.name, job)
+        known = self.jobs.setdefault(job.name, job)
+        if known.key != job.key:
+            raise RuntimeError(f"a job's name must mean one job, got two that are called {job.name!r}; name a variant")
+        return known
 
     def job(
         self,

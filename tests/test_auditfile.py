@@ -201,3 +201,24 @@ def test_the_workspace_of_an_object_store_is_refused_clearly(tmp_path):
     (tmp_path / "audit.yaml").write_text(GOOD + "workspace: s3://bucket/prefix\n")
     with pytest.raises(InputError, match="object stores are not supported yet"):
         Plan(Request(tmp_path / "audit.yaml"))
+
+
+def test_a_gate_asks_for_a_figure_and_layers_that_there_are(tmp_path):
+    """A mean over unlike rows is no figure: reliability and attacks have none to ask for."""
+    for gate, words in {
+        "{metric: layers.detektors, min: 1}": "no stage measures 'layers.detektors'; did you mean 'layers.detectors'",
+        "{metric: adversarial.value, max: 1}": "no stage measures 'adversarial.value'",
+        "{metric: minimal_images.area, max: 1, layer: x}": "minimal_images.area has no layers",
+    }.items():
+        assert words in faults(tmp_path, GOOD + f"gates:\n  - {gate}\n")[0]
+
+
+def test_two_jobs_of_one_name_are_refused(tmp_path):
+    """A plan that asks for one name with other options must give a variant: nothing would tell the results apart."""
+    (tmp_path / "audit.yaml").write_text(GOOD)
+    audit = Plan(Request(tmp_path / "audit.yaml")).planner
+    known = audit.jobs["thresholds"]
+    assert audit.add(audit.job(known.stage, known.options, known.reads)) is known
+    other = audit.job(known.stage, known.options.model_copy(update={"keep": 0.5}), known.reads)
+    with pytest.raises(RuntimeError, match="two that are called 'thresholds'"):
+        audit.add(other)

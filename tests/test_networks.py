@@ -1,5 +1,7 @@
 """Loading, naming and capturing."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -136,3 +138,26 @@ def test_random_weights_follow_the_seed():
     weights = [next(iter(module.state_dict().values())) for module in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("name", ["flows", "tasks", "storage", "microtome"])
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_a_module_with_the_name_of_a_package_of_ours_is_refused(tmp_path, name, form):
+    """Whether the audit file names it, or a network beside it imports it."""
+    (tmp_path / "lone_net.py").write_text("from torch import nn\ndef net():\n    return nn.ReLU()\n")
+    assert isinstance(load_network(NetworkSpec("lone_net:net", root=tmp_path)), nn.ReLU)
+    if form == "folder":
+        (tmp_path / name).mkdir()
+    place = tmp_path / name / "helper.py" if form == "folder" else tmp_path / f"{name}.py"
+    place.write_text("def net():\n    pass\n")
+    for load in ("lone_net:net", f"{name}:net"):
+        with pytest.raises(InputError, match=f"{name}.* has the name of a package of microtome's own"):
+            load_network(NetworkSpec(load, root=tmp_path))
+    assert load_network(NetworkSpec("torch.nn:ReLU", root=tmp_path)) is not None  # none of the user's own is named
+
+
+def test_our_own_checkout_is_no_module_beside_it():
+    """An audit file in the checkout's root may name what is ours."""
+    root = Path(__file__).parent.parent
+    spec = NetworkSpec("microtome.networks.small:creature_net", root=root)
+    assert load_network(spec) is not None
