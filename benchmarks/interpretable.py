@@ -106,7 +106,7 @@ def one(category: str, options) -> dict:
     found = {name: {} for name in options.variants}
     right = {name: {} for name in options.variants}
     for fold in range(options.folds):
-        split = split_by_file(files, names, folds=5, fold=fold, seed=0)
+        split = split_by_file(files, names, fold=fold, seed=0)
         train, held = ([i for i, s in enumerate(split) if s == which] for which in ("train", "val"))
         for variant in options.variants:
             began = time.perf_counter()

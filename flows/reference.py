@@ -1,7 +1,6 @@
 """What the docs say of stages and tables, made from their declarations: `python -m flows.reference`.
 
-Writes docs/tables.md and docs/stages.md between the marks that these files hold, and the deployments' default file
-stays as it is. A test holds that nothing of it is stale.
+Writes docs/tables.md and docs/stages.md between the marks that these files hold. A test holds that nothing is stale.
 """
 
 from __future__ import annotations

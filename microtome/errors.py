@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+MOST_FAULTS = 50  # that are listed
+
 
 class InputError(Exception):
     """Something the user gave is wrong: a file, a key, a layer, a weight. Exit status 2.
@@ -40,10 +42,8 @@ def suggest(got: str, allowed: Sequence[str]) -> str:
     return ""
 
 
-MOST_FAULTS = 50
-
-
-def shortened(faults: Sequence[str]) -> list[str]:
-    """The first faults, and how many more there are."""
+def refuse(faults: Sequence[str]) -> None:
+    """Raise InputError if there are faults: the first of them, and how many more there are."""
     rest = len(faults) - MOST_FAULTS
-    return [*faults[:MOST_FAULTS], *([f"... and {rest} more faults"] if rest > 0 else [])]
+    if faults:
+        raise InputError([*faults[:MOST_FAULTS], *([f"... and {rest} more faults"] if rest > 0 else [])])

@@ -153,6 +153,10 @@ class Draft:
         self._entries = _finished(files, key.folder, say)
         self._started = time.time()
 
+    def has(self, name: str) -> bool:
+        """Whether this file is finished."""
+        return name in self._entries
+
     def finished(self, prefix: str = "") -> list[str]:
         """Names of the finished files that start so, sorted."""
         return sorted(name for name in self._entries if name.startswith(prefix))

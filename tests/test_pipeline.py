@@ -294,3 +294,33 @@ def test_the_data_set_of_the_docs_works_and_its_code_is_in_the_digest(audit_file
     before = Plan(Request(audit_file)).job("index").key.digest
     (audit_file.parent / "squares.py").write_text(code.replace("+ 16, x", "+ 8, x"))
     assert Plan(Request(audit_file)).job("index").key.digest != before
+
+
+@pytest.mark.parametrize("what", ["network", "dataset"])
+def test_a_changed_helper_of_the_users_own_code_reruns_what_it_determines(audit_file, what):
+    """The file that is named stays; a module that it imports changes."""
+    folder = audit_file.parent
+    (folder / "helper_of_mine.py").write_text("SEED = 0\nCOUNT = 30\n")
+    (folder / "named_of_mine.py").write_text(
+        "import helper_of_mine\nfrom microtome.datasets.creatures import Creatures\n"
+        "def net():\n    import nets\n    return nets.tiny(helper_of_mine.SEED)\n"
+        "def data():\n    return Creatures(count=helper_of_mine.COUNT, size=64)\n"
+    )
+    network = {"load": "named_of_mine:net", "layers": ["4"], "input": {"size": [64, 64]}}
+    change_audit(
+        audit_file, **({"network": network} if what == "network" else {"dataset": {"format": "named_of_mine:data"}})
+    )
+    before = {job.name: job.key.digest for job in Plan(Request(audit_file)).jobs}
+    assert before == {job.name: job.key.digest for job in Plan(Request(audit_file)).jobs}
+    (folder / "helper_of_mine.py").write_text("SEED = 1\nCOUNT = 30\n")
+    after = {job.name: job.key.digest for job in Plan(Request(audit_file)).jobs}
+    stayed = {name for name in before if before[name] == after[name]}
+    assert stayed == ({"index"} if what == "network" else set())
+
+
+@pytest.mark.parametrize("stage", ["saliency", "reliability", "features", "occlusion", "adversarial", "dissection"])
+def test_the_network_is_looked_at_before_the_first_stage(audit_file, stage):
+    change_audit(audit_file, stages={stage: {}, "report": False})
+    plan = Plan(Request(audit_file, overrides=("network.layers=['no such layer']",)))
+    with pytest.raises(InputError, match="no layer 'no such layer'"):
+        plan.preflight()

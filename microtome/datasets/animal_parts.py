@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 
 from microtome.datasets.base import Annotation, Dataset, Landmark, Record, digestible, open_picture, picture_fault
-from microtome.datasets.tables import MOST_SIDE, below, key, numbers, read_json, refuse, shown, text, whole
-from microtome.errors import InputError
+from microtome.datasets.tables import MOST_SIDE, below, key, numbers, read_json, shown, text, whole
+from microtome.errors import InputError, refuse
 
 
 class AnimalParts(Dataset):

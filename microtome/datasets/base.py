@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from microtome.datasets.tables import MOST_NUMBER, file_fault, name_fault, reason, refuse
-from microtome.errors import InputError
+from microtome.datasets.tables import MOST_NUMBER, file_fault, name_fault, reason
+from microtome.errors import InputError, refuse
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 PICTURE_KINDS = ("JPEG", "PNG", "WEBP", "BMP")  # told by content: no other decoder ever sees a file

@@ -28,12 +28,11 @@ from microtome.datasets.tables import (
     below,
     finite,
     read_table,
-    refuse,
     text,
     unique,
     whole,
 )
-from microtome.errors import InputError
+from microtome.errors import InputError, refuse
 
 FIXED_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
 

@@ -28,13 +28,12 @@ from microtome.datasets.tables import (
     key,
     option,
     read_json,
-    refuse,
     shown,
     text,
     unique,
     whole,
 )
-from microtome.errors import InputError
+from microtome.errors import InputError, refuse
 
 MOST_ID = 2**63 - 1
 

@@ -19,8 +19,8 @@ from microtome.datasets.base import (
     picture_fault,
     picture_size,
 )
-from microtome.datasets.tables import below, finite, read_lines, refuse, shown, text, unique, whole
-from microtome.errors import InputError
+from microtome.datasets.tables import below, finite, read_lines, shown, text, unique, whole
+from microtome.errors import InputError, refuse
 
 Box = tuple[float, float, float, float]
 _Value = TypeVar("_Value")

@@ -22,8 +22,8 @@ from microtome.datasets.base import (
     shortened,
     sized,
 )
-from microtome.datasets.tables import file_fault, option, read_json, read_text, refuse, shown, text, unique, whole
-from microtome.errors import InputError
+from microtome.datasets.tables import file_fault, option, read_json, read_text, shown, text, unique, whole
+from microtome.errors import InputError, refuse
 
 UNLABELLED = ("unlabelled", "void", "background", "none")
 MOST_VALUE = 255  # of an 8-bit mask

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import stat
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,17 +19,9 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value", bound=Hashable)
 
-MOST_FAULTS = 50  # that are listed
 MOST_NUMBER = 65_535  # of a label: what R + 256 G holds, and what tables by number can afford
 MOST_SIDE = 10**6  # of a picture, in pixels
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
-
-
-def refuse(faults: Sequence[str]) -> None:
-    """Raise InputError if there are faults: the first of them, and how many more there are."""
-    rest = len(faults) - MOST_FAULTS
-    if faults:
-        raise InputError([*faults[:MOST_FAULTS], *([f"... and {rest} more faults"] if rest > 0 else [])])
 
 
 def reason(error: Exception) -> str:

@@ -25,8 +25,8 @@ from microtome.datasets.base import (
     shortened,
 )
 from microtome.datasets.matlab import Value, read_variable
-from microtome.datasets.tables import file_fault, key, option, reason, refuse, shown, text
-from microtome.errors import InputError
+from microtome.datasets.tables import file_fault, key, option, reason, shown, text
+from microtome.errors import InputError, refuse
 
 _INSTANCE = re.compile(r"_\d+$")  # wheel_1, wheel_2: several instances of one part
 

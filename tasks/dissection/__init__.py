@@ -8,8 +8,6 @@ from typing import Annotated
 from pydantic import Field
 
 from storage.tables import flag, float32, float64, int32, string, table
-from tasks.activations import maps
-from tasks.index import index
 from tasks.null import STAGE as NULL
 from tasks.null import NullOptions
 from tasks.options import DatasetName, Resamples
@@ -17,7 +15,7 @@ from tasks.planning import Planner
 from tasks.stage import Job, Metric, PageOf, Stage
 from tasks.tally import STAGE as TALLY
 from tasks.tally import TallyOptions
-from tasks.thresholds import thresholds
+from tasks.thresholds import seen
 
 
 class DissectionOptions(NullOptions):
@@ -30,11 +28,9 @@ class DissectionOptions(NullOptions):
 
 def plan(audit: Planner, options: DissectionOptions) -> Iterable[Job]:
     """Maps to thresholds to counts to chance to labels."""
-    indexed = index(audit, options.dataset, "stages.dissection.dataset")
-    activations = maps(audit, indexed)
-    seen = {"index": indexed, "activations": activations, "thresholds": thresholds(audit, indexed, activations)}
-    tally = audit.job(TALLY, options.narrowed(TallyOptions), seen)
-    chance = {**seen, "tally": tally}
+    looked_at = seen(audit, options.dataset, "stages.dissection.dataset")
+    tally = audit.job(TALLY, options.narrowed(TallyOptions), looked_at)
+    chance = {**looked_at, "tally": tally}
     null = audit.job(NULL, options.narrowed(NullOptions), chance) if options.permutations else None
     yield audit.job(STAGE, options, {**chance, "null": null})
 

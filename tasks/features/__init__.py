@@ -6,12 +6,10 @@ from collections.abc import Iterable
 from typing import Literal
 
 from storage.tables import flag, float64, int32, string, table
-from tasks.activations import maps
-from tasks.index import index
 from tasks.options import Count, DatasetName, Options
 from tasks.planning import Planner
 from tasks.stage import Job, Metric, PageOf, Stage
-from tasks.thresholds import thresholds
+from tasks.thresholds import seen
 
 
 class FeaturesOptions(Options):
@@ -26,10 +24,9 @@ class FeaturesOptions(Options):
 
 def plan(audit: Planner, options: FeaturesOptions) -> Iterable[Job]:
     """Reads the network's maps for the units' top images."""
-    indexed = index(audit, options.dataset, "stages.features.dataset")
-    activations = maps(audit, indexed)
-    seen = {"index": indexed, "activations": activations, "thresholds": thresholds(audit, indexed, activations)}
-    yield audit.job(STAGE, options, {**seen, "network": audit.network})
+    yield audit.job(
+        STAGE, options, {**seen(audit, options.dataset, "stages.features.dataset"), "network": audit.network}
+    )
 
 
 STAGE = Stage(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Annotation, Concept, Dataset, Record, chosen
 from microtome.datasets.frame import Frame
-from microtome.errors import InputError, shortened
+from microtome.errors import InputError, refuse
 from storage import Draft
 from storage.tables import Columns
 from storage.tensors import ROW_GROUP
@@ -78,8 +78,7 @@ def run(options: IndexOptions, inputs: Inputs, draft: Draft, session: Session) -
                         rows["pixels"].append(pixels)
             session.advance(len(group))
         writer.close()
-        if faults:
-            raise InputError(shortened(faults))
+        refuse(faults)
     draft.table("label_counts", rows)
     draft.table("images", _image_table(images))
     draft.table("concepts", _concept_table(dataset.concepts, rows, frame))

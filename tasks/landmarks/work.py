@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from microtome.datasets.base import Landmark, Record
 from microtome.datasets.source import Source
-from microtome.errors import InputError, shortened
+from microtome.errors import refuse
 from storage import Draft
 from storage.tables import Row, from_rows
 from tasks.index.result import Index
@@ -34,8 +34,7 @@ def run(options: LandmarksOptions, inputs: Inputs, draft: Draft, session: Sessio
         faults += [fault for mark in marks for fault in _outside(source.record(image), mark)]
         rows += _framed(source, image, marks)
         session.advance(1)
-    if faults:
-        raise InputError(shortened(faults))
+    refuse(faults)
     draft.table("landmarks", from_rows(COLUMNS, rows))
 
 

@@ -54,7 +54,7 @@ def run(options: NullOptions, inputs: Inputs, draft: Draft, session: Session) ->
             for first in range(0, permutations, BLOCK):
                 span = (first, min(BLOCK, permutations - first))
                 name = f"null/{number:03d}-{first:06d}.parquet"
-                if name not in draft.finished():
+                if not draft.has(name):
                     best = _block(inputs, planes, lighter, span, session=session)
                     with draft.publish(name, rows=best.size) as sink:
                         pq.write_table(_rows(layer.name, first, best), sink, compression="zstd")

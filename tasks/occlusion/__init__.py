@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from storage.tables import float64, int32, string, table
-from tasks.activations import maps
-from tasks.index import index
 from tasks.options import Count, DatasetName, Number, Options, Several
 from tasks.planning import Planner
 from tasks.stage import Job, Metric, PageOf, Stage
-from tasks.thresholds import thresholds
+from tasks.thresholds import seen
 
 
 class OcclusionOptions(Options):
@@ -27,10 +25,9 @@ class OcclusionOptions(Options):
 
 def plan(audit: Planner, options: OcclusionOptions) -> Iterable[Job]:
     """Reads the network's maps for the units' top images."""
-    indexed = index(audit, options.dataset, "stages.occlusion.dataset")
-    activations = maps(audit, indexed)
-    seen = {"index": indexed, "activations": activations, "thresholds": thresholds(audit, indexed, activations)}
-    yield audit.job(STAGE, options, {**seen, "network": audit.network})
+    yield audit.job(
+        STAGE, options, {**seen(audit, options.dataset, "stages.occlusion.dataset"), "network": audit.network}
+    )
 
 
 STAGE = Stage(

@@ -62,7 +62,7 @@ class Shown:
     def thumbnail(self, index: Index, image: int) -> str:
         """Path of a picture's thumbnail, written when it is first asked for."""
         path = f"assets/{index.digest}/{image:06d}.webp"  # by the data set, so that several do not mix
-        if path not in self.draft.finished("assets/"):
+        if not self.draft.has(path):
             self.draft.write(path, index.source.thumbnail(image, THUMB))
             self.session.check()
         return path

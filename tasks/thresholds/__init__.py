@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from storage.tables import float32, float64, floats, int32, int64, string, table
+from tasks.activations import maps
+from tasks.index import index
 from tasks.options import Lighting, Options, Share
 from tasks.planning import Planner
 from tasks.stage import Job, Stage
@@ -55,6 +57,19 @@ STAGE = Stage(
         ),
     ),
 )
+
+
+def seen(audit: Planner, dataset: str, key: str) -> dict[str, Job]:
+    """A data set's index, the network's maps of it, and their thresholds, by the names of a stage's `Inputs`.
+
+    Args:
+        audit: the audit.
+        dataset: its name in the audit file.
+        key: of the audit file that names it, for the error.
+    """
+    indexed = index(audit, dataset, key)
+    activations = maps(audit, indexed)
+    return {"index": indexed, "activations": activations, "thresholds": thresholds(audit, indexed, activations)}
 
 
 def thresholds(audit: Planner, index: Job, activations: Job) -> Job:
