@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -152,3 +153,10 @@ def opened(browser, page: Path, width: int = 1280):
     tab.on("request", lambda request: heard.append(request.url) if not request.url.startswith("file:") else None)
     tab.goto(page.as_uri())
     return tab, heard
+
+
+def asked(environment: dict[str, str], path: str, body: dict[str, object]) -> list:
+    """What a Prefect server answers to a filter."""
+    place = f"{environment['PREFECT_API_URL']}/{path}"
+    request = urllib.request.Request(place, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request, timeout=20))

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tasks.session import Session
-from tests.conftest import change_audit, clean_environment, write_audit
+from tests.conftest import asked, change_audit, clean_environment, write_audit
 
 ROOT = Path(__file__).parent.parent
 
@@ -272,13 +271,6 @@ def test_init_writes_a_file_that_plans(tmp_path, command):
     assert command("init", cwd=tmp_path).returncode == 2
     change_audit(tmp_path / "audit.yaml", dataset={"format": "creatures", "count": 3, "size": 224})
     assert "would run" in command("plan", "audit.yaml", cwd=tmp_path).stdout
-
-
-def asked(server, path, body):
-    request = urllib.request.Request(
-        f"{server['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    return json.load(urllib.request.urlopen(request, timeout=20))
 
 
 @pytest.mark.slow

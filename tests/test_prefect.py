@@ -5,13 +5,12 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import NETWORK, write_audit
+from tests.conftest import NETWORK, asked, write_audit
 
 ROOT = Path(__file__).parent.parent
 PREFECT = Path(sys.executable).with_name("prefect")
@@ -53,12 +52,6 @@ def walked(server, tmp_path_factory, broden):
     prefect("deploy", "--all")
     prefect("automation", "create", "--from-file", "automations.yaml")
     return folder, environment, prefect
-
-
-def asked(environment: dict, path: str, body: dict) -> list:
-    place = f"{environment['PREFECT_API_URL']}/{path}"
-    request = urllib.request.Request(place, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    return json.load(urllib.request.urlopen(request, timeout=20))
 
 
 def worker(folder: Path, environment: dict) -> subprocess.Popen:

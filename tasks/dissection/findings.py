@@ -11,7 +11,7 @@ from microtome.report.overlay import dim_path
 from tasks.dissection.result import Dissection
 from tasks.dissection.work import Inputs
 from tasks.report.shown import Shown
-from tasks.tally.lighting import Lighter, SeenPictures
+from tasks.tally.lighting import Lighter
 
 Pair = tuple[int, int]
 
@@ -24,9 +24,7 @@ def findings(shown: Shown) -> list[DissectedLayer]:
 
 def _layer(shown: Shown, made: Dissection, seen: Inputs, number: int) -> DissectedLayer:
     name, index = seen.activations.layers[number].name, seen.index
-    lighter = Lighter(
-        SeenPictures(index, seen.activations, seen.thresholds), number, made.options, device=shown.session.device
-    )
+    lighter = Lighter(seen, number, made.options, device=shown.session.device)
     rows = [row for row in seen.thresholds.rows("top_images", layer=name) if row["rank"] < shown.top_images]
     dims = _dims(lighter, {(row["image"], row["unit"]) for row in rows}, index.frame.masks)
     top: dict[int, list[TopImage]] = {}

@@ -21,13 +21,12 @@ from microtome.quantify.resampling import (
 from microtome.quantify.significance import null_p95, p_values, permutations_needed
 from storage import Draft
 from storage.tables import Columns, Gathered, Row
-from tasks.activations.result import Maps
 from tasks.dissection import DissectionOptions
-from tasks.index.result import ConceptTable, Index
+from tasks.index.result import ConceptTable
 from tasks.null.result import Null
 from tasks.session import Session
 from tasks.tally.result import Tally
-from tasks.thresholds.result import Thresholds
+from tasks.thresholds.result import SeenPictures
 
 BLOCK_BYTES = 256_000_000  # of counts held for one block of resamples
 SATURATED = "saturated: its threshold is its maximum, so nothing lies above it"
@@ -35,12 +34,9 @@ CONSTANT = "dead: it has the same value everywhere"
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(SeenPictures):
     """Counts of the same pictures, and what chance reaches, where that was asked for."""
 
-    index: Index
-    activations: Maps
-    thresholds: Thresholds
     tally: Tally
     null: Null | None = None
 

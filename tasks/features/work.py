@@ -16,24 +16,19 @@ from microtome.visualize.attribution import Target, answer_of, at_rest, attribut
 from microtome.visualize.features import Feature, FeatureRecipe, visualise
 from storage import Draft
 from storage.tables import Row, from_rows
-from tasks.activations.result import Maps
 from tasks.features import STAGE, FeaturesOptions
-from tasks.index.result import Index
 from tasks.session import Session
 from tasks.subject import Subject
-from tasks.thresholds.result import Thresholds
+from tasks.thresholds.result import SeenPictures
 
 CROPS = 5
 FEATURES, UNIT_CROPS = (list(table.columns) for table in STAGE.tables)
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(SeenPictures):
     """The network, its layers, and the pictures in which their units are highest."""
 
-    index: Index
-    activations: Maps
-    thresholds: Thresholds
     network: Subject
 
 

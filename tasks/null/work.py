@@ -18,30 +18,21 @@ from microtome.quantify.resampling import permutation_plan
 from microtome.quantify.upsample import Lit
 from storage import Draft
 from storage.tables import Columns
-from tasks.activations.result import Maps
 from tasks.index.result import AnnotationBlock, ConceptTable, Index
 from tasks.null import STAGE, NullOptions
 from tasks.session import Session
-from tasks.tally.lighting import BATCH, Lighter, SeenPictures
+from tasks.tally.lighting import BATCH, Lighter
 from tasks.tally.result import Tally
-from tasks.thresholds.result import Thresholds
+from tasks.thresholds.result import SeenPictures
 
 BLOCK = 100  # permutations counted together: memory is BLOCK x units x concepts
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(SeenPictures):
     """Maps, thresholds, annotations and counts of the same pictures."""
 
-    index: Index
-    activations: Maps
-    thresholds: Thresholds
     tally: Tally
-
-    @property
-    def seen(self) -> SeenPictures:
-        """What lights pixels."""
-        return SeenPictures(self.index, self.activations, self.thresholds)
 
 
 def run(options: NullOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
@@ -50,7 +41,7 @@ def run(options: NullOptions, inputs: Inputs, draft: Draft, session: Session) ->
     session.begin(permutations * len(layers), "permutations")
     with _Planes(inputs.index) as planes:
         for number, layer in enumerate(layers):
-            lighter = Lighter(inputs.seen, number, options, device=session.device)
+            lighter = Lighter(inputs, number, options, device=session.device)
             for first in range(0, permutations, BLOCK):
                 span = (first, min(BLOCK, permutations - first))
                 name = f"null/{number:03d}-{first:06d}.parquet"

@@ -14,23 +14,19 @@ from microtome.networks.geometry import LayerGeometry
 from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
 from storage import Draft
 from storage.tables import Row, from_rows
-from tasks.activations.result import Maps
 from tasks.index.result import Index
 from tasks.occlusion import STAGE, OcclusionOptions
 from tasks.session import Session
 from tasks.subject import Subject
-from tasks.thresholds.result import Thresholds
+from tasks.thresholds.result import SeenPictures
 
 OCCLUSION, MINIMAL_IMAGES = (list(table.columns) for table in STAGE.tables)
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(SeenPictures):
     """The network, its layers, and the pictures in which their units are highest."""
 
-    index: Index
-    activations: Maps
-    thresholds: Thresholds
     network: Subject
 
 

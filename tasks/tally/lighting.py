@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,21 +12,11 @@ from microtome.datasets.frame import Frame
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.upsample import Lit, Upsampler
 from storage.tensors import Tensors
-from tasks.activations.result import Maps
-from tasks.index.result import AnnotationBlock, Index
+from tasks.index.result import AnnotationBlock
 from tasks.options import Lighting
-from tasks.thresholds.result import Thresholds
+from tasks.thresholds.result import SeenPictures
 
 BATCH = 16
-
-
-@dataclass(frozen=True)
-class SeenPictures:
-    """What a network made of indexed pictures."""
-
-    index: Index
-    activations: Maps
-    thresholds: Thresholds
 
 
 def upsampler(frame: Frame, layer: LayerGeometry, lighting: Lighting, device: str) -> Upsampler:

@@ -17,24 +17,19 @@ from microtome.quantify.dissection import Counts, iou, tally
 from storage import Draft
 from storage.tables import Gathered
 from storage.tensors import Tensors
-from tasks.activations.result import Maps
-from tasks.index.result import AnnotationBlock, ConceptTable, Index
+from tasks.index.result import AnnotationBlock, ConceptTable
 from tasks.session import Session
 from tasks.tally import STAGE, TallyOptions
-from tasks.tally.lighting import BATCH, Lighter, SeenPictures
+from tasks.tally.lighting import BATCH, Lighter
 from tasks.tally.result import counts_file
-from tasks.thresholds.result import Thresholds
+from tasks.thresholds.result import SeenPictures
 
 TABLES = {table.name: table for table in STAGE.tables}
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(SeenPictures):
     """Maps, thresholds and annotations of the same pictures."""
-
-    index: Index
-    activations: Maps
-    thresholds: Thresholds
 
 
 def run(options: TallyOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
@@ -48,9 +43,7 @@ def run(options: TallyOptions, inputs: Inputs, draft: Draft, session: Session) -
     totals: Gathered = {name: [] for name in TABLES["iou"].columns}
     saturated, constant = {}, {}
     for number, layer in enumerate(layers):
-        lighter = Lighter(
-            SeenPictures(index, inputs.activations, inputs.thresholds), number, options, device=session.device
-        )
+        lighter = Lighter(inputs, number, options, device=session.device)
         intersection, activation = _Tallying(options, draft, session, concepts)(lighter, number)
         _extend(
             totals, layer.name, concepts, (intersection, activation[:, concepts.category_index], index.labels.total())

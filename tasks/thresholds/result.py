@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from microtome.quantify.accumulate import rank
+from tasks.activations.result import Maps
+from tasks.index.result import Index
 from tasks.result import StageResult
 
 
@@ -47,3 +49,18 @@ class Thresholds(StageResult):
         for row in self.rows("top_images", layer=layer):
             found[row["unit"]].append((row["image"], row["peak"]))
         return found
+
+
+@dataclass(frozen=True)
+class SeenPictures:
+    """What a network made of indexed pictures; `Inputs` of stages that read all three begin with it.
+
+    Args:
+        index: the pictures.
+        activations: the network's maps of them.
+        thresholds: of these maps.
+    """
+
+    index: Index
+    activations: Maps
+    thresholds: Thresholds
