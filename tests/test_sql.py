@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -404,6 +405,8 @@ def test_ctrl_c_ends_a_long_query(place, files, run, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "sql", query, "--workspace", "w"],
         cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(tmp_path),
+        # a shell's background job ignores Ctrl-C, and so does all that it starts
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     end = time.monotonic() + 60
     while "duckdb" not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < end:
