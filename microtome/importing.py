@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,12 @@ def named_object(reference: str, root: Path, key: str) -> Any:
 
     Raises:
         InputError: no such module, or one that fails or wants to end the process; or no such name in it; or a module
-            of the user's own with the name of one of our packages, which would be taken for ours, or ours for it.
+            of the user's own with the name of a package of ours.
     """
     module_name, colon, name = reference.partition(":")
     if not (module_name and colon and name):
         raise InputError(f"{key}: must be package.module:name, got {reference!r}")
-    _refuse_our_names(module_name.partition(".")[0], root, key)
+    refuse_our_names([module_name], root, key)
     with users_code(key, f"module {module_name!r} cannot be imported"), importable(root):
         module = importlib.import_module(module_name)
     _keys[module_name] = key
@@ -54,22 +55,24 @@ def named_object(reference: str, root: Path, key: str) -> Any:
     return getattr(module, name)
 
 
-def _refuse_our_names(package: str, root: Path, key: str) -> None:
-    """Beside modules of the user's own none may be called as our packages are: they import each other by name."""
-    if not _module_at(root, package):
-        return
-    for name in _PACKAGES:
-        place = _module_at(root, name)
-        if place and not place.resolve().is_relative_to(_OURS / name):
-            raise InputError(f"{key}: {place} has the name of a package of microtome's own; give it another name")
+def refuse_our_names(reached: Iterable[str], root: Path, key: str) -> None:
+    """A module of the user's own that is named, or imported, must not be called as a package of ours: whoever imports
+    that name gets ours. One that merely lies there does no harm.
 
+    Args:
+        reached: names of modules that are used, or of what is in them.
+        root: the user's folder.
+        key: the audit file's key, for the error.
 
-def _module_at(root: Path, name: str) -> Path | None:
-    """The file or folder that a name would be imported from."""
-    for place in (root / name, root / f"{name}.py"):
-        if place.is_file() or any(place.glob("*.py")):
-            return place
-    return None
+    Raises:
+        InputError: one is.
+    """
+    used = {re.split("[.:]", name, maxsplit=1)[0] for name in reached}
+    for name in used & set(_PACKAGES):
+        for place in (root / name, root / f"{name}.py"):
+            is_module = place.is_file() or any(place.glob("*.py"))
+            if is_module and not place.resolve().is_relative_to(_OURS / name):
+                raise InputError(f"{key}: {place} has the name of a package of microtome's own; give it another name")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from microtome.closure import Places, closure
 from microtome.datasets.base import Dataset
 from microtome.datasets.formats import code_root, open_dataset
+from microtome.importing import refuse_our_names
 from microtome.networks.normalisation import Normalisation
 
 
@@ -63,11 +64,13 @@ def data_spec(place: DataPlace, scale: Normalisation, digest: Callable[[Path], s
         digest: content digest of a file.
 
     Raises:
-        InputError: it cannot be opened.
+        InputError: it cannot be opened, or its code imports a module with the name of a package of ours.
     """
+    code = closure([code_root(place.format)], Places(user=place.base))
+    refuse_our_names(code.definitions, place.base, "dataset.format")
     dataset, root = place.open(), place.root
     content = hashlib.sha256(json.dumps([place.format, dict(place.options)], sort_keys=True, default=str).encode())
-    content.update(closure([code_root(place.format)], Places(user=place.base)).digest.encode())
+    content.update(code.digest.encode())
     for file in dataset.files():
         name = file.relative_to(root).as_posix() if root and file.is_relative_to(root) else file.name
         content.update(f"{name}\0{digest(file)}\0".encode())

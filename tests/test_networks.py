@@ -140,20 +140,28 @@ def test_random_weights_follow_the_seed():
     assert not torch.equal(weights[0], weights[2])
 
 
+OUR_NAME = "has the name of a package of microtome's own"
+
+
 @pytest.mark.parametrize("name", ["flows", "tasks", "storage", "microtome"])
 @pytest.mark.parametrize("form", ["file", "folder"])
-def test_a_module_with_the_name_of_a_package_of_ours_is_refused(tmp_path, name, form):
-    """Whether the audit file names it, or a network beside it imports it."""
-    (tmp_path / "lone_net.py").write_text("from torch import nn\ndef net():\n    return nn.ReLU()\n")
-    assert isinstance(load_network(NetworkSpec("lone_net:net", root=tmp_path)), nn.ReLU)
+def test_a_module_with_the_name_of_a_package_of_ours_is_refused_where_it_is_used(tmp_path, name, form):
+    """Whether the audit file names it, or a network beside it imports it; one that merely lies there does no harm."""
+    alone, importing = tmp_path / f"alone_{name}_{form}.py", tmp_path / f"importing_{name}_{form}.py"
+    alone.write_text("from torch import nn\ndef net():\n    return nn.ReLU()\n")
+    importing.write_text(f"def net():\n    import {name}\n    return {name}.net()\n")
     if form == "folder":
         (tmp_path / name).mkdir()
-    place = tmp_path / name / "helper.py" if form == "folder" else tmp_path / f"{name}.py"
+    place = tmp_path / name / "__init__.py" if form == "folder" else tmp_path / f"{name}.py"
     place.write_text("def net():\n    pass\n")
-    for load in ("lone_net:net", f"{name}:net"):
-        with pytest.raises(InputError, match=f"{name}.* has the name of a package of microtome's own"):
-            load_network(NetworkSpec(load, root=tmp_path))
-    assert load_network(NetworkSpec("torch.nn:ReLU", root=tmp_path)) is not None  # none of the user's own is named
+    harmless = NetworkSpec(f"{alone.stem}:net", root=tmp_path)
+    assert network_digest(harmless, str)
+    assert isinstance(load_network(harmless), nn.ReLU)
+    with pytest.raises(InputError, match=f"network.load: .*{name}.* {OUR_NAME}"):
+        load_network(NetworkSpec(f"{name}:net", root=tmp_path))
+    for load in (f"{importing.stem}:net", f"{name}:net"):
+        with pytest.raises(InputError, match=OUR_NAME):
+            network_digest(NetworkSpec(load, root=tmp_path), str)
 
 
 def test_our_own_checkout_is_no_module_beside_it():

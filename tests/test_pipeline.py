@@ -324,3 +324,15 @@ def test_the_network_is_looked_at_before_the_first_stage(audit_file, stage):
     plan = Plan(Request(audit_file, overrides=("network.layers=['no such layer']",)))
     with pytest.raises(InputError, match="no layer 'no such layer'"):
         plan.preflight()
+
+
+def test_a_data_set_that_imports_a_module_with_the_name_of_ours_is_refused(audit_file):
+    folder = audit_file.parent
+    (folder / "tasks.py").write_text("COUNT = 3\n")
+    (folder / "data_beside_tasks.py").write_text(
+        "import tasks\nfrom microtome.datasets.creatures import Creatures\n"
+        "def data():\n    return Creatures(count=tasks.COUNT, size=64)\n"
+    )
+    change_audit(audit_file, dataset={"format": "data_beside_tasks:data"})
+    with pytest.raises(InputError, match=r"dataset.format: .*tasks.py has the name of a package of microtome's own"):
+        Plan(Request(audit_file)).jobs  # noqa: B018

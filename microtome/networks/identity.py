@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from microtome.closure import Places, closure
+from microtome.importing import refuse_our_names
 from microtome.networks.load import NetworkSpec
 
 
@@ -19,11 +20,15 @@ def network_digest(spec: NetworkSpec, file_digest: Callable[[Path], str]) -> str
     Args:
         spec: where the network comes from.
         file_digest: content digest of a file, hexadecimal.
+
+    Raises:
+        InputError: its code imports a module of the user's own with the name of a package of ours.
     """
-    file = spec.weights_file
+    file, code = spec.weights_file, closure([spec.load], Places(user=spec.root))
+    refuse_our_names(code.definitions, spec.root, "network.load")
     content = {
         "load": spec.load,
-        "code": closure([spec.load], Places(user=spec.root)).digest,
+        "code": code.digest,
         "arguments": dict(spec.arguments),
         "weights": file_digest(file) if file else spec.weights,
         "seed": None if file else spec.seed,
