@@ -197,7 +197,8 @@ def gc(keep: int, dry_run: bool, workspace: str) -> None:
     from flows.claiming import waiting
     from flows.collect import collect
 
-    for folder, size in collect(_open(workspace), keep, dry_run=dry_run, waiting=waiting):
+    files = _open(workspace) if dry_run else _writable(workspace, "claims")
+    for folder, size in collect(files, keep, dry_run=dry_run, waiting=waiting):
         print(f"{'would remove' if dry_run else 'removed'} {folder} ({size / 1e6:.1f} MB)")
 
 
@@ -268,7 +269,7 @@ def explain(run: str, image: str, workspace: str) -> None:
     from flows.claiming import reading
     from flows.explain import explain as told
 
-    files, chosen = _open(workspace), _run(workspace, run)
+    files, chosen = _writable(workspace, "explained"), _run(workspace, run)
     with reading(files, [chosen]):
         lines, page = told(files, chosen, image)
     print("\n".join(lines))
@@ -288,7 +289,7 @@ def lookup(run: str, image: str, workspace: str) -> None:
     from flows.claiming import reading
     from flows.lookup import lookup as seen
 
-    files, chosen = _open(workspace), _run(workspace, run)
+    files, chosen = _writable(workspace, "explained"), _run(workspace, run)
     with reading(files, [chosen]):
         rows, page = seen(files, chosen, image)
     _table(["layer", "node", "filter", "x", "y", "score", "on"], rows)
@@ -357,6 +358,14 @@ def _open(workspace: str) -> Files:
     if not Path(workspace).is_dir():
         raise InputError(f"--workspace: no such folder, got {workspace!r}")
     return open_files(workspace)
+
+
+def _writable(workspace: str, name: str) -> Files:
+    """The workspace, for a command that writes there. Raises InputError."""
+    files = _open(workspace)
+    if not files.writable(name):
+        raise InputError(f"--workspace: must be writable for this command, got {files.location(name)}")
+    return files
 
 
 def _run(workspace: str, run_id: str | None) -> RunRecord:
