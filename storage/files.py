@@ -15,7 +15,7 @@ import shutil
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -100,6 +100,10 @@ class Files(ABC):
         """Names of the files in a folder, and the folders in it, that are being written or never were to the end."""
 
     @abstractmethod
+    def settle(self, names: Iterable[str]) -> None:
+        """Return when files are where a power cut takes nothing of them."""
+
+    @abstractmethod
     def lock(self, name: str, waiting: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """Keep all others who ask for the lock of that name waiting, in whatever process they are.
 
@@ -151,7 +155,7 @@ class LocalFiles(Files):
     def publish(self, name: str) -> Iterator[HashingSink]:
         """Written beside its place under a name of its own, then moved over it.
 
-        No fsync: a file that a power cut shortens fails its checksum, and the stage runs again.
+        No fsync: a file that a power cut shortens fails its checksum. What is trusted without reading it is settled.
         """
         place = self._root / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -189,6 +193,17 @@ class LocalFiles(Files):
         walked = os.walk(self._root / folder, onerror=fault)
         found = (Path(place, name) for place, _, names in walked for name in names)
         return sorted(file.relative_to(self._root).as_posix() for file in found if file.is_file())
+
+    def settle(self, names: Iterable[str]) -> None:
+        """By fsync(2) of each file, and of the folders from it up to the workspace."""
+        places = [self._root / name for name in names]
+        folders = {folder for place in places for folder in place.parents if folder.is_relative_to(self._root)}
+        for place in (*places, *folders):
+            handle = os.open(place, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
     @contextlib.contextmanager
     def lock(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
