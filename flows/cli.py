@@ -94,16 +94,18 @@ def cli() -> None:
 @SET
 def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], **options: Any) -> int:
     """Run the audit that FILE describes; what is done already is not done again."""
+    from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import from_cache, prefect_environment, server_configured
 
     request = Request(file, only, refresh, options["workspace"], options["device"], options["overrides"])
     plan = Plan(request)
-    outcome = None if server_configured() else from_cache(plan)
-    if outcome is None:
-        plan.preflight()
-        prefect_environment(plan)
-        outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
+    with claiming(plan) as fault:
+        outcome = from_cache(plan) if fault or not server_configured() else None
+        if outcome is None:
+            plan.preflight()
+            prefect_environment(plan)
+            outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
     return _tell(outcome)
 
 
@@ -115,14 +117,17 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], **options
 @SET
 def rerun(stage: str, file: Path, **options: Any) -> int:
     """Run one STAGE of an audit again, its inputs from the cache."""
+    from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import prefect_environment
 
     plan = Plan(Request(file, (stage,), (stage,), options["workspace"], options["device"], options["overrides"]))
-    prefect_environment(plan)
     name, _, variant = stage.partition(":")
     call = {"file": str(file), "stage": name, "variant": variant, **options}
-    return _tell(_with_prefect(lambda: _flow("flows.stages", "rerun")(**call, return_state=True)))
+    with claiming(plan):
+        prefect_environment(plan)
+        outcome = _with_prefect(lambda: _flow("flows.stages", "rerun")(**call, return_state=True))
+    return _tell(outcome)
 
 
 @cli.command()
@@ -159,9 +164,12 @@ def runs(workspace: str) -> None:
 @WHERE
 def show(run: str | None, workspace: str) -> None:
     """Show one RUN: its figures, gates and stages. The latest by default."""
+    from flows.claiming import reading
     from flows.compare import shown
 
-    print(shown(_open(workspace), _run(workspace, run)))
+    files, chosen = _open(workspace), _run(workspace, run)
+    with reading(files, [chosen]):
+        print(shown(files, chosen))
 
 
 @cli.command()
@@ -170,22 +178,27 @@ def show(run: str | None, workspace: str) -> None:
 @WHERE
 def compare(first: str, second: str, workspace: str) -> None:
     """Compare two runs, or the latest of two audits, layer by layer, with intervals."""
+    from flows.claiming import reading
     from flows.compare import compared
 
-    print(compared(_open(workspace), _run(workspace, first), _run(workspace, second)))
+    files, runs = _open(workspace), (_run(workspace, first), _run(workspace, second))
+    with reading(files, runs):
+        print(compared(files, *runs))
 
 
 @cli.command()
 @click.option(
-    "--keep", default=5, type=click.IntRange(min=1), show_default=True, help="Runs kept per audit, the latest."
+    "--keep", default=5, type=click.IntRange(min=1), show_default=True, help="Finished runs kept per audit, the latest."
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @WHERE
 def gc(keep: int, dry_run: bool, workspace: str) -> None:
-    """Remove stages that none of the latest runs uses."""
-    from flows.compare import collect
+    """Remove stages that neither the latest runs nor a running audit uses, and what ended audits left unfinished."""
+    from flows.claiming import waiting
+    from flows.collect import collect
 
-    for folder, size in collect(_open(workspace), keep, dry_run=dry_run):
+    files = _open(workspace) if dry_run else _writable(workspace, "claims")
+    for folder, size in collect(files, keep, dry_run=dry_run, waiting=waiting):
         print(f"{'would remove' if dry_run else 'removed'} {folder} ({size / 1e6:.1f} MB)")
 
 
@@ -202,12 +215,14 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
 
     It reads the workspace's tables and nothing else, and writes nothing.
     """
+    from flows.claiming import reading
     from flows.query import answer
     from storage import RunStore
 
     files = _open(workspace)
     chosen = RunStore(files).all() if run == "all" else [_run(workspace, run)]
-    answer(files, chosen, query, form, out=sys.stdout, unsafe=unsafe)
+    with reading(files, chosen):
+        answer(files, chosen, query, form, out=sys.stdout, unsafe=unsafe)
 
 
 @cli.command("open")
@@ -215,7 +230,7 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
 @WHERE
 def open_report(run: str | None, workspace: str) -> None:
     """Open the report of a RUN in the browser, and print where it is."""
-    page = _report_page(workspace, run)
+    page = _report_page(_open(workspace), _run(workspace, run))
     print(page)
     if sys.stdout.isatty():
         click.launch(page.as_uri())
@@ -233,10 +248,12 @@ def open_report(run: str | None, workspace: str) -> None:
 @WHERE
 def report(run: str | None, single_file: Path, workspace: str) -> None:
     """Write the report of a RUN as one file."""
+    from flows.claiming import reading
     from microtome.report.single import inline
 
-    page = _report_page(workspace, run)
-    single_file.write_text(inline(page.parent), encoding="utf-8")
+    files, chosen = _open(workspace), _run(workspace, run)
+    with reading(files, [chosen]):
+        single_file.write_text(inline(_report_page(files, chosen).parent), encoding="utf-8")
     print(single_file)
 
 
@@ -249,9 +266,12 @@ def explain(run: str, image: str, workspace: str) -> None:
 
     IMAGE is a file name of the data set, the end of one, or a number.
     """
+    from flows.claiming import reading
     from flows.explain import explain as told
 
-    lines, page = told(_open(workspace), _run(workspace, run), image)
+    files, chosen = _writable(workspace, "explained"), _run(workspace, run)
+    with reading(files, [chosen]):
+        lines, page = told(files, chosen, image)
     print("\n".join(lines))
     print(f"page    {page}")
 
@@ -266,9 +286,12 @@ def lookup(run: str, image: str, workspace: str) -> None:
     IMAGE is a file name of the data set, the end of one, or a number; or the path of a picture that the graph has never
     seen.
     """
+    from flows.claiming import reading
     from flows.lookup import lookup as seen
 
-    rows, page = seen(_open(workspace), _run(workspace, run), image)
+    files, chosen = _writable(workspace, "explained"), _run(workspace, run)
+    with reading(files, [chosen]):
+        rows, page = seen(files, chosen, image)
     _table(["layer", "node", "filter", "x", "y", "score", "on"], rows)
     print(f"page    {page}")
 
@@ -337,6 +360,14 @@ def _open(workspace: str) -> Files:
     return open_files(workspace)
 
 
+def _writable(workspace: str, name: str) -> Files:
+    """The workspace, for a command that writes there. Raises InputError."""
+    files = _open(workspace)
+    if not files.writable(name):
+        raise InputError(f"--workspace: must be writable for this command, got {files.location(name)}")
+    return files
+
+
 def _run(workspace: str, run_id: str | None) -> RunRecord:
     from microtome.errors import suggest
     from storage import RunStore
@@ -350,11 +381,10 @@ def _run(workspace: str, run_id: str | None) -> RunRecord:
     return found
 
 
-def _report_page(workspace: str, run_id: str | None) -> Path:
-    run = _run(workspace, run_id)
+def _report_page(files: Files, run: RunRecord) -> Path:
     if "report" not in run.stages:
         raise InputError(f"run {run.run_id}: has no report; it was {run.status}")
-    return Path(_open(workspace).location(f"{run.stages['report']['folder']}/index.html"))
+    return Path(files.location(f"{run.stages['report']['folder']}/index.html"))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

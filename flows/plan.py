@@ -116,6 +116,12 @@ class Plan:
                 visit(job)
         return list(ordered.values())
 
+    @property
+    def folders(self) -> list[str]:
+        """Stage directories that the audit reads or writes."""
+        earlier = (read for job in self.jobs for read in job.reads.values() if isinstance(read, Baseline))
+        return [job.key.folder for job in self.jobs] + [folder for read in earlier for _, folder in read.folders]
+
     def missing(self) -> list[Job]:
         """Jobs that are not done, or are to be refreshed."""
         store = StageStore(self.files)

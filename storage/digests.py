@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -52,5 +53,6 @@ class FileDigests:
     def save(self) -> None:
         """Write the memo if anything was learnt."""
         if self._changed:
-            self._files.write(_MEMO, json.dumps(self._known).encode())
+            with contextlib.suppress(OSError):  # a full disk, a workspace that may only be read
+                self._files.write(_MEMO, json.dumps(self._known).encode())
             self._changed = False

@@ -67,7 +67,7 @@ class RunStore:
     def all(self) -> list[RunRecord]:
         """All runs, oldest first."""
         names = [name for name in self._files.names("runs") if name.endswith("/run.json")]
-        return [self._load(name) for name in names]
+        return sorted(map(self._load, names), key=lambda run: run.started)  # names only tell seconds apart
 
     def find(self, wanted: str | None = None) -> RunRecord | None:
         """A run by its id, the start of it, or the name of its audit (its latest); the latest of all for None.

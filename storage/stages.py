@@ -210,6 +210,9 @@ class Draft:
     def commit(self, *, environment: Mapping[str, object]) -> Artifact:
         """Make the stage visible.
 
+        Its files are on the disk before anything vouches for them, and so is the manifest before the checksums beside
+        them go: after a power cut the stage is done, or its finished files are taken up, each as it was written.
+
         Args:
             environment: versions, device, threads: recorded, not part of the digest.
         """
@@ -225,8 +228,10 @@ class Draft:
             "started": self._started,
             "seconds": round(time.time() - self._started, 3),
         }
+        self._files.settle(f"{self.key.folder}/{name}" for name in self._entries)
         self._files.write(f"{self.key.folder}/{_MARKS}", json.dumps(self._stamps()).encode())
         self._files.write(f"{self.key.folder}/{_MANIFEST}", json.dumps(manifest, indent=1, default=str).encode())
+        self._files.settle([f"{self.key.folder}/{_MANIFEST}"])
         for name in self._entries:
             self._files.remove(f"{self.key.folder}/{name}{_CHECKS}")
         return Artifact(self._files, self.key.folder, manifest)

@@ -104,7 +104,7 @@ def test_a_reused_process_number_does_not_keep_a_run_running(folder, command):
 @pytest.mark.parametrize("where", ["this host", "elsewhere"])
 def test_a_run_that_is_going_on_stays_running(folder, command, where):
     """Of this living process, or of another host, which nobody here can ask."""
-    from flows.process import this_process
+    from storage.process import this_process
 
     command("audit", "audit.yaml", cwd=folder)
     file = next((folder / ".microtome/runs").glob("*/run.json"))
