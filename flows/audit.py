@@ -110,6 +110,7 @@ def audit(
     workspace: str | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),
+    verify: bool = False,
 ) -> State[Outcome]:
     """Audit a network as a file says.
 
@@ -118,9 +119,12 @@ def audit(
         only, refresh: names of stages.
         workspace, device: instead of the file's.
         overrides: `dotted.key=value`.
+        verify: whether every byte of the inputs and the finished stages is read first.
     """
     with stoppable():
-        plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides)))
+        plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides), verify))
+        if verify:
+            plan.verify()
         plan.preflight()
         session = session_of(plan)
         run = start(plan, session)

@@ -1,6 +1,7 @@
 """The command line. Results go to stdout, progress and errors to stderr.
 
-Exit status: 0 done and every gate passed; 1 a gate failed; 2 bad usage or input; 3 a stage failed; 130 stopped.
+Exit status: 0 done and every gate passed; 1 a gate failed, or `verify` found something that is not as it was; 2 bad
+usage or input; 3 a stage failed; 130 stopped.
 """
 
 from __future__ import annotations
@@ -89,16 +90,19 @@ def cli() -> None:
 @FILE
 @click.option("--only", multiple=True, metavar="STAGE", help="Only this stage and what it needs; may be repeated.")
 @click.option("--refresh", multiple=True, metavar="STAGE", help="Run this stage even if it is done; may be repeated.")
+@click.option("--verify", is_flag=True, help="First read every byte of its inputs and finished stages.")
 @WORKSPACE
 @DEVICE
 @SET
-def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], **options: Any) -> int:
+def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify: bool, **options: Any) -> int:
     """Run the audit that FILE describes; what is done already is not done again."""
     from flows.plan import Plan, Request
     from flows.run import from_cache, prefect_environment, server_configured
 
-    request = Request(file, only, refresh, options["workspace"], options["device"], options["overrides"])
+    request = Request(file, only, refresh, options["workspace"], options["device"], options["overrides"], verify)
     plan = Plan(request)
+    if verify:
+        plan.verify()
     outcome = None if server_configured() else from_cache(plan)
     if outcome is None:
         plan.preflight()
@@ -161,7 +165,8 @@ def show(run: str | None, workspace: str) -> None:
     """Show one RUN: its figures, gates and stages. The latest by default."""
     from flows.compare import shown
 
-    print(shown(_open(workspace), _run(workspace, run)))
+    files = _open(workspace)
+    print(shown(files, _run(files, run)))
 
 
 @cli.command()
@@ -172,7 +177,8 @@ def compare(first: str, second: str, workspace: str) -> None:
     """Compare two runs, or the latest of two audits, layer by layer, with intervals."""
     from flows.compare import compared
 
-    print(compared(_open(workspace), _run(workspace, first), _run(workspace, second)))
+    files = _open(workspace)
+    print(compared(files, _run(files, first), _run(files, second)))
 
 
 @cli.command()
@@ -187,6 +193,31 @@ def gc(keep: int, dry_run: bool, workspace: str) -> None:
 
     for folder, size in collect(_open(workspace), keep, dry_run=dry_run):
         print(f"{'would remove' if dry_run else 'removed'} {folder} ({size / 1e6:.1f} MB)")
+
+
+@cli.command()
+@click.argument("run", metavar="[NAME]", required=False)
+@WHERE
+def verify(run: str | None, workspace: str) -> int:
+    """Read every byte of the finished stages, and of the files that they were made from; 1 if one is not as it was.
+
+    NAME is a run, or an audit whose latest one is meant. Without it: every stage of the workspace, and the inputs of
+    each audit's latest run. Stages that are damaged are marked, and the next audit makes them again.
+    """
+    from flows.console import progress
+    from flows.query import printable
+    from flows.verify import verified
+    from storage import RunStore
+
+    heard: list[str] = []
+    files = _open(workspace, heard.append)
+    runs = [_run(files, run)] if run else RunStore(files).latest()
+    found = verified(files, runs, everything=not run, progress=progress())
+    faults = dict.fromkeys((*heard, *found.faults))
+    for fault in faults:
+        print(printable(fault))
+    print(f"{found.stages} stages and {found.inputs} input files read, faults found: {len(faults)}")
+    return 1 if faults else 0
 
 
 @cli.command()
@@ -206,7 +237,7 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
     from storage import RunStore
 
     files = _open(workspace)
-    chosen = RunStore(files).all() if run == "all" else [_run(workspace, run)]
+    chosen = RunStore(files).all() if run == "all" else [_run(files, run)]
     answer(files, chosen, query, form, out=sys.stdout, unsafe=unsafe)
 
 
@@ -251,7 +282,8 @@ def explain(run: str, image: str, workspace: str) -> None:
     """
     from flows.explain import explain as told
 
-    lines, page = told(_open(workspace), _run(workspace, run), image)
+    files = _open(workspace)
+    lines, page = told(files, _run(files, run), image)
     print("\n".join(lines))
     print(f"page    {page}")
 
@@ -268,7 +300,8 @@ def lookup(run: str, image: str, workspace: str) -> None:
     """
     from flows.lookup import lookup as seen
 
-    rows, page = seen(_open(workspace), _run(workspace, run), image)
+    files = _open(workspace)
+    rows, page = seen(files, _run(files, run), image)
     _table(["layer", "node", "filter", "x", "y", "score", "on"], rows)
     print(f"page    {page}")
 
@@ -329,32 +362,41 @@ def _tell(outcome: Outcome) -> int:
     return 1 if run.status == "gate failed" else 0
 
 
-def _open(workspace: str) -> Files:
+def _open(workspace: str, say: Callable[[str], None] | None = None) -> Files:
+    """The workspace; `say` is told of what is passed over because it is damaged: a warning, by default."""
+    from flows.console import warn
     from storage import open_files
 
     if not Path(workspace).is_dir():
         raise InputError(f"--workspace: no such folder, got {workspace!r}")
-    return open_files(workspace)
+    try:
+        return open_files(workspace, say=say or warn)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
-def _run(workspace: str, run_id: str | None) -> RunRecord:
+def _run(files: Files, run_id: str | None) -> RunRecord:
     from microtome.errors import suggest
     from storage import RunStore
 
-    store = RunStore(_open(workspace))
+    store = RunStore(files)
     found = store.find(run_id)
     if found is None:
         names = sorted({name for run in store.all() for name in (run.run_id, run.name)})
         hint = suggest(run_id, names) if run_id and names else ""
-        raise InputError(f"run: {f'no single run {run_id!r}' if run_id else 'no run'} in {workspace}{hint}")
+        raise InputError(f"run: {f'no single run {run_id!r}' if run_id else 'no run'} in {files.location('')}{hint}")
     return found
 
 
 def _report_page(workspace: str, run_id: str | None) -> Path:
-    run = _run(workspace, run_id)
+    files = _open(workspace)
+    run = _run(files, run_id)
     if "report" not in run.stages:
         raise InputError(f"run {run.run_id}: has no report; it was {run.status}")
-    return Path(_open(workspace).location(f"{run.stages['report']['folder']}/index.html"))
+    page = Path(files.location(f"{run.stages['report']['folder']}/index.html"))
+    if not page.is_file():
+        raise InputError(f"run {run.run_id}: its report is not there any more; run the audit again")
+    return page
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from flows.console import warn
 from flows.query import text_table
 from storage import Files, RunRecord, RunStore
 from storage.catalogue import connect
@@ -32,7 +33,7 @@ def shown(files: Files, run: RunRecord) -> str:
         gates = [[gate["gate"], gate["value"], gate["limit"], "yes" if gate["passed"] else "NO"] for gate in run.gates]
         parts.append(text_table(["gate", "value", "limit", "passed"], gates))
     stages = [
-        [name, "cached" if stage["cached"] else "run", float(stage["seconds"]), stage["folder"]]
+        [name, "cached" if stage.get("cached") else "run", stage.get("seconds"), stage["folder"]]
         for name, stage in run.stages.items()
     ]
     parts.append(text_table(["stage", "state", "seconds", "folder"], stages))
@@ -61,10 +62,11 @@ def collect(files: Files, keep: int, *, dry_run: bool) -> Iterator[tuple[str, in
         dry_run: only tell.
     """
     named: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in RunStore(files).all():
+    store = RunStore(files)
+    for run in store.all():
         named[run.name].append(run)
     kept = [run for runs in named.values() for run in runs[-keep:]]
-    used = {str(stage["folder"]) for run in kept for stage in run.stages.values()}
+    used = {stage["folder"] for run in kept for stage in run.stages.values()} | store.named_by_unreadable()
     sizes: dict[str, int] = defaultdict(int)
     for name in files.names("stages"):
         stamp = files.stamp(name)
@@ -77,7 +79,7 @@ def collect(files: Files, keep: int, *, dry_run: bool) -> Iterator[tuple[str, in
 
 
 def _layers(files: Files, run: RunRecord) -> list[ReadRow]:
-    found = connect(files, [run], TABLES).sql("select * from layers order by layer")
+    found = connect(files, [run], TABLES, say=warn).sql("select * from layers order by layer")
     rows: list[ReadRow] = found.to_arrow_table().to_pylist()
     return rows
 

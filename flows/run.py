@@ -20,6 +20,8 @@ from flows.process import ended, this_process
 from microtome.errors import InputError, Interrupted
 from microtome.importing import blamed, said
 from storage import Artifact, RunRecord, RunStore, StageStore
+from storage.inputs import keep_inputs
+from storage.runs import StageRun
 from tasks.execution import environment
 from tasks.session import Session
 from tasks.stage import Job
@@ -62,6 +64,7 @@ def start(plan: Plan, session: Session) -> RunRecord:
     }
     weights = f" {Path(plan.audit.network.weights).name}" if plan.audit.network.weights else " random"
     run = RunRecord.start(plan.audit.name, plan.audit.network.load.partition(":")[2] + weights, about)
+    run = replace(run, inputs={of: keep_inputs(plan.files, read) for of, read in plan.planner.inputs.items() if read})
     store.save(run)
     return run
 
@@ -69,7 +72,7 @@ def start(plan: Plan, session: Session) -> RunRecord:
 def finish(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]], status: str) -> Outcome:
     """Record how a run ended, and judge its gates."""
     stages = {
-        name: {"folder": artifact.folder, "cached": cached, "seconds": round(seconds, 3), "digest": artifact.digest}
+        name: StageRun(folder=artifact.folder, cached=cached, seconds=round(seconds, 3), digest=artifact.digest)
         for name, (artifact, cached, seconds) in done.items()
     }
     gates = tuple(done["gates"][0].json("gates.json")) if "gates" in done else ()

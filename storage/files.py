@@ -1,18 +1,20 @@
 """The one small interface through which every file goes.
 
 Names are relative and use forward slashes. A file becomes visible whole or not at all. An object store needs the same
-seven verbs and no rename, which is why nothing above this module renames anything.
+verbs and no rename, which is why nothing above this module renames anything.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -67,11 +69,25 @@ class HashingSink:
 
 
 class Files(ABC):
-    """A workspace's files."""
+    """A workspace's files.
+
+    Args:
+        say: told in one sentence of what is passed over, each sentence once.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """Tell in one sentence of something that is passed over."""
+        if text not in self._said:
+            self._said.add(text)
+            self._say(text)
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The whole file. Raises FileNotFoundError."""
+        """The whole file. Raises FileNotFoundError; IsADirectoryError for a folder, a pipe and the like."""
 
     @abstractmethod
     def publish(self, name: str) -> contextlib.AbstractContextManager[HashingSink]:
@@ -87,11 +103,18 @@ class Files(ABC):
 
     @abstractmethod
     def names(self, folder: str) -> list[str]:
-        """Names of the files in a folder and the folders in it, sorted; without unfinished files."""
+        """Names of the files in a folder and the folders in it, sorted; without unfinished files.
+
+        Names that are not UTF-8 are none of ours: they are left out, and it is said.
+        """
 
     @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it; no error where there is none."""
+
+    @abstractmethod
+    def set_aside(self, name: str) -> str:
+        """Give a file, or a folder with all that is in it, a name that nobody looks for; gives that name."""
 
     @abstractmethod
     def free(self) -> int | None:
@@ -112,14 +135,19 @@ class LocalFiles(Files):
 
     Args:
         root: the folder; made when first written to.
+        say: told in one sentence of what is passed over.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(say)
         self._root = root.resolve()
 
     def read(self, name: str) -> bytes:
         """The whole file."""
-        return (self._root / name).read_bytes()
+        place = self._root / name
+        if not stat.S_ISREG(place.stat().st_mode):  # opening a pipe would wait for ever
+            raise IsADirectoryError(errno.EISDIR, "is no regular file", name)
+        return place.read_bytes()
 
     @contextlib.contextmanager
     def publish(self, name: str) -> Iterator[HashingSink]:
@@ -149,6 +177,8 @@ class LocalFiles(Files):
             found = (self._root / name).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
         return FileStamp(found.st_size, found.st_mtime_ns)
 
     def names(self, folder: str) -> list[str]:
@@ -157,7 +187,13 @@ class LocalFiles(Files):
         if not base.is_dir():
             return []
         found = (file for file in base.rglob("*") if file.is_file() and not file.name.endswith(".part"))
-        return sorted(file.relative_to(self._root).as_posix() for file in found)
+        return sorted(filter(self._is_text, (file.relative_to(self._root).as_posix() for file in found)))
+
+    def _is_text(self, name: str) -> bool:
+        text = _is_text(name)
+        if not text:
+            self.say(f"{name!r}: its name is not UTF-8, so it is none of microtome's; it is passed over")
+        return text
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder."""
@@ -166,6 +202,12 @@ class LocalFiles(Files):
             shutil.rmtree(place)
         else:
             place.unlink(missing_ok=True)
+
+    def set_aside(self, name: str) -> str:
+        """Renamed in its folder."""
+        other = f"{name}.damaged-{uuid.uuid4().hex[:8]}"
+        os.rename(self._root / name, self._root / other)
+        return other
 
     def free(self) -> int:
         """Free bytes of the disk that the folder is on, or will be."""
@@ -179,16 +221,24 @@ class LocalFiles(Files):
         return str(self._root / name)
 
 
-def open_files(workspace: str, base: Path = Path()) -> Files:
+def open_files(workspace: str, base: Path = Path(), say: Callable[[str], None] = lambda _: None) -> Files:
     """The files of a workspace.
 
     Args:
         workspace: a folder, relative to `base` unless absolute.
         base: usually the audit file's folder.
+        say: told in one sentence of what is passed over because it is damaged.
 
     Raises:
-        ValueError: an object store, which this version cannot open yet.
+        ValueError: an object store, which this version cannot open yet; a path that is not UTF-8.
     """
     if "://" in workspace:
         raise ValueError(f"workspace: must be a folder, got {workspace!r}; object stores are not supported yet")
-    return LocalFiles(base / workspace)
+    files = LocalFiles(base / workspace, say)
+    if not _is_text(files.location("")):
+        raise ValueError(f"workspace: its path must be UTF-8, got {files.location('')!r}; rename the folder")
+    return files
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
