@@ -124,6 +124,7 @@ def audit(
     workspace: str | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),
+    verify: bool = False,
 ) -> State[Outcome]:
     """Audit a network as a file says.
 
@@ -132,10 +133,13 @@ def audit(
         only, refresh: names of stages.
         workspace, device: instead of the file's.
         overrides: `dotted.key=value`.
+        verify: whether every byte of the inputs and the finished stages is read first.
     """
     with stoppable():
-        plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides)))
+        plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides), verify))
         with claiming(plan) as fault:
+            if verify:
+                plan.verify()
             outcome = from_cache(plan) if fault else None
             if outcome is None:
                 plan.preflight()

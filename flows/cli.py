@@ -1,6 +1,7 @@
 """The command line. Results go to stdout, progress and errors to stderr.
 
-Exit status: 0 done and every gate passed; 1 a gate failed; 2 bad usage or input; 3 a stage failed; 130 stopped.
+Exit status: 0 done and every gate passed; 1 a gate failed, or `verify` found something that is not as it was; 2 bad
+usage or input; 3 a stage failed; 130 stopped.
 """
 
 from __future__ import annotations
@@ -89,18 +90,21 @@ def cli() -> None:
 @FILE
 @click.option("--only", multiple=True, metavar="STAGE", help="Only this stage and what it needs; may be repeated.")
 @click.option("--refresh", multiple=True, metavar="STAGE", help="Run this stage even if it is done; may be repeated.")
+@click.option("--verify", is_flag=True, help="First read every byte of its inputs and finished stages.")
 @WORKSPACE
 @DEVICE
 @SET
-def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], **options: Any) -> int:
+def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify: bool, **options: Any) -> int:
     """Run the audit that FILE describes; what is done already is not done again."""
     from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import from_cache, prefect_environment, server_configured
 
-    request = Request(file, only, refresh, options["workspace"], options["device"], options["overrides"])
+    request = Request(file, only, refresh, options["workspace"], options["device"], options["overrides"], verify)
     plan = Plan(request)
     with claiming(plan) as fault:
+        if verify:
+            plan.verify()
         outcome = from_cache(plan) if fault or not server_configured() else None
         if outcome is None:
             plan.preflight()
@@ -167,7 +171,8 @@ def show(run: str | None, workspace: str) -> None:
     from flows.claiming import reading
     from flows.compare import shown
 
-    files, chosen = _open(workspace), _run(workspace, run)
+    files = _open(workspace)
+    chosen = _run(files, run)
     with reading(files, [chosen]):
         print(shown(files, chosen))
 
@@ -181,7 +186,8 @@ def compare(first: str, second: str, workspace: str) -> None:
     from flows.claiming import reading
     from flows.compare import compared
 
-    files, runs = _open(workspace), (_run(workspace, first), _run(workspace, second))
+    files = _open(workspace)
+    runs = _run(files, first), _run(files, second)
     with reading(files, runs):
         print(compared(files, *runs))
 
@@ -203,6 +209,31 @@ def gc(keep: int, dry_run: bool, workspace: str) -> None:
 
 
 @cli.command()
+@click.argument("run", metavar="[NAME]", required=False)
+@WHERE
+def verify(run: str | None, workspace: str) -> int:
+    """Read every byte of the finished stages, and of the files that they were made from; 1 if one is not as it was.
+
+    NAME is a run, or an audit whose latest one is meant. Without it: every stage of the workspace, and the inputs of
+    each audit's latest run. Stages that are damaged are marked, and the next audit makes them again.
+    """
+    from flows.console import progress
+    from flows.query import printable
+    from flows.verify import verified
+    from storage import RunStore
+
+    heard: list[str] = []
+    files = _open(workspace, heard.append)
+    runs = [_run(files, run)] if run else RunStore(files).latest()
+    found = verified(files, runs, everything=not run, progress=progress())
+    faults = dict.fromkeys((*heard, *found.faults))
+    for fault in faults:
+        print(printable(fault))
+    print(f"{found.stages} stages and {found.inputs} input files read, faults found: {len(faults)}")
+    return 1 if faults else 0
+
+
+@cli.command()
 @click.argument("query")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
 @click.option("--run", default=None, metavar="RUN", help="A run, or `all`; the latest by default.")
@@ -220,7 +251,7 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
     from storage import RunStore
 
     files = _open(workspace)
-    chosen = RunStore(files).all() if run == "all" else [_run(workspace, run)]
+    chosen = RunStore(files).all() if run == "all" else [_run(files, run)]
     with reading(files, chosen):
         answer(files, chosen, query, form, out=sys.stdout, unsafe=unsafe)
 
@@ -230,7 +261,8 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
 @WHERE
 def open_report(run: str | None, workspace: str) -> None:
     """Open the report of a RUN in the browser, and print where it is."""
-    page = _report_page(_open(workspace), _run(workspace, run))
+    files = _open(workspace)
+    page = _report_page(files, _run(files, run))
     print(page)
     if sys.stdout.isatty():
         click.launch(page.as_uri())
@@ -251,7 +283,8 @@ def report(run: str | None, single_file: Path, workspace: str) -> None:
     from flows.claiming import reading
     from microtome.report.single import inline
 
-    files, chosen = _open(workspace), _run(workspace, run)
+    files = _open(workspace)
+    chosen = _run(files, run)
     with reading(files, [chosen]):
         single_file.write_text(inline(_report_page(files, chosen).parent), encoding="utf-8")
     print(single_file)
@@ -269,7 +302,8 @@ def explain(run: str, image: str, workspace: str) -> None:
     from flows.claiming import reading
     from flows.explain import explain as told
 
-    files, chosen = _writable(workspace, "explained"), _run(workspace, run)
+    files = _writable(workspace, "explained")
+    chosen = _run(files, run)
     with reading(files, [chosen]):
         lines, page = told(files, chosen, image)
     print("\n".join(lines))
@@ -289,7 +323,8 @@ def lookup(run: str, image: str, workspace: str) -> None:
     from flows.claiming import reading
     from flows.lookup import lookup as seen
 
-    files, chosen = _writable(workspace, "explained"), _run(workspace, run)
+    files = _writable(workspace, "explained")
+    chosen = _run(files, run)
     with reading(files, [chosen]):
         rows, page = seen(files, chosen, image)
     _table(["layer", "node", "filter", "x", "y", "score", "on"], rows)
@@ -352,12 +387,17 @@ def _tell(outcome: Outcome) -> int:
     return 1 if run.status == "gate failed" else 0
 
 
-def _open(workspace: str) -> Files:
+def _open(workspace: str, say: Callable[[str], None] | None = None) -> Files:
+    """The workspace; `say` is told of what is passed over because it is damaged: a warning, by default."""
+    from flows.console import warn
     from storage import open_files
 
     if not Path(workspace).is_dir():
         raise InputError(f"--workspace: no such folder, got {workspace!r}")
-    return open_files(workspace)
+    try:
+        return open_files(workspace, say=say or warn)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _writable(workspace: str, name: str) -> Files:
@@ -368,23 +408,26 @@ def _writable(workspace: str, name: str) -> Files:
     return files
 
 
-def _run(workspace: str, run_id: str | None) -> RunRecord:
+def _run(files: Files, run_id: str | None) -> RunRecord:
     from microtome.errors import suggest
     from storage import RunStore
 
-    store = RunStore(_open(workspace))
+    store = RunStore(files)
     found = store.find(run_id)
     if found is None:
         names = sorted({name for run in store.all() for name in (run.run_id, run.name)})
         hint = suggest(run_id, names) if run_id and names else ""
-        raise InputError(f"run: {f'no single run {run_id!r}' if run_id else 'no run'} in {workspace}{hint}")
+        raise InputError(f"run: {f'no single run {run_id!r}' if run_id else 'no run'} in {files.location('')}{hint}")
     return found
 
 
 def _report_page(files: Files, run: RunRecord) -> Path:
     if "report" not in run.stages:
         raise InputError(f"run {run.run_id}: has no report; it was {run.status}")
-    return Path(files.location(f"{run.stages['report']['folder']}/index.html"))
+    page = Path(files.location(f"{run.stages['report']['folder']}/index.html"))
+    if not page.is_file():
+        raise InputError(f"run {run.run_id}: its report is not there any more; run the audit again")
+    return page
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flows.console import warn
 from flows.query import text_table
 from storage import Files, RunRecord
 from storage.catalogue import connect
@@ -29,7 +30,7 @@ def shown(files: Files, run: RunRecord) -> str:
         gates = [[gate["gate"], gate["value"], gate["limit"], "yes" if gate["passed"] else "NO"] for gate in run.gates]
         parts.append(text_table(["gate", "value", "limit", "passed"], gates))
     stages = [
-        [name, "cached" if stage["cached"] else "run", float(stage["seconds"]), stage["folder"]]
+        [name, "cached" if stage.get("cached") else "run", stage.get("seconds"), stage["folder"]]
         for name, stage in run.stages.items()
     ]
     parts.append(text_table(["stage", "state", "seconds", "folder"], stages))
@@ -50,7 +51,7 @@ def compared(files: Files, first: RunRecord, second: RunRecord) -> str:
 
 
 def _layers(files: Files, run: RunRecord) -> list[ReadRow]:
-    found = connect(files, [run], TABLES).sql("select * from layers order by layer")
+    found = connect(files, [run], TABLES, say=warn).sql("select * from layers order by layer")
     rows: list[ReadRow] = found.to_arrow_table().to_pylist()
     return rows
 

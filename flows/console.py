@@ -95,3 +95,8 @@ class Lines:
 def progress() -> Bars | Lines:
     """Bars where stderr is a terminal, plain lines where it is not."""
     return Bars(Console(stderr=True)) if sys.stderr.isatty() else Lines(sys.stderr)
+
+
+def warn(text: str) -> None:
+    """One sentence about something that is passed over."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flows.plan import Plan
 from microtome.datasets.base import chosen
+from storage import StageStore
 from tasks.activations import ActivationsOptions
 from tasks.data import DataSpec
 from tasks.index import IndexOptions
@@ -72,6 +72,5 @@ def _seconds(plan: Plan, job: Job) -> str:
 
 def _last_time(plan: Plan, stage: str) -> float | None:
     """Seconds that the stage's latest run in this workspace took."""
-    manifests = [name for name in plan.files.names(f"stages/{stage}") if name.endswith("/manifest.json")]
-    found = [json.loads(plan.files.read(name)) for name in manifests]
+    found = [manifest for _, manifest in StageStore(plan.files).finished(f"stages/{stage}")]
     return max(found, key=lambda manifest: manifest["started"])["seconds"] if found else None

@@ -46,20 +46,23 @@ def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], P
 
 
 def _audited(files: Files, run: RunRecord) -> Planner:
-    """What was audited, from the run's record."""
+    """What was audited, from the run's record. Raises InputError where it does not say."""
     from flows.auditfile import AuditModel
     from tasks.planning import Planner
     from tasks.stage import Settings
 
-    audit = AuditModel.model_validate(run.about["audit"])
-    base = Path(run.about["file"]).resolve().parent
+    try:
+        audit = AuditModel.model_validate(run.about["audit"])
+        base = Path(run.about["file"]).resolve().parent
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"run {run.run_id}: its record does not say what was audited; audit again") from error
     return Planner(audit, audit.asked, base=base, files=files, settings=Settings(audit.seed, "cpu", 1))
 
 
 def _check_network(files: Files, run: RunRecord, graph: Artifact, audit: Planner) -> None:
     """The network must be the one whose maps the graph was learned from. Raises InputError."""
     learned_from = graph.manifest["inputs"]["activations"]
-    folders = [str(stage["folder"]) for stage in run.stages.values() if stage["digest"] == learned_from]
+    folders = [stage["folder"] for stage in run.stages.values() if stage.get("digest") == learned_from]
     maps = [found for found in map(StageStore(files).load, folders) if found]
     if not maps or maps[0].manifest["inputs"]["network"] != audit.network.digest:
         raise InputError(f"run {run.run_id}: its network has changed since; audit again, then look pictures up")

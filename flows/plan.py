@@ -9,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 from flows.auditfile import AuditModel, read_audit
+from flows.console import warn
 from flows.places import check_places
-from microtome.errors import InputError, suggest
+from microtome.datasets.tables import name_fault
+from microtome.errors import InputError, refuse, suggest
 from storage import Files, RunStore, StageStore, open_files
 from tasks.gates import Baseline, gates
 from tasks.planning import Planner
@@ -28,6 +30,7 @@ class Request:
         refresh: stages to run even if they are done.
         workspace, device: instead of the file's.
         overrides: `dotted.key=value`.
+        verify: whether every byte of the inputs and the finished stages is read first.
     """
 
     file: Path
@@ -36,6 +39,7 @@ class Request:
     workspace: str | None = None
     device: str | None = None
     overrides: tuple[str, ...] = ()
+    verify: bool = False
 
 
 class Plan:
@@ -52,8 +56,9 @@ class Plan:
         self.request = request
         self.audit: AuditModel = read_audit(request.file, request.overrides)
         self.base = request.file.resolve().parent
+        refuse([fault] if (fault := name_fault(request.file.resolve())) else [])
         try:
-            self.files: Files = open_files(request.workspace or self.audit.workspace, self._workspace_base)
+            self.files: Files = open_files(request.workspace or self.audit.workspace, self._workspace_base, warn)
         except ValueError as error:
             raise InputError(str(error)) from error
         check_places(self.audit, self.base, Path(self.files.location("")))
@@ -82,7 +87,14 @@ class Plan:
         Raises:
             InputError: a data set that cannot be opened, or stages that do not fit together.
         """
-        audit = Planner(self.audit, self.audit.asked, base=self.base, files=self.files, settings=self.settings)
+        audit = Planner(
+            self.audit,
+            self.audit.asked,
+            base=self.base,
+            files=self.files,
+            settings=self.settings,
+            reread=self.request.verify,
+        )
         for stage in STAGES:
             options = self.audit.asked.get(stage.name)
             if stage.name == "gates" and self.audit.gates:
@@ -126,6 +138,14 @@ class Plan:
         """Jobs that are not done, or are to be refreshed."""
         store = StageStore(self.files)
         return [job for job in self.jobs if job.called(self.request.refresh) or store.find(job.key) is None]
+
+    def verify(self) -> None:
+        """Read every byte of the audit's inputs and finished stages. What is damaged is said, and runs again."""
+        store = StageStore(self.files, warn)
+        for job in self.jobs:
+            store.verify(job.key.folder)
+        for file in self.planner.digests.altered:
+            warn(f"{file}: was altered, though its size and times stayed; what was made from it runs again")
 
     def job(self, stage: str) -> Job:
         """The job of a stage. Raises InputError if the audit does not have it."""

@@ -12,6 +12,7 @@ from typing import IO
 import duckdb
 import pyarrow as pa
 
+from flows.console import warn
 from flows.sqlguard import check_query
 from microtome.errors import InputError
 from storage import Files, RunRecord
@@ -64,9 +65,7 @@ def answer(
 def _result(files: Files, runs: Sequence[RunRecord], query: str, *, unsafe: bool) -> pa.Table | None:
     if any("\ud800" <= letter <= "\udfff" for letter in query):  # bytes of the command line that are not UTF-8
         raise InputError("sql: must be text in UTF-8")
-    connection = connect(
-        files, runs, TABLES, shut=not unsafe, say=lambda fault: print(f"warning: {fault}", file=sys.stderr)
-    )
+    connection = connect(files, runs, TABLES, shut=not unsafe, say=warn)
     try:
         if not unsafe:
             check_query(connection, query)
@@ -126,5 +125,10 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
-    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))
+    text = printable(str(value))
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Text whose control characters, and those that turn the direction of writing, are escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -19,7 +19,9 @@ from microtome.errors import InputError, Interrupted
 from microtome.importing import blamed, said
 from storage import Artifact, Files, RunRecord, RunStore, StageStore
 from storage.files import is_full
+from storage.inputs import keep_inputs
 from storage.process import ended, this_process
+from storage.runs import StageRun
 from tasks.execution import environment
 from tasks.session import Session
 from tasks.stage import Job
@@ -66,7 +68,8 @@ def _begun(plan: Plan, session: Session) -> RunRecord:
         **this_process(),
     }
     weights = f" {Path(plan.audit.network.weights).name}" if plan.audit.network.weights else " random"
-    return RunRecord.start(plan.audit.name, plan.audit.network.load.partition(":")[2] + weights, about)
+    run = RunRecord.start(plan.audit.name, plan.audit.network.load.partition(":")[2] + weights, about)
+    return replace(run, inputs={of: keep_inputs(plan.files, read) for of, read in plan.planner.inputs.items() if read})
 
 
 def _close_orphans(files: Files) -> None:
@@ -92,7 +95,7 @@ def _save(files: Files, run: RunRecord) -> None:
 
 def _outcome(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]], status: str) -> Outcome:
     stages = {
-        name: {"folder": artifact.folder, "cached": cached, "seconds": round(seconds, 3), "digest": artifact.digest}
+        name: StageRun(folder=artifact.folder, cached=cached, seconds=round(seconds, 3), digest=artifact.digest)
         for name, (artifact, cached, seconds) in done.items()
     }
     gates = tuple(done["gates"][0].json("gates.json")) if "gates" in done else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from flows.console import warn
 from microtome.errors import InputError, suggest
 from microtome.report import views
 from microtome.report.single import alone, with_pictures
@@ -15,7 +16,7 @@ from storage.tables import ReadRow
 def stage_of(files: Files, run: RunRecord, stage: str) -> Artifact:
     """A run's stage. Raises InputError if the run does not have it."""
     found = run.stages.get(stage)
-    artifact = StageStore(files).load(str(found["folder"])) if found else None
+    artifact = StageStore(files, warn).load(found["folder"]) if found else None
     if artifact is None:
         raise InputError(f"run {run.run_id}: has no finished stage {stage!r}{suggest(stage, list(run.stages))}")
     return artifact

@@ -24,7 +24,6 @@ collection is given the server's.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 import uuid
@@ -32,12 +31,23 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from storage.files import Files, no_locks
-from storage.process import ended, here, this_process
+from storage.process import ProcessOf, ended, here, this_process
+from storage.small import FileName, Kind
 
 BEAT = 60.0  # s between renewals of a claim
 EXPIRY = 3600.0  # s after which a claim of another host that was not renewed counts no more
 _FOLDER = "claims"
 _LOCK = f"{_FOLDER}/lock"
+
+
+class Claim(ProcessOf):
+    """What a claim's file says: stage directories, and whose they are."""
+
+    folders: list[FileName]
+
+
+# Claims are written whole, so that whoever wrote one that is damaged is dead.
+_CLAIM = Kind[Claim]("claim", Claim, "the stages that it names count as not in use")
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class Claims:
         risk that they are collected meanwhile.
         """
         name = f"{_FOLDER}/{uuid.uuid4().hex}.json"
-        content = json.dumps({**this_process(), "folders": sorted(folders)}).encode()
+        content = _CLAIM.dump({**this_process(), "folders": sorted(folders)})
         try:
             self._make(name, content)
         except OSError as error:
@@ -146,14 +156,10 @@ class Claims:
         return InUse(frozenset(folders), now), dead
 
     def _living(self, name: str, now: int) -> set[str] | None:
-        """What a claim claims; None of a claim of the dead, or a damaged one: who writes claims whole is dead then."""
+        """What a claim claims; None of a claim of the dead, or a damaged one."""
         stamp = self._files.stamp(name)
-        try:
-            about = json.loads(self._files.read(name))
-            folders = {str(folder) for folder in about["folders"]}
-            gone = ended(about) if here(about) else stamp is None or now - stamp.changed > EXPIRY * 1e9
-        except FileNotFoundError:
+        claim = _CLAIM.load(self._files, name)
+        if claim is None:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return None
-        return None if gone else folders
+        gone = ended(claim) if here(claim) else stamp is None or now - stamp.changed > EXPIRY * 1e9
+        return None if gone else set(claim["folders"])

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
+import os
+import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from storage.files import Files
+from storage.small import Kind, Sha256
 
-_MEMO = "digests.json"
+_NAME = "digests.json"
+_Known = tuple[int, int, int, int, Sha256]  # bytes, mtime, ctime, inode, digest
+MEMO = Kind[dict[str, _Known]]("memo of digests", dict[str, _Known], "the files of the data are read again")
 _FRESH = 2_000_000_000  # ns: a file changed this recently could change again within the clock's grain
+
+
+def absolute(path: Path) -> str:
+    """A path in full, as text: bytes that are not UTF-8 as escapes."""
+    return os.fsencode(path.resolve()).decode(errors="backslashreplace")
 
 
 class FileDigests:
@@ -22,37 +31,44 @@ class FileDigests:
 
     Args:
         files: the workspace, which keeps the memo. Losing it costs time, nothing else.
+        reread: whether every file is read once, whatever the memo says.
     """
 
-    def __init__(self, files: Files) -> None:
-        self._files = files
-        try:
-            self._known: dict[str, list[int | str]] = json.loads(files.read(_MEMO))
-        except (OSError, ValueError):
-            self._known = {}
+    def __init__(self, files: Files, *, reread: bool = False) -> None:
+        self._files, self._reread = files, reread
+        self._known = MEMO.load(files, _NAME) or {}
+        self._read: set[str] = set()
         self._changed = False
+        self.altered: list[Path] = []
+        """Files that were found to differ from what the memo says, though size, times and inode stayed."""
 
     def of(self, path: Path) -> str:
-        """SHA-256 of a file's content, or `missing`, which no file has."""
+        """SHA-256 of a file's content; `missing`, which no content has, where there is no regular file."""
         try:
             found = path.stat()
         except OSError:
             return "missing"
-        key = str(path.resolve())
+        if not stat.S_ISREG(found.st_mode):
+            return "missing"
+        key = absolute(path)
         known = self._known.get(key)
-        stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-        if known is not None and known[:-1] == stamp:
-            return str(known[-1])
+        stamped = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        same = known is not None and known[:-1] == stamped
+        if known is not None and same and (not self._reread or key in self._read):
+            return known[-1]
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if same and known is not None and known[-1] != digest:
+            self.altered.append(path)
+        self._read.add(key)
         if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _FRESH:
-            self._known[key] = [*stamp, digest]
+            self._known[key] = (*stamped, digest)
             self._changed = True
         return digest
 
     def save(self) -> None:
-        """Write the memo if anything was learnt."""
+        """Write the memo if anything was learnt, and it can be written."""
         if self._changed:
-            with contextlib.suppress(OSError):  # a full disk, a workspace that may only be read
-                self._files.write(_MEMO, json.dumps(self._known).encode())
+            with suppress(OSError):
+                MEMO.save(self._files, _NAME, self._known)
             self._changed = False

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -73,11 +74,25 @@ class HashingSink:
 
 
 class Files(ABC):
-    """A workspace's files."""
+    """A workspace's files.
+
+    Args:
+        say: told in one sentence of what is passed over, each sentence once.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """Tell in one sentence of something that is passed over."""
+        if text not in self._said:
+            self._said.add(text)
+            self._say(text)
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The whole file. Raises FileNotFoundError."""
+        """The whole file. Raises FileNotFoundError; IsADirectoryError for a folder, a pipe and the like."""
 
     @abstractmethod
     def publish(self, name: str) -> contextlib.AbstractContextManager[HashingSink]:
@@ -93,7 +108,10 @@ class Files(ABC):
 
     @abstractmethod
     def names(self, folder: str) -> list[str]:
-        """Names of the files in a folder and the folders in it, sorted; without unfinished files."""
+        """Names of the files in a folder and the folders in it, sorted; without unfinished files.
+
+        Names that are not UTF-8 are none of ours: they are left out, and it is said.
+        """
 
     @abstractmethod
     def unfinished(self, folder: str) -> list[str]:
@@ -124,6 +142,10 @@ class Files(ABC):
         """Whether this user may write the file or folder, or make it where there is none."""
 
     @abstractmethod
+    def set_aside(self, name: str) -> str:
+        """Give a file, or a folder with all that is in it, a name that nobody looks for; gives that name."""
+
+    @abstractmethod
     def free(self) -> int | None:
         """Free bytes; None where there is no limit to know."""
 
@@ -142,14 +164,19 @@ class LocalFiles(Files):
 
     Args:
         root: the folder; made when first written to.
+        say: told in one sentence of what is passed over.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(say)
         self._root = root.resolve()
 
     def read(self, name: str) -> bytes:
         """The whole file."""
-        return (self._root / name).read_bytes()
+        place = self._root / name
+        if not stat.S_ISREG(place.stat().st_mode):  # opening a pipe would wait for ever
+            raise IsADirectoryError(errno.EISDIR, "is no regular file", name)
+        return place.read_bytes()
 
     @contextlib.contextmanager
     def publish(self, name: str) -> Iterator[HashingSink]:
@@ -179,15 +206,23 @@ class LocalFiles(Files):
             found = (self._root / name).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
         return FileStamp(found.st_size, found.st_mtime_ns)
 
     def names(self, folder: str) -> list[str]:
         """Files below a folder, sorted, without unfinished ones."""
-        return [name for name in self._below(folder, _unless_gone) if not name.endswith(_PART)]
+        return [name for name in self._below(folder, _unless_gone) if not name.endswith(_PART) and self._is_text(name)]
 
     def unfinished(self, folder: str) -> list[str]:
         """Files below a folder that have not yet been moved to their place, sorted; in folders that can be listed."""
         return [name for name in self._below(folder, lambda _: None) if name.endswith(_PART)]
+
+    def _is_text(self, name: str) -> bool:
+        text = _is_text(name)
+        if not text:
+            self.say(f"{name!r}: its name is not UTF-8, so it is none of microtome's; it is passed over")
+        return text
 
     def _below(self, folder: str, fault: Callable[[OSError], None]) -> list[str]:
         walked = os.walk(self._root / folder, onerror=fault)
@@ -234,6 +269,12 @@ class LocalFiles(Files):
         """By the permissions of the nearest folder that is there."""
         return os.access(_there(self._root / name), os.W_OK | os.X_OK)
 
+    def set_aside(self, name: str) -> str:
+        """Renamed in its folder."""
+        other = f"{name}.damaged-{uuid.uuid4().hex[:8]}"
+        os.rename(self._root / name, self._root / other)
+        return other
+
     def free(self) -> int:
         """Free bytes of the disk that the folder is on, or will be."""
         return shutil.disk_usage(_there(self._root)).free
@@ -273,16 +314,24 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def open_files(workspace: str, base: Path = Path()) -> Files:
+def open_files(workspace: str, base: Path = Path(), say: Callable[[str], None] = lambda _: None) -> Files:
     """The files of a workspace.
 
     Args:
         workspace: a folder, relative to `base` unless absolute.
         base: usually the audit file's folder.
+        say: told in one sentence of what is passed over because it is damaged.
 
     Raises:
-        ValueError: an object store, which this version cannot open yet.
+        ValueError: an object store, which this version cannot open yet; a path that is not UTF-8.
     """
     if "://" in workspace:
         raise ValueError(f"workspace: must be a folder, got {workspace!r}; object stores are not supported yet")
-    return LocalFiles(base / workspace)
+    files = LocalFiles(base / workspace, say)
+    if not _is_text(files.location("")):
+        raise ValueError(f"workspace: its path must be UTF-8, got {files.location('')!r}; rename the folder")
+    return files
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)

@@ -7,11 +7,20 @@ import socket
 from collections.abc import Mapping
 
 import psutil
+from typing_extensions import TypedDict
 
 CLOCK = 2.0  # s by which a process's start may seem to move when the machine's clock is set
 
 
-def this_process() -> dict[str, object]:
+class ProcessOf(TypedDict):
+    """Number, host and start of a process."""
+
+    process: int
+    host: str
+    process_started: float | None
+
+
+def this_process() -> ProcessOf:
     """Number, host and start of this process: what a run's record, and a claim, keep of it."""
     return {"process": os.getpid(), "host": socket.gethostname(), "process_started": _started(os.getpid())}
 

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-import json
+import re
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from storage.files import Files
+from storage.small import FileName, Kind, Moment, Seconds
+
+_LAYOUT = 1  # of the record
+_FOLDER = re.compile(rb"stages/\w+/[0-9a-f]{32}")
+
+
+class StageRun(TypedDict):
+    """What a record says of one of the run's stages."""
+
+    folder: FileName
+    cached: NotRequired[bool]
+    seconds: NotRequired[Seconds]
+    digest: NotRequired[str]
+
+
+class GateRun(TypedDict):
+    """What a record says of one of the run's gates."""
+
+    gate: str
+    value: float
+    limit: float | None
+    passed: bool
+    note: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -26,17 +53,21 @@ class RunRecord:
         stages: stage -> folder, seconds, whether it was cached, digest.
         gates: what was demanded, and what came out.
         about: configuration, digests, versions, device.
+        inputs: `network`, or a data set's name -> the list of its files (storage.inputs).
+        layout: of the record.
     """
 
     run_id: str
     name: str
     network: str
-    started: float
-    seconds: float = 0.0
+    started: Moment
+    seconds: Seconds = 0.0
     status: str = "running"
-    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    gates: tuple[Mapping[str, Any], ...] = ()
+    stages: Mapping[str, StageRun] = field(default_factory=dict)
+    gates: tuple[GateRun, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, FileName] = field(default_factory=dict)
+    layout: Annotated[int, Field(ge=1, le=_LAYOUT)] = _LAYOUT
 
     @classmethod
     def start(cls, name: str, network: str, about: Mapping[str, Any]) -> RunRecord:
@@ -50,8 +81,11 @@ class RunRecord:
         return replace(self, status=status, seconds=round(time.time() - self.started, 3), **changes)
 
 
+RUN = Kind[RunRecord]("run record", RunRecord, "the run is not known any more", layout=_LAYOUT, sealed=True)
+
+
 class RunStore:
-    """The runs of a workspace, one JSON file each.
+    """The runs of a workspace, one JSON file each. A record that cannot be read is passed over, and said.
 
     Args:
         files: the workspace.
@@ -62,12 +96,28 @@ class RunStore:
 
     def save(self, run: RunRecord) -> None:
         """Write or replace a run's record."""
-        self._files.write(f"runs/{run.run_id}/run.json", json.dumps(asdict(run), indent=1, default=str).encode())
+        RUN.save(self._files, f"runs/{run.run_id}/run.json", run)
 
     def all(self) -> list[RunRecord]:
         """All runs, oldest first."""
-        names = [name for name in self._files.names("runs") if name.endswith("/run.json")]
-        return sorted(map(self._load, names), key=lambda run: run.started)  # names only tell seconds apart
+        folders = sorted({name.split("/")[1] for name in self._files.names("runs") if name.count("/") > 1})
+        found = (self._load(folder) for folder in folders)
+        return sorted((run for run in found if run), key=lambda run: run.started)  # names only tell seconds apart
+
+    def latest(self) -> list[RunRecord]:
+        """The latest run of each audit, finished ones before others."""
+        names = dict.fromkeys(run.name for run in self.all())
+        return [run for run in map(self.find, names) if run]
+
+    def named_by_unreadable(self) -> set[str]:
+        """Folders of stages that are named in records which cannot be read: damaged, set aside, of a newer version."""
+        readable = {run.run_id for run in self.all()}
+        named: set[str] = set()
+        for name in self._files.names("runs"):
+            if name.split("/")[1] not in readable:
+                with suppress(OSError):
+                    named |= {folder.decode() for folder in _FOLDER.findall(self._files.read(name))}
+        return named
 
     def find(self, wanted: str | None = None) -> RunRecord | None:
         """A run by its id, the start of it, or the name of its audit (its latest); the latest of all for None.
@@ -85,6 +135,8 @@ class RunStore:
         last = done or runs
         return last[-1] if last else None
 
-    def _load(self, name: str) -> RunRecord:
-        content = json.loads(self._files.read(name))
-        return RunRecord(**{**content, "gates": tuple(content["gates"])})
+    def _load(self, folder: str) -> RunRecord | None:
+        def fault(run: RunRecord) -> str:
+            return "" if run.run_id == folder else f"it is the record of another run, {run.run_id!r:.60}"
+
+        return RUN.load(self._files, f"runs/{folder}/run.json", fault)

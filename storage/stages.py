@@ -13,12 +13,15 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from storage.files import Files, HashingSink
+from storage.files import Files, FileStamp, HashingSink
+from storage.small import Damaged, FileName, Kind, Moment, Number, Seconds, Sha256
 from storage.tables import Columns, TableSchema, write_table
 
 _LAYOUT = 1  # of the manifest
@@ -30,24 +33,32 @@ _MARKS = ".verified.json"
 class FileEntry(TypedDict):
     """What a manifest says of a file; rows of a table, else None."""
 
-    bytes: int
-    sha256: str
-    rows: int | None
+    bytes: Number
+    sha256: Sha256
+    rows: Number | None
 
 
 class Manifest(TypedDict):
     """What a finished stage says of itself."""
 
-    layout: int
+    layout: Annotated[int, Field(ge=1, le=_LAYOUT)]
     stage: str
     digest: str
     code: str
     parameters: dict[str, Any]
     inputs: dict[str, str]
-    files: dict[str, FileEntry]
-    environment: dict[str, object]
-    started: float
-    seconds: float
+    files: dict[FileName, FileEntry]
+    environment: dict[str, Any]
+    started: Moment
+    seconds: Seconds
+
+
+Marks = dict[str, tuple[Number, int]]
+"""Of each file of a stage: size and time of change when its checksum was last seen to hold."""
+
+MANIFEST = Kind[Manifest]("manifest", Manifest, "the stage runs again", layout=_LAYOUT, sealed=True)
+CHECK = Kind[FileEntry]("checksum", FileEntry, "the file is made again")
+MARKS = Kind[Marks]("list of verified files", Marks, "the stage's files are read again")
 
 
 @dataclass(frozen=True)
@@ -133,8 +144,11 @@ class Artifact:
         return self.files.read(f"{self.folder}/{name}")
 
     def json(self, name: str) -> Any:
-        """A JSON file."""
-        return json.loads(self.read(name))
+        """A JSON file. Raises ValueError where it was altered since its checksum was seen to hold."""
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise ValueError(f"{self.folder}/{name} is damaged: {error}; `microtome verify` marks its stage") from error
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """A table, by its name without suffix."""
@@ -173,7 +187,7 @@ class Draft:
         with self._files.publish(path) as sink:
             yield sink
         entry = FileEntry(bytes=sink.size, sha256=sink.sha256, rows=rows)
-        self._files.write(path + _CHECKS, json.dumps(entry).encode())
+        CHECK.save(self._files, path + _CHECKS, entry)
         self._entries[name] = entry
 
     def write(self, name: str, content: bytes) -> None:
@@ -229,16 +243,16 @@ class Draft:
             "seconds": round(time.time() - self._started, 3),
         }
         self._files.settle(f"{self.key.folder}/{name}" for name in self._entries)
-        self._files.write(f"{self.key.folder}/{_MARKS}", json.dumps(self._stamps()).encode())
-        self._files.write(f"{self.key.folder}/{_MANIFEST}", json.dumps(manifest, indent=1, default=str).encode())
+        MARKS.save(self._files, f"{self.key.folder}/{_MARKS}", self._stamps())
+        MANIFEST.save(self._files, f"{self.key.folder}/{_MANIFEST}", manifest)
         self._files.settle([f"{self.key.folder}/{_MANIFEST}"])
         for name in self._entries:
             self._files.remove(f"{self.key.folder}/{name}{_CHECKS}")
         return Artifact(self._files, self.key.folder, manifest)
 
-    def _stamps(self) -> dict[str, list[int]]:
+    def _stamps(self) -> Marks:
         found = {name: self._files.stamp(f"{self.key.folder}/{name}") for name in self._entries}
-        return {name: [stamp.size, stamp.changed] for name, stamp in found.items() if stamp}
+        return {name: (stamp.size, stamp.changed) for name, stamp in found.items() if stamp}
 
 
 class StageStore:
@@ -258,23 +272,19 @@ class StageStore:
 
     def load(self, folder: str) -> Artifact | None:
         """The finished stage in a folder, or None."""
-        try:
-            manifest = json.loads(self._files.read(f"{folder}/{_MANIFEST}"))
-        except FileNotFoundError:
+        manifest = self._manifest(folder)
+        if manifest is None:
             return None
-        except ValueError:
-            self._say(f"{folder}: its manifest is damaged; the stage runs again")
-            return None
-        marks = self._marks(folder)
-        known = {name: list(mark) for name, mark in marks.items()}
+        marks: Marks = MARKS.load(self._files, f"{folder}/{_MARKS}") or {}
+        known = dict(marks)
         for name, entry in manifest["files"].items():
-            fault = self._fault(f"{folder}/{name}", entry, marks.setdefault(name, []))
+            fault = self._unmarked_fault(folder, name, entry, marks)
             if fault:
                 self._say(f"{folder}/{name} {fault}; the stage runs again")
                 return None
         if marks != known:
             with contextlib.suppress(OSError):  # a workspace that may only be read is still readable
-                self._files.write(f"{folder}/{_MARKS}", json.dumps(marks).encode())
+                MARKS.save(self._files, f"{folder}/{_MARKS}", marks)
         return Artifact(self._files, folder, manifest)
 
     def draft(self, key: StageKey, tables: Sequence[TableSchema]) -> Draft:
@@ -287,58 +297,81 @@ class StageStore:
         self._files.remove(f"{key.folder}/{_MANIFEST}")
         return Draft(self._files, key, tables, self._say)
 
-    def damaged(self, key: StageKey) -> bool:
-        """Whether a finished stage is not what it was when it was written: every byte is read.
+    def verify(self, folder: str) -> list[str] | None:
+        """What is wrong with the files of a finished stage, whose every byte is read; None where it is not finished.
 
-        A damaged one loses its manifest, so that it runs again, and it is said which file is at fault.
+        A damaged one is marked, by setting its manifest aside, so that it runs again; and it is said.
         """
-        try:
-            manifest = json.loads(self._files.read(f"{key.folder}/{_MANIFEST}"))
-        except (OSError, ValueError):
-            return True
-        faults = [
-            f"{key.folder}/{name} {fault}"
-            for name, entry in manifest["files"].items()
-            if (fault := _fault(self._files, f"{key.folder}/{name}", entry))
-        ]
+        manifest = self._manifest(folder)
+        if manifest is None:
+            return None
+        checked = ((name, _fault(self._files, f"{folder}/{name}", entry)) for name, entry in manifest["files"].items())
+        faults = [f"{folder}/{name} {fault}" for name, fault in checked if fault]
         for fault in faults:
             self._say(f"{fault}; the stage runs again")
         if faults:
-            self._files.remove(f"{key.folder}/{_MANIFEST}")
-        return bool(faults)
+            try:
+                self._files.set_aside(f"{folder}/{_MANIFEST}")
+            except OSError as error:
+                self._say(f"{folder}: cannot be marked as damaged: {error.strerror}")
+        return faults
+
+    def damaged(self, key: StageKey) -> bool:
+        """Whether a stage is not what it was when it was finished, or is not finished. See `verify`."""
+        return self.verify(key.folder) != []
+
+    def finished(self, below: str = "stages") -> Iterator[tuple[str, Manifest]]:
+        """Folders of the finished stages below a folder, with their manifests; their other files are not looked at."""
+        for name in self._files.names(below):
+            folder, _, file = name.rpartition("/")
+            manifest = self._manifest(folder) if file == _MANIFEST and folder.count("/") == 2 else None
+            if manifest:
+                yield folder, manifest
 
     def discard(self, key: StageKey) -> None:
         """Forget a stage and all of its files."""
         self._files.remove(key.folder)
 
-    def _fault(self, path: str, entry: FileEntry, mark: list[int]) -> str:
-        """What is wrong with a file; `mark` is its size and time of change when its checksum was last seen to hold."""
-        stamp = self._files.stamp(path)
-        if stamp is not None and stamp.size == entry["bytes"] and mark == [stamp.size, stamp.changed]:
+    def _manifest(self, folder: str) -> Manifest | None:
+        def fault(manifest: Manifest) -> str:
+            key = StageKey(manifest["stage"], manifest["code"], manifest["parameters"], manifest["inputs"])
+            belongs = key.folder == folder and key.digest == manifest["digest"]
+            return "" if belongs else "what it says determines another stage"
+
+        return MANIFEST.load(self._files, f"{folder}/{_MANIFEST}", fault)
+
+    def _unmarked_fault(self, folder: str, name: str, entry: FileEntry, marks: Marks) -> str:
+        """What is wrong with a file; one that is as it was when its checksum was last seen to hold is not read."""
+        path = f"{folder}/{name}"
+        stamp = _stamp(self._files, path)
+        if stamp is not None and stamp.size == entry["bytes"] and marks.get(name) == (stamp.size, stamp.changed):
             return ""
         fault = _fault(self._files, path, entry)
         if not fault and stamp is not None:
-            mark[:] = [stamp.size, stamp.changed]
+            marks[name] = (stamp.size, stamp.changed)
         return fault
 
-    def _marks(self, folder: str) -> dict[str, list[int]]:
-        try:
-            return dict(json.loads(self._files.read(f"{folder}/{_MARKS}")))
-        except (OSError, ValueError):
-            return {}
+
+def _stamp(files: Files, path: str) -> FileStamp | None:
+    with contextlib.suppress(OSError):  # a name that no file can have
+        return files.stamp(path)
+    return None
 
 
 def _fault(files: Files, path: str, entry: FileEntry) -> str:
     """What is wrong with a file, whose every byte is read: nothing, or that it is missing, short or altered."""
-    stamp = files.stamp(path)
+    stamp = _stamp(files, path)
     if stamp is None:
         return "is missing"
     if stamp.size != entry["bytes"]:
         return f"has {stamp.size} bytes instead of {entry['bytes']}"
     digest = hashlib.sha256()
-    with files.source(path) as source:
-        while block := source.read(1 << 22):
-            digest.update(block)
+    try:
+        with files.source(path) as source:
+            while block := source.read(1 << 22):
+                digest.update(block)
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
     return "" if digest.hexdigest() == entry["sha256"] else "was altered"
 
 
@@ -365,8 +398,6 @@ def _finished(files: Files, folder: str, say: Callable[[str], None]) -> dict[str
 
 def _check(files: Files, path: str) -> FileEntry | None:
     """A finished file's bytes, checksum and rows; None where they cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        entry = json.loads(files.read(path))
-        if isinstance(entry, dict) and {"bytes", "sha256", "rows"} <= set(entry):
-            return FileEntry(bytes=entry["bytes"], sha256=entry["sha256"], rows=entry["rows"])
+    with contextlib.suppress(OSError, Damaged):
+        return CHECK.parse(files.read(path))
     return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class Outside:
@@ -31,6 +32,30 @@ class Strict(BaseModel):
     """A part of the audit file: frozen, and without keys that it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """YAML's `true` and `yes` would pass for 1."""
+        wanted = set(kinds_of(cls.model_fields[str(info.field_name)].annotation))
+        if wanted & {int, float} and not wanted & {bool, Any} and _holds_flag(value):
+            raise ValueError("must be a number, not true or false")
+        return value
+
+
+def kinds_of(annotation: object) -> Iterator[object]:
+    """The types that an annotation is made of."""
+    inner = get_args(annotation)
+    if not inner:
+        yield annotation
+    for part in inner:
+        yield from kinds_of(part)
+
+
+def _holds_flag(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_holds_flag, value))
+    return isinstance(value, bool)
 
 
 class Options(Strict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -14,7 +14,7 @@ from microtome.networks.identity import network_digest
 from microtome.networks.load import NetworkSpec
 from microtome.networks.normalisation import Normalisation
 from storage import Files
-from storage.digests import FileDigests
+from storage.digests import FileDigests, absolute
 from tasks.data import DataPlace, DataSpec, data_spec
 from tasks.options import Count, Options, Positive, Size, Strict, Word, Words
 from tasks.stage import External, Job, Settings, Stage
@@ -152,13 +152,23 @@ class Planner:
         base: folder that relative paths start from.
         files: the workspace.
         settings: of the audit.
+        reread: whether every input file is read, whatever is remembered of it.
     """
 
     def __init__(
-        self, audit: AuditFile, asked: Mapping[str, Options], *, base: Path, files: Files, settings: Settings
+        self,
+        audit: AuditFile,
+        asked: Mapping[str, Options],
+        *,
+        base: Path,
+        files: Files,
+        settings: Settings,
+        reread: bool = False,
     ) -> None:
         self.audit, self.base, self.files, self.settings = audit, base, files, settings
-        self.digests = FileDigests(files)
+        self.digests = FileDigests(files, reread=reread)
+        self.inputs: dict[str, dict[str, str]] = {}
+        """Of `network` and each data set: content digests of their files, by absolute path."""
         self.jobs: dict[str, Job] = {}
         self._asked = asked
         self._data: dict[str, DataSpec] = {}
@@ -198,7 +208,7 @@ class Planner:
         """The network under audit."""
         model = self.audit.network
         spec = NetworkSpec(model.load, model.arguments, model.weights, self.base, self.audit.seed)
-        return Subject(spec, self.scale, network_digest(spec, self.digests.of))
+        return Subject(spec, self.scale, network_digest(spec, self._noted("network")))
 
     @property
     def described(self) -> dict[str, object]:
@@ -227,5 +237,16 @@ class Planner:
             model = named[name]
             root = self.base / model.root if model.root else None
             place = DataPlace(model.format, root, model.options, self.base)
-            self._data[name] = data_spec(place, self.scale, self.digests.of)
+            self._data[name] = data_spec(place, self.scale, self._noted(f"data set {name}"))
         return self._data[name]
+
+    def _noted(self, of: str) -> Callable[[Path], str]:
+        """Digests of files, each noted among the inputs of the network or of a data set."""
+        noted = self.inputs.setdefault(of, {})
+
+        def digest(file: Path) -> str:
+            found = self.digests.of(file)
+            noted[absolute(file)] = found
+            return found
+
+        return digest

@@ -1,11 +1,14 @@
 """The audit file: every fault with its line and key, all at once."""
 
 import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
 
-from flows.auditfile import read_audit
+from flows.auditfile import AuditModel, read_audit
 from flows.plan import Plan, Request
 from flows.starter import starter
 from microtome.errors import InputError
+from tasks.options import kinds_of
 
 GOOD = """\
 name: x
@@ -57,6 +60,8 @@ WRONG = {
     "shards": ("name: x", "name: x\nexecution: {shard_images: 10000000}", "execution.shard_images"),
     "a long seed": ("name: x", "name: x\nseed: 4294967296", "seed: input should be less than 4294967296"),
     "a seed that is a date": ("name: x", "name: x\nseed: 2020-99-99", "seed: input should be a valid integer"),
+    "a seed that is a flag": ("name: x", "name: x\nseed: true", "seed: must be a number, not true or false, got True"),
+    "a side that is a flag": ("[224, 224]", "[224, yes]", "network.input.size: must be a number"),
     "a relative factory": ("torchvision.models:alexnet", ".a:b", "network.load: must be module:factory"),
     "a module alone": ("torchvision.models:alexnet", "torchvision", "network.load: must be module:factory"),
     "a call": ("torchvision.models:alexnet", "os:system('x')", "network.load: must be module:factory"),
@@ -222,3 +227,33 @@ def test_two_jobs_of_one_name_are_refused(tmp_path):
     other = audit.job(known.stage, known.options.model_copy(update={"keep": 0.5}), known.reads)
     with pytest.raises(RuntimeError, match="two that are called 'thresholds'"):
         audit.add(other)
+
+
+def number_keys(model, path=()):
+    """Paths of every key of the audit file whose value is a number, or numbers."""
+    for name, field in model.model_fields.items():
+        kinds = set(kinds_of(field.annotation))
+        if kinds & {int, float}:
+            yield (*path, name), [True, True] if "tuple" in str(field.annotation) else True
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from number_keys(kind, (*path, name))
+
+
+@pytest.mark.parametrize(("path", "flag"), number_keys(AuditModel), ids=str)
+def test_true_is_no_number_at_any_key(path, flag):
+    """Pydantic takes it for 1."""
+    content = yaml.safe_load(GOOD)
+    if path[0] == "datasets":
+        content |= {"datasets": {"main": content.pop("dataset")}}
+    inner = {"datasets": "main", "gates": 0}
+    place = content | {"gates": [{"metric": "layers.units"}]}
+    content = place
+    for key in path[:-1]:
+        place[key] = place.get(key) or {}
+        place = place[key][inner[key]] if key in inner else place[key]
+    place[path[-1]] = flag
+    with pytest.raises(ValidationError) as caught:
+        AuditModel.model_validate(content)
+    (fault,) = [fault for fault in caught.value.errors() if path[-1] in fault["loc"]]
+    assert "must be a number, not true or false" in fault["msg"]

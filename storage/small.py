@@ -1,0 +1,163 @@
+"""The door for small files: JSON that microtome keeps of its own work, each kind with a schema of its own.
+
+Whatever is no JSON of its schema (cut short, empty, of another form, a folder) is damaged: it is set aside under
+another name, said in one sentence, and counts as not there. One of a newer layout stays for the version that wrote it.
+What cannot be read, or not be moved, is passed over with a sentence, too. So no damage of a small file stops a command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from storage.files import Files
+
+T = TypeVar("T")
+
+_SEAL = "seal"
+_LONGEST = 200  # characters of a reason
+
+
+def _inside(name: str) -> str:
+    parts = name.split("/")
+    if PurePosixPath(name).is_absolute() or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        raise ValueError("must be a file name below the folder, without `..`")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_inside)]
+"""A relative name with forward slashes that stays below the folder it is looked up in."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A content digest, hexadecimal."""
+
+Number = Annotated[int, Field(ge=0)]
+"""Of bytes or rows."""
+
+Moment = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+"""Seconds since the epoch."""
+
+Seconds = Annotated[float, Field(ge=-1e11, le=1e11, allow_inf_nan=False)]
+"""Of work; a clock that was set back makes them negative."""
+
+
+class Damaged(ValueError):
+    """A small file is not what its kind says; the message says why."""
+
+
+class Newer(Damaged):
+    """A small file is of a layout that this version does not know."""
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """A kind of small file.
+
+    Args:
+        what: a sentence calls it, for example `run record`.
+        form: the type of its content, whose annotations are the schema.
+        lost: what it means that one is lost; ends the sentence.
+        layout: the newest that this version knows; a file without the key `layout` has 1.
+        sealed: whether a file carries a checksum of its content under the key `seal`, so that a digit that was altered
+            does not pass for another figure. A file without a seal is taken as it is.
+    """
+
+    what: str
+    form: Any
+    lost: str
+    layout: int = 1
+    sealed: bool = False
+
+    @cached_property
+    def _schema(self) -> TypeAdapter[T]:
+        return TypeAdapter(self.form)
+
+    def load(self, files: Files, name: str, fault: Callable[[T], str] = lambda _: "") -> T | None:
+        """A file's content; None where there is none that can be used, told unless it is merely not there.
+
+        Args:
+            files: the workspace.
+            name: of the file.
+            fault: what else is wrong with content of the right form; empty where nothing is.
+        """
+        try:
+            content = self.parse(files.read(name))
+            if why := fault(content):
+                raise Damaged(why)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except Newer as newer:
+            files.say(f"{name}: this {self.what} was written by a newer version ({newer}); it is passed over")
+            return None
+        except (Damaged, IsADirectoryError) as error:
+            why = str(error) if isinstance(error, Damaged) else "is a folder"
+            files.say(f"{name}: this {self.what} is damaged: {why}; {_aside(files, name)}; {self.lost}")
+            return None
+        except OSError as error:
+            files.say(f"{name}: this {self.what} cannot be read: {error.strerror}; it is passed over; {self.lost}")
+            return None
+        return content
+
+    def parse(self, content: bytes) -> T:
+        """What a file's bytes say. Raises Damaged."""
+        try:
+            found = self._schema.validate_json(content, strict=True)
+        except ValidationError as error:
+            newer = _layout_of(content)
+            if newer > self.layout:
+                raise Newer(f"its layout is {newer}, this one knows {self.layout}") from error
+            raise Damaged(_reason(error)) from error
+        if self.sealed:
+            plain = json.loads(content)
+            if plain.pop(_SEAL, None) not in (None, _seal(plain)):
+                raise Damaged("its content is not what was written")
+        return found
+
+    def dump(self, value: T) -> bytes:
+        """The bytes of a file."""
+        given = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        text = json.dumps(given, default=str, ensure_ascii=False).encode(errors="replace")  # half characters: no JSON
+        if not self.sealed:
+            return text
+        plain = json.loads(text)
+        return json.dumps({**plain, _SEAL: _seal(plain)}, indent=1).encode()
+
+    def save(self, files: Files, name: str, value: T) -> None:
+        """Write or replace a file, atomically."""
+        files.write(name, self.dump(value))
+
+
+def _seal(plain: object) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _layout_of(content: bytes) -> int:
+    with suppress(ValueError, RecursionError):
+        plain = json.loads(content)
+        layout = plain.get("layout") if isinstance(plain, dict) else None
+        if isinstance(layout, int) and not isinstance(layout, bool):
+            return layout
+    return 1
+
+
+def _reason(error: ValidationError) -> str:
+    """The first of what a schema found, in one line: keys may come from damaged bytes."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    words = f"{place}: {first['msg']}" if place else first["msg"]
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)[:_LONGEST]
+
+
+def _aside(files: Files, name: str) -> str:
+    try:
+        return f"it was set aside as {files.set_aside(name).rpartition('/')[2]}"
+    except OSError:
+        return "it is passed over, since it cannot be set aside"
