@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup audit test lint bench clean
+.PHONY: setup audit test soak lint bench clean
 
 setup: $(READY)
 
@@ -21,6 +21,9 @@ audit: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+soak: setup
+	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak
 
 lint: setup
 	$(BIN)/ruff check .

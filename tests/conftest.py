@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import yaml
@@ -31,6 +33,27 @@ def tiny(seed=0, inplace=True):
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4),
     )
 """
+
+Number = TypeVar("Number", int, float)
+_COUNTED: Counter[str] = Counter()
+
+
+def soak(short: Number, long: Number) -> Number:
+    """How much a test does: `short` in `make test`, `long` in `make soak`. Mark such a test `@pytest.mark.soak`."""
+    return long if os.environ.get("MICROTOME_SOAK") == "1" else short
+
+
+def count(what: str, number: int = 1) -> None:
+    """Add to what is printed when all tests have ended: `count("kills")`, `count("mutated weights files", 413)`."""
+    _COUNTED[what] += number
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _COUNTED:
+        form = "long form" if soak(0, 1) else "short form"
+        terminalreporter.section(f"what was done ({form})")
+        for what, number in sorted(_COUNTED.items()):
+            terminalreporter.write_line(f"{number:>9,}  {what}")
 
 
 @pytest.fixture(scope="session")
