@@ -121,7 +121,7 @@ def audit(
     """
     with stoppable():
         plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides)))
-        plan.preflight()
+        plan.probe()
         session = session_of(plan)
         run = start(plan, session)
         outcome = resolve(plan, submit(plan.jobs, session, refresh), run)
