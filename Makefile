@@ -25,6 +25,9 @@ test: setup
 soak: setup
 	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak
 
+soak: setup
+	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -142,7 +142,7 @@ def audit(
                 plan.verify()
             outcome = from_cache(plan) if fault else None
             if outcome is None:
-                plan.preflight()
+                plan.probe()
                 session = session_of(plan)
                 run = start(plan, session)
                 outcome = resolve(plan, submit(plan.jobs, session, refresh), run)

@@ -11,6 +11,7 @@ from storage import StageStore
 from tasks.activations import ActivationsOptions
 from tasks.data import DataSpec
 from tasks.index import IndexOptions
+from tasks.preflight import look
 from tasks.stage import Job
 
 
@@ -42,12 +43,9 @@ def _activation_bytes(plan: Plan, job: Job) -> int | None:
     index = job.reads["index"]
     if "network" not in job.reads or not isinstance(index, Job) or not isinstance(job.options, ActivationsOptions):
         return None
-    from microtome.networks import match_layers, walk
     from tasks.activations.work import forecast
 
-    model = plan.audit.network
-    module = plan.planner.network.load()
-    layers = walk(module, model.input.size, match_layers(module, model.layers))
+    _, layers = look(plan.planner)
     return forecast(job.options, layers, _pictures(index))
 
 

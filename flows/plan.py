@@ -16,6 +16,7 @@ from microtome.errors import InputError, refuse, suggest
 from storage import Files, RunStore, StageStore, open_files
 from tasks.gates import Baseline, gates
 from tasks.planning import Planner
+from tasks.preflight import look, probe
 from tasks.registry import BY_NAME, STAGES
 from tasks.stage import Job, Settings
 
@@ -156,13 +157,19 @@ class Plan:
         raise InputError(f"stage: this audit does not run {stage!r}{suggest(stage, names)}")
 
     def preflight(self) -> None:
-        """Load the network and find its layers, before the first stage spends time. Raises InputError."""
-        if not any(job.stage.network for job in self.missing()):
-            return
-        from microtome.networks import match_layers, walk
+        """Load the network and find its layers, where a stage is to look at it. Raises InputError."""
+        if self._looking:
+            look(self.planner)
 
-        module = self.planner.network.load()
-        walk(module, self.audit.network.input.size, match_layers(module, self.audit.network.layers))
+    def probe(self) -> None:
+        """The same, before the first stage spends time; and show the network some pictures. Raises InputError."""
+        if self._looking:
+            probe(self.planner, self._looking)
+
+    @property
+    def _looking(self) -> list[Job]:
+        """Jobs that are to be done and will load the audit's network."""
+        return [job for job in self.missing() if job.stage.network and "network" in job.reads]
 
     def _check_stages(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name.partition(":")[0] not in BY_NAME]

@@ -49,6 +49,7 @@ def rerun(
             if unfinished:
                 what = ", ".join(unfinished)
                 raise InputError(f"stage {named}: its inputs must be done, got none of {what}; run the audit")
+            plan.probe()
             session = session_of(plan)
             run = start(plan, session)
             outcome = resolve(plan, submit(plan.jobs, session, (named,)), run)

@@ -58,7 +58,8 @@ class Stage:
         determined_by: what else determines its output: the audit's seed, the device, on a CPU the threads that sums
             are split over.
         threads: that torch may use in it: `all`, `one`, or `none` where it does not use torch.
-        network: whether it loads the audit's network, so that the network is looked at before the first stage.
+        network: what it asks of the audit's network, if it loads it: `maps` of layers, or its `answer` too. That is
+            looked at before the first stage.
         metrics: that gates may ask for.
         page: what the report shows of it.
         starter: its lines of `microtome init`.
@@ -75,7 +76,7 @@ class Stage:
     plan: Callable[[Planner, Any], Iterable[Job]] | None = None
     determined_by: frozenset[Literal["seed", "device", "threads"]] = frozenset()
     threads: Literal["all", "one", "none"] = "none"
-    network: bool = False
+    network: Literal["maps", "answer"] | None = None
     metrics: tuple[Metric, ...] = ()
     page: PageOf | None = None
     starter: str = ""

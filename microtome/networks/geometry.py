@@ -21,6 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from microtome.errors import InputError
+from microtome.importing import users_code
 
 
 @dataclass(frozen=True)
@@ -198,14 +199,9 @@ def _blank_forward(module: torch.nn.Module, shape: tuple[int, ...]) -> None:
     with torch.inference_mode():
         blank = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
         _mark(blank, _Field(Axis(cells=shape[2]), Axis(cells=shape[3])))
-        try:
-            with _Walk():  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
-                module(blank)
-        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(
-                f"network.input: the network fails on a blank input of {shape[2]} x {shape[3]} pixels: {first}"
-            ) from error
+        what = f"the network fails on a blank input of {shape[2]} x {shape[3]} pixels"
+        with users_code("network.input", what), _Walk():  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
+            module(blank)
 
 
 def _fault(name: str, fields: list[_Field | None] | None) -> str:

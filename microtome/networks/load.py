@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from microtome.errors import InputError, suggest
-from microtome.importing import named_object, users_code
+from microtome.importing import named_object, said, users_code
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +48,12 @@ def load_network(spec: NetworkSpec) -> torch.nn.Module:
     """Build the network, put the weights in, and freeze it: eval mode, no parameter wants a gradient.
 
     Raises:
-        InputError: the factory is not there or fails, the weights are no plain state dict or do not fit.
+        InputError: the factory is not there or fails, gives no ordinary network in float32, the weights are no plain
+            state dict, do not fit, or are not finite.
     """
     import torch
+
+    from microtome.networks.soundness import refuse_not_finite, refuse_unfit
 
     factory = _factory(spec)
     with torch.random.fork_rng(devices=[]):
@@ -61,9 +65,15 @@ def load_network(spec: NetworkSpec) -> torch.nn.Module:
         raise InputError(
             f"network.load: the factory must return a torch.nn.Module, got {type(module).__name__} from {spec.load}"
         )
+    refuse_unfit(module, spec.load)
     if spec.weights is not None:
-        _fill(module, _state_dict(spec), spec.weights)
-    return module.eval().requires_grad_(False)
+        state = _state_dict(spec)
+        with users_code("network.weights", f"{spec.weights} cannot be put into {type(module).__name__}"):
+            _fill(module, state, spec.weights)
+    with users_code("network.load", f"{spec.load}: eval() failed"):
+        module.eval()
+    refuse_not_finite(module, f"network.weights: {spec.weights}" if spec.weights else f"network.load: {spec.load}")
+    return module.requires_grad_(False)
 
 
 def _factory(spec: NetworkSpec) -> Callable[..., object]:
@@ -83,36 +93,45 @@ def _state_dict(spec: NetworkSpec) -> dict[str, torch.Tensor]:
 
 
 def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"network.weights: {file} is not a readable safetensors file: {error}") from error
+    except Exception as error:  # of a damaged header nearly any kind
+        raise InputError(f"network.weights: {file} must be a safetensors file, got {_said(error)}") from error
 
 
 def _read_pickle(file: Path) -> dict[str, torch.Tensor]:
     """A state dict, read by torch's restricted unpickler, which runs no code of the file's."""
-    import pickle
-
     import torch
 
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # of a damaged file nearly any kind
         raise InputError(
-            f"network.weights: {file} must hold a plain state dict (tensors only), got a file that needs more: {first} "
-            "Save it again with torch.save(module.state_dict(), file), or as safetensors."
+            f"network.weights: {file} must hold a plain state dict (tensors only), got a file that holds more or is "
+            f"damaged: {_said(error)}; save it again with torch.save(module.state_dict(), file), or as safetensors"
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
         raise InputError(
             f"network.weights: {file} must hold a plain state dict (name -> tensor), got {type(content).__name__}"
         )
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _said(error: BaseException) -> str:
+    """What is wrong with a file, in one line that holds nothing but printable characters, as it may quote the file.
+
+    Of what torch says the code that the file names, or its unpickler's own words; not the advice to load it regardless.
+    """
+    needed = re.search(r"nsupported (?:global: )?GLOBAL (\S+)", str(error))
+    own = re.search(r"WeightsUnpickler error: (.+)", str(error))
+    text = own[1] if own else said(error).partition(". In PyTorch")[0]
+    return ascii(f"it needs {needed[1]}, which is code" if needed else text)[1:-1][:200]
 
 
 def _torchvision_weights(name: str, load: str) -> dict[str, torch.Tensor]:
@@ -133,15 +152,29 @@ def _torchvision_weights(name: str, load: str) -> dict[str, torch.Tensor]:
 
 
 def _fill(module: torch.nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    own = module.state_dict()
+    import torch
+
+    own = {name: held for name, held in module.state_dict().items() if isinstance(held, torch.Tensor)}
     faults = [f"missing {name}" for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    faults += [f"not in the network: {name}" for name in state if name not in own]
-    faults += [
-        f"{name} must be {tuple(own[name].shape)}, got {tuple(tensor.shape)}"
-        for name, tensor in state.items()
-        if name in own and own[name].shape != tensor.shape
-    ]
+    faults += [f"not in the network: {ascii(name)[1:-1]:.80}" for name in state if name not in own]
+    faults += [fault for name, held in own.items() if name in state and (fault := _misfit(name, held, state[name]))]
     if faults:
         listed = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
         raise InputError(f"network.weights: {source} does not fit the network: {listed}")
     module.load_state_dict(state, strict=False)
+
+
+def _misfit(name: str, held: torch.Tensor, given: torch.Tensor) -> str:
+    """Why a tensor of the file cannot take the place of the network's own; empty if it can.
+
+    Whole numbers in the place of real ones are what quantised files hold: without their scale they mean nothing.
+    """
+    import torch
+
+    if held.shape != given.shape:
+        return f"{name} must be {tuple(held.shape)}, got {tuple(given.shape)}"
+    if given.layout != torch.strided or given.is_quantized or given.is_meta:
+        return f"{name} must be a plain tensor, got one that is sparse, quantised or on 'meta'"
+    if held.is_floating_point() and (not given.is_floating_point() or given.element_size() == 1):
+        return f"{name} must hold real numbers, got {given.dtype}; multiply quantised weights by their scale first"
+    return ""

@@ -26,7 +26,7 @@ STAGE = Stage(
     work="tasks.activations.work:run",
     determined_by=frozenset({"device"}),
     threads="all",
-    network=True,
+    network="maps",
     weight=0.03,
     retries=1,
 )

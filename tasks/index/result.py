@@ -80,10 +80,7 @@ class Index(StageResult):
     @cached_property
     def source(self) -> Source:
         """The indexed pictures themselves."""
-        data, wanted = self.external("data", DataSpec), self.options
-        dataset = data.place.open()
-        numbers = chosen(dataset.records, split=wanted.split, categories=wanted.categories, limit=wanted.limit)
-        return Source(dataset, self.frame, data.scale, numbers)
+        return indexed(self.external("data", DataSpec), self.options)
 
     @property
     def images(self) -> int:
@@ -130,6 +127,21 @@ class Index(StageResult):
     def labels(self) -> LabelCounts:
         """How many pixels each concept labels in each image."""
         return LabelCounts(self)
+
+
+def indexed(data: DataSpec, wanted: IndexOptions) -> Source:
+    """The pictures that an index is of; it need not be finished.
+
+    Args:
+        data: the data set.
+        wanted: which of its pictures, and their frame.
+
+    Raises:
+        InputError: the data set cannot be opened, or none of its pictures is wanted.
+    """
+    dataset = data.place.open()
+    numbers = chosen(dataset.records, split=wanted.split, categories=wanted.categories, limit=wanted.limit)
+    return Source(dataset, frame_of(wanted), data.scale, numbers)
 
 
 def _annotation_block(rows: dict[str, list[Any]], pixels: int) -> AnnotationBlock:
