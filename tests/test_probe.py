@@ -469,6 +469,20 @@ def test_an_audit_looks_before_its_first_stage_and_a_plan_only_loads(odd_audit):
         plan.probe()
 
 
+STAGES = ["dissection", "saliency", "features", "occlusion", "reliability", "adversarial", "tree", "finetuning"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_whichever_stage_loads_the_network_it_is_looked_at(odd_audit, stage):
+    with pytest.raises(InputError, match="between two identical calls"):
+        Plan(Request(odd_audit(stages={stage: {}, "report": False}))).probe()
+
+
+def test_a_sound_network_passes_with_every_stage(audit_file):
+    change_audit(audit_file, stages={stage: {} for stage in STAGES} | {"report": False})
+    Plan(Request(audit_file)).probe()
+
+
 def test_stages_that_do_not_load_the_network_are_not_held_up(odd_audit):
     Plan(Request(odd_audit("None"), only=("index",))).probe()
 
