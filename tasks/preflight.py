@@ -57,8 +57,12 @@ def _batches(jobs: Sequence[Job]) -> Iterator[torch.Tensor]:
     import numpy as np
     import torch
 
-    indices = [needed for job in jobs for needed in job.jobs.values() if needed.stage.name == "index"]
-    first, last = _source(indices[0]), _source(indices[-1])
+    indices = {needed.name: needed for job in jobs for needed in job.jobs.values() if needed.stage.name == "index"}
+    if not indices:
+        return
+    names = list(indices)
+    sources = [_source(indices[name]) for name in names[:1] + names[1:][-1:]]
+    first, last = sources[0], sources[-1]
     for source, images in ((first, (0, 1)), (last, (len(last) // 2, len(last) - 1))):
         with contextlib.suppress(Exception):
             pictures = [source.normalised(min(image, len(source) - 1)) for image in images]

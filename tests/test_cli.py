@@ -255,7 +255,7 @@ def test_own_code_that_fails_in_a_stage_is_exit_status_two_with_its_line_and_kee
     folder, _ = finished
     code = "\ndef late():\n    net = tiny()\n    net.register_forward_pre_hook(boom)\n    return net\n"
     code += (
-        "calls = []\ndef boom(*_):\n    calls.append(1)\n    if len(calls) > 3:\n        raise ValueError('no more')\n"
+        "calls = []\ndef boom(*_):\n    calls.append(1)\n    if len(calls) > 8:\n        raise ValueError('no more')\n"
     )
     (folder / "late_nets.py").write_text((folder / "nets.py").read_text() + code)
     process = command("audit", "audit.yaml", "--set", "network.load=late_nets:late", cwd=folder)

@@ -245,7 +245,10 @@ ONLY_PICKLED = {
     "a list": (lambda h: list(h.values()), "got list"),
     "a tensor": (lambda h: h[FIRST], "got Tensor"),
     "None": (lambda _: None, "got NoneType"),
-    "a whole network": (lambda _: creature_net(**WIDTH), "it needs microtome"),
+    "a whole network": (
+        lambda _: creature_net(**WIDTH),
+        "it needs torch.nn.modules.container.Sequential, which is code",
+    ),
 }
 RIGHT = {
     "as it is": lambda h: h,

@@ -321,7 +321,7 @@ def test_a_network_that_cannot_be_looked_at_is_named_when_it_is_loaded(factory, 
         ("HalfInside", "network.layers: c: must be float32, got torch.bfloat16"),
         ("Fails", "network.load: the network fails on 2 of the pictures: RuntimeError: "),
         ("FailsAlone", "network.load: the network fails on 1 of the pictures: RuntimeError: "),
-        ("FailsWhenBlank", "network.input: the network fails on a blank input of 32 x 32 pixels: KeyError: 'nothing'"),
+        ("FailsWhenBlank", "network.load: the network fails on a blank input of 32 x 32 pixels (network.input.size): "),
         ("AnswersADict", "network.load: the network's answer must be a tensor (pictures, classes), got dict"),
         ("AnswersMaps", "network.load: the network's answer must be (pictures, classes), got (2, 6, 28, 28)"),
         ("DropoutInTheHead", "network.load: the network's answer must answer the same to the same picture"),
@@ -467,6 +467,20 @@ def test_an_audit_looks_before_its_first_stage_and_a_plan_only_loads(odd_audit):
     assert "activations" in {row.stage for row in foresee(plan)}
     with pytest.raises(InputError, match=r"network.layers: 2: must answer the same .* between two identical calls"):
         plan.probe()
+
+
+STAGES = ["dissection", "saliency", "features", "occlusion", "reliability", "adversarial", "tree", "finetuning"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_whichever_stage_loads_the_network_it_is_looked_at(odd_audit, stage):
+    with pytest.raises(InputError, match="between two identical calls"):
+        Plan(Request(odd_audit(stages={stage: {}, "report": False}))).probe()
+
+
+def test_a_sound_network_passes_with_every_stage(audit_file):
+    change_audit(audit_file, stages={stage: {} for stage in STAGES} | {"report": False})
+    Plan(Request(audit_file)).probe()
 
 
 def test_stages_that_do_not_load_the_network_are_not_held_up(odd_audit):

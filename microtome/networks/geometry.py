@@ -199,8 +199,8 @@ def _blank_forward(module: torch.nn.Module, shape: tuple[int, ...]) -> None:
     with torch.inference_mode():
         blank = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
         _mark(blank, _Field(Axis(cells=shape[2]), Axis(cells=shape[3])))
-        what = f"the network fails on a blank input of {shape[2]} x {shape[3]} pixels"
-        with users_code("network.input", what), _Walk():  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
+        what = f"the network fails on a blank input of {shape[2]} x {shape[3]} pixels (network.input.size)"
+        with users_code("network.load", what), _Walk():  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
             module(blank)
 
 
