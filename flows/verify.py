@@ -40,7 +40,7 @@ def verified(files: Files, runs: Sequence[RunRecord], *, everything: bool, progr
         faults += _damaged(files, others, progress)
         stages += others
     read, changed = _inputs(files, runs, progress)
-    return Checked(len(stages), read, (*faults, *changed))
+    return Checked(len(stages), read, tuple(dict.fromkeys((*files.faults, *faults, *changed))))
 
 
 def _damaged(files: Files, folders: Sequence[str], progress: Progress) -> Iterator[str]:

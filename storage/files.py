@@ -78,12 +78,22 @@ class Files(ABC):
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._said: set[str] = set()
+        self.faults: list[str] = []
+        """What was told of damage."""
 
-    def say(self, text: str) -> None:
-        """Tell in one sentence of something that is passed over."""
-        if text not in self._said:
-            self._said.add(text)
-            self._say(text)
+    def say(self, text: str, *, damage: bool = False) -> None:
+        """Tell in one sentence of something that is passed over.
+
+        Args:
+            text: the sentence.
+            damage: whether it is so because it is damaged; or else it is merely none of this version's.
+        """
+        if text in self._said:
+            return
+        self._said.add(text)
+        if damage:
+            self.faults.append(text)
+        self._say(text)
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -151,7 +161,7 @@ class LocalFiles(Files):
 
     @contextlib.contextmanager
     def publish(self, name: str) -> Iterator[HashingSink]:
-        """Written beside its place under a name of its own, then moved over it.
+        """Written beside its place under a name of its own, then moved over it; a folder in its place makes way.
 
         No fsync: a file that a power cut shortens fails its checksum, and the stage runs again.
         """
@@ -161,6 +171,9 @@ class LocalFiles(Files):
         try:
             with beside.open("wb") as stream:
                 yield HashingSink(stream)
+            if place.is_dir():
+                aside = self.set_aside(name)
+                self.say(f"{name}: is a folder where a file must be; it was set aside as {aside}", damage=True)
             os.replace(beside, place)
         except BaseException:
             with contextlib.suppress(OSError):
