@@ -13,6 +13,7 @@ The verified stage directory is the cache: a task whose stage is done returns `C
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,22 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.claiming import claiming
 from flows.plan import Plan, Request
-from flows.run import Outcome, await_heeding_signals, carry_out, finish, session_of, start, stoppable
+from flows.run import (
+    Outcome,
+    StageFailed,
+    await_heeding_signals,
+    carry_out,
+    finish,
+    from_cache,
+    session_of,
+    start,
+    stoppable,
+)
 from microtome.errors import InputError, Interrupted
 from storage import Artifact, RunRecord
+from storage.files import is_full
 from tasks.registry import STAGES
 from tasks.session import Session
 from tasks.stage import Job
@@ -43,7 +56,7 @@ def _worth_another_try(_task: object, _run: object, state: State[Done]) -> bool:
     """Only a failing disk or network can be better the next time; wrong input and a full disk cannot."""
     error = state.result(raise_on_failure=False)
     cause = getattr(error, "__cause__", None)
-    return isinstance(cause, OSError) and cause.errno != 28 and not isinstance(error, InputError | Interrupted)
+    return isinstance(cause, OSError) and not is_full(cause) and not isinstance(error, InputError | Interrupted)
 
 
 STAGE_TASKS: dict[str, Task[Any, Any]] = {
@@ -82,7 +95,8 @@ def resolve(plan: Plan, futures: dict[str, PrefectFuture[Done]], run: RunRecord)
         elif failure is None:
             failure = _failure(future)
     if failure is not None:
-        finish(plan, run, done, "stopped" if isinstance(failure, Interrupted) else "failed")
+        with suppress(OSError, StageFailed):  # a full disk must not hide why: the next audit closes the record
+            finish(plan, run, done, "stopped" if isinstance(failure, Interrupted) else "failed")
         raise failure
     return finish(plan, run, done, "done")
 
@@ -123,10 +137,11 @@ def audit(
     """
     with stoppable():
         plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides), verify))
-        if verify:
-            plan.verify()
-        plan.preflight()
-        session = session_of(plan)
-        run = start(plan, session)
-        outcome = resolve(plan, submit(plan.jobs, session, refresh), run)
+        with claiming(plan) as fault:
+            outcome = from_cache(plan) if fault else None
+            if outcome is None:
+                plan.preflight()
+                session = session_of(plan)
+                run = start(plan, session)
+                outcome = resolve(plan, submit(plan.jobs, session, refresh), run)
     return Completed(message=f"run {outcome.run.run_id}: {outcome.run.status}", data=outcome)

@@ -96,18 +96,18 @@ def cli() -> None:
 @SET
 def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify: bool, **options: Any) -> int:
     """Run the audit that FILE describes; what is done already is not done again."""
+    from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import from_cache, prefect_environment, server_configured
 
     request = Request(file, only, refresh, options["workspace"], options["device"], options["overrides"], verify)
     plan = Plan(request)
-    if verify:
-        plan.verify()
-    outcome = None if server_configured() else from_cache(plan)
-    if outcome is None:
-        plan.preflight()
-        prefect_environment(plan)
-        outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
+    with claiming(plan) as fault:
+        outcome = from_cache(plan) if fault or not server_configured() else None
+        if outcome is None:
+            plan.preflight()
+            prefect_environment(plan)
+            outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
     return _tell(outcome)
 
 
@@ -119,14 +119,17 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
 @SET
 def rerun(stage: str, file: Path, **options: Any) -> int:
     """Run one STAGE of an audit again, its inputs from the cache."""
+    from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import prefect_environment
 
     plan = Plan(Request(file, (stage,), (stage,), options["workspace"], options["device"], options["overrides"]))
-    prefect_environment(plan)
     name, _, variant = stage.partition(":")
     call = {"file": str(file), "stage": name, "variant": variant, **options}
-    return _tell(_with_prefect(lambda: _flow("flows.stages", "rerun")(**call, return_state=True)))
+    with claiming(plan):
+        prefect_environment(plan)
+        outcome = _with_prefect(lambda: _flow("flows.stages", "rerun")(**call, return_state=True))
+    return _tell(outcome)
 
 
 @cli.command()
@@ -163,10 +166,13 @@ def runs(workspace: str) -> None:
 @WHERE
 def show(run: str | None, workspace: str) -> None:
     """Show one RUN: its figures, gates and stages. The latest by default."""
+    from flows.claiming import reading
     from flows.compare import shown
 
     files = _open(workspace)
-    print(shown(files, _run(files, run)))
+    chosen = _run(files, run)
+    with reading(files, [chosen]):
+        print(shown(files, chosen))
 
 
 @cli.command()
@@ -175,23 +181,28 @@ def show(run: str | None, workspace: str) -> None:
 @WHERE
 def compare(first: str, second: str, workspace: str) -> None:
     """Compare two runs, or the latest of two audits, layer by layer, with intervals."""
+    from flows.claiming import reading
     from flows.compare import compared
 
     files = _open(workspace)
-    print(compared(files, _run(files, first), _run(files, second)))
+    runs = (_run(files, first), _run(files, second))
+    with reading(files, runs):
+        print(compared(files, *runs))
 
 
 @cli.command()
 @click.option(
-    "--keep", default=5, type=click.IntRange(min=1), show_default=True, help="Runs kept per audit, the latest."
+    "--keep", default=5, type=click.IntRange(min=1), show_default=True, help="Finished runs kept per audit, the latest."
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @WHERE
 def gc(keep: int, dry_run: bool, workspace: str) -> None:
-    """Remove stages that none of the latest runs uses."""
-    from flows.compare import collect
+    """Remove stages that neither the latest runs nor a running audit uses, and what ended audits left unfinished."""
+    from flows.claiming import waiting
+    from flows.collect import collect
 
-    for folder, size in collect(_open(workspace), keep, dry_run=dry_run):
+    files = _open(workspace) if dry_run else _writable(workspace, "claims")
+    for folder, size in collect(files, keep, dry_run=dry_run, waiting=waiting):
         print(f"{'would remove' if dry_run else 'removed'} {folder} ({size / 1e6:.1f} MB)")
 
 
@@ -204,6 +215,7 @@ def verify(run: str | None, workspace: str) -> int:
     NAME is a run, or an audit whose latest one is meant. Without it: every stage of the workspace, and the inputs of
     each audit's latest run. Stages that are damaged are marked, and the next audit makes them again.
     """
+    from flows.claiming import reading
     from flows.console import progress
     from flows.query import printable
     from flows.verify import verified
@@ -211,7 +223,8 @@ def verify(run: str | None, workspace: str) -> int:
 
     files = _open(workspace)
     runs = [_run(files, run)] if run else RunStore(files).latest()
-    found = verified(files, runs, everything=not run, progress=progress())
+    with reading(files, runs):
+        found = verified(files, runs, everything=not run, progress=progress())
     for fault in found.faults:
         print(printable(fault))
     print(f"{found.stages} stages and {found.inputs} input files read, faults found: {len(found.faults)}")
@@ -231,12 +244,14 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
 
     It reads the workspace's tables and nothing else, and writes nothing.
     """
+    from flows.claiming import reading
     from flows.query import answer
     from storage import RunStore
 
     files = _open(workspace)
     chosen = RunStore(files).all() if run == "all" else [_run(files, run)]
-    answer(files, chosen, query, form, out=sys.stdout, unsafe=unsafe)
+    with reading(files, chosen):
+        answer(files, chosen, query, form, out=sys.stdout, unsafe=unsafe)
 
 
 @cli.command("open")
@@ -244,7 +259,8 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
 @WHERE
 def open_report(run: str | None, workspace: str) -> None:
     """Open the report of a RUN in the browser, and print where it is."""
-    page = _report_page(workspace, run)
+    files = _open(workspace)
+    page = _report_page(files, _run(files, run))
     print(page)
     if sys.stdout.isatty():
         click.launch(page.as_uri())
@@ -262,10 +278,13 @@ def open_report(run: str | None, workspace: str) -> None:
 @WHERE
 def report(run: str | None, single_file: Path, workspace: str) -> None:
     """Write the report of a RUN as one file."""
+    from flows.claiming import reading
     from microtome.report.single import inline
 
-    page = _report_page(workspace, run)
-    single_file.write_text(inline(page.parent), encoding="utf-8")
+    files = _open(workspace)
+    chosen = _run(files, run)
+    with reading(files, [chosen]):
+        single_file.write_text(inline(_report_page(files, chosen).parent), encoding="utf-8")
     print(single_file)
 
 
@@ -278,10 +297,13 @@ def explain(run: str, image: str, workspace: str) -> None:
 
     IMAGE is a file name of the data set, the end of one, or a number.
     """
+    from flows.claiming import reading
     from flows.explain import explain as told
 
-    files = _open(workspace)
-    lines, page = told(files, _run(files, run), image)
+    files = _writable(workspace, "explained")
+    chosen = _run(files, run)
+    with reading(files, [chosen]):
+        lines, page = told(files, chosen, image)
     print("\n".join(lines))
     print(f"page    {page}")
 
@@ -296,10 +318,13 @@ def lookup(run: str, image: str, workspace: str) -> None:
     IMAGE is a file name of the data set, the end of one, or a number; or the path of a picture that the graph has never
     seen.
     """
+    from flows.claiming import reading
     from flows.lookup import lookup as seen
 
-    files = _open(workspace)
-    rows, page = seen(files, _run(files, run), image)
+    files = _writable(workspace, "explained")
+    chosen = _run(files, run)
+    with reading(files, [chosen]):
+        rows, page = seen(files, chosen, image)
     _table(["layer", "node", "filter", "x", "y", "score", "on"], rows)
     print(f"page    {page}")
 
@@ -372,6 +397,14 @@ def _open(workspace: str) -> Files:
         raise InputError(str(error)) from error
 
 
+def _writable(workspace: str, name: str) -> Files:
+    """The workspace, for a command that writes there. Raises InputError."""
+    files = _open(workspace)
+    if not files.writable(name):
+        raise InputError(f"--workspace: must be writable for this command, got {files.location(name)}")
+    return files
+
+
 def _run(files: Files, run_id: str | None) -> RunRecord:
     from microtome.errors import suggest
     from storage import RunStore
@@ -385,9 +418,7 @@ def _run(files: Files, run_id: str | None) -> RunRecord:
     return found
 
 
-def _report_page(workspace: str, run_id: str | None) -> Path:
-    files = _open(workspace)
-    run = _run(files, run_id)
+def _report_page(files: Files, run: RunRecord) -> Path:
     if "report" not in run.stages:
         raise InputError(f"run {run.run_id}: has no report; it was {run.status}")
     page = Path(files.location(f"{run.stages['report']['folder']}/index.html"))

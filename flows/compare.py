@@ -1,13 +1,10 @@
-"""What runs found, one beside another; and which stages no run needs any more."""
+"""What runs found, one beside another."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-
 from flows.console import warn
 from flows.query import text_table
-from storage import Files, RunRecord, RunStore
+from storage import Files, RunRecord
 from storage.catalogue import connect
 from storage.tables import ReadRow
 from tasks.registry import TABLES
@@ -51,31 +48,6 @@ def compared(files: Files, first: RunRecord, second: RunRecord) -> str:
     same, units = _agreement(files, first, second)
     note = f"{same} of {units} units carry the same label in both" if units else "no layer in common"
     return text_table(head, rows) + "\n\n" + note
-
-
-def collect(files: Files, keep: int, *, dry_run: bool) -> Iterator[tuple[str, int]]:
-    """Remove the stages that none of the latest runs of any audit uses; gives folder and bytes of each.
-
-    Args:
-        files: the workspace.
-        keep: runs kept per audit.
-        dry_run: only tell.
-    """
-    named: dict[str, list[RunRecord]] = defaultdict(list)
-    store = RunStore(files)
-    for run in store.all():
-        named[run.name].append(run)
-    kept = [run for runs in named.values() for run in runs[-keep:]]
-    used = {stage["folder"] for run in kept for stage in run.stages.values()} | store.named_by_unreadable()
-    sizes: dict[str, int] = defaultdict(int)
-    for name in files.names("stages"):
-        stamp = files.stamp(name)
-        sizes["/".join(name.split("/")[:3])] += stamp.size if stamp else 0
-    for folder, size in sizes.items():
-        if folder not in used:
-            if not dry_run:
-                files.remove(folder)
-            yield folder, size
 
 
 def _layers(files: Files, run: RunRecord) -> list[ReadRow]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import threading
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from flows.console import progress
 from flows.plan import Plan
-from flows.process import ended, this_process
 from microtome.errors import InputError, Interrupted
 from microtome.importing import blamed, said
-from storage import Artifact, RunRecord, RunStore, StageStore
+from storage import Artifact, Files, RunRecord, RunStore, StageStore
+from storage.files import is_full
 from storage.inputs import keep_inputs
+from storage.process import ended, this_process
 from storage.runs import StageRun
 from tasks.execution import environment
 from tasks.session import Session
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
 
 STOP = threading.Event()
+FULL = "the disk is full; free some space and run it again, what is finished is kept"
 
 
 class StageFailed(Exception):
@@ -53,9 +54,14 @@ def session_of(plan: Plan) -> Session:
 
 def start(plan: Plan, session: Session) -> RunRecord:
     """Record that a run begins; runs of this workspace that were killed are marked as stopped."""
-    store = RunStore(plan.files)
-    for orphan in (run for run in store.all() if run.status == "running" and ended(run.about)):
-        store.save(replace(orphan, status="killed"))  # nobody knows when it ended: its seconds stay
+    _close_orphans(plan.files)
+    with _room():
+        run = _listed(plan, _begun(plan, session))
+        RunStore(plan.files).save(run)
+    return run
+
+
+def _begun(plan: Plan, session: Session) -> RunRecord:
     about = {
         "audit": plan.audit.model_dump(mode="json", exclude_none=True),
         "file": str(plan.request.file),
@@ -63,14 +69,42 @@ def start(plan: Plan, session: Session) -> RunRecord:
         **this_process(),
     }
     weights = f" {Path(plan.audit.network.weights).name}" if plan.audit.network.weights else " random"
-    run = RunRecord.start(plan.audit.name, plan.audit.network.load.partition(":")[2] + weights, about)
-    run = replace(run, inputs={of: keep_inputs(plan.files, read) for of, read in plan.planner.inputs.items() if read})
-    store.save(run)
-    return run
+    return RunRecord.start(plan.audit.name, plan.audit.network.load.partition(":")[2] + weights, about)
+
+
+def _listed(plan: Plan, run: RunRecord) -> RunRecord:
+    """The run with lists of the files that it reads."""
+    read = {of: digests for of, digests in plan.planner.inputs.items() if digests}
+    return replace(run, inputs={of: keep_inputs(plan.files, digests) for of, digests in read.items()})
+
+
+def _close_orphans(files: Files) -> None:
+    store = RunStore(files)
+    for orphan in (run for run in store.all() if run.status == "running" and ended(run.about)):
+        with _room():
+            store.save(replace(orphan, status="killed"))  # nobody knows when it ended: its seconds stay
 
 
 def finish(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]], status: str) -> Outcome:
     """Record how a run ended, and judge its gates."""
+    outcome = _outcome(plan, run, done, status)
+    with _room():
+        RunStore(plan.files).save(outcome.run)
+    return outcome
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Around writing of records, for which there may be no room. Raises StageFailed."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise StageFailed(f"the run cannot be recorded: {FULL}") from error
+        raise
+
+
+def _outcome(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]], status: str) -> Outcome:
     stages = {
         name: StageRun(folder=artifact.folder, cached=cached, seconds=round(seconds, 3), digest=artifact.digest)
         for name, (artifact, cached, seconds) in done.items()
@@ -78,14 +112,16 @@ def finish(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, 
     gates = tuple(done["gates"][0].json("gates.json")) if "gates" in done else ()
     if status == "done" and not all(gate["passed"] for gate in gates):
         status = "gate failed"
-    run = run.ended(status, stages=stages, gates=gates)
-    RunStore(plan.files).save(run)
     page = f"{done['report'][0].folder}/index.html" if "report" in done else None
-    return Outcome(run, Path(plan.files.location(page)) if page else None)
+    ended_run = run.ended(status, stages=stages, gates=gates)
+    return Outcome(ended_run, Path(plan.files.location(page)) if page else None)
 
 
 def from_cache(plan: Plan) -> Outcome | None:
-    """A run all of whose stages are done: recorded at once, without Prefect. None where something is to do."""
+    """A run all of whose stages are done: recorded at once, without Prefect. None where something is to do.
+
+    Where the workspace cannot be written, it is said that the run is not recorded.
+    """
     if plan.missing():
         return None
     session, store = session_of(plan), StageStore(plan.files)
@@ -96,7 +132,13 @@ def from_cache(plan: Plan) -> Outcome | None:
             return None
         session.progress.end(job.name, "cached")
         done[job.name] = (artifact, True, 0.0)
-    return finish(plan, start(plan, session), done, "done")
+    outcome = _outcome(plan, _begun(plan, session), done, "done")
+    try:
+        _close_orphans(plan.files)
+        RunStore(plan.files).save(_listed(plan, outcome.run))
+    except OSError as error:
+        session.progress.say(f"this run is not recorded: the workspace cannot be written ({error.strerror})")
+    return outcome
 
 
 def carry_out(job: Job, session: Session, *, refresh: bool) -> tuple[Artifact, bool, float]:
@@ -119,7 +161,7 @@ def carry_out(job: Job, session: Session, *, refresh: bool) -> tuple[Artifact, b
         raise
     except (Exception, SystemExit) as error:
         session.progress.end(job.name, "failed")
-        fault = None if _is_full(error) else blamed(error)
+        fault = None if is_full(error) else blamed(error)
         if fault:
             raise InputError(fault) from error
         raise StageFailed(f"stage {job.name} failed: {_sentence(error)}") from error
@@ -192,11 +234,5 @@ def server_configured() -> bool:
         return False
 
 
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno == errno.ENOSPC
-
-
 def _sentence(error: BaseException) -> str:
-    if _is_full(error):
-        return "the disk is full; free some space and run it again, what is finished is kept"
-    return said(error)
+    return FULL if is_full(error) else said(error)

@@ -10,6 +10,7 @@ from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.audit import resolve, submit
+from flows.claiming import claiming
 from flows.plan import Plan, Request
 from flows.run import Outcome, session_of, start, stoppable
 from microtome.errors import InputError
@@ -43,11 +44,12 @@ def rerun(
     with stoppable():
         named = f"{stage}:{variant}" if variant else stage
         plan = Plan(Request(Path(file), (named,), (named,), workspace, device, tuple(overrides)))
-        unfinished = [job.name for job in plan.missing() if not job.called((named,))]
-        if unfinished:
-            what = ", ".join(unfinished)
-            raise InputError(f"stage {named}: its inputs must be done, got none of {what}; run the audit")
-        session = session_of(plan)
-        run = start(plan, session)
-        outcome = resolve(plan, submit(plan.jobs, session, (named,)), run)
+        with claiming(plan):
+            unfinished = [job.name for job in plan.missing() if not job.called((named,))]
+            if unfinished:
+                what = ", ".join(unfinished)
+                raise InputError(f"stage {named}: its inputs must be done, got none of {what}; run the audit")
+            session = session_of(plan)
+            run = start(plan, session)
+            outcome = resolve(plan, submit(plan.jobs, session, (named,)), run)
     return Completed(message=f"run {outcome.run.run_id}: {outcome.run.status}", data=outcome)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from storage.files import Files
@@ -69,6 +69,6 @@ class FileDigests:
     def save(self) -> None:
         """Write the memo if anything was learnt, and it can be written."""
         if self._changed:
-            with suppress(OSError):
+            with contextlib.suppress(OSError):  # a full disk, a workspace that may only be read
                 MEMO.save(self._files, _NAME, self._known)
             self._changed = False

@@ -1,25 +1,30 @@
 """The one small interface through which every file goes.
 
-Names are relative and use forward slashes. A file becomes visible whole or not at all. An object store needs the same
-verbs and no rename, which is why nothing above this module renames anything.
+Names are relative and use forward slashes. A file becomes visible whole or not at all. Nothing above this module
+renames anything, since an object store cannot.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import stat
+import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
+
+_PART = ".part"
+_PAUSE = 0.05  # s between two questions whether a lock is free
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,36 @@ class Files(ABC):
         """
 
     @abstractmethod
+    def unfinished(self, folder: str) -> list[str]:
+        """Names of the files in a folder, and the folders in it, that are being written or never were to the end."""
+
+    @abstractmethod
+    def settle(self, names: Iterable[str]) -> None:
+        """Return when files are where a power cut takes nothing of them."""
+
+    @abstractmethod
+    def lock(self, name: str, waiting: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Keep all others who ask for the lock of that name waiting, in whatever process they are.
+
+        Args:
+            name: of a file that is there for nothing else, and stays.
+            waiting: called once where somebody else has it.
+
+        Raises:
+            OSError: it cannot be had: see `no_locks`, or the folder cannot be written.
+        """
+
+    @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it; no error where there is none."""
 
     @abstractmethod
     def set_aside(self, name: str) -> str:
         """Give a file, or a folder with all that is in it, a name that nobody looks for; gives that name."""
+
+    @abstractmethod
+    def writable(self, name: str) -> bool:
+        """Whether this user may write the file or folder, or make it where there is none."""
 
     @abstractmethod
     def free(self) -> int | None:
@@ -163,11 +192,11 @@ class LocalFiles(Files):
     def publish(self, name: str) -> Iterator[HashingSink]:
         """Written beside its place under a name of its own, then moved over it; a folder in its place makes way.
 
-        No fsync: a file that a power cut shortens fails its checksum, and the stage runs again.
+        No fsync: a file that a power cut shortens fails its checksum. What is trusted without reading it is settled.
         """
         place = self._root / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.part")
+        beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}{_PART}")
         try:
             with beside.open("wb") as stream:
                 yield HashingSink(stream)
@@ -196,17 +225,51 @@ class LocalFiles(Files):
 
     def names(self, folder: str) -> list[str]:
         """Files below a folder, sorted, without unfinished ones."""
-        base = self._root / folder
-        if not base.is_dir():
-            return []
-        found = (file for file in base.rglob("*") if file.is_file() and not file.name.endswith(".part"))
-        return sorted(filter(self._is_text, (file.relative_to(self._root).as_posix() for file in found)))
+        return [name for name in self._below(folder, _unless_gone) if not name.endswith(_PART)]
 
-    def _is_text(self, name: str) -> bool:
-        text = _is_text(name)
-        if not text:
+    def unfinished(self, folder: str) -> list[str]:
+        """Files below a folder that have not yet been moved to their place, sorted; in folders that can be listed."""
+        return [name for name in self._below(folder, lambda _: None) if name.endswith(_PART)]
+
+    def _below(self, folder: str, fault: Callable[[OSError], None]) -> list[str]:
+        walked = os.walk(self._root / folder, onerror=fault)
+        found = (Path(place, name) for place, _, names in walked for name in names)
+        named = (file.relative_to(self._root).as_posix() for file in found if file.is_file())
+        return sorted(filter(self._is_ours, named))
+
+    def _is_ours(self, name: str) -> bool:
+        ours = _is_text(name)
+        if not ours:
             self.say(f"{name!r}: its name is not UTF-8, so it is none of microtome's; it is passed over")
-        return text
+        return ours
+
+    def settle(self, names: Iterable[str]) -> None:
+        """By fsync(2) of each file, and of the folders from it up to the workspace."""
+        places = [self._root / name for name in names]
+        folders = {folder for place in places for folder in place.parents if folder.is_relative_to(self._root)}
+        for place in (*places, *folders):
+            handle = os.open(place, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    @contextlib.contextmanager
+    def lock(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """By flock(2): it ends with the process that has it, however that ends."""
+        place = self._root / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _locked(handle):
+                waiting()
+            while not _locked(handle):
+                time.sleep(_PAUSE)
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)  # closing would not do: a child of this process may have it, too
+            os.close(handle)
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder."""
@@ -222,16 +285,47 @@ class LocalFiles(Files):
         os.rename(self._root / name, self._root / other)
         return other
 
+    def writable(self, name: str) -> bool:
+        """By the permissions of the nearest folder that is there."""
+        return os.access(_there(self._root / name), os.W_OK | os.X_OK)
+
     def free(self) -> int:
         """Free bytes of the disk that the folder is on, or will be."""
-        place = self._root
-        while not place.exists():
-            place = place.parent
-        return shutil.disk_usage(place).free
+        return shutil.disk_usage(_there(self._root)).free
 
     def location(self, name: str) -> str:
         """Absolute path."""
         return str(self._root / name)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether it says that a disk, or the share of it that a user may fill, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _unless_gone(error: OSError) -> None:
+    """A folder that others removed meanwhile is none; one that cannot be listed is not empty."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def _there(place: Path) -> Path:
+    """The nearest folder above a place, or itself, that is there."""
+    return next(path for path in (place, *place.parents) if path.exists())
+
+
+def no_locks(error: OSError) -> bool:
+    """Whether it says that a file system has no locks."""
+    return error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def _locked(handle: int) -> bool:
+    """Whether the lock could be had now. A second time changes nothing."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def open_files(workspace: str, base: Path = Path(), say: Callable[[str], None] = lambda _: None) -> Files:

@@ -102,7 +102,7 @@ class RunStore:
         """All runs, oldest first."""
         folders = sorted({name.split("/")[1] for name in self._files.names("runs") if name.count("/") > 1})
         found = (self._load(folder) for folder in folders)
-        return [run for run in found if run]
+        return sorted((run for run in found if run), key=lambda run: run.started)  # names only tell seconds apart
 
     def latest(self) -> list[RunRecord]:
         """The latest run of each audit, finished ones before others."""
@@ -116,7 +116,7 @@ class RunStore:
         for name in self._files.names("runs"):
             if name.split("/")[1] not in readable:
                 with suppress(OSError):
-                    named |= {folder.decode() for folder in _FOLDER.findall(self._files.read(name))}
+                    named |= folders_named(self._files.read(name))
         return named
 
     def find(self, wanted: str | None = None) -> RunRecord | None:
@@ -140,3 +140,8 @@ class RunStore:
             return "" if run.run_id == folder else f"it is the record of another run, {run.run_id!r:.60}"
 
         return RUN.load(self._files, f"runs/{folder}/run.json", fault)
+
+
+def folders_named(content: bytes) -> set[str]:
+    """Folders of stages that are named in a small file which cannot be understood."""
+    return {folder.decode() for folder in _FOLDER.findall(content)}

@@ -224,6 +224,9 @@ class Draft:
     def commit(self, *, environment: Mapping[str, object]) -> Artifact:
         """Make the stage visible.
 
+        Its files are on the disk before anything vouches for them, and so is the manifest before the checksums beside
+        them go: after a power cut the stage is done, or its finished files are taken up, each as it was written.
+
         Args:
             environment: versions, device, threads: recorded, not part of the digest.
         """
@@ -239,8 +242,10 @@ class Draft:
             "started": self._started,
             "seconds": round(time.time() - self._started, 3),
         }
+        self._files.settle(f"{self.key.folder}/{name}" for name in self._entries)
         MARKS.save(self._files, f"{self.key.folder}/{_MARKS}", self._stamps())
         MANIFEST.save(self._files, f"{self.key.folder}/{_MANIFEST}", manifest)
+        self._files.settle([f"{self.key.folder}/{_MANIFEST}"])
         for name in self._entries:
             self._files.remove(f"{self.key.folder}/{name}{_CHECKS}")
         return Artifact(self._files, self.key.folder, manifest)

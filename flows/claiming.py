@@ -1,0 +1,60 @@
+"""Stages are claimed before they are looked at, so that no collection takes them away meanwhile (storage/claims)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from flows.console import progress
+from flows.plan import Plan
+from flows.run import FULL, StageFailed
+from microtome.errors import InputError
+from storage import Files, RunRecord
+from storage.claims import Claims
+from storage.files import is_full
+from tasks.stage import Job
+
+
+@contextmanager
+def claiming(plan: Plan) -> Iterator[OSError | None]:
+    """Claim the plan's stages; whoever enters this looks afterwards which of them are done.
+
+    Gives why the workspace cannot be written, where it cannot and there is nothing to do.
+
+    Raises:
+        InputError: something is to do, and the workspace cannot be written.
+        StageFailed: something is to do, and the disk is full.
+    """
+    with Claims(plan.files, waiting).held(plan.folders) as fault:
+        if plan.request.verify:
+            plan.verify()
+        missing = plan.missing()
+        if missing:
+            _check_writable(plan, missing, fault)
+        yield fault
+
+
+def _check_writable(plan: Plan, missing: Sequence[Job], fault: OSError | None) -> None:
+    if fault and is_full(fault):
+        raise StageFailed(FULL) from fault
+    places = ["runs", *(job.key.folder for job in missing)]
+    if fault or not all(map(plan.files.writable, places)):
+        names = ", ".join(job.name for job in missing)
+        why = f" ({fault.strerror})" if fault else ""
+        raise InputError(
+            f"workspace: must be writable, since {names} must be run; got {plan.files.location('')}, which cannot be "
+            f"written{why}"
+        )
+
+
+@contextmanager
+def reading(files: Files, runs: Iterable[RunRecord]) -> Iterator[None]:
+    """Claim the stages of runs; where the workspace cannot be written they are read unclaimed."""
+    folders = [str(stage["folder"]) for run in runs for stage in run.stages.values()]
+    with Claims(files, waiting).held(folders):
+        yield
+
+
+def waiting() -> None:
+    """Say what is waited for."""
+    progress().say("waiting until microtome gc has tidied up this workspace")
