@@ -121,6 +121,31 @@ def every_stage(folder: Path) -> Path:
     return write_audit(folder / "audit.yaml", content)
 
 
+@pytest.fixture(scope="session")
+def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set, an audit file, and, as `whole`, the workspace in which it ran twice: copy it."""
+    from flows.plan import Plan, Request
+    from flows.run import from_cache
+    from tests.test_pipeline import run
+
+    folder = tmp_path_factory.mktemp("finished")
+    write_broden(Creatures(count=12, size=64, seed=5), folder / "data")
+    (folder / "nets.py").write_text(NETWORK)
+    content = {
+        "name": "tiny",
+        "network": {"load": "nets:tiny", "layers": ["4"], "input": {"size": [64, 64]}},
+        "dataset": {"format": "broden", "root": "data"},
+        "stages": {"dissection": {"bootstrap": 10, "permutations": 5}, "report": {"top_images": 1}},
+        "gates": [{"metric": "layers.detectors", "min": 0}],
+    }
+    file = write_audit(folder / "audit.yaml", content)
+    run(file)
+    for _ in range(2):
+        from_cache(Plan(Request(file)))
+    (folder / ".microtome").rename(folder / "whole")
+    return folder
+
+
 def write_audit(file: Path, content: dict) -> Path:
     """Write an audit file."""
     file.write_text(yaml.safe_dump(content, sort_keys=False))

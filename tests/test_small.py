@@ -5,32 +5,23 @@ MICROTOME_SOAK=1 damages a finished workspace in 10,000 ways instead of 200.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import shutil
 from pathlib import Path
 
-import click
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from flows.cli import cli
-from flows.console import Lines
 from flows.plan import Plan, Request
-from flows.run import carry_out, from_cache
-from microtome.datasets.broden import write_broden
-from microtome.datasets.creatures import Creatures
 from microtome.errors import InputError
 from storage import RunRecord, RunStore, StageKey, StageStore, open_files
 from storage.digests import FileDigests
 from storage.inputs import keep_inputs, kept_inputs
 from storage.stages import CHECK, MANIFEST
-from tasks.session import Session
-from tests.conftest import NETWORK, count, soak, write_audit
-from tests.test_pipeline import run as carried_out
+from tests.commands import audited, status
+from tests.conftest import count, soak
 
 KEY = StageKey("thresholds", "code", {"keep": 0.01}, {"index": "abc"})
 DIGEST = "ab" * 32
@@ -290,52 +281,6 @@ def test_a_workspace_or_audit_file_whose_path_is_not_utf8_is_refused(tmp_path, a
 # A finished workspace, damaged in every way that comes to mind: every command goes on
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    """A folder with a data set, an audit file, and a workspace in which it ran twice."""
-    folder = tmp_path_factory.mktemp("finished")
-    write_broden(Creatures(count=12, size=64, seed=5), folder / "data")
-    (folder / "nets.py").write_text(NETWORK)
-    content = {
-        "name": "tiny",
-        "network": {"load": "nets:tiny", "layers": ["4"], "input": {"size": [64, 64]}},
-        "dataset": {"format": "broden", "root": "data"},
-        "stages": {"dissection": {"bootstrap": 10, "permutations": 5}, "report": {"top_images": 1}},
-        "gates": [{"metric": "layers.detectors", "min": 0}],
-    }
-    file = write_audit(folder / "audit.yaml", content)
-    carried_out(file)
-    for _ in range(2):
-        from_cache(Plan(Request(file)))
-    shutil.copytree(folder / ".microtome", folder / "whole")
-    return folder
-
-
-def status(*arguments) -> tuple[int, str, str]:
-    """Exit status of a command in this process, and what it said; what is not meant for users goes on as it is."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            ended = cli.main(list(arguments), standalone_mode=False)
-        except (InputError, click.ClickException) as error:
-            return 2, out.getvalue(), err.getvalue() + str(error)
-    return ended or 0, out.getvalue(), err.getvalue()
-
-
-def audited(file: Path) -> str:
-    """An audit without a server; gives what it said. Only the stages that are damaged run."""
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said):
-        plan = Plan(Request(file))
-        plan.preflight()
-        if from_cache(plan) is None:
-            session = Session(plan.files, plan.settings, Lines(said))
-            for job in plan.jobs:
-                carry_out(job, session, refresh=False)
-            assert from_cache(Plan(Request(file))) is not None
-    return said.getvalue()
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("../../x"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -410,9 +355,9 @@ COMPARING = (
 
 @pytest.mark.soak
 @pytest.mark.slow
-def test_no_damage_of_small_files_stops_a_command(workspace, monkeypatch):
+def test_no_damage_of_small_files_stops_a_command(finished_workspace, monkeypatch):
     """Every command ends with 0, with 1 where it is `verify`, or with one sentence for a run that is lost."""
-    monkeypatch.chdir(workspace)
+    monkeypatch.chdir(finished_workspace)
 
     @settings(
         max_examples=soak(200, 10_000), derandomize=soak(0, 1) == 0, deadline=None, database=None,
@@ -420,7 +365,7 @@ def test_no_damage_of_small_files_stops_a_command(workspace, monkeypatch):
     )  # fmt: skip
     @given(st.data())
     def damaged(data):
-        shutil.rmtree(".microtome")
+        shutil.rmtree(".microtome", ignore_errors=True)
         shutil.copytree("whole", ".microtome")
         for file in data.draw(
             st.lists(st.sampled_from(small_files(Path(".microtome"))), min_size=1, max_size=3, unique=True)
