@@ -26,6 +26,8 @@ def claiming(plan: Plan) -> Iterator[OSError | None]:
         StageFailed: something is to do, and the disk is full.
     """
     with Claims(plan.files, waiting).held(plan.folders) as fault:
+        if plan.request.verify:
+            plan.verify()
         missing = plan.missing()
         if missing:
             _check_writable(plan, missing, fault)

@@ -187,7 +187,7 @@ def compare(first: str, second: str, workspace: str) -> None:
     from flows.compare import compared
 
     files = _open(workspace)
-    runs = _run(files, first), _run(files, second)
+    runs = (_run(files, first), _run(files, second))
     with reading(files, runs):
         print(compared(files, *runs))
 
@@ -217,20 +217,20 @@ def verify(run: str | None, workspace: str) -> int:
     NAME is a run, or an audit whose latest one is meant. Without it: every stage of the workspace, and the inputs of
     each audit's latest run. Stages that are damaged are marked, and the next audit makes them again.
     """
+    from flows.claiming import reading
     from flows.console import progress
     from flows.query import printable
     from flows.verify import verified
     from storage import RunStore
 
-    heard: list[str] = []
-    files = _open(workspace, heard.append)
+    files = _open(workspace)
     runs = [_run(files, run)] if run else RunStore(files).latest()
-    found = verified(files, runs, everything=not run, progress=progress())
-    faults = dict.fromkeys((*heard, *found.faults))
-    for fault in faults:
+    with reading(files, runs):
+        found = verified(files, runs, everything=not run, progress=progress())
+    for fault in found.faults:
         print(printable(fault))
-    print(f"{found.stages} stages and {found.inputs} input files read, faults found: {len(faults)}")
-    return 1 if faults else 0
+    print(f"{found.stages} stages and {found.inputs} input files read, faults found: {len(found.faults)}")
+    return 1 if found.faults else 0
 
 
 @cli.command()
@@ -387,15 +387,14 @@ def _tell(outcome: Outcome) -> int:
     return 1 if run.status == "gate failed" else 0
 
 
-def _open(workspace: str, say: Callable[[str], None] | None = None) -> Files:
-    """The workspace; `say` is told of what is passed over because it is damaged: a warning, by default."""
+def _open(workspace: str) -> Files:
     from flows.console import warn
     from storage import open_files
 
     if not Path(workspace).is_dir():
         raise InputError(f"--workspace: no such folder, got {workspace!r}")
     try:
-        return open_files(workspace, say=say or warn)
+        return open_files(workspace, say=warn)
     except ValueError as error:
         raise InputError(str(error)) from error
 

@@ -65,12 +65,12 @@ def _sizes(files: Files) -> dict[str, int]:
 
 
 def _unneeded(files: Files, sizes: Mapping[str, int], keep: int, in_use: InUse) -> Iterator[tuple[str, int]]:
-    named: dict[str, list[RunRecord]] = defaultdict(list)
     store = RunStore(files)
+    named: dict[str, list[RunRecord]] = defaultdict(list)
     for run in store.all():
         named[run.name].append(run)
     kept = [run for runs in named.values() for run in _kept(runs, keep)]
-    used = {str(stage["folder"]) for run in kept for stage in run.stages.values()}
+    used = {stage["folder"] for run in kept for stage in run.stages.values()}
     used |= store.named_by_unreadable() | in_use.folders
     yield from ((folder, size) for folder, size in sizes.items() if folder not in used)
     for name in files.unfinished(""):

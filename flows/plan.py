@@ -62,6 +62,7 @@ class Plan:
             self.files: Files = open_files(request.workspace or self.audit.workspace, self._workspace_base, warn)
         except ValueError as error:
             raise InputError(str(error)) from error
+        self._damaged: set[str] = set()
         check_places(self.audit, self.base, Path(self.files.location("")))
         self._check_stages([*request.only, *request.refresh])
 
@@ -138,13 +139,13 @@ class Plan:
     def missing(self) -> list[Job]:
         """Jobs that are not done, or are to be refreshed."""
         store = StageStore(self.files)
-        return [job for job in self.jobs if job.called(self.request.refresh) or store.find(job.key) is None]
+        again = [job for job in self.jobs if job.called(self.request.refresh) or job.key.folder in self._damaged]
+        return [job for job in self.jobs if job in again or store.find(job.key) is None]
 
     def verify(self) -> None:
         """Read every byte of the audit's inputs and finished stages. What is damaged is said, and runs again."""
         store = StageStore(self.files, warn)
-        for job in self.jobs:
-            store.verify(job.key.folder)
+        self._damaged = {job.key.folder for job in self.jobs if store.verify(job.key.folder)}
         for file in self.planner.digests.altered:
             warn(f"{file}: was altered, though its size and times stayed; what was made from it runs again")
 

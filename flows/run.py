@@ -54,9 +54,10 @@ def session_of(plan: Plan) -> Session:
 
 def start(plan: Plan, session: Session) -> RunRecord:
     """Record that a run begins; runs of this workspace that were killed are marked as stopped."""
-    run = _begun(plan, session)
     _close_orphans(plan.files)
-    _save(plan.files, run)
+    with _room():
+        run = _listed(plan, _begun(plan, session))
+        RunStore(plan.files).save(run)
     return run
 
 
@@ -68,25 +69,35 @@ def _begun(plan: Plan, session: Session) -> RunRecord:
         **this_process(),
     }
     weights = f" {Path(plan.audit.network.weights).name}" if plan.audit.network.weights else " random"
-    run = RunRecord.start(plan.audit.name, plan.audit.network.load.partition(":")[2] + weights, about)
-    return replace(run, inputs={of: keep_inputs(plan.files, read) for of, read in plan.planner.inputs.items() if read})
+    return RunRecord.start(plan.audit.name, plan.audit.network.load.partition(":")[2] + weights, about)
+
+
+def _listed(plan: Plan, run: RunRecord) -> RunRecord:
+    """The run with lists of the files that it reads."""
+    read = {of: digests for of, digests in plan.planner.inputs.items() if digests}
+    return replace(run, inputs={of: keep_inputs(plan.files, digests) for of, digests in read.items()})
 
 
 def _close_orphans(files: Files) -> None:
-    for orphan in (run for run in RunStore(files).all() if run.status == "running" and ended(run.about)):
-        _save(files, replace(orphan, status="killed"))  # nobody knows when it ended: its seconds stay
+    store = RunStore(files)
+    for orphan in (run for run in store.all() if run.status == "running" and ended(run.about)):
+        with _room():
+            store.save(replace(orphan, status="killed"))  # nobody knows when it ended: its seconds stay
 
 
 def finish(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]], status: str) -> Outcome:
     """Record how a run ended, and judge its gates."""
     outcome = _outcome(plan, run, done, status)
-    _save(plan.files, outcome.run)
+    with _room():
+        RunStore(plan.files).save(outcome.run)
     return outcome
 
 
-def _save(files: Files, run: RunRecord) -> None:
+@contextmanager
+def _room() -> Iterator[None]:
+    """Around writing of records, for which there may be no room. Raises StageFailed."""
     try:
-        RunStore(files).save(run)
+        yield
     except OSError as error:
         if is_full(error):
             raise StageFailed(f"the run cannot be recorded: {FULL}") from error
@@ -124,7 +135,7 @@ def from_cache(plan: Plan) -> Outcome | None:
     outcome = _outcome(plan, _begun(plan, session), done, "done")
     try:
         _close_orphans(plan.files)
-        RunStore(plan.files).save(outcome.run)
+        RunStore(plan.files).save(_listed(plan, outcome.run))
     except OSError as error:
         session.progress.say(f"this run is not recorded: the workspace cannot be written ({error.strerror})")
     return outcome

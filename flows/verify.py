@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,26 +33,24 @@ def verified(files: Files, runs: Sequence[RunRecord], *, everything: bool, progr
         everything: whether the workspace's other finished stages are read, too: a later audit may use them.
         progress: where progress goes.
     """
-    stages = list(dict.fromkeys(stage["folder"] for run in runs for stage in run.stages.values()))
-    faults = list(_damaged(files, stages, progress))
-    if everything:
-        others = [folder for folder, _ in StageStore(files).finished() if folder not in stages]
-        faults += _damaged(files, others, progress)
-        stages += others
+    needed = list(dict.fromkeys(stage["folder"] for run in runs for stage in run.stages.values()))
+    others = [folder for folder, _ in StageStore(files).finished() if folder not in needed] if everything else []
+    faults = _damaged(files, [*needed, *others], set(needed), progress)
     read, changed = _inputs(files, runs, progress)
-    return Checked(len(stages), read, (*faults, *changed))
+    return Checked(len(needed) + len(others), read, tuple(dict.fromkeys((*files.faults, *faults, *changed))))
 
 
-def _damaged(files: Files, folders: Sequence[str], progress: Progress) -> Iterator[str]:
+def _damaged(files: Files, folders: Sequence[str], needed: Collection[str], progress: Progress) -> list[str]:
+    """What is wrong with stages. One that is not needed may be collected meanwhile."""
     faults: list[str] = []
     store = StageStore(files, faults.append)
     progress.begin("verify", len(folders), "stages")
     for folder in folders:
-        if store.verify(folder) is None:
-            yield f"{folder} is not there, or was set aside; the audit makes it again"
+        if store.verify(folder) is None and folder in needed:
+            faults.append(f"{folder} is not there, or was set aside; the audit makes it again")
         progress.advance("verify", 1)
     progress.end("verify", f"{len(folders)} stages read")
-    yield from faults
+    return faults
 
 
 def _inputs(files: Files, runs: Sequence[RunRecord], progress: Progress) -> tuple[int, list[str]]:

@@ -31,8 +31,9 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from storage.files import Files, no_locks
-from storage.process import ProcessOf, ended, here, this_process
-from storage.small import FileName, Kind
+from storage.process import ThisProcess, ended, here, this_process
+from storage.runs import folders_named
+from storage.small import Damaged, Kind, Newer
 
 BEAT = 60.0  # s between renewals of a claim
 EXPIRY = 3600.0  # s after which a claim of another host that was not renewed counts no more
@@ -40,14 +41,11 @@ _FOLDER = "claims"
 _LOCK = f"{_FOLDER}/lock"
 
 
-class Claim(ProcessOf):
-    """What a claim's file says: stage directories, and whose they are."""
-
-    folders: list[FileName]
+class _Claim(ThisProcess):
+    folders: list[str]
 
 
-# Claims are written whole, so that whoever wrote one that is damaged is dead.
-_CLAIM = Kind[Claim]("claim", Claim, "the stages that it names count as not in use")
+CLAIM = Kind[_Claim]("claim", _Claim, "it counts no more")
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Claims:
         risk that they are collected meanwhile.
         """
         name = f"{_FOLDER}/{uuid.uuid4().hex}.json"
-        content = _CLAIM.dump({**this_process(), "folders": sorted(folders)})
+        content = CLAIM.dump(_Claim(folders=sorted(folders), **this_process()))
         try:
             self._make(name, content)
         except OSError as error:
@@ -156,10 +154,14 @@ class Claims:
         return InUse(frozenset(folders), now), dead
 
     def _living(self, name: str, now: int) -> set[str] | None:
-        """What a claim claims; None of a claim of the dead, or a damaged one."""
+        """What a claim claims; None of a claim of the dead, or a damaged one: who writes claims whole is dead then."""
         stamp = self._files.stamp(name)
-        claim = _CLAIM.load(self._files, name)
-        if claim is None:
+        try:
+            content = self._files.read(name)
+            claim = CLAIM.parse(content)
+        except Newer:
+            return folders_named(content)
+        except (FileNotFoundError, IsADirectoryError, Damaged):
             return None
         gone = ended(claim) if here(claim) else stamp is None or now - stamp.changed > EXPIRY * 1e9
         return None if gone else set(claim["folders"])

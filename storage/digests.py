@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from storage.files import Files
@@ -19,8 +19,8 @@ _FRESH = 2_000_000_000  # ns: a file changed this recently could change again wi
 
 
 def absolute(path: Path) -> str:
-    """A path in full, as text: bytes that are not UTF-8 as escapes."""
-    return os.fsencode(path.resolve()).decode(errors="backslashreplace")
+    """A path in full, as text: bytes that are not UTF-8 as escapes. Links in it stay."""
+    return os.fsencode(path.absolute()).decode(errors="backslashreplace")
 
 
 class FileDigests:
@@ -60,6 +60,8 @@ class FileDigests:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if same and known is not None and known[-1] != digest:
             self.altered.append(path)
+            del self._known[key]
+            self._changed = True
         self._read.add(key)
         if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _FRESH:
             self._known[key] = (*stamped, digest)
@@ -69,6 +71,6 @@ class FileDigests:
     def save(self) -> None:
         """Write the memo if anything was learnt, and it can be written."""
         if self._changed:
-            with suppress(OSError):
+            with contextlib.suppress(OSError):  # a full disk, a workspace that may only be read
                 MEMO.save(self._files, _NAME, self._known)
             self._changed = False

@@ -83,12 +83,22 @@ class Files(ABC):
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._said: set[str] = set()
+        self.faults: list[str] = []
+        """What was told of damage."""
 
-    def say(self, text: str) -> None:
-        """Tell in one sentence of something that is passed over."""
-        if text not in self._said:
-            self._said.add(text)
-            self._say(text)
+    def say(self, text: str, *, damage: bool = False) -> None:
+        """Tell in one sentence of something that is passed over.
+
+        Args:
+            text: the sentence.
+            damage: whether it is so because it is damaged; or else it is merely none of this version's.
+        """
+        if text in self._said:
+            return
+        self._said.add(text)
+        if damage:
+            self.faults.append(text)
+        self._say(text)
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -138,12 +148,12 @@ class Files(ABC):
         """Remove a file, or a folder with all that is in it; no error where there is none."""
 
     @abstractmethod
-    def writable(self, name: str) -> bool:
-        """Whether this user may write the file or folder, or make it where there is none."""
-
-    @abstractmethod
     def set_aside(self, name: str) -> str:
         """Give a file, or a folder with all that is in it, a name that nobody looks for; gives that name."""
+
+    @abstractmethod
+    def writable(self, name: str) -> bool:
+        """Whether this user may write the file or folder, or make it where there is none."""
 
     @abstractmethod
     def free(self) -> int | None:
@@ -180,7 +190,7 @@ class LocalFiles(Files):
 
     @contextlib.contextmanager
     def publish(self, name: str) -> Iterator[HashingSink]:
-        """Written beside its place under a name of its own, then moved over it.
+        """Written beside its place under a name of its own, then moved over it; a folder in its place makes way.
 
         No fsync: a file that a power cut shortens fails its checksum. What is trusted without reading it is settled.
         """
@@ -190,6 +200,9 @@ class LocalFiles(Files):
         try:
             with beside.open("wb") as stream:
                 yield HashingSink(stream)
+            if place.is_dir():
+                aside = self.set_aside(name)
+                self.say(f"{name}: is a folder where a file must be; it was set aside as {aside}", damage=True)
             os.replace(beside, place)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -212,22 +225,23 @@ class LocalFiles(Files):
 
     def names(self, folder: str) -> list[str]:
         """Files below a folder, sorted, without unfinished ones."""
-        return [name for name in self._below(folder, _unless_gone) if not name.endswith(_PART) and self._is_text(name)]
+        return [name for name in self._below(folder, _unless_gone) if not name.endswith(_PART)]
 
     def unfinished(self, folder: str) -> list[str]:
         """Files below a folder that have not yet been moved to their place, sorted; in folders that can be listed."""
         return [name for name in self._below(folder, lambda _: None) if name.endswith(_PART)]
 
-    def _is_text(self, name: str) -> bool:
-        text = _is_text(name)
-        if not text:
-            self.say(f"{name!r}: its name is not UTF-8, so it is none of microtome's; it is passed over")
-        return text
-
     def _below(self, folder: str, fault: Callable[[OSError], None]) -> list[str]:
         walked = os.walk(self._root / folder, onerror=fault)
         found = (Path(place, name) for place, _, names in walked for name in names)
-        return sorted(file.relative_to(self._root).as_posix() for file in found if file.is_file())
+        named = (file.relative_to(self._root).as_posix() for file in found if file.is_file())
+        return sorted(filter(self._is_ours, named))
+
+    def _is_ours(self, name: str) -> bool:
+        ours = _is_text(name)
+        if not ours:
+            self.say(f"{name!r}: its name is not UTF-8, so it is none of microtome's; it is passed over")
+        return ours
 
     def settle(self, names: Iterable[str]) -> None:
         """By fsync(2) of each file, and of the folders from it up to the workspace."""
@@ -265,15 +279,15 @@ class LocalFiles(Files):
         else:
             place.unlink(missing_ok=True)
 
-    def writable(self, name: str) -> bool:
-        """By the permissions of the nearest folder that is there."""
-        return os.access(_there(self._root / name), os.W_OK | os.X_OK)
-
     def set_aside(self, name: str) -> str:
         """Renamed in its folder."""
         other = f"{name}.damaged-{uuid.uuid4().hex[:8]}"
         os.rename(self._root / name, self._root / other)
         return other
+
+    def writable(self, name: str) -> bool:
+        """By the permissions of the nearest folder that is there."""
+        return os.access(_there(self._root / name), os.W_OK | os.X_OK)
 
     def free(self) -> int:
         """Free bytes of the disk that the folder is on, or will be."""

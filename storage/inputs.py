@@ -30,14 +30,14 @@ INPUTS = Kind[InputList]("list of inputs", InputList, "whether those inputs chan
 
 
 def keep_inputs(files: Files, digests: Mapping[str, str]) -> str:
-    """Keep a list, unless it is there; gives its name in the workspace.
+    """Keep a list, unless it is there and good; gives its name in the workspace.
 
     Args:
         files: the workspace.
         digests: by absolute path.
     """
     name = f"inputs/{_digest(digests)}.json"
-    if files.stamp(name) is None:
+    if kept_inputs(files, name) is None:
         INPUTS.save(files, name, InputList(layout=_LAYOUT, files=dict(digests)))
     return name
 
@@ -53,4 +53,4 @@ def kept_inputs(files: Files, name: str) -> Mapping[str, str] | None:
 
 
 def _digest(digests: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([_LAYOUT, dict(digests)], sort_keys=True).encode()).hexdigest()[:32]

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 CLOCK = 2.0  # s by which a process's start may seem to move when the machine's clock is set
 
 
-class ProcessOf(TypedDict):
+class ThisProcess(TypedDict):
     """Number, host and start of a process."""
 
     process: int
@@ -20,7 +20,7 @@ class ProcessOf(TypedDict):
     process_started: float | None
 
 
-def this_process() -> ProcessOf:
+def this_process() -> ThisProcess:
     """Number, host and start of this process: what a run's record, and a claim, keep of it."""
     return {"process": os.getpid(), "host": socket.gethostname(), "process_started": _started(os.getpid())}
 

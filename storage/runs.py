@@ -116,7 +116,7 @@ class RunStore:
         for name in self._files.names("runs"):
             if name.split("/")[1] not in readable:
                 with suppress(OSError):
-                    named |= {folder.decode() for folder in _FOLDER.findall(self._files.read(name))}
+                    named |= folders_named(self._files.read(name))
         return named
 
     def find(self, wanted: str | None = None) -> RunRecord | None:
@@ -140,3 +140,8 @@ class RunStore:
             return "" if run.run_id == folder else f"it is the record of another run, {run.run_id!r:.60}"
 
         return RUN.load(self._files, f"runs/{folder}/run.json", fault)
+
+
+def folders_named(content: bytes) -> set[str]:
+    """Folders of stages that are named in a small file which cannot be understood."""
+    return {folder.decode() for folder in _FOLDER.findall(content)}

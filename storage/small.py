@@ -98,11 +98,12 @@ class Kind(Generic[T]):
             files.say(f"{name}: this {self.what} was written by a newer version ({newer}); it is passed over")
             return None
         except (Damaged, IsADirectoryError) as error:
-            why = str(error) if isinstance(error, Damaged) else "is a folder"
-            files.say(f"{name}: this {self.what} is damaged: {why}; {_aside(files, name)}; {self.lost}")
+            why = str(error.strerror if isinstance(error, OSError) else error)
+            files.say(f"{name}: this {self.what} is damaged: {why}; {_aside(files, name)}; {self.lost}", damage=True)
             return None
         except OSError as error:
-            files.say(f"{name}: this {self.what} cannot be read: {error.strerror}; it is passed over; {self.lost}")
+            text = f"{name}: this {self.what} cannot be read: {error.strerror}; it is passed over; {self.lost}"
+            files.say(text, damage=True)
             return None
         return content
 

@@ -86,6 +86,66 @@ def audit_file(tmp_path: Path, broden: Path) -> Path:
     return write_audit(tmp_path / "audit.yaml", content)
 
 
+def every_stage(folder: Path) -> Path:
+    """An audit with every stage there is, as small as each can be: some ten seconds of work on one core."""
+    weights = Path(__file__).parent.parent / "microtome/networks/weights/creature_net.safetensors"
+    content = {
+        "name": "everything",
+        "network": {
+            "load": "microtome.networks.small:creature_net",
+            "weights": str(weights),
+            "layers": ["features.12"],
+            "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
+        },
+        "datasets": {
+            "birds": {"format": "creatures", "count": 400, "seed": 3, "categories": ["bird"]},
+            "others": {"format": "creatures", "count": 40, "seed": 6, "categories": ["cat", "deer"]},
+        },
+        "stages": {
+            "dissection": {"dataset": "birds", "bootstrap": 20, "permutations": 20},
+            "stability": {"dataset": "birds", "top_images": 10, "bootstrap": 20, "permutations": 20},
+            "finetuning": {"dataset": "birds", "negatives": "others", "epochs": 2},
+            "tree": {"dataset": "birds", "negatives": "others", "images": 20},
+            "graph": {"dataset": "birds", "filters": 4, "rounds": 2, "permutations": 10},
+            "parts": {"dataset": "birds", "filters": 4, "boxes": [3], "draws": 1},
+            "saliency": {"dataset": "birds", "images": 2},
+            "features": {"dataset": "birds", "units": 2, "steps": 4},
+            "occlusion": {"dataset": "birds", "units": 1, "top_images": 1, "stride": 24, "minimal_images": 1},
+            "reliability": {"dataset": "birds", "images": 2, "layers": 2, "methods": ["gradient", "guided"]},
+            "adversarial": {"dataset": "birds", "images": 4, "eps": [4], "steps": 2},
+            "report": {"top_images": 3},
+        },
+        "gates": [{"metric": "layers.detectors", "min": 0}],
+        "execution": {"shard_images": 48, "threads": 1},
+    }
+    return write_audit(folder / "audit.yaml", content)
+
+
+@pytest.fixture(scope="session")
+def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set, an audit file, and, as `whole`, the workspace in which it ran twice: copy it."""
+    from flows.plan import Plan, Request
+    from flows.run import from_cache
+    from tests.test_pipeline import run
+
+    folder = tmp_path_factory.mktemp("finished")
+    write_broden(Creatures(count=12, size=64, seed=5), folder / "data")
+    (folder / "nets.py").write_text(NETWORK)
+    content = {
+        "name": "tiny",
+        "network": {"load": "nets:tiny", "layers": ["4"], "input": {"size": [64, 64]}},
+        "dataset": {"format": "broden", "root": "data"},
+        "stages": {"dissection": {"bootstrap": 10, "permutations": 5}, "report": {"top_images": 1}},
+        "gates": [{"metric": "layers.detectors", "min": 0}],
+    }
+    file = write_audit(folder / "audit.yaml", content)
+    run(file)
+    for _ in range(2):
+        from_cache(Plan(Request(file)))
+    (folder / ".microtome").rename(folder / "whole")
+    return folder
+
+
 def write_audit(file: Path, content: dict) -> Path:
     """Write an audit file."""
     file.write_text(yaml.safe_dump(content, sort_keys=False))

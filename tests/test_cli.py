@@ -174,6 +174,25 @@ def test_gc_keeps_what_runs_use(finished, command):
     assert command("audit", "audit.yaml", cwd=folder).stderr.count("cached") == 8
 
 
+def test_no_damage_of_every_small_file_at_once_stops_an_audit(finished, command):
+    folder, _ = finished
+    shutil.copytree(folder / ".microtome", folder / "damaged", ignore=shutil.ignore_patterns("prefect"))
+    small = [file for file in (folder / "damaged").rglob("*.json") if file.name in ("run.json", "manifest.json",
+             ".verified.json", "digests.json") or file.parent.name == "inputs"]  # fmt: skip
+    for place, file in enumerate(small):
+        file.write_bytes([b"", b"{", b"[]", b"null", b"3", b"\xff"][place % 6])
+    listed = command("runs", "--workspace", "damaged", cwd=folder)
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.count("tiny") == 0
+    assert listed.stderr.count("this run record is damaged: ") == len(list((folder / ".microtome/runs").iterdir()))
+    again = command("audit", "audit.yaml", "--workspace", "damaged", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("this manifest is damaged: ") == again.stderr.count("done in") == 8
+    assert "Traceback" not in listed.stderr + again.stderr
+    checked = command("verify", "--workspace", "damaged", cwd=folder)
+    assert checked.returncode == 0, checked.stdout
+
+
 def test_a_failed_gate_is_exit_status_one(finished, command):
     folder, _ = finished
     process = command("audit", "audit.yaml", "--set", "gates=[{metric: layers.detectors, min: 99}]", cwd=folder)

@@ -93,8 +93,7 @@ def test_a_reused_process_number_does_not_keep_a_run_running(folder, command):
     """The record's number is that of this living process, but it began at another time."""
     command("audit", "audit.yaml", cwd=folder)
     file = next((folder / ".microtome/runs").glob("*/run.json"))
-    record = json.loads(file.read_text())
-    record["status"] = "running"
+    record = json.loads(file.read_text()) | {"status": "running", "seal": None}
     record["about"] |= {"process": os.getpid(), "process_started": record["about"]["process_started"] - 1000}
     file.write_text(json.dumps(record))
     assert command("audit", "audit.yaml", cwd=folder).returncode == 0
@@ -108,7 +107,7 @@ def test_a_run_that_is_going_on_stays_running(folder, command, where):
 
     command("audit", "audit.yaml", cwd=folder)
     file = next((folder / ".microtome/runs").glob("*/run.json"))
-    record = json.loads(file.read_text()) | {"status": "running"}
+    record = json.loads(file.read_text()) | {"status": "running", "seal": None}
     record["about"] |= this_process() if where == "this host" else {"host": "elsewhere", "process": 1 << 22}
     file.write_text(json.dumps(record))
     command("audit", "audit.yaml", cwd=folder)

@@ -361,7 +361,7 @@ def test_threads_share_a_file_without_reading_each_others_bytes(tmp_path):
     [
         (lambda path: path.unlink(), "gates.parquet is missing"),
         (lambda path: path.write_bytes(b"x"), "has 1 bytes instead of"),
-        (lambda path: (path.parent / "manifest.json").write_text("{"), "manifest is damaged"),
+        (lambda path: (path.parent / "manifest.json").write_text("{"), "is not there any more"),
         (lambda path: (path.parent / "manifest.json").unlink(), "is not there any more"),
     ],
 )

@@ -42,7 +42,8 @@ def plan(audit: Planner, options: AdversarialOptions) -> Iterable[Job]:
     reads: dict[str, Job | None] = {"index": indexed, "activations": maps(audit, indexed)}
     dissection, tree, graph = audit.asked(DissectionOptions), audit.asked(TreeOptions), audit.asked(GraphOptions)
     if dissection and dissection.dataset == options.dataset:
-        reads |= {name: audit.jobs[name] for name in ("thresholds", "dissection")}
+        dissected = audit.jobs["dissection"]
+        reads |= {"thresholds": dissected.jobs["thresholds"], "dissection": dissected}
     if tree and not audit.asked(FinetuningOptions) and tree.dataset == options.dataset:
         reads["tree"] = audit.jobs["tree"]
     if graph and graph.dataset == options.dataset:
