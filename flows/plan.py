@@ -16,6 +16,7 @@ from tasks.gates import Baseline, gates
 from tasks.planning import Planner
 from tasks.registry import BY_NAME, STAGES
 from tasks.stage import Job, Settings
+from tasks.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,20 @@ class Plan:
         raise InputError(f"stage: this audit does not run {stage!r}{suggest(stage, names)}")
 
     def preflight(self) -> None:
-        """Load the network and find its layers, before the first stage spends time. Raises InputError."""
-        if not any(job.stage.network for job in self.missing()):
+        """Load every network that is looked at and find its layers, before the first stage spends time.
+
+        Raises:
+            InputError: a network that cannot be loaded, or has no such layers.
+        """
+        looking = [job for job in self.missing() if job.stage.network]
+        found = {read.digest: read for job in looking for read in job.reads.values() if isinstance(read, Subject)}
+        if not found:
             return
         from microtome.networks import match_layers, walk
 
-        module = self.planner.network.load()
-        walk(module, self.audit.network.input.size, match_layers(module, self.audit.network.layers))
+        for network in found.values():
+            module = network.load()
+            walk(module, self.audit.network.input.size, match_layers(module, self.audit.network.layers))
 
     def _check_stages(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name.partition(":")[0] not in BY_NAME]

@@ -150,8 +150,8 @@ def _sure(unit: DriftUnitRow) -> bool:
 def page(findings: DriftFindings) -> views.Page:
     """The page."""
     first = findings.pairs[0]
-    most = max(first.layers, key=lambda layer: layer.row["changed_share"] - (layer.row["redrawn_share"] or 0.0))
     drifted = [layer for layer in first.layers if not layer.same]
+    most = max(drifted or first.layers, key=_beyond_redrawing)
     return views.Page(
         name="drift",
         page="drift.html",
@@ -170,6 +170,10 @@ def page(findings: DriftFindings) -> views.Page:
     )
 
 
+def _beyond_redrawing(layer: DriftedLayer) -> float:
+    return layer.row["changed_share"] - (layer.row["redrawn_share"] or 0.0)
+
+
 def _headline(pair: Drifted, most: DriftedLayer) -> str:
     """The verdict, on the layer that changed most."""
     if all(layer.same for layer in pair.layers):
@@ -179,36 +183,36 @@ def _headline(pair: Drifted, most: DriftedLayer) -> str:
 
 
 def _verdict(row: DriftLayerRow) -> str:
-    layer, changed, by_chance, redrawn = row["layer"], row["changed_share"], row["random_share"], row["redrawn_share"]
-    share = f"{changed:.0%} of its {row['units']} units carry another label"
-    high = changed if row["changed_high"] is None else row["changed_high"]
+    layer, units, by_chance, redrawn = row["layer"], row["units"], row["random_share"], row["redrawn_share"]
+    changed, low, high = row["changed_share"], row["changed_low"], row["changed_high"]
     if not changed:
-        return f"The labels of {layer} hold: all of its {row['units']} units carry the same one in both networks."
-    if redrawn is not None and (row["changed_low"] or 0.0) <= redrawn:
+        return f"The labels of {layer} hold: each of its {units} units carries the same one in both networks."
+    share = f"{changed:.0%} of its {units} units carry another label"
+    if redrawn is not None and (changed if low is None else low) <= redrawn:
+        surely = "" if changed <= redrawn else "surely "
         return (
-            f"The labels of {layer} hold as far as labels do: {share}, and other pictures of the same kind would "
-            f"relabel {redrawn:.0%} in one network."
+            f"The labels of {layer} changed not {surely}more than redrawing the pictures would change them: {share}, "
+            f"beside {redrawn:.0%} within the network before."
         )
-    if by_chance is not None and high >= by_chance:
+    if by_chance is not None and (changed if high is None else high) >= by_chance:
         return (
             f"Unit numbers no longer mean the same in {layer}: {share}, about as many as where units are paired at "
             f"random ({by_chance:.0%})."
         )
-    beside = "" if redrawn is None else f"; other pictures of the same kind would relabel {redrawn:.0%} in one network"
+    beside = "" if redrawn is None else f", where redrawing the pictures would relabel {redrawn:.0%}"
     return f"{layer} drifted: {share}{beside}."
 
 
 def _kept(row: DriftLayerRow) -> str:
     """What became of the detectors, and of the IoU."""
-    before = row["detectors_before"]
+    before, lost = row["detectors_before"], row["lost"]
     if not before:
         return f"It had no detector at IoU > {row['min_iou']:g}, and has {row['detectors_after']}."
-    text = f"{row['kept']} of its {before} detectors still detect their concept, and {row['lost']} detect nothing"
+    gone = f"{lost} detect nothing any more" if lost else "none is lost"
+    text = f"{row['kept']} of its {before} detectors still detect their concept, {gone}"
     if row["fallen"] is None:
         return f"{text}."
-    return (
-        f"{text}; the IoU of the label before fell in {row['fallen']} units and rose in {row['risen']} (q ≤ {LEVEL:g})."
-    )
+    return f"{text}; the IoU of the label before fell in {row['fallen']} units, rose in {row['risen']} (q ≤ {LEVEL:g})."
 
 
 def _figures(row: DriftLayerRow) -> views.Figures:
@@ -367,14 +371,14 @@ def _units(layer: DriftedLayer) -> views.Section:
 
 
 def _line(unit: DriftUnitRow, widest: float) -> list[str | views.Strip]:
-    change = worded(unit["change"], "+.3f")
+    change = worded(unit["change"], "+.4f")
     had = unit["change"] is not None
     return [
         str(unit["unit"]),
         unit["concept_before"] or "none",
         f"{unit['iou_before']:.3f}",
         f"{unit['kept_iou']:.3f}" if had else "–",
-        f"{change} {_between(unit['change_low'], unit['change_high'], '+.3f')}".strip(),
+        f"{change} {_between(unit['change_low'], unit['change_high'], '+.4f')}".strip(),
         _change_strip(unit, widest),
         worded(unit["q_value"], ".2g"),
         (unit["concept_after"] or "none") if unit["changed"] else "the same",
@@ -389,18 +393,16 @@ def _change_strip(unit: DriftUnitRow, widest: float) -> views.Strip:
     def place(value: float | None) -> float | None:
         return None if value is None else round(50 + 50 * value / widest, 2)
 
-    text = f"unit {unit['unit']}: change of IoU {worded(unit['change'], '+.3f')}"
+    text = f"unit {unit['unit']}: change of IoU {worded(unit['change'], '+.4f')}"
     low, high = place(unit["change_low"]), place(unit["change_high"])
     return views.Strip(place(unit["change"]), low, high, [(50.0, "aim", "no change")], text)
 
 
 def _gallery(layer: DriftedLayer, size: tuple[int, int]) -> views.Section:
-    units = {unit["unit"]: unit for unit in layer.units}
-    cards = [
-        _card(units[number], top, f"drift/{layer.row['layer']}/{number}", size) for number, top in layer.top.items()
-    ]
+    units, name = {unit["unit"]: unit for unit in layer.units}, layer.row["layer"]
+    cards = [_card(units[number], top, f"drift/{name}/{number}", size) for number, top in layer.top.items()]
     text = views.Text("The pictures in which each unit is highest, before and after.", "quiet")
-    return views.Section(f"What units of {layer.row['layer']} look at", [text, views.Gallery(cards, wide=True)])
+    return views.Section(f"What units of {name} look at", [text, views.Gallery(cards, wide=True)])
 
 
 def _card(unit: DriftUnitRow, top: TopImages, anchor: str, size: tuple[int, int]) -> views.Card:
