@@ -1,6 +1,5 @@
 """Drift: the same units of two networks, against literal recounts, by hand, and through an audit."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from flows.plan import Plan, Request
 from microtome.errors import InputError
 from microtome.quantify import drift
-from microtome.quantify.drift import NONE, Detectors, Matched, layer_drift, matched, random_changed, redrawn, unit_drift
+from microtome.quantify.drift import NONE, Detectors, layer_drift, matched, random_changed, redrawn, unit_drift
 from microtome.quantify.resampling import WeightedCounts, bootstrap_weights
 from microtome.report import views
 from microtome.report.drift import (
@@ -27,7 +26,7 @@ from microtome.report.drift import (
 from tests.conftest import change_audit, write_audit
 from tests.test_known_answers import squeezenet
 from tests.test_pipeline import run
-from tests.test_resampling import CATEGORY, CONCEPTS, IMAGES, PIXELS, UNITS, image_counts, literal_scores, world
+from tests.test_resampling import CATEGORY, CONCEPTS, IMAGES, UNITS, image_counts, literal_scores, world
 
 WEIGHTS = Path(__file__).parent.parent / "microtome/networks/weights/creature_net.safetensors"
 MIN_IOU, RESAMPLES = 0.12, 60
@@ -267,7 +266,6 @@ def test_the_interval_of_a_change_covers_the_truth_and_pairing_narrows_it():
     assert np.mean(widths) < 0.5
 
 
-
 # through an audit
 
 
@@ -399,3 +397,251 @@ def test_before_and_after_fine_tuning(tmp_path):
     text = done["report"][0].read("drift.html").decode()
     assert "Before: before fine-tuning. After: with filter loss. Over the same 60 pictures." in text
     assert "features.12, twin: masks, no filter loss" in text
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_real_photographs_and_a_network_trained_on_a_little(real_data, tmp_path):
+    """squeezenet1_0, and the same after three steps that move its last Fire module alone."""
+    import torch
+    from torchvision.models import squeezenet1_0
+
+    from microtome.datasets import open_dataset
+
+    torch.manual_seed(0)
+    network = squeezenet1_0()
+    network.load_state_dict(load_file(real_data / "weights/squeezenet1_0.safetensors"))
+    photographs = open_dataset("broden", real_data / "broden-mini", {})
+    pictures = torch.stack([torch.from_numpy(np.asarray(photographs.picture(n), np.float32)) for n in range(4)])
+    batch = (pictures.permute(0, 3, 1, 2) / 255 - 0.45) / 0.225
+    optimiser = torch.optim.SGD(network.features[12].parameters(), lr=3e-4)
+    for _ in range(3):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(network(batch), torch.arange(4)).backward()
+        optimiser.step()
+    save_file(network.state_dict(), tmp_path / "after.safetensors")
+    content = {
+        "name": "drift",
+        "network": squeezenet(real_data) | {"weights": "after.safetensors", "layers": ["features.11", "features.12"]},
+        "dataset": {"format": "broden", "root": str(real_data / "broden-mini"), "limit": 80},
+        "stages": {
+            "dissection": {"bootstrap": 40, "permutations": 0},
+            "drift": {"before": str(real_data / "weights/squeezenet1_0.safetensors")},
+            "report": False,
+        },
+    }
+    done = run(write_audit(tmp_path / "audit.yaml", content), until="drift")
+    below, moved = done["drift"][0].table("drift_layers").to_pylist()
+    assert below["changed_high"] == below["change"] == below["best_change_high"] == below["threshold_change"] == 0
+    assert 0 < moved["changed_share"] < moved["random_share"]
+    assert moved["kept"] + moved["lost"] <= moved["detectors_before"]
+    assert moved["threshold_change"] > 0
+
+
+# the page, from findings made by hand
+
+
+LAYER: DriftLayerRow = {
+    "layer": "conv",
+    "units": 50,
+    "images": 1234,
+    "changed_share": 0.4,
+    "changed_low": 0.3,
+    "changed_high": 0.5,
+    "random_share": 0.9,
+    "redrawn_share": 0.2,
+    "detectors_before": 10,
+    "detectors_after": 8,
+    "kept": 5,
+    "lost": 3,
+    "gained": 1,
+    "kept_share": 0.5,
+    "kept_low": 0.4,
+    "kept_high": 0.6,
+    "lost_share": 0.3,
+    "gained_share": 0.125,
+    "change": -0.0123,
+    "change_low": -0.02,
+    "change_high": -0.01,
+    "best_change": 0.001,
+    "best_change_low": -0.002,
+    "best_change_high": 0.004,
+    "risen": 2,
+    "fallen": 7,
+    "threshold_change": 0.25,
+    "min_iou": 0.04,
+    "bootstrap": 1000,
+    "bootstrap_needed": 1000,
+}
+UNIT: DriftUnitRow = {
+    "unit": 3,
+    "concept_before": "wing",
+    "concept_after": "tail",
+    "changed": True,
+    "iou_before": 0.2,
+    "iou_after": 0.15,
+    "kept_iou": 0.1,
+    "change": -0.1,
+    "change_low": -0.2,
+    "change_high": -0.05,
+    "q_value": 0.01,
+    "best_change": -0.05,
+    "threshold_before": 1.0,
+    "threshold_after": 2.0,
+    "threshold_change": 0.5,
+}
+
+
+def row(**changes: object) -> DriftLayerRow:
+    return {**LAYER, **changes}  # type: ignore[typeddict-item]
+
+
+def unit(number: int, **changes: object) -> DriftUnitRow:
+    return {**UNIT, "unit": number, **changes}  # type: ignore[typeddict-item]
+
+
+STILL = unit(
+    1, concept_after="wing", changed=False, iou_after=0.2, kept_iou=0.2, change=0.0, change_low=0.0, change_high=0.0,
+    q_value=1.0, best_change=0.0, threshold_after=1.0, threshold_change=0.0,
+)  # fmt: skip
+
+
+def found(*layers: DriftLayerRow, units=(UNIT, STILL)) -> DriftFindings:
+    images = TopImages([Seen("assets/a.webp", "a.png", 1.5)], [Seen("assets/b.webp", "b.png", 2.5)])
+    top = {3: images} if UNIT in units else {}
+    return DriftFindings([Drifted("old.pth", "new.pth", [DriftedLayer(one, units, top) for one in layers])], (64, 96))
+
+
+def parts_of(made: views.Page, kind: str) -> list:
+    return [part for section in made.sections for part in section.parts if part.kind == kind]
+
+
+def test_the_page_begins_with_the_verdict():
+    kept = "5 of its 10 detectors still detect their concept, 3 detect nothing any more; the IoU of the label before "
+    kept += "fell in 7 units, rose in 2 (q ≤ 0.05)."
+    made = page(found(row()))
+    drifted = "conv drifted: 40% of its 50 units carry another label, where redrawing the pictures would relabel 20%."
+    assert made.headline == f"{drifted} {kept}"
+    assert made.figures.items[:3] == [
+        ("another label", "40%", "95 %: 30% to 50%"),
+        ("detectors kept", "50%", "95 %: 40% to 60%"),
+        ("detectors", "10 → 8", "IoU > 0.04"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        (
+            {"redrawn_share": 0.45},
+            "The labels of conv changed no more than redrawing the pictures would change them: 40% of its 50 units "
+            "carry another label, beside 45% within the network before.",
+        ),
+        ({"redrawn_share": 0.35}, "The labels of conv changed not surely more than redrawing"),
+        ({"changed_high": 0.95}, "Unit numbers no longer mean the same in conv: 40% of its 50 units carry another"),
+        ({"changed_share": 0.0, "changed_low": 0.0, "random_share": 0.0}, "The labels of conv hold: each of its 50"),
+        ({"random_share": None}, "conv drifted: 40% of its 50 units carry another label, where"),
+        (
+            {"redrawn_share": None, "changed_low": None, "changed_high": None, "fallen": None},
+            "conv drifted: 40% of its 50 units carry another label. 5 of its 10 detectors still detect their concept, "
+            "3 detect nothing any more.",
+        ),
+        ({"lost": 0}, "conv drifted: 40% of its 50 units carry another label, where redrawing the pictures would "
+            "relabel 20%. 5 of its 10 detectors still detect their concept, none is lost; the IoU"),
+        ({"detectors_before": 0}, "conv drifted: 40% of its 50 units carry another label, where redrawing the "
+            "pictures would relabel 20%. It had no detector at IoU > 0.04, and has 8."),
+    ],
+)  # fmt: skip
+def test_verdicts(changes, verdict):
+    assert page(found(row(**changes))).headline.startswith(verdict)
+
+
+def test_the_layer_that_changed_most_beyond_redrawing_heads_the_page():
+    layers = row(layer="low", changed_share=0.6, redrawn_share=0.5), row(layer="high")
+    assert page(found(*layers)).headline.startswith("high drifted")
+    still = found(row(layer="low", changed_share=0.0), units=[STILL]).pairs[0].layers
+    moved = found(row(layer="high", changed_share=0.1, changed_low=0.0, redrawn_share=0.3)).pairs[0].layers
+    both = DriftFindings([Drifted("old", "new", [*still, *moved])], (64, 96))
+    assert page(both).headline.startswith("The labels of high changed no more")  # not the layer that stood still
+    assert [section.heading for section in page(both).sections][1:3] == [
+        "Units of high that changed most", "What units of high look at",
+    ]  # fmt: skip
+
+
+def test_equal_networks():
+    made = page(found(row(), units=[STILL]))
+    assert (
+        made.headline == "Nothing drifted: the labels, IoUs and thresholds of all 50 units are equal in both networks."
+    )
+    assert [section.heading for section in made.sections] == ["Layers", "How to read this"]
+    shifted = unit(1, **{**STILL, "threshold_after": 1.5})
+    assert not page(found(row(), units=[shifted])).headline.startswith("Nothing drifted")
+
+
+def test_tables():
+    labels, kept, change, units = parts_of(page(found(row())), "table")
+    (line,) = labels.rows
+    assert [cell for cell in line if isinstance(cell, str)] == ["conv", "50", "40%", "[30%, 50%]", "20%", "90%"]
+    strip = line[4]
+    assert (strip.value, strip.low, strip.high) == (40, 30, 50)
+    assert [mark[:2] for mark in strip.marks] == [(90, "chance"), (20, "aim")]
+    assert kept.rows == [["conv", "10", "8", "5", "50%", "[40%, 60%]", "2", "3 (30%)", "1 (12%)"]]
+    assert change.rows == [
+        ["conv", "-0.0123", "[-0.0200, -0.0100]", "7", "2", "+0.0010", "[-0.0020, +0.0040]", "0.25"],
+    ]  # fmt: skip
+    (line,) = units.rows
+    assert [cell for cell in line if isinstance(cell, str)] == [
+        "3", "wing", "0.200", "0.100", "-0.1000 [-0.2000, -0.0500]", "0.01", "tail", "0.150", "+0.50",
+    ]  # fmt: skip
+    strip = line[5]
+    assert (strip.low, strip.value, strip.high, strip.marks[0][:2]) == (0, 25, 37.5, (50, "aim"))
+
+
+def test_a_unit_that_had_no_label():
+    none = unit(4, concept_before=None, change=None, change_low=None, change_high=None, q_value=None, kept_iou=0.0)
+    made = page(found(row(change=None, change_low=None, change_high=None), units=[none]))
+    line = parts_of(made, "table")[3].rows[0]
+    assert line[:5] == ["4", "none", "0.200", "–", "–"]
+    assert (line[5].value, line[6]) == (None, "–")
+
+
+def test_exact_zeros_are_seen():
+    zero = {name: 0.0 for name in ("change", "change_low", "change_high", "best_change_low")}
+    (line,) = parts_of(page(found(row(**zero, best_change=-0.00001))), "table")[2].rows
+    assert line[1:3] + line[5:7] == ["0", "[0, 0]", "-0.0000", "[0, +0.0040]"]
+
+
+def test_a_units_card():
+    (gallery,) = parts_of(page(found(row())), "gallery")
+    (card,) = gallery.cards
+    assert (card.title, card.anchor, card.note) == ("unit 3", "drift/conv/3", "wing → tail")
+    assert [(spot.thumb, spot.caption) for spot in card.spots] == [
+        ("assets/a.webp", "before"), ("assets/b.webp", "after"),
+    ]  # fmt: skip
+    assert card.spots[1].alt == "b.png, unit 3 after, peak 2.5"
+    assert [fact[:2] for fact in card.facts] == [("IoU before", "0.200"), ("after", "0.100"), ("q", "0.01")]
+
+
+def test_leading_units_are_sure_ones_first_and_none_that_stood_still():
+    unsure, sure, gained = unit(1, q_value=0.06, change=-0.9), unit(2), unit(5, change=None, q_value=None)
+    assert leading([STILL, gained, unsure, sure], 9) == [sure, unsure, gained]
+    assert leading([unsure, sure], 1) == [sure]
+
+
+def test_advice():
+    def advice(**changes: object) -> list[str]:
+        return [part.text for part in parts_of(page(found(row(**changes))), "text") if part.style == "advice"]
+
+    assert advice() == []
+    assert advice(bootstrap=0, bootstrap_needed=0)[0].startswith("Without `bootstrap`")
+    assert advice(bootstrap_needed=1999) == [
+        "With 1000 resamples no q-value of one layer can fall to 0.05; 1999 would allow it."
+    ]
+
+
+def test_controls_stand_beside_the_network():
+    pair = found(row()).pairs[0]
+    both = DriftFindings([pair, Drifted("old", "twin", found(row(changed_share=0.1)).pairs[0].layers)], (64, 96))
+    labels = parts_of(page(both), "table")[0]
+    assert [line[0] for line in labels.rows] == ["conv, new.pth", "conv, twin"]
+    assert page(both).headline == page(found(row())).headline

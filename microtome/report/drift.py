@@ -189,9 +189,9 @@ def _verdict(row: DriftLayerRow) -> str:
         return f"The labels of {layer} hold: each of its {units} units carries the same one in both networks."
     share = f"{changed:.0%} of its {units} units carry another label"
     if redrawn is not None and (changed if low is None else low) <= redrawn:
-        surely = "" if changed <= redrawn else "surely "
+        more = "no more" if changed <= redrawn else "not surely more"
         return (
-            f"The labels of {layer} changed not {surely}more than redrawing the pictures would change them: {share}, "
+            f"The labels of {layer} changed {more} than redrawing the pictures would change them: {share}, "
             f"beside {redrawn:.0%} within the network before."
         )
     if by_chance is not None and (changed if high is None else high) >= by_chance:
@@ -238,6 +238,15 @@ def _between(low: float | None, high: float | None, form: str) -> str:
 def _named(pair: Drifted) -> views.Text:
     images = pair.layers[0].row["images"]
     return views.Text(f"Before: {pair.before}. After: {pair.after}. Over the same {images:,} pictures.", "quiet")
+
+
+def _signed(value: float | None) -> str:
+    """A change of IoU; that it is exactly zero can be seen."""
+    return "0" if value == 0 else worded(value, "+.4f")
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None else f"[{_signed(low)}, {_signed(high)}]"
 
 
 def _tables(pairs: Sequence[Drifted]) -> list[views.Table]:
@@ -318,12 +327,12 @@ def _iou_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
     lines = [
         [
             name,
-            worded(row["change"], "+.4f"),
-            _between(row["change_low"], row["change_high"], "+.4f"),
+            _signed(row["change"]),
+            _span(row["change_low"], row["change_high"]),
             worded(row["fallen"], "d"),
             worded(row["risen"], "d"),
-            f"{row['best_change']:+.4f}",
-            _between(row["best_change_low"], row["best_change_high"], "+.4f"),
+            _signed(row["best_change"]),
+            _span(row["best_change_low"], row["best_change_high"]),
             worded(row["threshold_change"], ".2f"),
         ]
         for name, row in named
@@ -371,14 +380,13 @@ def _units(layer: DriftedLayer) -> views.Section:
 
 
 def _line(unit: DriftUnitRow, widest: float) -> list[str | views.Strip]:
-    change = worded(unit["change"], "+.4f")
     had = unit["change"] is not None
     return [
         str(unit["unit"]),
         unit["concept_before"] or "none",
         f"{unit['iou_before']:.3f}",
         f"{unit['kept_iou']:.3f}" if had else "–",
-        f"{change} {_between(unit['change_low'], unit['change_high'], '+.4f')}".strip(),
+        f"{_signed(unit['change'])} {_span(unit['change_low'], unit['change_high'])}".strip(),
         _change_strip(unit, widest),
         worded(unit["q_value"], ".2g"),
         (unit["concept_after"] or "none") if unit["changed"] else "the same",
@@ -393,7 +401,7 @@ def _change_strip(unit: DriftUnitRow, widest: float) -> views.Strip:
     def place(value: float | None) -> float | None:
         return None if value is None else round(50 + 50 * value / widest, 2)
 
-    text = f"unit {unit['unit']}: change of IoU {worded(unit['change'], '+.4f')}"
+    text = f"unit {unit['unit']}: change of IoU {_signed(unit['change'])}"
     low, high = place(unit["change_low"]), place(unit["change_high"])
     return views.Strip(place(unit["change"]), low, high, [(50.0, "aim", "no change")], text)
 

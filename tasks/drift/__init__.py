@@ -15,7 +15,7 @@ from microtome.networks.identity import network_digest
 from storage.tables import flag, float32, float64, int32, string, table
 from tasks.dissection import DissectionOptions
 from tasks.finetuning import networks
-from tasks.options import OUTSIDE, Options, Word
+from tasks.options import OUTSIDE, Options
 from tasks.planning import Planner
 from tasks.stage import Job, Metric, PageOf, Stage
 from tasks.subject import Subject
@@ -24,16 +24,13 @@ from tasks.tally import TallyOptions
 from tasks.thresholds import seen
 
 BEFORE = "drift-before"
+Earlier = Annotated[str, Field(min_length=1, description="weights of an earlier checkpoint of `network`")]
 
 
 class DriftOptions(Options):
     """The same units of two networks; they are labelled as `dissection` says."""
 
-    before: Annotated[
-        Word | None,
-        OUTSIDE,
-        Field(description="weights of an earlier checkpoint of `network`; without it, before and after fine-tuning"),
-    ] = None
+    before: Annotated[Earlier | None, OUTSIDE] = None
 
 
 class PlannedDrift(TallyOptions):
@@ -138,9 +135,7 @@ STAGE = Stage(
             detector_after=flag("whether iou_after lies above min_iou"),
             threshold_before=float32("value that the unit exceeds in the tail's share of its places, before"),
             threshold_after=float32("the same, after"),
-            threshold_change=float64(
-                "after - before, in standard deviations of the unit's values, both networks' together"
-            ),
+            threshold_change=float64("after - before, in standard deviations of the unit's values in both"),
         ),
         table(
             "drift_layers",
