@@ -19,6 +19,7 @@ from tasks.planning import Planner
 from tasks.preflight import look, probe
 from tasks.registry import BY_NAME, STAGES
 from tasks.stage import Job, Settings
+from tasks.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -158,19 +159,24 @@ class Plan:
         raise InputError(f"stage: this audit does not run {stage!r}{suggest(stage, names)}")
 
     def preflight(self) -> None:
-        """Load the network and find its layers, where a stage is to look at it. Raises InputError."""
-        if self._looking:
-            look(self.planner)
+        """Load every network that a stage is to look at, and find its layers. Raises InputError."""
+        for network, _ in self._looking:
+            look(self.planner, network)
 
     def probe(self) -> None:
-        """The same, before the first stage spends time; and show the network some pictures. Raises InputError."""
-        if self._looking:
-            probe(self.planner, self._looking)
+        """The same, before the first stage spends time; and show the networks some pictures. Raises InputError."""
+        for network, jobs in self._looking:
+            probe(self.planner, network, jobs)
 
     @property
-    def _looking(self) -> list[Job]:
-        """Jobs that are to be done and will load the audit's network."""
-        return [job for job in self.missing() if job.stage.network and "network" in job.reads]
+    def _looking(self) -> list[tuple[Subject, list[Job]]]:
+        """The networks that are to be loaded, each with the jobs that will."""
+        found: dict[str, tuple[Subject, list[Job]]] = {}
+        for job in self.missing():
+            for read in job.reads.values():
+                if job.stage.network and isinstance(read, Subject):
+                    found.setdefault(read.digest, (read, []))[1].append(job)
+        return list(found.values())
 
     def _check_stages(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name.partition(":")[0] not in BY_NAME]

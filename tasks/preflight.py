@@ -10,6 +10,7 @@ from tasks.data import DataSpec
 from tasks.index import IndexOptions
 from tasks.planning import Planner
 from tasks.stage import Job
+from tasks.subject import Subject
 
 if TYPE_CHECKING:
     import torch
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from microtome.networks import LayerGeometry
 
 
-def look(audit: Planner) -> tuple[torch.nn.Module, list[LayerGeometry]]:
-    """The network under audit, and the geometry of the layers that its file names.
+def look(audit: Planner, network: Subject) -> tuple[torch.nn.Module, list[LayerGeometry]]:
+    """A network loaded, and the geometry of the layers that the audit names.
 
     Raises:
         InputError: it cannot be loaded, has no such layers, or they give no maps.
@@ -27,15 +28,16 @@ def look(audit: Planner) -> tuple[torch.nn.Module, list[LayerGeometry]]:
     from microtome.networks import match_layers, walk
 
     model = audit.audit.network
-    module = audit.network.load()
+    module = network.load()
     return module, walk(module, model.input.size, match_layers(module, model.layers))
 
 
-def probe(audit: Planner, jobs: Sequence[Job]) -> None:
+def probe(audit: Planner, network: Subject, jobs: Sequence[Job]) -> None:
     """The same, and what the network does with some of the pictures that it will be shown.
 
     Args:
         audit: the audit.
+        network: to be looked at.
         jobs: that will load the network, at least one.
 
     Raises:
@@ -43,7 +45,7 @@ def probe(audit: Planner, jobs: Sequence[Job]) -> None:
     """
     from microtome.networks.probe import probe as probe_network
 
-    module, layers = look(audit)
+    module, layers = look(audit, network)
     device = audit.settings.device
     batches = [batch.to(device) for batch in _batches(jobs)]
     probe_network(module.to(device), layers, batches, answer=any(job.stage.network == "answer" for job in jobs))

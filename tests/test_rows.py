@@ -8,6 +8,7 @@ import pytest
 
 from microtome.report.adversarial import AttackedRow, AttackRow
 from microtome.report.dissection import LayerRow, UnitRow
+from microtome.report.drift import DriftLayerRow, DriftUnitRow
 from microtome.report.features import FeatureRow
 from microtome.report.fields import MinimalRow, OcclusionRow
 from microtome.report.saliency import ReliabilityRow
@@ -30,6 +31,8 @@ def kind(hint: object) -> type:
     [
         ("units", UnitRow),
         ("layers", LayerRow),
+        ("drift_units", DriftUnitRow),
+        ("drift_layers", DriftLayerRow),
         ("reliability", ReliabilityRow),
         ("tree_metrics", TreeMetricRow),
         ("adversarial", AttackRow),

@@ -1,0 +1,454 @@
+"""Page of drift: the same units of two networks, and which of them changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from microtome.quantify.significance import LEVEL
+from microtome.report import views
+from microtome.report.words import worded
+
+SHOWN_ROWS, SHOWN_UNITS = 25, 8
+
+
+class DriftUnitRow(TypedDict):
+    """What the page reads of a row of the table `drift_units`."""
+
+    unit: int
+    concept_before: str | None
+    concept_after: str | None
+    changed: bool
+    iou_before: float
+    iou_after: float
+    kept_iou: float
+    change: float | None
+    change_low: float | None
+    change_high: float | None
+    q_value: float | None
+    best_change: float
+    threshold_before: float
+    threshold_after: float
+    threshold_change: float | None
+
+
+class DriftLayerRow(TypedDict):
+    """What the page reads of a row of the table `drift_layers`."""
+
+    layer: str
+    units: int
+    images: int
+    changed_share: float
+    changed_low: float | None
+    changed_high: float | None
+    random_share: float | None
+    redrawn_share: float | None
+    detectors_before: int
+    detectors_after: int
+    kept: int
+    lost: int
+    gained: int
+    kept_share: float | None
+    kept_low: float | None
+    kept_high: float | None
+    lost_share: float | None
+    gained_share: float | None
+    change: float | None
+    change_low: float | None
+    change_high: float | None
+    best_change: float
+    best_change_low: float | None
+    best_change_high: float | None
+    risen: int | None
+    fallen: int | None
+    threshold_change: float | None
+    min_iou: float
+    bootstrap: int
+    bootstrap_needed: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture in which a unit is high: path of its thumbnail, its name, and the unit's highest value in it."""
+
+    thumb: str
+    file: str
+    peak: float
+
+
+@dataclass(frozen=True)
+class TopImages:
+    """The pictures in which a unit is highest, in each network."""
+
+    before: Sequence[Seen]
+    after: Sequence[Seen]
+
+
+@dataclass(frozen=True)
+class DriftedLayer:
+    """A layer in both networks.
+
+    Args:
+        row: of the table `drift_layers`.
+        units: its rows of the table `drift_units`.
+        top: unit -> its top images, of the units that are shown.
+    """
+
+    row: DriftLayerRow
+    units: Sequence[DriftUnitRow]
+    top: Mapping[int, TopImages]
+
+    @property
+    def same(self) -> bool:
+        """Whether no unit differs in anything."""
+        return not any(
+            unit["changed"]
+            or unit["iou_before"] != unit["iou_after"]
+            or unit["threshold_before"] != unit["threshold_after"]
+            for unit in self.units
+        )
+
+
+@dataclass(frozen=True)
+class Drifted:
+    """Two networks: what the page calls them, and the layers that both have."""
+
+    before: str
+    after: str
+    layers: Sequence[DriftedLayer]
+
+
+@dataclass(frozen=True)
+class DriftFindings:
+    """What the stage found.
+
+    Args:
+        pairs: of networks, one at least; the first is the one that is asked about, others are its controls.
+        size: (height, width) of the frame.
+    """
+
+    pairs: Sequence[Drifted]
+    size: tuple[int, int]
+
+
+def leading(units: Sequence[DriftUnitRow], count: int) -> list[DriftUnitRow]:
+    """The units that changed most: those that surely did first, then by how much; none that did not change."""
+    moved = [unit for unit in units if unit["changed"] or _moved(unit)]
+    return sorted(moved, key=lambda unit: (not _sure(unit), -_moved(unit), unit["unit"]))[:count]
+
+
+def _moved(unit: DriftUnitRow) -> float:
+    """Of the label before; of the best IoU where there was none."""
+    return abs(unit["best_change"] if unit["change"] is None else unit["change"])
+
+
+def _sure(unit: DriftUnitRow) -> bool:
+    return unit["q_value"] is not None and unit["q_value"] <= LEVEL
+
+
+def page(findings: DriftFindings) -> views.Page:
+    """The page."""
+    first = findings.pairs[0]
+    drifted = [layer for layer in first.layers if not layer.same]
+    most = max(drifted or first.layers, key=_beyond_redrawing)
+    return views.Page(
+        name="drift",
+        page="drift.html",
+        headline=_headline(first, most),
+        figures=_figures(most.row),
+        sections=[
+            views.Section("Layers", [_named(first), *_tables(findings.pairs), *_advice(first)]),
+            *(_units(layer) for layer in drifted),
+            *(_gallery(layer, findings.size) for layer in drifted),
+            _reading(),
+        ],
+        queries=[
+            ("Layers", "select * from drift_layers"),
+            ("Units that lost their concept", "select * from drift_units where q_value <= 0.05 order by change"),
+        ],
+    )
+
+
+def _beyond_redrawing(layer: DriftedLayer) -> float:
+    return layer.row["changed_share"] - (layer.row["redrawn_share"] or 0.0)
+
+
+def _headline(pair: Drifted, most: DriftedLayer) -> str:
+    """The verdict, on the layer that changed most."""
+    if all(layer.same for layer in pair.layers):
+        units = sum(layer.row["units"] for layer in pair.layers)
+        return f"Nothing drifted: the labels, IoUs and thresholds of all {units} units are equal in both networks."
+    return f"{_verdict(most.row)} {_kept(most.row)}"
+
+
+def _verdict(row: DriftLayerRow) -> str:
+    layer, units, by_chance, redrawn = row["layer"], row["units"], row["random_share"], row["redrawn_share"]
+    changed, low, high = row["changed_share"], row["changed_low"], row["changed_high"]
+    if not changed:
+        return f"The labels of {layer} hold: each of its {units} units carries the same one in both networks."
+    share = f"{changed:.0%} of its {units} units carry another label"
+    if redrawn is not None and (changed if low is None else low) <= redrawn:
+        more = "no more" if changed <= redrawn else "not surely more"
+        return (
+            f"The labels of {layer} changed {more} than redrawing the pictures would change them: {share}, "
+            f"beside {redrawn:.0%} within the network before."
+        )
+    if by_chance is not None and (changed if high is None else high) >= by_chance:
+        return (
+            f"Unit numbers no longer mean the same in {layer}: {share}, about as many as where units are paired at "
+            f"random ({by_chance:.0%})."
+        )
+    beside = "" if redrawn is None else f", where redrawing the pictures would relabel {redrawn:.0%}"
+    return f"{layer} drifted: {share}{beside}."
+
+
+def _kept(row: DriftLayerRow) -> str:
+    """What became of the detectors, and of the IoU."""
+    before, lost = row["detectors_before"], row["lost"]
+    if not before:
+        return f"It had no detector at IoU > {row['min_iou']:g}, and has {row['detectors_after']}."
+    gone = f"{lost} detect nothing any more" if lost else "none is lost"
+    text = f"{row['kept']} of its {before} detectors still detect their concept, {gone}"
+    if row["fallen"] is None:
+        return f"{text}."
+    return f"{text}; the IoU of the label before fell in {row['fallen']} units, rose in {row['risen']} (q ≤ {LEVEL:g})."
+
+
+def _figures(row: DriftLayerRow) -> views.Figures:
+    return views.Figures(
+        [
+            ("another label", f"{row['changed_share']:.0%}", _ends(row["changed_low"], row["changed_high"], ".0%")),
+            ("detectors kept", worded(row["kept_share"], ".0%"), _ends(row["kept_low"], row["kept_high"], ".0%")),
+            ("detectors", f"{row['detectors_before']} → {row['detectors_after']}", f"IoU > {row['min_iou']:g}"),
+            ("lost IoU", worded(row["fallen"], "d"), f"of {row['units']} units, q ≤ {LEVEL:g}"),
+            ("gained IoU", worded(row["risen"], "d"), f"of {row['units']} units, q ≤ {LEVEL:g}"),
+        ]
+    )
+
+
+def _ends(low: float | None, high: float | None, form: str) -> str:
+    return "" if low is None or high is None else f"95 %: {low:{form}} to {high:{form}}"
+
+
+def _between(low: float | None, high: float | None, form: str) -> str:
+    return "" if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
+
+
+def _named(pair: Drifted) -> views.Text:
+    images = pair.layers[0].row["images"]
+    return views.Text(f"Before: {pair.before}. After: {pair.after}. Over the same {images:,} pictures.", "quiet")
+
+
+def _signed(value: float | None) -> str:
+    """A change of IoU; that it is exactly zero can be seen."""
+    return "0" if value == 0 else worded(value, "+.4f")
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None else f"[{_signed(low)}, {_signed(high)}]"
+
+
+def _tables(pairs: Sequence[Drifted]) -> list[views.Table]:
+    named = [
+        (layer.row["layer"] if len(pairs) == 1 else f"{layer.row['layer']}, {pair.after}", layer.row)
+        for pair in pairs
+        for layer in pair.layers
+    ]
+    return [_label_table(named), _detector_table(named), _iou_table(named)]
+
+
+def _label_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
+    columns = [("layer", False), ("units", True), ("another label", True), ("95 %", True), ("", False)]
+    lines: list[list[str | views.Strip]] = [
+        [
+            name,
+            str(row["units"]),
+            f"{row['changed_share']:.0%}",
+            _between(row["changed_low"], row["changed_high"], ".0%"),
+            _strip(row),
+            worded(row["redrawn_share"], ".0%"),
+            worded(row["random_share"], ".0%"),
+        ]
+        for name, row in named
+    ]
+    note = (
+        "Redrawn pictures: share of labels that the network before changes by itself when the pictures are drawn "
+        "again. Random pairs: share of pairs of different units, one of each network, whose labels differ. On each "
+        "line: the share with its interval; green, redrawn pictures; grey, random pairs."
+    )
+    return views.Table([*columns, ("redrawn pictures", True), ("random pairs", True)], lines, note)
+
+
+def _strip(row: DriftLayerRow) -> views.Strip:
+    marks = [
+        (round(100 * share, 2), kind, f"{what} {share:.0%}")
+        for share, kind, what in (
+            (row["random_share"], "chance", "random pairs"),
+            (row["redrawn_share"], "aim", "redrawn pictures"),
+        )
+        if share is not None
+    ]
+    value, low, high = row["changed_share"], row["changed_low"], row["changed_high"]
+    text = f"another label {value:.0%} {_between(low, high, '.0%')}"
+    return views.Strip(_place(value), _place(low), _place(high), marks, text.strip())
+
+
+def _place(value: float | None) -> float | None:
+    return None if value is None else round(100 * value, 2)
+
+
+def _detector_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
+    columns = ("before", "after", "of one concept in both", "share of before", "95 %", "of another", "lost", "gained")
+    lines = [
+        [
+            name,
+            str(row["detectors_before"]),
+            str(row["detectors_after"]),
+            str(row["kept"]),
+            worded(row["kept_share"], ".0%"),
+            _between(row["kept_low"], row["kept_high"], ".0%"),
+            str(row["detectors_before"] - row["kept"] - row["lost"]),
+            _counted(row["lost"], row["lost_share"]),
+            _counted(row["gained"], row["gained_share"]),
+        ]
+        for name, row in named
+    ]
+    note = "Lost: shares of the detectors before. Gained: of those after."
+    return views.Table([("detectors", False), *((name, True) for name in columns)], lines, note)
+
+
+def _counted(count: int, share: float | None) -> str:
+    return str(count) if share is None else f"{count} ({share:.0%})"
+
+
+def _iou_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
+    columns = ("of the labels before", "95 %", "units lost", "units gained", "of the best labels", "95 %", "threshold")
+    lines = [
+        [
+            name,
+            _signed(row["change"]),
+            _span(row["change_low"], row["change_high"]),
+            worded(row["fallen"], "d"),
+            worded(row["risen"], "d"),
+            _signed(row["best_change"]),
+            _span(row["best_change_low"], row["best_change_high"]),
+            worded(row["threshold_change"], ".2f"),
+        ]
+        for name, row in named
+    ]
+    note = (
+        f"Means over the units. Lost and gained: units whose label before changed its IoU at q ≤ {LEVEL:g}. Threshold: "
+        "median of the units' changes without sign, in standard deviations of each unit's values."
+    )
+    return views.Table([("change of IoU", False), *((name, True) for name in columns)], lines, note)
+
+
+def _advice(pair: Drifted) -> list[views.Text]:
+    rows = [layer.row for layer in pair.layers]
+    resamples, needed = rows[0]["bootstrap"], max(row["bootstrap_needed"] for row in rows)
+    if not resamples:
+        return [views.Text("Without `bootstrap` there are neither intervals nor q-values here.", "advice")]
+    if needed > resamples:
+        text = f"With {resamples} resamples no q-value of one layer can fall to {LEVEL:g}; {needed} would allow it."
+        return [views.Text(text, "advice")]
+    return []
+
+
+def _units(layer: DriftedLayer) -> views.Section:
+    columns = [
+        ("unit", False),
+        ("label before", False),
+        ("IoU before", True),
+        ("after", True),
+        ("change, 95 %", True),
+        ("", False),
+        ("q", True),
+        ("label after", False),
+        ("IoU after", True),
+        ("threshold", True),
+    ]
+    shown = leading(layer.units, SHOWN_ROWS)
+    ends = [abs(end) for unit in shown for end in (unit["change"], unit["change_low"], unit["change_high"]) if end]
+    lines = [_line(unit, max(ends, default=1.0)) for unit in shown]
+    note = (
+        "Change: of the IoU of the label before, with its paired interval; the green mark is zero. Threshold: its "
+        "change, in standard deviations of the unit's values."
+    )
+    title = f"Units of {layer.row['layer']} that changed most"
+    return views.Section(title, [views.Table(columns, lines, note)])
+
+
+def _line(unit: DriftUnitRow, widest: float) -> list[str | views.Strip]:
+    had = unit["change"] is not None
+    return [
+        str(unit["unit"]),
+        unit["concept_before"] or "none",
+        f"{unit['iou_before']:.3f}",
+        f"{unit['kept_iou']:.3f}" if had else "–",
+        f"{_signed(unit['change'])} {_span(unit['change_low'], unit['change_high'])}".strip(),
+        _change_strip(unit, widest),
+        worded(unit["q_value"], ".2g"),
+        (unit["concept_after"] or "none") if unit["changed"] else "the same",
+        f"{unit['iou_after']:.3f}",
+        worded(unit["threshold_change"], "+.2f"),
+    ]
+
+
+def _change_strip(unit: DriftUnitRow, widest: float) -> views.Strip:
+    """From -widest to +widest, zero in the middle."""
+
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(50 + 50 * value / widest, 2)
+
+    text = f"unit {unit['unit']}: change of IoU {_signed(unit['change'])}"
+    low, high = place(unit["change_low"]), place(unit["change_high"])
+    return views.Strip(place(unit["change"]), low, high, [(50.0, "aim", "no change")], text)
+
+
+def _gallery(layer: DriftedLayer, size: tuple[int, int]) -> views.Section:
+    units, name = {unit["unit"]: unit for unit in layer.units}, layer.row["layer"]
+    cards = [_card(units[number], top, f"drift/{name}/{number}", size) for number, top in layer.top.items()]
+    text = views.Text("The pictures in which each unit is highest, before and after.", "quiet")
+    return views.Section(f"What units of {name} look at", [text, views.Gallery(cards, wide=True)])
+
+
+def _card(unit: DriftUnitRow, top: TopImages, anchor: str, size: tuple[int, int]) -> views.Card:
+    number = unit["unit"]
+    before, after = unit["concept_before"] or "no label", unit["concept_after"] or "no label"
+    spots = [
+        views.Spot(item.thumb, f"{item.file}, unit {number} {when}, peak {item.peak:.3g}", size, (), (), when)
+        for when, items in (("before", top.before), ("after", top.after))
+        for item in items
+    ]
+    return views.Card(
+        f"unit {number}",
+        anchor,
+        f"{before} → {after}" if unit["changed"] else before,
+        spots,
+        [
+            ("IoU before", f"{unit['iou_before']:.3f}", "of the label before, in the network before"),
+            ("after", f"{unit['kept_iou']:.3f}", "of the label before, in the network after"),
+            ("q", worded(unit["q_value"], ".2g"), "false discovery rate of the change, over the layer's units"),
+        ],
+    )
+
+
+def _reading() -> views.Section:
+    return views.Section(
+        "How to read this",
+        [
+            views.Text(
+                "Units are matched by layer and number. That means something where one network grew out of the other; "
+                "two trainings from different beginnings share no numbers. Random pairs say which case this is: where "
+                "as many labels differ between units of one number as between units of different numbers, the numbers "
+                "have no meaning left."
+            ),
+            views.Text(
+                "Intervals come from a paired bootstrap: a resample of the pictures judges both networks, so that "
+                "networks with the same weights differ by exactly zero. Thresholds stay those of all pictures. The "
+                "label before was chosen for its IoU in the network before, and so tends to fall in any other: the "
+                "change of the best labels, each chosen in its own network, does not lean so."
+            ),
+        ],
+    )

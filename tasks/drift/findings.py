@@ -1,0 +1,64 @@
+"""What the report shows of drift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from microtome.disentangle.names import INTERPRETABLE
+from microtome.report.drift import (
+    SHOWN_UNITS,
+    Drifted,
+    DriftedLayer,
+    DriftFindings,
+    DriftLayerRow,
+    DriftUnitRow,
+    Seen,
+    TopImages,
+    leading,
+)
+from microtome.report.finetuning import BEFORE, NAMES
+from tasks.drift.work import Inputs, SharedLayer, shared_layers
+from tasks.report.shown import Shown
+from tasks.result import StageResult
+from tasks.subject import Subject
+
+NAME = "drift"
+
+
+def findings(shown: Shown) -> DriftFindings:
+    """The network itself first, then its controls."""
+    pairs = [_pair(shown, job) for job in shown.variants(NAME)]
+    return DriftFindings(pairs, shown.inputs(NAME, Inputs).index.frame.size)
+
+
+def _pair(shown: Shown, job: str) -> Drifted:
+    seen, made = shown.inputs(job, Inputs), shown.result(job, StageResult)
+    rows = made.typed("drift_layers", DriftLayerRow)
+    layers = [_layer(shown, seen, made, *pair) for pair in zip(shared_layers(seen), rows, strict=True)]
+    before, after = (maps.outside.get("network") for maps in (seen.activations_before, seen.activations_after))
+    if isinstance(before, Subject) and isinstance(after, Subject):
+        first, second = _names(before, after)
+        return Drifted(first, second, layers)
+    phase = next((phase for phase in NAMES if job == f"{NAME}:{phase}"), INTERPRETABLE)
+    return Drifted(BEFORE, NAMES[phase], layers)
+
+
+def _names(before: Subject, after: Subject) -> list[str]:
+    """What their weights are called: by file name, by the whole path where both have one name."""
+    paths = [network.spec.weights or "random weights" for network in (before, after)]
+    names = [path.rpartition("/")[2] for path in paths]
+    return names if names[0] != names[1] else paths
+
+
+def _layer(shown: Shown, seen: Inputs, made: StageResult, both: SharedLayer, row: DriftLayerRow) -> DriftedLayer:
+    units = made.typed("drift_units", DriftUnitRow, layer=both.before.name)
+    before, after = (side.thresholds.top_images(side.name) for side in (both.before, both.after))
+    wanted = [unit["unit"] for unit in leading(units, SHOWN_UNITS)]
+    top = {unit: TopImages(_seen(shown, seen, before[unit]), _seen(shown, seen, after[unit])) for unit in wanted}
+    return DriftedLayer(row, units, top)
+
+
+def _seen(shown: Shown, seen: Inputs, top: Sequence[tuple[int, float]]) -> list[Seen]:
+    """The first of a unit's top images."""
+    first = top[: shown.top_images]
+    return [Seen(shown.thumbnail(seen.index, image), seen.index.files[image], peak) for image, peak in first]
