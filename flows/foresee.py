@@ -45,7 +45,7 @@ def _activation_bytes(plan: Plan, job: Job) -> int | None:
         return None
     from tasks.activations.work import forecast
 
-    _, layers = look(plan.planner)
+    _, layers = look(plan.planner, plan.planner.network)
     return forecast(job.options, layers, _pictures(index))
 
 

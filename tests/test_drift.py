@@ -606,7 +606,7 @@ def test_a_unit_that_had_no_label():
 
 
 def test_exact_zeros_are_seen():
-    zero = {name: 0.0 for name in ("change", "change_low", "change_high", "best_change_low")}
+    zero = dict.fromkeys(("change", "change_low", "change_high", "best_change_low"), 0.0)
     (line,) = parts_of(page(found(row(**zero, best_change=-0.00001))), "table")[2].rows
     assert line[1:3] + line[5:7] == ["0", "[0, 0]", "-0.0000", "[0, +0.0040]"]
 
