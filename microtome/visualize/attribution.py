@@ -12,13 +12,18 @@ The network is left as it was: no hook, no flag, no `.grad`, whatever happens in
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from microtome.networks.geometry import LayerGeometry, walk
 from microtome.visualize.rules import BackwardRule
+
+Layer = LayerGeometry | str
+"""A layer: its geometry, from `walk`, or its dotted name, which costs a walk wherever it answers with a map."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +32,13 @@ class Target:
 
     Args:
         units: (pictures,) class numbers, or units of `layer`; one number for all; None for the predicted class.
-        layer: dotted name; None for the network's output, logits.
+        layer: its geometry, or dotted name; None for the network's output, logits.
         cell: of a layer's map: `peak`, the unit's highest cell (the first of several), or `sum` over all cells; or the
             (row, column) of one cell.
     """
 
     units: Sequence[int] | torch.Tensor | int | None = None
-    layer: str | None = None
+    layer: Layer | None = None
     cell: str | tuple[int, int] = "peak"
 
     def score(self, answer: torch.Tensor) -> torch.Tensor:
@@ -59,7 +64,7 @@ class Target:
     def _units(self, answer: torch.Tensor) -> torch.Tensor:
         if self.units is None:
             if self.layer is not None:
-                raise ValueError(f"target: units of layer {self.layer} must be given, got None")
+                raise ValueError(f"target: units of layer {name_of(self.layer)} must be given, got None")
             return answer.argmax(1)
         units = torch.as_tensor(self.units, device=answer.device).long().expand(len(answer))
         if bool(((units < 0) | (units >= answer.shape[1])).any()):
@@ -120,23 +125,77 @@ class _Reached(Exception):
     """The wanted layer has answered: what follows is not computed."""
 
 
-def answer_of(network: nn.Module, pictures: torch.Tensor, layer: str | None = None) -> torch.Tensor:
+def name_of(layer: Layer) -> str:
+    """Dotted name of a layer."""
+    return layer if isinstance(layer, str) else layer.name
+
+
+def located(network: nn.Module, layer: Layer | None, size: Sequence[int]) -> Layer | None:
+    """A layer by its geometry where it answers with a map, so that whoever asks it often walks the network once.
+
+    Args:
+        network: also behind its normalisation.
+        layer: stays as it is where it is a geometry, None, or answers with no map.
+        size: (height, width) of the pictures.
+    """
+    if not isinstance(layer, str):
+        return layer
+    with at_rest(network):
+        return next((found for found in walk(_inner(network), _pair(size)) if found.name == layer), layer)
+
+
+def answer_of(network: nn.Module, pictures: torch.Tensor, layer: Layer | None = None) -> torch.Tensor:
     """What the network, or a layer of it, answers; the forward pass stops there. Gradients flow.
 
+    Args:
+        network: takes the pictures.
+        pictures: (pictures, 3, height, width).
+        layer: None for the network's own answer.
+
+    Returns:
+        (pictures, units, rows, columns) of a layer with a grid, wherever it keeps its units (tokens, channels last);
+        (pictures, units) of one without; whatever the network answers.
+
     Raises:
-        AttributeError: no such layer. ValueError: the layer was not called, or gives no tensor.
+        AttributeError: no such layer. ValueError: the layer was not called, gives no tensor, or has another grid than
+        its geometry says. InputError: it has a grid that nobody can follow.
     """
     if layer is None:
         answer: torch.Tensor = network(pictures)
         return answer
+    name = name_of(layer)
+    raw = _raw_answer(network, pictures, name)
+    if isinstance(layer, str):
+        if math.prod(raw.shape[2:]) == 1:
+            return raw.flatten(1)
+        with at_rest(network):
+            (layer,) = walk(_inner(network), _pair(pictures.shape[2:]), [name])
+    maps = layer.as_maps(raw)
+    if tuple(maps.shape[1:]) != (layer.units, *layer.grid):
+        raise ValueError(
+            f"layer {name} must answer with {layer.units} units on a grid of {layer.grid}, got "
+            f"{tuple(maps.shape[1:])}; walk the network at the size of these pictures"
+        )
+    return maps
+
+
+def _inner(network: nn.Module) -> nn.Module:
+    return network.network if isinstance(network, Scaled) else network
+
+
+def _pair(size: Sequence[int]) -> tuple[int, int]:
+    return int(size[0]), int(size[1])
+
+
+def _raw_answer(network: nn.Module, pictures: torch.Tensor, layer: str) -> torch.Tensor:
+    """As the layer gives it, in whatever layout."""
     found: list[object] = []
 
     def hook(_module: nn.Module, _inputs: object, output: object) -> None:
         found.append(output)
         raise _Reached
 
-    module = network.network if isinstance(network, Scaled) else network
-    handle = module.get_submodule(layer).register_forward_hook(hook)
+    handle = _inner(network).get_submodule(layer).register_forward_hook(hook)
     try:
         with contextlib.suppress(_Reached):
             network(pictures)
@@ -175,11 +234,12 @@ def attribute(
     Raises:
         UnsupportedActivation: the method speaks of ReLUs, and the network calls none.
     """
+    layer = located(network, target.layer, pictures.shape[2:])
     with at_rest(network), torch.enable_grad():
         x = pictures.detach().clone().requires_grad_()
         rule = BackwardRule(method, dead_windows=dead_windows, unpool=unpool)
         with rule:
-            answer = answer_of(network, x, target.layer)
+            answer = answer_of(network, x, layer)
         rule.check(network, allow_gradient_fallback=allow_gradient_fallback)
         return torch.autograd.grad(target.score(answer).sum(), x)[0]
 

@@ -46,7 +46,7 @@ def run(options: FeaturesOptions, inputs: Inputs, draft: Draft, session: Session
         top, units = inputs.thresholds.top_images(layer.name), chosen[layer.name]
         for start in range(0, len(units), recipe.batch):
             some = units[start : start + recipe.batch]
-            for unit, feature in zip(some, visualise(network, layer.name, some, recipe), strict=True):
+            for unit, feature in zip(some, visualise(network, layer, some, recipe), strict=True):
                 features.append(_feature(draft, layer.name, unit, feature, natural=top[unit][0][1]))
                 crops += cropper(unit, [image for image, _ in top[unit][:CROPS]])
             session.advance(len(some))
@@ -85,9 +85,9 @@ class _Cropper:
         """About the unit's highest cell, as large as its field."""
         batch = self.source.batch(images, self.device)
         with torch.no_grad(), at_rest(self.network):
-            answer = answer_of(self.network, batch, self.layer.name)
+            answer = answer_of(self.network, batch, self.layer)
         cells = answer[:, unit].flatten(1).argmax(1).tolist()
-        target = Target(unit, self.layer.name)
+        target = Target(unit, self.layer)
         maps = attribute(self.network, batch, target, method="deconvolution", allow_gradient_fallback=True).cpu()
         for image, cell, signal in zip(images, cells, maps, strict=True):
             x0, y0, x1, y1 = self.layer.field_box(cell, self.source.frame.size)
