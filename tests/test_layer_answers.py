@@ -172,6 +172,8 @@ def test_stages_of_pictures_work_on_tokens_and_channels_last(factory, arguments,
     done = run(write_audit(tmp_path / "audit.yaml", content))
     units = {row["unit"]: row for row in done["features"][0].table("features").to_pylist()}
     assert all(np.isfinite(row["peak"]) for row in units.values())
+    crops = {row["kind"] for row in done["features"][0].table("unit_crops").to_pylist()}
+    assert crops == {"natural", "gradient"}  # GELU has no deconvolution, and nothing is called so
     assert len(done["occlusion"][0].table("occlusion").to_pylist()) == 2
     measures = {row["measure"] for row in done["adversarial"][0].table("adversarial").to_pylist()}
     assert any("detectors that keep their label" in measure for measure in measures)

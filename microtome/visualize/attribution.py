@@ -226,13 +226,13 @@ def attribute(
         target: the score.
         method: `gradient`, `deconvolution` or `guided`.
         dead_windows, unpool: see BackwardRule.
-        allow_gradient_fallback: do not refuse a network without ReLU.
+        allow_gradient_fallback: do not refuse a network that calls other units than rectifiers.
 
     Returns:
         (pictures, 3, height, width), signed.
 
     Raises:
-        UnsupportedActivation: the method speaks of ReLUs, and the network calls none.
+        UnsupportedActivation: the method speaks of rectifiers, and the network calls none, or other units too.
     """
     layer = located(network, target.layer, pictures.shape[2:])
     with at_rest(network), torch.enable_grad():
@@ -242,6 +242,22 @@ def attribute(
             answer = answer_of(network, x, layer)
         rule.check(network, allow_gradient_fallback=allow_gradient_fallback)
         return torch.autograd.grad(target.score(answer).sum(), x)[0]
+
+
+def units_called(network: nn.Module, size: Sequence[int], layer: Layer | None = None) -> BackwardRule:
+    """Which units a network calls, up to a layer, from one forward pass over a grey picture; see its `refusal`.
+
+    Args:
+        network: takes pixels in [0, 1].
+        size: (height, width) of its pictures.
+        layer: None for all of it.
+    """
+    parameter = next(network.parameters())
+    grey = torch.full((1, 3, *size), 0.5, dtype=parameter.dtype, device=parameter.device)
+    layer, rule = located(network, layer, size), BackwardRule("gradient")
+    with at_rest(network), torch.no_grad(), rule:
+        answer_of(network, grey, layer)
+    return rule
 
 
 CHANNELS = ("max", "sum", "l2")
