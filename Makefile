@@ -20,7 +20,7 @@ audit: setup
 	$(BIN)/microtome compare creatures-random creatures --workspace examples/.microtome
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -57,7 +57,9 @@ class AuditModel(AuditFile):
     """The whole file."""
 
     stages: StagesModel  # type: ignore[valid-type]  # made from the registry
+    """What is asked for: a key for each stage, with its options."""
     gates: list[GateModel] = []
+    """Demands on the figures; one that is not met makes the audit's exit status 1."""
 
     @model_validator(mode="after")
     def _gates_ask_for_figures(self) -> AuditModel:

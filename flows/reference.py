@@ -1,30 +1,41 @@
-"""What the docs say of stages and tables, made from their declarations: `python -m flows.reference`.
+"""What the docs say of the audit file, stages and tables, made from their declarations: `python -m flows.reference`.
 
-Writes docs/tables.md and docs/stages.md between the marks that these files hold. A test holds that nothing is stale.
+Writes docs/audit-file.md, docs/stages.md and docs/tables.md between the marks that these files hold; a test holds that
+nothing is stale.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from flows.auditfile import AuditModel
+from tasks.options import MANY
 from tasks.registry import STAGES
 from tasks.stage import Stage
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+HEAD = ("| key | meaning | values | default |", "|-|-|-|-|")
 BEGIN, END = "<!-- made by `python -m flows.reference`: change the declarations in tasks/ -->", "<!-- end -->"
 
 
 def tables() -> str:
     """Every table of every stage: what a row is, and each column's type and meaning."""
     return "\n".join(line for stage in STAGES for line in _tables(stage))
+
+
+def audit_file() -> str:
+    """Every key of the audit file outside of `stages:`."""
+    keys = {name: field for name, field in AuditModel.model_fields.items() if name != "stages"}
+    return "\n".join([*HEAD, *_options(keys), ""])
 
 
 def stages() -> str:
@@ -47,7 +58,7 @@ def renewed(page: str, content: str) -> str:
 
 def pages() -> Iterator[tuple[Path, str]]:
     """Each page and what it should hold."""
-    for name, content in (("tables.md", tables()), ("stages.md", stages())):
+    for name, content in (("audit-file.md", audit_file()), ("stages.md", stages()), ("tables.md", tables())):
         page = DOCS / name
         yield page, renewed(page.read_text(encoding="utf-8"), content)
 
@@ -63,9 +74,7 @@ def _stage(stage: Stage) -> Iterator[str]:
     asked = "" if stage.plan else " Other stages pull it in."
     yield f"## {stage.name}\n\n{stage.about}{asked}\n"
     if stage.plan:
-        yield "| key | values | default |\n|-|-|-|"
-        yield from _options(stage.options)
-        yield ""
+        yield from (*HEAD, *_options(stage.options.model_fields), "")
     facts = {
         "Tables": ", ".join(f"[`{table.name}`](tables.md#{table.name})" for table in stage.tables),
         "Gates may ask for": ", ".join(f"`{metric.table}.{metric.column}`" for metric in stage.metrics),
@@ -74,23 +83,21 @@ def _stage(stage: Stage) -> Iterator[str]:
     yield from (f"{name}: {value}.\n" for name, value in facts.items() if value)
 
 
-def _options(model: type[BaseModel], before: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
+def _options(fields: Mapping[str, FieldInfo], before: str = "") -> Iterator[str]:
+    for name, field in fields.items():
+        values = _values(field.annotation, field.metadata)
+        yield f"| `{before}{name}` | {_cell(field.description or '')} | {_cell(values)} | {_default(field)} |"
         inner = _model(field.annotation)
-        if inner is not None:
-            yield f"| `{before}{name}` | {_cell(_doc(inner))} | {_default(field)} |"
-            yield from _options(inner, f"{before}{name}.")
-        else:
-            yield f"| `{before}{name}` | {_cell(_values(field.annotation, field.metadata))} | {_default(field)} |"
+        if inner is not None and get_origin(field.annotation) is not dict:
+            listed = "[]" if get_origin(field.annotation) is list else ""
+            yield from _options(inner.model_fields, f"{before}{name}{listed}.")
 
 
 def _model(annotation: object) -> type[BaseModel] | None:
-    options = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and hasattr(a, "model_fields")]
-    return options[0] if options else None
-
-
-def _doc(model: type[BaseModel]) -> str:
-    return (model.__doc__ or "").strip().splitlines()[0]
+    """The model in an annotation: itself, one of a union's, a list's or a mapping's."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model(part))), None)
 
 
 def _values(annotation: object, metadata: Sequence[object] = ()) -> str:
@@ -102,10 +109,16 @@ def _values(annotation: object, metadata: Sequence[object] = ()) -> str:
         return " | ".join(f"`{value}`" for value in inner)
     if origin in (Union, UnionType):
         return " or ".join("nothing" if part is NoneType else _values(part) for part in inner)
-    if origin is list:
+    if origin is list or Ellipsis in inner:
         return f"list of {_values(inner[0])}"
+    if origin is dict:
+        return f"keys with {_values(inner[1])}"
     if origin is tuple:
-        return f"({', '.join(_values(part) for part in inner)})"
+        return f"{len(inner)} times {_values(inner[0])}"
+    if annotation in (Any, object):
+        return "any value"
+    if _model(annotation):
+        return "keys below"
     names: dict[object, str] = {int: "integer", float: "number", str: "text", bool: "`true` | `false`"}
     bounds = [text for item in metadata for text in _bounds(item)]
     return ", ".join([names.get(annotation, str(annotation)), *bounds])
@@ -116,18 +129,18 @@ def _bounds(item: object) -> Iterator[str]:
     for part in (item, *getattr(item, "metadata", ())):
         for name, word in words.items():
             limit = getattr(part, name, None)
-            if limit is not None:
+            if limit is not None and limit != MANY:
                 yield f"{word} {limit:,}"
-    if description := getattr(item, "description", None):
-        yield description
 
 
 def _default(field: FieldInfo) -> str:
     value = field.default
     if value is PydanticUndefined:
         return "-"
-    if hasattr(value, "model_dump"):
-        return f"`{value.model_dump()}`"
+    if isinstance(value, BaseModel):
+        return "those below"
+    if isinstance(value, (tuple, list, dict)):
+        return f"`{json.dumps(value)}`"
     return "nothing" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

@@ -12,7 +12,7 @@ class Outside:
 
 
 OUTSIDE = Outside()
-DatasetName = Annotated[str, OUTSIDE, Field(description="name of a data set of the audit file")]
+DatasetName = Annotated[str, OUTSIDE]
 Share = Annotated[float, Field(gt=0, lt=1)]
 MANY = 1_000_000_000  # more is a slip of the finger, and more than some libraries can count
 Count = Annotated[int, Field(ge=1, le=MANY)]
@@ -23,14 +23,14 @@ Word = Annotated[str, Field(min_length=1)]
 Words = Annotated[list[Word], Field(min_length=1)]
 Resamples = Annotated[int, Field(ge=0, le=1_000_000)]  # more would only take for ever
 Side = Annotated[int, Field(ge=1, le=16384)]
-Size = Annotated[tuple[Side, Side], Field(description="(height, width) in pixels")]
+Size = tuple[Side, Side]  # height, width in pixels
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 
 class Strict(BaseModel):
     """A part of the audit file: frozen, and without keys that it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Options(Strict):
@@ -50,5 +50,8 @@ class Lighting(Options):
     """How a unit's map becomes a mask of the pixels that it lights."""
 
     tail: Share = 0.005
+    """Share of a unit's values, over all pictures and places, that lie above its threshold."""
     align: Literal["receptive-field", "half-pixel"] = "receptive-field"
+    """Where a map's cells lie in the picture: at the centres of their receptive fields, or evenly spread."""
     inclusive: bool = False
+    """Whether a value that equals the threshold counts as above it."""

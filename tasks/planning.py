@@ -44,34 +44,51 @@ class InputModel(Strict):
     """The network's input frame."""
 
     size: Size
+    """Frame that pictures are brought to: height and width, in pixels."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from red, green and blue, of values from 0 to 1."""
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    """Divided by, after the mean."""
     resize: Literal["squash", "shortest-side-crop"] = "squash"
+    """How a picture fills the frame: stretched, or its shorter side brought to 256/224 of it and the centre cut out."""
 
 
 class NetworkModel(Strict):
     """The network under audit."""
 
     load: Annotated[str, AfterValidator(_factory)]
+    """`module:factory` of the network; the module is looked for beside the audit file first. It runs code."""
     arguments: dict[str, Any] = {}
+    """Keyword arguments of the factory."""
     weights: Word | None = None
+    """File of weights, or the name of torchvision's; random weights where left out."""
     layers: Words
+    """Dotted names of the layers looked at; `*` and `?` stand for any characters."""
     input: InputModel
+    """How a picture becomes the network's input."""
 
 
 class DatasetModel(Strict):
     """A data set; keys beyond these are options of its format."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
     format: Annotated[str, AfterValidator(_format)]
+    """Name of a format, or `module:factory` of a data set of your own."""
     root: Word | None = None
+    """Folder or file that holds it."""
     split: Words | None = None
+    """Splits that are taken; all where left out."""
     categories: Words | None = None
+    """Categories that are taken; all where left out."""
     crop: Literal["none", "object"] | None = None
+    """Whether pictures are cropped to their object; left out, `animal-parts`, `voc-parts` and `cub` are."""
     crop_margin: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Margin around the object, as a share of its longer side."""
     mask_size: Size | None = None
+    """Height and width that masks are brought to; half the frame where left out."""
     limit: Count | None = None
+    """At most so many pictures, the first ones."""
 
     @property
     def options(self) -> dict[str, object]:
@@ -83,23 +100,36 @@ class ExecutionModel(Strict):
     """How it is carried out; none of it changes a result but `precision`."""
 
     runner: Literal["local"] = "local"
+    """Who does the work."""
     precision: Literal["float32", "float16"] = "float32"
+    """Of stored maps."""
     storage: Literal["auto", "none", "lz4", "zstd"] = "auto"
+    """Compression of stored maps."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Threads of the computation; all cores where left out."""
     shard_images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Pictures of a shard; some 30 s of work where left out."""
 
 
 class AuditFile(Strict):
     """What every audit file has beside its stages and gates."""
 
     name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+    """Of the audit: its runs are listed and compared under it."""
     network: NetworkModel
+    """The network under audit."""
     dataset: DatasetModel | None = None
+    """The one data set of the audit, called `main`."""
     datasets: dict[str, DatasetModel] = {}
+    """Several data sets with the keys of `dataset`, by names that stages refer to."""
     workspace: Word = ".microtome"
+    """Folder for results, from the audit file's folder."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # scikit-learn takes no more
+    """Of all that is drawn at random."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks are run."""
     execution: ExecutionModel = ExecutionModel()
+    """How it is carried out."""
 
     @model_validator(mode="after")
     def _data_sets(self) -> AuditFile:

@@ -1,5 +1,7 @@
 """The pages that are made from declarations are those that the declarations make now."""
 
+import re
+
 import pytest
 
 from flows.reference import pages, renewed
@@ -19,6 +21,15 @@ def test_every_column_has_a_meaning_and_every_table_a_stage_of_its_own():
         for table in stage.tables:
             assert table.about.strip()
             assert all(column.meaning.strip() for column in table.columns.values()), table.name
+
+
+def test_every_key_of_the_audit_file_has_a_meaning():
+    keys = [
+        line for _, page in pages() for line in page.splitlines() if line.startswith("| `") and line.count(" | ") >= 3
+    ]
+    assert len(keys) > 100
+    without = [line for line in keys if not re.match(r"\| `[\w.\[\]]+` \| [A-Z`].+\. \| ", line)]
+    assert without == []
 
 
 def test_a_page_without_marks_is_refused():

@@ -25,10 +25,15 @@ class AdversarialOptions(Options):
     """Attacks, and what moves inside."""
 
     dataset: DatasetName = "main"
+    """Data set of the audit file whose pictures are attacked."""
     images: Several = 64
+    """How many pictures, drawn at random."""
     eps: Annotated[tuple[Grey, ...], Field(min_length=1)] = (1.0, 4.0)
+    """Radii of the attacks, in grey levels of 255."""
     norms: Annotated[tuple[Literal["linf", "l2"], ...], Field(min_length=1)] = ("linf",)
+    """Norms in which the radii are measured."""
     steps: Count = 20
+    """Steps of projected gradient descent."""
 
 
 def plan(audit: Planner, options: AdversarialOptions) -> Iterable[Job]:

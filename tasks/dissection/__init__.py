@@ -22,8 +22,11 @@ class DissectionOptions(NullOptions):
     """Network Dissection: which unit detects which concept."""
 
     dataset: DatasetName = "main"
+    """Data set of the audit file whose concepts the units are compared with."""
     min_iou: Annotated[float, Field(ge=0, lt=1)] = 0.04
+    """A detector's IoU lies above it."""
     bootstrap: Resamples = 1000
+    """Resamples of the pictures, for intervals; 0 for none."""
 
 
 def plan(audit: Planner, options: DissectionOptions) -> Iterable[Job]:

@@ -16,10 +16,15 @@ class FeaturesOptions(Options):
     """Feature visualisation."""
 
     dataset: DatasetName = "main"
+    """Data set of the audit file whose values a unit's picture is compared with."""
     units: Count = 16
+    """How many units of each layer, drawn at random."""
     objective: Literal["channel", "neuron", "layer", "direction", "negative"] = "channel"
+    """What the picture maximises."""
     steps: Count = 512
+    """Steps of gradient ascent."""
     batch: Count = 8
+    """Units that are optimised at once."""
 
 
 def plan(audit: Planner, options: FeaturesOptions) -> Iterable[Job]:

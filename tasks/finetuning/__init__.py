@@ -20,25 +20,40 @@ class MaskModel(Strict):
     """Masks of interpretable layers."""
 
     centre: Literal["argmax", "centroid"] = "argmax"
+    """Where a filter's template is put: at its highest value, or at its centre of mass."""
     learned: bool = False
+    """Whether each filter's slope follows how widely it fires."""
 
 
 class FinetuningOptions(Options):
     """Fine-tuning into an interpretable CNN."""
 
     dataset: DatasetName = "main"
-    negatives: Annotated[str | None, OUTSIDE, Field(description="data set that the category is told from")] = None
+    """Data set of the audit file that the network is trained on."""
+    negatives: Annotated[str | None, OUTSIDE] = None
+    """Data set that the category is told from; without it the data set's other categories."""
     category: str | None = None
+    """Category that is told from the negatives; nothing to tell all categories apart."""
     epochs: Count = 10
+    """Passes over the training pictures."""
     batch: Count = 16
+    """Pictures of a step."""
     rate: tuple[Positive, Positive] = (0.01, 0.001)
+    """Learning rate of the first epoch and of the last; it falls geometrically."""
     strength: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the filter loss beside the task's; 0 for none."""
     mask: MaskModel | None = MaskModel()
+    """Masks of the interpretable layers; nothing for none."""
     head: Literal["auto", "small", "paper"] = "auto"
+    """Two hidden layers of 512 (`small`) or 4,096 (`paper`) units; `auto` takes the small one below 10,000 pictures."""
     freeze_below: str | None = None
+    """Layer below which nothing is trained; the top convolution where left out."""
     folds: Several = FOLDS
+    """Parts that the picture files are split into; one is held out."""
     fold: Number = FOLD
+    """Number of the part that is held out, from zero."""
     controls: Annotated[tuple[Literal["twin", "plain"], ...], OUTSIDE] = ("twin",)
+    """Networks trained beside it: the twin without filter loss, and the plain one without masks too."""
 
     @model_validator(mode="after")
     def _one_fold(self) -> FinetuningOptions:

@@ -21,12 +21,19 @@ class GateModel(Strict):
     """What makes an audit fail: one of min, max, max_drop."""
 
     metric: Annotated[str, Field(pattern=r"^\w+\.\w+$")]
+    """`table.column` that a stage declares as a metric."""
     min: Limit | None = None
+    """Least value that passes."""
     max: Limit | None = None
+    """Greatest value that passes."""
     max_drop: Share | None = None
+    """Greatest share that the value may have lost since the baseline."""
     layer: str | None = None
+    """Layer whose row is judged; may be left out where there is one."""
     baseline: str | None = None
+    """Run that drops are measured against; the last one of the audit if left out."""
     certain: bool = False
+    """Whether the interval decides instead of the value."""
 
     @model_validator(mode="after")
     def _one_limit(self) -> GateModel:

@@ -20,16 +20,22 @@ class CategoryOptions(Options):
     """The pictures of one category of a data set."""
 
     dataset: DatasetName = "main"
+    """Data set of the audit file whose pictures are looked at."""
     category: str | None = None
+    """Category that the pictures show; may be left out where there is one."""
     images: Annotated[int, Field(ge=10, le=MANY)] = 200
+    """At most so many pictures."""
 
 
 class GraphOptions(CategoryOptions):
     """The explanatory graph of the audit's layers."""
 
     filters: Count | None = 64
+    """Filters of each layer that nodes are learnt from, the most active first; nothing for all."""
     rounds: Count = 20
+    """Rounds of expectation and maximisation."""
     permutations: Resamples = 200
+    """Exchanges of positions among pictures, for the null of a node that tracks a landmark; 0 for none."""
 
 
 def plan(audit: Planner, options: GraphOptions) -> Iterable[Job]:

@@ -12,6 +12,7 @@ class NullOptions(TallyOptions):
     """How often annotations are exchanged among pictures."""
 
     permutations: Resamples = 200
+    """How often annotations are exchanged among pictures, for p-values; 0 for none."""
 
 
 STAGE = Stage(

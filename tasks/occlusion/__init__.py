@@ -15,12 +15,19 @@ class OcclusionOptions(Options):
     """Empirical receptive fields, minimal images."""
 
     dataset: DatasetName = "main"
+    """Data set of the audit file whose pictures are covered."""
     units: Count = 8
+    """How many units of each layer, drawn at random."""
     top_images: Count = 10
+    """Pictures of each unit: those that excite it most."""
     width: Count = 11
+    """Side of the covering square, in pixels."""
     stride: Count = 3
+    """Step of the covering square, in pixels."""
     minimal_images: Number = 8
+    """How many pictures are reduced to the least that keeps their class; 0 for none."""
     segments: Several = 40
+    """About how many segments a picture is cut into."""
 
 
 def plan(audit: Planner, options: OcclusionOptions) -> Iterable[Job]:

@@ -20,8 +20,11 @@ class PartsOptions(CategoryOptions):
     """Parts mined from a few boxes."""
 
     filters: Count = 128
+    """Filters of each layer that patterns are mined from, the most active first."""
     boxes: list[Several] = Field(default=[3, 6, 12], min_length=1)
+    """Numbers of given boxes to learn a part from; each is tried."""
     draws: Count = 5
+    """How often the boxes are drawn anew."""
 
 
 def plan(audit: Planner, options: PartsOptions) -> Iterable[Job]:

@@ -20,12 +20,19 @@ class ReliabilityOptions(Options):
     """Tests that a saliency method has to pass."""
 
     dataset: DatasetName = "main"
+    """Data set of the audit file whose pictures the methods are tested on."""
     images: Several = 16
+    """How many pictures, drawn at random."""
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = METHODS
+    """Attribution methods."""
     layers: Several = 5
+    """How many of the network's layers are randomised, from the last one down."""
     invariance_error: Positive = 1e-3
+    """Greatest error over the pictures with which a method passes input invariance."""
     randomised_cosine: Share = 0.2
+    """Greatest mean cosine, with maps of the network whose last layer is drawn anew, with which a method passes."""
     class_cosine: Share = 0.8
+    """Greatest mean cosine, between maps for two classes, with which a method passes."""
 
 
 def plan(audit: Planner, options: ReliabilityOptions) -> Iterable[Job]:

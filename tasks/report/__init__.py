@@ -19,6 +19,7 @@ class ReportOptions(Options):
     """The report."""
 
     top_images: Annotated[int, Field(ge=1, le=20)] = 5
+    """Pictures shown of each unit."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,11 @@ class SaliencyOptions(Options):
     """Saliency maps of the predicted class."""
 
     dataset: DatasetName = "main"
+    """Data set of the audit file whose pictures are drawn."""
     images: Count = 12
+    """How many pictures, drawn at random."""
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = METHODS
+    """Attribution methods."""
 
 
 def plan(audit: Planner, options: SaliencyOptions) -> Iterable[Job]:

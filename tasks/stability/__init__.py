@@ -25,13 +25,21 @@ class StabilityOptions(Options):
     """Location stability."""
 
     dataset: DatasetName = "main"
+    """Data set of the audit file that has the landmarks."""
     top_images: Annotated[int, Field(ge=2, le=MANY)] = 100
+    """Pictures of each filter: those that excite it most."""
     firing_only: bool = False
+    """Whether pictures in which a filter is silent are left out."""
     category: Literal["lowest", "highest-activation"] = "lowest"
+    """Category in which a filter is judged: that of its lowest deviation, or of its highest activation."""
     filters: Count | None = None
+    """At most so many filters of each layer, those of the highest scores; nothing for all."""
     bootstrap: Resamples = 1000
+    """Resamples of the pictures, for intervals; 0 for none."""
     permutations: Resamples = 1000
+    """Exchanges of positions among pictures, for p-values; 0 for none."""
     part_radius: Positive | None = None
+    """Radius of the disks of part interpretability, in input pixels; the layer's jump where left out."""
 
 
 def plan(audit: Planner, options: StabilityOptions) -> Iterable[Job]:

@@ -13,6 +13,7 @@ class TallyOptions(Lighting):
     """How pixels are lit, and over which pictures activations are counted."""
 
     denominator: Literal["category", "all-images"] = "category"
+    """Pictures whose lit pixels count in a concept's IoU: those annotated in its category, or all."""
 
 
 STAGE = Stage(

@@ -20,13 +20,21 @@ class TreeOptions(Options):
     """The decision tree of the network's rationales, or of the fine-tuned network's where there is one."""
 
     dataset: DatasetName = "main"
+    """Data set of the audit file whose pictures are decided."""
     negatives: Annotated[DatasetName | None, OUTSIDE] = None
+    """Data set that the category is told from; without it the data set's other categories."""
     category: str | None = None
+    """Category whose decisions are explained; may be left out where there is one."""
     layer: str | None = None
+    """Layer by whose filters decisions are explained; left out, the audit's only one or the fine-tuned top one."""
     output: Number | None = None
+    """Output of the network that stands for the category; the one that most positives get where left out."""
     images: Annotated[int, Field(ge=4, le=MANY)] = 300
+    """At most so many positives and as many negatives, of those to grow from and of those held out."""
     positions: Literal["weighted", "uniform"] = "weighted"
+    """How a filter's gradients are averaged over its map: weighted by activation, or uniformly as in the paper."""
     selection: Literal["projected", "lasso"] = "projected"
+    """How a node's filters are chosen: by projected steps and a threshold, or by the lasso."""
 
 
 class PlannedTree(TreeOptions):
