@@ -130,13 +130,16 @@ class Plan:
         raise InputError(f"stage: this audit does not run {stage!r}{suggest(stage, names)}")
 
     def preflight(self) -> None:
-        """Load the network and find its layers, before the first stage spends time. Raises InputError."""
-        if not any(job.stage.network for job in self.missing()):
+        """Load the network, find its layers and ask the stages, before the first spends time. Raises InputError."""
+        missing, size = self.missing(), self.audit.network.input.size
+        if not any(job.stage.network for job in missing):
             return
         from microtome.networks import match_layers, walk
 
         module = self.planner.network.load()
-        walk(module, self.audit.network.input.size, match_layers(module, self.audit.network.layers))
+        walk(module, size, match_layers(module, self.audit.network.layers))
+        for job in missing:
+            job.stage.check(job.options, module, size)
 
     def _check_stages(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name.partition(":")[0] not in BY_NAME]

@@ -10,7 +10,7 @@ from microtome.report.adversarial import AttackedRow, AttackRow
 from microtome.report.dissection import LayerRow, UnitRow
 from microtome.report.features import FeatureRow
 from microtome.report.fields import MinimalRow, OcclusionRow
-from microtome.report.saliency import ReliabilityRow
+from microtome.report.saliency import FaithfulnessRow, MethodRow, ReliabilityRow
 from microtome.report.tree import TreeMetricRow
 from tasks.registry import STAGES
 
@@ -31,6 +31,9 @@ def kind(hint: object) -> type:
         ("units", UnitRow),
         ("layers", LayerRow),
         ("reliability", ReliabilityRow),
+        ("saliency_methods", MethodRow),
+        ("reliability_methods", MethodRow),
+        ("faithfulness", FaithfulnessRow),
         ("tree_metrics", TreeMetricRow),
         ("adversarial", AttackRow),
         ("attacked_images", AttackedRow),

@@ -94,6 +94,11 @@ class Scaled(nn.Module):
         answer: torch.Tensor = self.network(self.normalised(pixels))
         return answer
 
+    @property
+    def scale(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation per channel."""
+        return self.mean.flatten().tolist(), self.std.flatten().tolist()
+
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels in [0, 1] in the network's own coordinates."""
         return (pixels - self.mean) / self.std
@@ -141,7 +146,7 @@ def located(network: nn.Module, layer: Layer | None, size: Sequence[int]) -> Lay
     if not isinstance(layer, str):
         return layer
     with at_rest(network):
-        return next((found for found in walk(_inner(network), _pair(size)) if found.name == layer), layer)
+        return next((found for found in walk(unscaled(network), _pair(size)) if found.name == layer), layer)
 
 
 def answer_of(network: nn.Module, pictures: torch.Tensor, layer: Layer | None = None) -> torch.Tensor:
@@ -169,7 +174,7 @@ def answer_of(network: nn.Module, pictures: torch.Tensor, layer: Layer | None = 
         if math.prod(raw.shape[2:]) == 1:
             return raw.flatten(1)
         with at_rest(network):
-            (layer,) = walk(_inner(network), _pair(pictures.shape[2:]), [name])
+            (layer,) = walk(unscaled(network), _pair(pictures.shape[2:]), [name])
     maps = layer.as_maps(raw)
     if tuple(maps.shape[1:]) != (layer.units, *layer.grid):
         raise ValueError(
@@ -179,7 +184,8 @@ def answer_of(network: nn.Module, pictures: torch.Tensor, layer: Layer | None = 
     return maps
 
 
-def _inner(network: nn.Module) -> nn.Module:
+def unscaled(network: nn.Module) -> nn.Module:
+    """A network without its normalisation, whose layers have the names that users know."""
     return network.network if isinstance(network, Scaled) else network
 
 
@@ -195,7 +201,7 @@ def _raw_answer(network: nn.Module, pictures: torch.Tensor, layer: str) -> torch
         found.append(output)
         raise _Reached
 
-    handle = _inner(network).get_submodule(layer).register_forward_hook(hook)
+    handle = unscaled(network).get_submodule(layer).register_forward_hook(hook)
     try:
         with contextlib.suppress(_Reached):
             network(pictures)
