@@ -13,6 +13,7 @@ from tasks.data import DataSpec
 from tasks.index import IndexOptions
 from tasks.preflight import look
 from tasks.stage import Job
+from tasks.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ def foresee(plan: Plan) -> Iterator[Foreseen]:
 
 def _activation_bytes(plan: Plan, job: Job) -> int | None:
     """Of a network that is there; of one that is still to be trained nobody knows."""
-    index = job.reads["index"]
-    if "network" not in job.reads or not isinstance(index, Job) or not isinstance(job.options, ActivationsOptions):
+    index, network = job.reads["index"], job.reads.get("network")
+    if not (isinstance(network, Subject) and isinstance(index, Job) and isinstance(job.options, ActivationsOptions)):
         return None
     from tasks.activations.work import forecast
 
-    _, layers = look(plan.planner, plan.planner.network)
+    _, layers = look(plan.planner, network)
     return forecast(job.options, layers, _pictures(index))
 
 

@@ -159,9 +159,11 @@ class Plan:
         raise InputError(f"stage: this audit does not run {stage!r}{suggest(stage, names)}")
 
     def preflight(self) -> None:
-        """Load every network that a stage is to look at, and find its layers. Raises InputError."""
-        for network, _ in self._looking:
-            look(self.planner, network)
+        """Load every network that a stage is to look at, find its layers and ask the stages. Raises InputError."""
+        for network, jobs in self._looking:
+            module, _ = look(self.planner, network)
+            for job in jobs:
+                job.stage.check(job.options, module, self.audit.network.input.size)
 
     def probe(self) -> None:
         """The same, before the first stage spends time; and show the networks some pictures. Raises InputError."""

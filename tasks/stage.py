@@ -14,10 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from microtome.closure import closure
+from microtome.errors import InputError
 from storage import StageKey, TableSchema
 from tasks.options import Options
 
 if TYPE_CHECKING:
+    import torch
+
     from tasks.planning import Planner
 
 
@@ -66,6 +69,8 @@ class Stage:
         weight: foreseen seconds per picture on one core, for a first `plan`; None where nobody can say.
         retries: how often a run that fails for the outside's sake (disk, network) is tried again.
         files: files beside the code that determine the output, below the project's root; folders whole.
+        preflight: `module:function` of (options, network, (height, width)), called before the first stage spends time;
+            it raises InputError for what could only fail later.
     """
 
     name: str
@@ -83,6 +88,7 @@ class Stage:
     weight: float | None = None
     retries: int = 0
     files: tuple[str, ...] = ()
+    preflight: str = ""
 
     @property
     def module(self) -> str:
@@ -94,6 +100,14 @@ class Stage:
         """The function that does its work."""
         work: Callable[..., None] = _named(self.work)
         return work
+
+    def check(self, options: Options, network: torch.nn.Module, size: tuple[int, int]) -> None:
+        """What its options ask of a network, before any work. Raises InputError naming the stage's keys."""
+        if self.preflight:
+            try:
+                _named(self.preflight)(options, network, size)
+            except InputError as error:
+                raise InputError([f"stages.{self.name}.{fault}" for fault in error.faults]) from error
 
     @property
     def inputs(self) -> type[object]:

@@ -1,5 +1,9 @@
 """The picture stages on planted animals, from the audit file to the report; and on real weights where they are."""
 
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,21 +11,33 @@ from safetensors.torch import load
 
 from flows.plan import Plan, Request
 from microtome.datasets.sampling import sampled
+from microtome.errors import InputError
 from microtome.quantify.dissection import iou
 from microtome.visualize.attribution import answer_of
+from microtome.visualize.methods import methods
 from storage import StageStore
 from tasks.activations.result import Maps
 from tasks.adversarial.concepts import Annotated, Detectors
 from tasks.adversarial.work import Inputs
 from tasks.execution import inputs_of
+from tasks.reliability.work import Bench
+from tasks.saliency.work import objects
 from tests.conftest import write_audit
 from tests.test_finetuning import WEIGHTS
 from tests.test_known_answers import squeezenet
 from tests.test_pipeline import run
 
+SWIN = {
+    "patch_size": [4, 4],
+    "embed_dim": 8,
+    "depths": [1, 1],
+    "num_heads": [2, 2],
+    "window_size": [4, 4],
+    "num_classes": 6,
+}
 STAGES = {
     "dissection": {"bootstrap": 0, "permutations": 0},
-    "saliency": {"images": 3, "methods": ["gradient", "guided", "grad-cam"]},
+    "saliency": {"images": 3, "methods": ["gradient", "input x gradient", "integrated gradients", "grad-cam"]},
     "features": {"units": 3, "steps": 8, "batch": 2},
     "reliability": {"images": 4, "methods": ["gradient", "guided", "input x gradient"], "layers": 2},
     "occlusion": {"units": 2, "top_images": 2, "stride": 12, "minimal_images": 2, "segments": 8},
@@ -57,17 +73,144 @@ def test_everything_is_cached_the_second_time(done):
 
 def test_saliency_keeps_raw_maps(done):
     found = rows(done, "saliency")
-    assert len(found) == 9
+    assert len(found) == 12
     maps = load(done[1]["saliency"][0].read(found[0]["file"]))
     assert maps["maps"].shape == (3, 3, 96, 96)
     assert maps["maps"].min() < 0 < maps["maps"].max()
     assert maps["images"].tolist() == [row["image"] for row in found[:3]]
 
 
+def test_the_gallery_draws_the_maps_that_are_judged(done):
+    """One coordinate system and one baseline: pixels in [0, 1], black."""
+    plan = Plan(Request(done[0]))
+    store, seen = StageStore(plan.files), {}
+    for stage in ("saliency", "reliability"):
+        job = plan.job(stage)
+        seen[stage] = inputs_of(job, {name: store.find(needed.key) for name, needed in job.jobs.items()})
+    options = plan.job("reliability").options
+    bench = Bench.of(options, seen["reliability"], SimpleNamespace(seed=plan.settings.seed, device="cpu"))
+    assert 0 <= bench.x.min() < 0.2 < 0.8 < bench.x.max() <= 1
+    assert torch.equal(bench.x, seen["saliency"].index.source.batch(sampled(24, 4, plan.settings.seed)))
+    network, found = seen["saliency"].network.pixels("cpu"), rows(done, "saliency")
+    images = list(dict.fromkeys(row["image"] for row in found))
+    x, classes = seen["saliency"].index.source.batch(images), torch.tensor([row["target"] for row in found[:3]])
+    for name in ("input x gradient", "integrated gradients"):
+        (file,) = {row["file"] for row in found if row["method"] == name}
+        drawn = load(done[1]["saliency"][0].read(file))["maps"]
+        judged = methods()[name](bench.network, x, classes, x)
+        torch.testing.assert_close(drawn, judged, rtol=1e-4, atol=1e-6)
+    assert torch.equal(bench.network(x), network(x))
+
+
+def test_what_is_marked_beside_chance(done):
+    found = {(row["method"], row["measure"]): row for row in rows(done, "saliency", "faithfulness")}
+    assert {method for method, _ in found} == {*STAGES["saliency"]["methods"], "edges", "centre"}
+    assert {measure for _, measure in found} == {"deletion", "insertion", "pointing"}
+    for row in found.values():
+        assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
+        assert row["apart_low"] <= row["apart"] <= row["apart_high"]
+        assert row["apart"] == pytest.approx(row["value"] - row["chance"], abs=1e-9)
+        good = row["apart_high"] < 0 if row["measure"] == "deletion" else row["apart_low"] > 0
+        assert row["better"] == good
+    assert found["grad-cam", "deletion"]["value"] < found["grad-cam", "deletion"]["chance"]
+
+
+def test_how_methods_are_made_is_written_down(done):
+    notes = {row["method"]: row for row in rows(done, "saliency", "saliency_methods")}
+    assert set(notes) == set(STAGES["saliency"]["methods"])
+    assert notes["grad-cam"]["note"] == "features: 64 units on 12 × 12 cells"
+    assert all(row["drawn"] for row in rows(done, "reliability", "reliability_methods"))
+    page = done[1]["report"][0].read("saliency.html").decode()
+    assert "features: 64 units on 12 × 12 cells" in page
+    assert "from black, in 32 steps" in page
+    assert "Does the network use what is marked?" in page
+
+
+def test_objects_are_boxes_or_masks_of_the_picture_s_own_label(done):
+    plan = Plan(Request(done[0]))
+    job, store = plan.job("saliency"), StageStore(plan.files)
+    index = inputs_of(job, {name: store.find(needed.key) for name, needed in job.jobs.items()}).index
+    found = objects(index, [3, 0])
+    for shown, image in zip(found, (3, 0), strict=True):
+        annotation, record = index.source.dataset.annotation(image), index.source.record(image)
+        number = next(concept.number for concept in index.source.dataset.concepts if concept.name == record.label)
+        wanted = (annotation.planes["object"] == number).any(0)
+        assert 0.02 < wanted.mean() < 0.6
+        assert (shown == wanted).mean() > 0.97  # masks are half as large as the frame
+    boxed = replace(index.source.record(0), box=(10.0, 20.0, 40.0, 70.0))
+    dataset = copy.copy(index.source.dataset)
+    dataset.records = [boxed, *dataset.records[1:]]
+    seen = SimpleNamespace(
+        source=replace(index.source, dataset=dataset), frame=index.frame, concepts=index.concepts, masks=index.masks
+    )
+    (box,) = objects(seen, [0])
+    wanted = np.zeros((96, 96), bool)
+    wanted[20:70, 10:40] = True
+    assert np.array_equal(box, wanted)
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "words"),
+    [
+        ("saliency", {"methods": ["guided", "deconvolution"]}, "stages.saliency.methods: at least one must suit"),
+        ("reliability", {"methods": ["guided"]}, "stages.reliability.methods: at least one must suit"),
+        ("saliency", {"methods": ["grad-cam"], "cam_layer": "nowhere"}, "stages.saliency.cam_layer: nowhere"),
+        ("saliency", {"methods": ["grad-cam"], "cam_layer": "head"}, "stages.saliency.cam_layer: head"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_before_the_first_stage(stage, options, words, tmp_path):
+    content = {
+        "name": "bent",
+        "network": {
+            "load": "torchvision.models.swin_transformer:SwinTransformer",
+            "arguments": SWIN,
+            "layers": ["features.1"],
+            "input": {"size": [32, 32]},
+        },
+        "dataset": {"format": "creatures", "count": 6, "size": 32},
+        "stages": {stage: options, "report": False},
+    }
+    plan = Plan(Request(write_audit(tmp_path / "audit.yaml", content)))
+    with pytest.raises(InputError) as refused:
+        plan.preflight()
+    assert words in str(refused.value)
+
+
+def test_methods_that_a_network_cannot_have_are_left_out_by_name(tmp_path):
+    content = {
+        "name": "left-out",
+        "network": {
+            "load": "torchvision.models.swin_transformer:SwinTransformer",
+            "arguments": SWIN,
+            "layers": ["features.1"],
+            "input": {"size": [32, 32]},
+        },
+        "dataset": {"format": "creatures", "count": 6, "size": 32},
+        "stages": {
+            "saliency": {"images": 2, "methods": ["gradient", "guided", "grad-cam"]},
+            "reliability": {"images": 2, "methods": ["gradient", "guided", "grad-cam"], "layers": 3},
+        },
+    }
+    done = run(write_audit(tmp_path / "audit.yaml", content))
+    assert {row["method"] for row in done["saliency"][0].table("saliency").to_pylist()} == {"gradient", "grad-cam"}
+    assert {row["method"] for row in done["reliability"][0].table("reliability").to_pylist()} == {
+        "gradient",
+        "grad-cam",
+    }
+    for stage in ("saliency", "reliability"):
+        notes = {row["method"]: row for row in done[stage][0].table(f"{stage}_methods").to_pylist()}
+        assert not notes["guided"]["drawn"]
+        assert "gelu" in notes["guided"]["note"]
+        assert notes["grad-cam"]["note"].startswith("features.3.0: 16 units on 4 × 4 cells")
+    page = done["report"][0].read("saliency.html").decode()
+    assert "left out" in page
+    assert "gelu (2 calls)" in page
+
+
 def test_verdicts_are_those_that_the_literature_expects(done):
     found = rows(done, "reliability")
     invariance = {(row["method"], row["shift_or_layer"]): row for row in found if row["test"] == "input invariance"}
-    for shift in ("-1", "channel mean", "+0.5", "drawn image"):
+    for shift in ("-1", "minus channel mean", "+0.5", "drawn image"):
         assert invariance["gradient", shift]["passed"]
         assert invariance["guided", shift]["passed"]
     assert not invariance["input x gradient", "-1"]["passed"]
@@ -139,7 +282,7 @@ def test_fields_and_minimal_images(done):
 def test_the_report_has_a_page_each(done):
     report = done[1]["report"][0]
     for name, words in {
-        "saliency.html": "guided ✗",
+        "saliency.html": "input x gradient ✗",
         "features.html": "92 %",
         "fields.html": "Minimal images",
         "adversarial.html": "noise like pgd",

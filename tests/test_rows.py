@@ -11,7 +11,7 @@ from microtome.report.dissection import LayerRow, UnitRow
 from microtome.report.drift import DriftLayerRow, DriftUnitRow
 from microtome.report.features import FeatureRow
 from microtome.report.fields import MinimalRow, OcclusionRow
-from microtome.report.saliency import ReliabilityRow
+from microtome.report.saliency import FaithfulnessRow, MethodRow, ReliabilityRow
 from microtome.report.tree import TreeMetricRow
 from tasks.registry import STAGES
 
@@ -34,6 +34,9 @@ def kind(hint: object) -> type:
         ("drift_units", DriftUnitRow),
         ("drift_layers", DriftLayerRow),
         ("reliability", ReliabilityRow),
+        ("saliency_methods", MethodRow),
+        ("reliability_methods", MethodRow),
+        ("faithfulness", FaithfulnessRow),
         ("tree_metrics", TreeMetricRow),
         ("adversarial", AttackRow),
         ("attacked_images", AttackedRow),

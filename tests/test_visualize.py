@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import hashlib
 import types
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 import torchvision.models
 from torch import nn
 from torch.nn import functional
+from torchvision.models.swin_transformer import SwinTransformer
 
+from microtome.errors import InputError
 from microtome.visualize.adversarial import Attack, attack, fgsm, moved, noise, same_size_noise, strongest_kept
 from microtome.visualize.ascent import ascend
 from microtome.visualize.attribution import (
@@ -25,6 +28,7 @@ from microtome.visualize.attribution import (
     scaled,
 )
 from microtome.visualize.features import FeatureRecipe, diverse, high_frequency_share, visualise
+from microtome.visualize.methods import integrated_gradients, methods, notes, rise, smoothgrad
 from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
 from microtome.visualize.reliability import (
     Invariance,
@@ -32,10 +36,9 @@ from microtome.visualize.reliability import (
     class_cosine,
     dithered,
     edges,
-    integrated_gradients,
     invariance,
     joined_invariance,
-    methods,
+    layer_label,
     parameter_layers,
     randomised,
     shifted_twin,
@@ -44,7 +47,7 @@ from microtome.visualize.reliability import (
     spread_evenly,
     ssim,
 )
-from microtome.visualize.rules import RULES, UnsupportedActivation
+from microtome.visualize.rules import RULES, BackwardRule, UnsupportedActivation
 
 
 class Chain(nn.Module):
@@ -118,6 +121,103 @@ def test_rules_equal_the_literal_ones_however_a_relu_is_written(way, method, poo
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
 
 
+SLOPED = {  # a unit, and its slope at f
+    "relu6": (nn.ReLU6(), lambda f: ((f > 0) & (f < 6)).double()),
+    "relu6 inplace": (nn.ReLU6(inplace=True), lambda f: ((f > 0) & (f < 6)).double()),
+    "functional relu6": (functional.relu6, lambda f: ((f > 0) & (f < 6)).double()),
+    "hardtanh": (nn.Hardtanh(0, 1), lambda f: ((f > 0) & (f < 1)).double()),
+    "hardtanh by name": (lambda x: functional.hardtanh(x, min_val=0.0, max_val=2.0), lambda f: (f > 0) * (f < 2.0)),
+    "leaky": (nn.LeakyReLU(0.3), lambda f: 0.3 + 0.7 * (f > 0).double()),
+    "leaky inplace": (nn.LeakyReLU(0.3, inplace=True), lambda f: 0.3 + 0.7 * (f > 0).double()),
+    "leaky_": (lambda x: functional.leaky_relu_(x, 0.3), lambda f: 0.3 + 0.7 * (f > 0).double()),
+    "prelu": (nn.PReLU(init=0.25).double(), lambda f: 0.25 + 0.75 * (f > 0).double()),
+    "rrelu": (nn.RReLU(0.1, 0.3).eval(), lambda f: 0.2 + 0.8 * (f > 0).double()),
+    "threshold": (nn.Threshold(0.5, 0.0), lambda f: (f > 0.5).double()),
+}
+
+
+class Sloped(nn.Module):
+    """Two convolutions with a unit of choice behind each, and a residual sum, written in place where torch can."""
+
+    def __init__(self, unit, written: bool) -> None:
+        super().__init__()
+        self.written = written
+        torch.manual_seed(0)
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.last, self.unit = nn.Linear(4, 3), unit
+
+    def forward(self, x):
+        first = self.unit(6 * self.one(x))
+        second = self.unit(6 * self.two(first))
+        if self.written:
+            second += 0.5 * first
+        else:
+            second = second + 0.5 * first
+        return self.last(second.mean((2, 3)))
+
+
+def literal_sloped(network: Sloped, slope, x: torch.Tensor, method: str) -> torch.Tensor:
+    def below(signal, f):
+        if method == "gradient":
+            return signal * slope(f)
+        return signal.clamp(min=0) * (slope(f) if method == "guided" else 1)
+
+    unit = network.unit
+    f1 = 6 * network.one(x)
+    r1 = unit(f1.clone())
+    f2 = 6 * network.two(r1)
+    assert (f1 > 6).any()
+    assert (f2 < 0).any()
+    top = network.last.weight[CLASSES][:, :, None, None].expand_as(f2) / (f2.shape[2] * f2.shape[3])
+    middle = functional.conv_transpose2d(6 * below(top, f2), network.two.weight, padding=1) + 0.5 * top
+    return functional.conv_transpose2d(6 * below(middle, f1), network.one.weight, padding=1)
+
+
+@pytest.mark.parametrize("unit", SLOPED)
+@pytest.mark.parametrize("method", RULES)
+def test_rules_of_other_rectifiers_equal_the_literal_ones(unit, method):
+    called, slope = SLOPED[unit]
+    network = Sloped(called, written=unit not in ("leaky inplace", "leaky_")).double()
+    pictures = 4 * PICTURES
+    got = attribute(network, pictures, Target(CLASSES), method=method)
+    with torch.no_grad():
+        wanted = literal_sloped(network, slope, pictures, method)
+    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+    others = [attribute(network, pictures, Target(CLASSES), method=rule) for rule in RULES if rule != method]
+    assert not any(torch.allclose(got, other) for other in others)
+
+
+class Mixed(nn.Module):
+    """A ReLU, and a unit of choice after it."""
+
+    def __init__(self, unit) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.unit, self.last = nn.Conv2d(3, 4, 3), unit, nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(self.unit(functional.relu(self.one(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("unit", [nn.Hardswish(), nn.GELU(), nn.SiLU(), nn.Hardtanh(), nn.ELU(), torch.tanh, nn.Mish()])
+def test_networks_that_mix_are_refused_by_name(unit):
+    network = Mixed(unit).double()
+    name = getattr(unit, "__name__", type(unit).__name__).lower()
+    for method in ("guided", "deconvolution"):
+        with pytest.raises(UnsupportedActivation, match=rf"got {name} \(1 call\) beside relu \(1 call\) in Mixed"):
+            attribute(network, PICTURES, Target(0), method=method)
+    assert attribute(network, PICTURES, Target(0)).abs().max() > 0
+
+
+def test_gates_are_counted_and_pass_the_ordinary_gradient():
+    gated = Mixed(lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True))).double()
+    rule = BackwardRule("guided")
+    with rule:
+        gated(PICTURES)
+    rule.check(gated)
+    assert (dict(rule.rectifiers), dict(rule.gates), dict(rule.bent)) == ({"relu": 1}, {"sigmoid": 1}, {})
+
+
 def test_float32_is_close_to_float64():
     for method in RULES:
         got = attribute(Chain(), PICTURES.float(), Target(CLASSES), method=method)
@@ -143,8 +243,9 @@ def test_dead_windows_and_overwriting():
 
 
 FAMILIES = ("alexnet", "vgg11", "vgg11_bn", "resnet18", "squeezenet1_0", "densenet121", "googlenet", "inception_v3",
-            "shufflenet_v2_x0_5", "resnext50_32x4d", "wide_resnet50_2", "mnasnet0_5", "regnet_x_400mf")  # fmt: skip
-OTHER_ACTIVATIONS = ("mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny")
+            "shufflenet_v2_x0_5", "resnext50_32x4d", "wide_resnet50_2", "mnasnet0_5", "regnet_x_400mf",
+            "mobilenet_v2")  # fmt: skip
+OTHER_ACTIVATIONS = ("mobilenet_v3_small", "efficientnet_b0", "convnext_tiny")
 
 
 def built(name: str) -> nn.Module:
@@ -166,7 +267,7 @@ def test_networks_are_left_as_found(name):
     for method in RULES:
         pictures = torch.rand(2, 3, side, side)
         if name in OTHER_ACTIVATIONS and method != "gradient":
-            with contextlib.suppress(UnsupportedActivation):  # MobileNet v3 has a few ReLUs, the others none
+            with contextlib.suppress(UnsupportedActivation):  # refused by name; MobileNet v3 has ReLUs among others
                 attribute(network, pictures, Target(3), method=method)
         maps = attribute(network, pictures, Target(3), method=method, allow_gradient_fallback=True)
         assert maps.abs().max() > 0
@@ -253,7 +354,7 @@ def test_exact_where_relus_are_functions_or_shared(name, method, monkeypatch):
 
 def test_networks_without_relus_are_refused_by_name():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(4 * 100, 3)).double()
-    with pytest.raises(UnsupportedActivation, match="got silu in Sequential"):
+    with pytest.raises(UnsupportedActivation, match=r"got silu \(1 call\) in Sequential"):
         attribute(network, PICTURES, Target(0), method="guided")
     plain = attribute(network, PICTURES, Target(0))
     told = attribute(network, PICTURES, Target(0), method="guided", allow_gradient_fallback=True)
@@ -342,7 +443,7 @@ def test_logits_dead_units_and_diversity():
     dead = Chain()
     with torch.no_grad():
         dead.one.weight[3], dead.one.bias[3] = 0, -1
-    found = visualise(scaled(dead, (0.5,) * 3, (0.25,) * 3), "relu", [3, 0], FeatureRecipe((24, 24), steps=30, batch=2))
+    found = visualise(scaled(dead, (0.5,) * 3, (0.25,) * 3), "one", [3, 0], FeatureRecipe((24, 24), steps=30, batch=2))
     assert [item.dead for item in found] == [True, False]
     assert np.ptp(found[0].picture) == 0
     pictures = diverse(network, "two", 1, FeatureRecipe((24, 24), steps=30), count=3)
@@ -389,6 +490,98 @@ def test_invariance_passes_and_fails_as_expected():
     first = integrated_gradients(network, PICTURES, CLASSES)
     restated = integrated_gradients(shifted_twin(network, shift), PICTURES + moved, CLASSES, moved)
     torch.testing.assert_close(first, restated, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_twin_behind_a_normalisation_undoes_shifts_of_the_pixels(bias):
+    network = scaled(padded(bias, 1), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)).double()
+    for shift in shifts((12, 12), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), seed=1).values():
+        moved = PICTURES + (shift[:, None, None] if shift.ndim == 1 else shift)
+        twin = shifted_twin(network, shift.double())
+        torch.testing.assert_close(twin(moved.double()), network(PICTURES), rtol=1e-7, atol=1e-7)
+
+
+def test_smoothgrad_is_the_literal_mean_with_noise_of_each_picture():
+    network = padded(True, 1)
+    pictures = PICTURES * torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)[:, None, None, None]
+    together = smoothgrad(network, pictures, CLASSES, seed=3)
+    for place, picture in enumerate(pictures):
+        digest = hashlib.sha256((3).to_bytes(8, "big") + picture.numpy().tobytes()).digest()
+        draw, slopes = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1), []
+        for _ in range(16):
+            sigma = 0.15 * (picture.max() - picture.min())
+            x = (picture + sigma * torch.randn(picture.shape, generator=draw)).requires_grad_()
+            slopes.append(torch.autograd.grad(network(x[None])[0, CLASSES[place]], x)[0])
+        torch.testing.assert_close(together[place], sum(slopes) / 16, rtol=1e-10, atol=1e-14)
+        alone = smoothgrad(network, pictures[place : place + 1], CLASSES[place : place + 1], seed=3)
+        torch.testing.assert_close(alone[0], together[place], rtol=1e-10, atol=1e-14)
+    # With next to no noise it is the gradient: noise follows each picture's own range.
+    flat = torch.full_like(PICTURES, 0.3) + 1e-7 * PICTURES
+    torch.testing.assert_close(
+        smoothgrad(network, flat, CLASSES), attribute(network, flat, Target(CLASSES)), rtol=1e-4, atol=1e-6
+    )
+    given = smoothgrad(network, flat, CLASSES, pictures, seed=3)  # another picture's noise, on request
+    assert not torch.allclose(given, attribute(network, flat, Target(CLASSES)), rtol=1e-2)
+    assert not torch.allclose(together, smoothgrad(network, pictures, CLASSES, seed=4))
+
+
+def test_smoothgrad_passes_input_invariance_under_shifts_that_differ_between_channels():
+    network = padded(True, 1)
+    for shift in (torch.tensor([-1.0, 0.5, 2.0]).double(), torch.rand(3, 12, 12, dtype=torch.float64) * 3):
+        result = invariance(network, methods()["smoothgrad"], PICTURES, CLASSES, shift=shift)
+        assert not result.void
+        assert result.error.max() < 1e-9
+
+
+class Corner(nn.Module):
+    """Sees the mean of the upper left corner alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, x):
+        seen = self.weight * x[:, :, :6, :6].mean((1, 2, 3))
+        return torch.stack([seen, torch.zeros_like(seen)], 1)
+
+
+def test_rise_finds_what_the_network_sees_and_equals_the_literal_sum():
+    pictures, classes = torch.full((2, 3, 24, 24), 0.8), torch.tensor([0, 1])
+    found = rise(Corner(), pictures, classes, masks=400)
+    assert found.shape == (2, 1, 24, 24)
+    inside, outside = found[0, 0, :6, :6].mean(), found[0, 0, 12:, 12:].mean()
+    assert inside > 5 * outside.abs()
+    torch.testing.assert_close(found[1], -found[0], rtol=1e-4, atol=1e-6)  # the other class of two
+    alone = rise(Corner(), pictures[:1], classes[:1], masks=400)
+    torch.testing.assert_close(alone[0], found[0])
+    from microtome.visualize.methods import _masks
+
+    masks = torch.cat(list(_masks((24, 24), 60, 2)))
+    assert masks.shape == (60, 1, 24, 24)
+    assert 0 <= masks.min() < masks.max() <= 1
+    assert masks.mean() == pytest.approx(0.5, abs=0.05)
+    got = rise(Corner(), pictures[:1], classes[:1], seed=2, masks=60)
+    with torch.no_grad():
+        chance = [float(Corner()(pictures[:1] * mask).softmax(1)[0, 0]) for mask in masks]
+    wanted = sum((p - sum(chance) / 60) * mask for p, mask in zip(chance, masks, strict=True)) / (60 * 0.5)
+    torch.testing.assert_close(got[0], wanted, rtol=1e-3, atol=1e-6)
+
+
+def test_methods_that_a_network_cannot_have_are_named():
+    bent = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    found = {note.method: note for note in notes(bent, (12, 12), tuple(methods()))}
+    assert {name for name, note in found.items() if not note.drawn} == {"deconvolution", "guided"}
+    assert "gelu (1 call)" in found["guided"].note
+    assert found["grad-cam"].note == "1: 4 units on 10 × 10 cells"
+    assert notes(bent, (12, 12), ["grad-cam"], cam="0")[0].note.startswith("0: 4 units")
+    with pytest.raises(InputError, match=r"methods: at least one must suit Sequential, got none: guided: .*gelu"):
+        notes(bent, (12, 12), ["guided"])
+    with pytest.raises(InputError, match=r"cam_layer: nowhere: never runs"):
+        notes(bent, (12, 12), ["gradient", "grad-cam"], cam="nowhere")
+    gated = Mixed(lambda x: x * torch.sigmoid(x))
+    assert notes(gated, (12, 12), ["guided"])[0].note == "left plain: sigmoid (1 call)"
+    blind = nn.Sequential(nn.Flatten(), nn.Linear(432, 2)).eval()
+    assert not notes(blind, (12, 12), ["gradient", "grad-cam"])[1].drawn
 
 
 def test_similarity_and_its_parts():
@@ -446,6 +639,40 @@ def test_randomisation_is_seeded_cascades_and_spares_the_network():
     assert torch.equal(steps[0][1]["0.weight"], before["0.weight"])
     assert not torch.equal(steps[0][1]["6.weight"], before["6.weight"])
     assert torch.equal(steps[1][1]["6.weight"], steps[0][1]["6.weight"])
+
+
+class Token(nn.Module):
+    """Parameters of its own, beside modules of many kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 3))
+        self.one, self.norm, self.attention = nn.Conv2d(3, 4, 3), nn.LayerNorm(4), nn.MultiheadAttention(4, 2)
+        self.unit, self.batch, self.last = nn.PReLU(), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+
+@pytest.mark.parametrize("make", [Token, torchvision.models.vision_transformer.VisionTransformer, SwinTransformer])
+def test_every_parameter_belongs_to_a_step_of_randomisation(make):
+    size = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8}
+    swin = {"patch_size": [4, 4], "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": [4, 4]}
+    network = make(**{Token: {}, SwinTransformer: swin}.get(make, size))
+    for value in network.parameters():
+        nn.init.normal_(value, 0.7, 0.2)
+    before = copy.deepcopy(network.state_dict())
+    order = parameter_layers(network)
+    *_, (_, changed) = randomised(network, order[::-1], 0)
+    kept = [name for name, value in changed.named_parameters() if torch.equal(value, before[name])]
+    assert not kept
+    assert all(torch.equal(value, before[name]) for name, value in network.named_parameters())
+    owned = [f"{layer}.{name}".lstrip(".") for layer in order for name, _ in
+             network.get_submodule(layer).named_parameters(recurse=False)]  # fmt: skip
+    assert sorted(owned) == sorted(name for name, _ in network.named_parameters())
+
+
+def test_a_network_s_own_parameters_are_called_by_their_names():
+    assert parameter_layers(Token())[0] == ""
+    assert layer_label(Token(), "") == "token"
+    assert layer_label(Token(), "one") == "one"
 
 
 def test_class_cosine_and_edges():
@@ -534,12 +761,12 @@ def test_strongest_units_kept():
 
 def test_shifts_dither_and_the_choice_of_layers():
     x, mean, std = torch.zeros(2, 3, 5, 5), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    found = shifts(x, mean, std, seed=3)
-    assert list(found) == ["-1", "channel mean", "+0.5", "drawn image"]
-    assert found["channel mean"].tolist() == pytest.approx([m / s for m, s in zip(mean, std, strict=True)])
-    assert torch.equal(found["drawn image"], shifts(x, mean, std, seed=3)["drawn image"])
+    found = shifts((5, 5), mean, std, seed=3)
+    assert list(found) == ["-1", "minus channel mean", "+0.5", "drawn image"]
+    assert found["minus channel mean"].tolist() == pytest.approx([-m for m in mean])
+    assert torch.equal(found["drawn image"], shifts((5, 5), mean, std, seed=3)["drawn image"])
     assert found["drawn image"].shape == (3, 5, 5)
-    noisy = dithered(x.double(), std, 0) * torch.tensor(std).double()[:, None, None] * 255
+    noisy = dithered(x.double(), 0) * 255
     assert 0.4 < noisy.abs().max() <= 0.5
     names = [str(number) for number in range(10)]
     assert spread_evenly(names, 4) == ["0", "3", "6", "9"]

@@ -170,6 +170,8 @@ def gradient_footprint(
 ) -> tuple[int, int, int, int]:
     """Which input pixels one cell depends on, by its gradient: a numerical check of the walk.
 
+    What is differentiated is a drawn combination of the cell's units: after a layer norm their plain sum is constant.
+
     Args:
         module: the network, on the CPU.
         size: input height and width.
@@ -187,7 +189,8 @@ def gradient_footprint(
         module(image)
     finally:
         handle.remove()
-    target = layer.as_maps(caught[0])[0, :, cell[0], cell[1]].sum()
+    units = layer.as_maps(caught[0])[0, :, cell[0], cell[1]]
+    target = units @ torch.rand(layer.units, dtype=dtype, generator=torch.Generator().manual_seed(1))
     touched = torch.autograd.grad(target, image)[0][0].abs().sum(0) > 0
     rows, columns = touched.any(1).nonzero()[:, 0], touched.any(0).nonzero()[:, 0]
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1

@@ -10,6 +10,7 @@ from microtome.report import views
 from microtome.report.words import median, worded
 
 NATURAL_IMAGES, CROPS = 4, 4
+CAPTIONS = {"natural": "crop", "deconvolution": "deconv.", "gradient": "gradient"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class UnitCrop:
 
     Args:
         path: of the crop.
-        kind: `natural` or `deconvolution`.
+        kind: `natural`, `deconvolution`, or `gradient`, which stands in where a network has no deconvolution.
         file: the picture's name.
         size: (height, width) in pixels.
     """
@@ -100,7 +101,8 @@ def page(found: FeatureFindings) -> views.Page:
 def _reading() -> views.Text:
     return views.Text(
         "First the synthetic picture, then the natural ones in which the unit is highest, then crops about its highest "
-        "cell and what deconvolution hands down there. People predict units better from natural pictures (92 % against "
+        "cell and what deconvolution hands down there (the gradient, so called, in a network whose units have no "
+        "deconvolution). People predict units better from natural pictures (92 % against "
         "82 %, arXiv 2010.12606): the synthetic one shows what the unit can answer to, not what it usually sees.",
         "quiet",
     )
@@ -111,7 +113,7 @@ def _card(unit: SyntheticUnit, size: tuple[int, int]) -> views.Card:
     spots = [views.Spot(unit.picture, f"synthetic picture of unit {row['unit']}", size, (), (), "made")]
     spots += [views.Spot(item.thumb, item.file, size, (), (), "natural") for item in unit.natural]
     for crop in unit.crops[:CROPS]:
-        caption = "crop" if crop.kind == "natural" else "deconv."
+        caption = CAPTIONS[crop.kind]
         spots.append(views.Spot(crop.path, f"{crop.kind} crop of {crop.file}", crop.size, (), (), caption))
     facts = [
         ("ratio", worded(row["ratio"], ".2f"), "peak in the synthetic picture over the highest natural one"),

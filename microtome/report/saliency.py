@@ -19,10 +19,13 @@ EXPLAINED = {
     "deconvolution": "Passes only positive signals back. Shows edges that any class shares.",
     "guided": "Gradient and deconvolution together. Sharp, and nearly independent of the class.",
     "input x gradient": "Picture times gradient. Changes with the coordinates of the input.",
-    "integrated gradients": "Mean gradient on the way from black, times the picture. Depends on the baseline.",
+    "integrated gradients": "Mean gradient on the way from black, times the picture. Depends on that baseline.",
     "smoothgrad": "Mean gradient over noisy copies. Smoother; the noise level decides what is seen.",
-    "grad-cam": "Weighted maps of the last convolution, enlarged. Coarse; follows the class.",
+    "grad-cam": "Weighted maps of the last layer that the head reads, enlarged. Coarse; follows the class.",
+    "rise": "The class's probability under random masks. Asks for answers alone: the control that knows no gradient.",
 }
+CONTROLS = {"edges": "of the picture; knows no network", "centre": "knows neither network nor picture"}
+MEASURES = {"deletion": "lower is better", "insertion": "higher is better", "pointing": "share of hits"}
 
 
 class ReliabilityRow(TypedDict):
@@ -35,6 +38,30 @@ class ReliabilityRow(TypedDict):
     low: float
     high: float
     passed: bool | None
+
+
+class MethodRow(TypedDict):
+    """What the page reads of a row of the tables `saliency_methods` and `reliability_methods`."""
+
+    method: str
+    drawn: bool
+    note: str
+
+
+class FaithfulnessRow(TypedDict):
+    """What the page reads of a row of the table `faithfulness`."""
+
+    method: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    chance: float
+    apart: float
+    apart_low: float
+    apart_high: float
+    better: bool
+    n: int
 
 
 @dataclass(frozen=True)
@@ -63,10 +90,14 @@ class SaliencyFindings:
     Args:
         tests: rows of the table `reliability`; none where no test was asked for.
         pictures: with their maps; none where no maps were asked for.
+        methods: what is to be known of each, left out or not.
+        faithfulness: rows of the table of that name; none where no maps were asked for.
     """
 
     tests: Sequence[ReliabilityRow]
     pictures: Sequence[SaliencyMaps]
+    methods: Sequence[MethodRow]
+    faithfulness: Sequence[FaithfulnessRow]
 
 
 def page(found: SaliencyFindings) -> views.Page:
@@ -74,8 +105,9 @@ def page(found: SaliencyFindings) -> views.Page:
     tests = found.tests
     verdicts = {name: _verdict(tests, name) for name in dict.fromkeys(row["method"] for row in tests)}
     sections = [_table(tests, verdicts), *_details(tests)] if tests else []
-    if found.pictures:
-        sections.insert(1 if tests else 0, _gallery(found.pictures, verdicts))
+    shown = [_gallery(found.pictures, verdicts)] if found.pictures else []
+    judged = [_faithfulness(found.faithfulness)] if found.faithfulness else []
+    sections[1 if tests else 0 : 1 if tests else 0] = [*judged, _made(found.methods), *shown]
     sections.append(_reading())
     passed = [name for name, verdict in verdicts.items() if all(verdict.values())]
     return views.Page(
@@ -87,6 +119,7 @@ def page(found: SaliencyFindings) -> views.Page:
         queries=[
             ("Verdicts", "select * from reliability where passed is not null"),
             ("Saliency maps", "select * from saliency"),
+            ("Faithfulness", "select * from faithfulness order by measure, apart"),
         ],
     )
 
@@ -148,6 +181,48 @@ def _worst(tests: Sequence[ReliabilityRow], method: str, test: str) -> str:
     pick = min if test == "input invariance" else max
     row = pick(rows, key=lambda item: item["value"])
     return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _faithfulness(rows: Sequence[FaithfulnessRow]) -> views.Section:
+    """A line per method and control, a pair of columns per measure."""
+    found = {(row["method"], row["measure"]): row for row in rows}
+    measures = [name for name in MEASURES if any(measure == name for _, measure in found)]
+    columns = [("method", False)]
+    for name in measures:
+        columns += [(f"{name}, {MEASURES[name]}", True), ("against chance", False)]
+    lines: list[list[str | views.Strip]] = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        label = f"{method}: {CONTROLS[method]}" if method in CONTROLS else method
+        lines.append([label, *(cell for name in measures for cell in _beside_chance(found.get((method, name))))])
+    note = (
+        "Deletion: area under the class's probability while the picture's 16 × 16 squares are blacked out, those that "
+        "the map marks most first; insertion: while they are brought back into a blurred picture (Petsiuk et al.). "
+        "Pointing: pictures whose highest pixel lies in the object's box or mask, where there is one that leaves half "
+        "of the picture free; whatever class was predicted. Chance: squares in random order, or a random pixel. "
+        "✓: better than chance, by a paired 95 % interval over the pictures that excludes 0."
+    )
+    counts = ", ".join(f"{name}: {max(r['n'] for r in rows if r['measure'] == name)} pictures" for name in measures)
+    return views.Section("Does the network use what is marked?", [views.Table(columns, lines, f"{note} {counts}.")])
+
+
+def _beside_chance(row: FaithfulnessRow | None) -> tuple[str, str]:
+    if row is None:
+        return "–", "–"
+    apart = f"{row['apart']:+.2f} [{row['apart_low']:+.2f}, {row['apart_high']:+.2f}]"
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]", f"{'✓' if row['better'] else '✗'} {apart}"
+
+
+def _made(methods: Sequence[MethodRow]) -> views.Section:
+    """How each method is made on this network, and which it cannot have."""
+    lines: list[list[str | views.Strip]] = [
+        [row["method"], "" if row["drawn"] else "left out", row["note"] or "–"] for row in methods
+    ]
+    note = (
+        "Maps and verdicts are of the same maps: by pixels in [0, 1]; where a method needs a picture of nothing, black."
+    )
+    return views.Section(
+        "How the maps are made", [views.Table([("method", False), ("", False), ("", False)], lines, note)]
+    )
 
 
 def _details(tests: Sequence[ReliabilityRow]) -> list[views.Section]:

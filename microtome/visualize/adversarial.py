@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from microtome.visualize.attribution import Target, answer_of, at_rest, attribute
+from microtome.visualize.attribution import Layer, Target, answer_of, at_rest, attribute, located, name_of
 from microtome.visualize.reliability import similarity
 
 NORMS = ("linf", "l2")
@@ -139,7 +139,7 @@ class Moved:
 
 
 def moved(
-    network: nn.Module, pictures: torch.Tensor, changed: torch.Tensor, classes: torch.Tensor, *, layers: Sequence[str]
+    network: nn.Module, pictures: torch.Tensor, changed: torch.Tensor, classes: torch.Tensor, *, layers: Sequence[Layer]
 ) -> Moved:
     """Compare what a network makes of pictures and of changed ones.
 
@@ -147,14 +147,18 @@ def moved(
         network: takes both.
         pictures, changed: (pictures, 3, height, width).
         classes: (pictures,) what the network said of the pictures.
-        layers: dotted names.
+        layers: by geometry, or dotted name.
     """
     with torch.no_grad(), at_rest(network):
         before, after = network(pictures), network(changed)
         rows = torch.arange(len(pictures), device=pictures.device)
         flipped = (after.argmax(1) != classes).double()
         lost = (before[rows, classes] - after[rows, classes]).double()
-        inside = {name: _units_moved(*(answer_of(network, x, name) for x in (pictures, changed))) for name in layers}
+        places = [located(network, layer, pictures.shape[2:]) for layer in layers]
+        inside = {
+            name_of(layer): _units_moved(*(answer_of(network, x, place) for x in (pictures, changed)))
+            for layer, place in zip(layers, places, strict=True)
+        }
     own = attribute(network, pictures, Target(classes))
     alike = similarity(own, attribute(network, changed, Target(classes)))
     return Moved(flipped.cpu().numpy(), lost.cpu().numpy(), inside, alike.spearman)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from microtome.visualize.attribution import Target, answer_of, at_rest
+from microtome.visualize.attribution import Target, answer_of, at_rest, located
 
 INITS = ("noise", "zero")
 NOISE = 0.01
@@ -55,6 +55,7 @@ def ascend(
         raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
     draw = torch.Generator().manual_seed(seed)
     device = next(network.parameters()).device
+    target = replace(target, layer=located(network, target.layer, size))
     start = torch.zeros(1, 3, *size) if init == "zero" else NOISE * torch.randn(1, 3, *size, generator=draw)
     with at_rest(network), torch.enable_grad():
         if weight is None:

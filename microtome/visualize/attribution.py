@@ -12,13 +12,18 @@ The network is left as it was: no hook, no flag, no `.grad`, whatever happens in
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from microtome.networks.geometry import LayerGeometry, walk
 from microtome.visualize.rules import BackwardRule
+
+Layer = LayerGeometry | str
+"""A layer: its geometry, from `walk`, or its dotted name, which costs a walk wherever it answers with a map."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +32,13 @@ class Target:
 
     Args:
         units: (pictures,) class numbers, or units of `layer`; one number for all; None for the predicted class.
-        layer: dotted name; None for the network's output, logits.
+        layer: its geometry, or dotted name; None for the network's output, logits.
         cell: of a layer's map: `peak`, the unit's highest cell (the first of several), or `sum` over all cells; or the
             (row, column) of one cell.
     """
 
     units: Sequence[int] | torch.Tensor | int | None = None
-    layer: str | None = None
+    layer: Layer | None = None
     cell: str | tuple[int, int] = "peak"
 
     def score(self, answer: torch.Tensor) -> torch.Tensor:
@@ -59,7 +64,7 @@ class Target:
     def _units(self, answer: torch.Tensor) -> torch.Tensor:
         if self.units is None:
             if self.layer is not None:
-                raise ValueError(f"target: units of layer {self.layer} must be given, got None")
+                raise ValueError(f"target: units of layer {name_of(self.layer)} must be given, got None")
             return answer.argmax(1)
         units = torch.as_tensor(self.units, device=answer.device).long().expand(len(answer))
         if bool(((units < 0) | (units >= answer.shape[1])).any()):
@@ -88,6 +93,11 @@ class Scaled(nn.Module):
         """(pictures, 3, height, width) in [0, 1] -> what the network answers."""
         answer: torch.Tensor = self.network(self.normalised(pixels))
         return answer
+
+    @property
+    def scale(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation per channel."""
+        return self.mean.flatten().tolist(), self.std.flatten().tolist()
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels in [0, 1] in the network's own coordinates."""
@@ -120,23 +130,78 @@ class _Reached(Exception):
     """The wanted layer has answered: what follows is not computed."""
 
 
-def answer_of(network: nn.Module, pictures: torch.Tensor, layer: str | None = None) -> torch.Tensor:
+def name_of(layer: Layer) -> str:
+    """Dotted name of a layer."""
+    return layer if isinstance(layer, str) else layer.name
+
+
+def located(network: nn.Module, layer: Layer | None, size: Sequence[int]) -> Layer | None:
+    """A layer by its geometry where it answers with a map, so that whoever asks it often walks the network once.
+
+    Args:
+        network: also behind its normalisation.
+        layer: stays as it is where it is a geometry, None, or answers with no map.
+        size: (height, width) of the pictures.
+    """
+    if not isinstance(layer, str):
+        return layer
+    with at_rest(network):
+        return next((found for found in walk(unscaled(network), _pair(size)) if found.name == layer), layer)
+
+
+def answer_of(network: nn.Module, pictures: torch.Tensor, layer: Layer | None = None) -> torch.Tensor:
     """What the network, or a layer of it, answers; the forward pass stops there. Gradients flow.
 
+    Args:
+        network: takes the pictures.
+        pictures: (pictures, 3, height, width).
+        layer: None for the network's own answer.
+
+    Returns:
+        (pictures, units, rows, columns) of a layer with a grid, wherever it keeps its units (tokens, channels last);
+        (pictures, units) of one without; whatever the network answers.
+
     Raises:
-        AttributeError: no such layer. ValueError: the layer was not called, or gives no tensor.
+        AttributeError: no such layer. ValueError: the layer was not called, gives no tensor, or has another grid than
+        its geometry says. InputError: it has a grid that nobody can follow.
     """
     if layer is None:
         answer: torch.Tensor = network(pictures)
         return answer
+    name = name_of(layer)
+    raw = _raw_answer(network, pictures, name)
+    if isinstance(layer, str):
+        if math.prod(raw.shape[2:]) == 1:
+            return raw.flatten(1)
+        with at_rest(network):
+            (layer,) = walk(unscaled(network), _pair(pictures.shape[2:]), [name])
+    maps = layer.as_maps(raw)
+    if tuple(maps.shape[1:]) != (layer.units, *layer.grid):
+        raise ValueError(
+            f"layer {name} must answer with {layer.units} units on a grid of {layer.grid}, got "
+            f"{tuple(maps.shape[1:])}; walk the network at the size of these pictures"
+        )
+    return maps
+
+
+def unscaled(network: nn.Module) -> nn.Module:
+    """A network without its normalisation, whose layers have the names that users know."""
+    return network.network if isinstance(network, Scaled) else network
+
+
+def _pair(size: Sequence[int]) -> tuple[int, int]:
+    return int(size[0]), int(size[1])
+
+
+def _raw_answer(network: nn.Module, pictures: torch.Tensor, layer: str) -> torch.Tensor:
+    """As the layer gives it, in whatever layout."""
     found: list[object] = []
 
     def hook(_module: nn.Module, _inputs: object, output: object) -> None:
         found.append(output)
         raise _Reached
 
-    module = network.network if isinstance(network, Scaled) else network
-    handle = module.get_submodule(layer).register_forward_hook(hook)
+    handle = unscaled(network).get_submodule(layer).register_forward_hook(hook)
     try:
         with contextlib.suppress(_Reached):
             network(pictures)
@@ -167,21 +232,38 @@ def attribute(
         target: the score.
         method: `gradient`, `deconvolution` or `guided`.
         dead_windows, unpool: see BackwardRule.
-        allow_gradient_fallback: do not refuse a network without ReLU.
+        allow_gradient_fallback: do not refuse a network that calls other units than rectifiers.
 
     Returns:
         (pictures, 3, height, width), signed.
 
     Raises:
-        UnsupportedActivation: the method speaks of ReLUs, and the network calls none.
+        UnsupportedActivation: the method speaks of rectifiers, and the network calls none, or other units too.
     """
+    layer = located(network, target.layer, pictures.shape[2:])
     with at_rest(network), torch.enable_grad():
         x = pictures.detach().clone().requires_grad_()
         rule = BackwardRule(method, dead_windows=dead_windows, unpool=unpool)
         with rule:
-            answer = answer_of(network, x, target.layer)
+            answer = answer_of(network, x, layer)
         rule.check(network, allow_gradient_fallback=allow_gradient_fallback)
         return torch.autograd.grad(target.score(answer).sum(), x)[0]
+
+
+def units_called(network: nn.Module, size: Sequence[int], layer: Layer | None = None) -> BackwardRule:
+    """Which units a network calls, up to a layer, from one forward pass over a grey picture; see its `refusal`.
+
+    Args:
+        network: takes pixels in [0, 1].
+        size: (height, width) of its pictures.
+        layer: None for all of it.
+    """
+    parameter = next(network.parameters())
+    grey = torch.full((1, 3, *size), 0.5, dtype=parameter.dtype, device=parameter.device)
+    layer, rule = located(network, layer, size), BackwardRule("gradient")
+    with at_rest(network), torch.no_grad(), rule:
+        answer_of(network, grey, layer)
+    return rule
 
 
 CHANNELS = ("max", "sum", "l2")

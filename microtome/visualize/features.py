@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from microtome.visualize.attribution import answer_of, at_rest
+from microtome.visualize.attribution import Layer, answer_of, at_rest, located, name_of
 from microtome.visualize.rules import BackwardRule
 
 # Rows R, G, B: square root of the colour covariance of ImageNet, scaled to a largest row norm of 1.
@@ -73,12 +73,12 @@ class Feature:
     dead: bool
 
 
-def visualise(network: nn.Module, layer: str | None, units: Sequence[int], recipe: FeatureRecipe) -> list[Feature]:
+def visualise(network: nn.Module, layer: Layer | None, units: Sequence[int], recipe: FeatureRecipe) -> list[Feature]:
     """Make each unit's picture.
 
     Args:
         network: takes pixels in [0, 1]; see `attribution.scaled`.
-        layer: dotted name; None for logits.
+        layer: its geometry, or dotted name; None for logits.
         units: channels, or classes.
         recipe: how.
 
@@ -88,6 +88,7 @@ def visualise(network: nn.Module, layer: str | None, units: Sequence[int], recip
     if recipe.objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {recipe.objective!r}")
     found: list[Feature] = []
+    layer = located(network, layer, recipe.size)
     with at_rest(network):
         for start in range(0, len(units), recipe.batch):
             some = list(units[start : start + recipe.batch])
@@ -96,9 +97,10 @@ def visualise(network: nn.Module, layer: str | None, units: Sequence[int], recip
     return found
 
 
-def _batch(network: nn.Module, layer: str | None, units: Sequence[int], recipe: FeatureRecipe) -> list[Feature]:
+def _batch(network: nn.Module, layer: Layer | None, units: Sequence[int], recipe: FeatureRecipe) -> list[Feature]:
     device = next(network.parameters()).device
-    generators = [torch.Generator().manual_seed(_seed(recipe.seed, layer, unit)) for unit in units]
+    name = None if layer is None else name_of(layer)
+    generators = [torch.Generator().manual_seed(_seed(recipe.seed, name, unit)) for unit in units]
     spectrum = torch.stack([initial_spectrum(recipe.size, one) for one in generators]).to(device).requires_grad_()
     optimiser = torch.optim.Adam([spectrum], lr=recipe.rate)
     score = objective_of(recipe.objective, units)
@@ -120,7 +122,7 @@ def _batch(network: nn.Module, layer: str | None, units: Sequence[int], recipe: 
 
 def _slope(
     network: nn.Module,
-    layer: str | None,
+    layer: Layer | None,
     spectrum: torch.Tensor,
     *,
     score: Objective,
@@ -139,7 +141,7 @@ def _slope(
 
 def _finished(
     network: nn.Module,
-    layer: str | None,
+    layer: Layer | None,
     spectrum: torch.Tensor,
     about: tuple[Sequence[int], Objective, torch.Tensor, list[torch.Tensor]],
     *,
@@ -245,17 +247,20 @@ def diversity(answers: torch.Tensor) -> torch.Tensor:
 
 
 def diverse(
-    network: nn.Module, layer: str, unit: int, recipe: FeatureRecipe, *, count: int = 4, penalty: float = 1e2
+    network: nn.Module, layer: Layer, unit: int, recipe: FeatureRecipe, *, count: int = 4, penalty: float = 1e2
 ) -> list[Feature]:
     """Several different pictures of one unit: the objective minus `penalty` times their mean cosine."""
     units = [unit] * count
+    where = located(network, layer, recipe.size)
     own = objective_of(recipe.objective, units)
 
     def score(answer: torch.Tensor) -> torch.Tensor:
         return own(answer) - penalty * diversity(answer) / count
 
     device = next(network.parameters()).device
-    generators = [torch.Generator().manual_seed(_seed(recipe.seed, layer, unit, place)) for place in range(count)]
+    generators = [
+        torch.Generator().manual_seed(_seed(recipe.seed, name_of(layer), unit, place)) for place in range(count)
+    ]
     spectrum = torch.stack([initial_spectrum(recipe.size, one) for one in generators]).to(device).requires_grad_()
     optimiser = torch.optim.Adam([spectrum], lr=recipe.rate)
     last: list[torch.Tensor] = []
@@ -263,12 +268,12 @@ def diverse(
     with at_rest(network):
         for _ in range(recipe.steps):
             thetas = torch.stack([random_transform(recipe.size, one) for one in generators]).to(device)
-            values, slope = _slope(network, layer, spectrum, score=score, how=(thetas, recipe), rule="gradient")
+            values, slope = _slope(network, where, spectrum, score=score, how=(thetas, recipe), rule="gradient")
             alive |= slope.flatten(1).any(1)
             spectrum.grad = slope
             optimiser.step()
             last = [*last[-15:], values]
-        return _finished(network, layer, spectrum, (units, own, alive, last), recipe=recipe)
+        return _finished(network, where, spectrum, (units, own, alive, last), recipe=recipe)
 
 
 def high_frequency_share(picture: torch.Tensor) -> float:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from microtome.visualize.attribution import answer_of, at_rest
+from microtome.visualize.attribution import Layer, answer_of, at_rest, located
 
 BATCH = 32
 
@@ -33,13 +33,13 @@ class Occluder:
 
 
 def discrepancy(
-    network: nn.Module, layer: str, unit: int, picture: torch.Tensor, *, occluder: Occluder
+    network: nn.Module, layer: Layer, unit: int, picture: torch.Tensor, *, occluder: Occluder
 ) -> tuple[NDArray[np.float64], tuple[int, int]]:
     """How much the unit's highest cell loses under each place of the occluder.
 
     Args:
         network: takes the picture.
-        layer, unit: dotted name, channel.
+        layer, unit: geometry or dotted name of a layer with a grid, channel.
         picture: (3, height, width).
         occluder: what covers it.
 
@@ -47,6 +47,7 @@ def discrepancy(
         (height, width) loss with the occluder's centre at each pixel, NaN where it never is; and the cell.
     """
     places = _places(picture.shape[1:], occluder)
+    layer = located(network, layer, picture.shape[1:]) or layer
     with torch.no_grad(), at_rest(network):
         whole = answer_of(network, picture[None], layer)[0, unit]
         cell = divmod(int(whole.argmax()), whole.shape[1])

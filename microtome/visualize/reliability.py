@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,70 +20,10 @@ from torch import nn
 from torch.nn import functional
 
 from microtome.errors import InputError
-from microtome.visualize.attribution import Target, at_rest, attribute
-
-Method = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(network, (pictures, 3, height, width) in the network's own coordinates, (pictures,) classes) -> maps, signed."""
+from microtome.visualize.attribution import Scaled, at_rest
+from microtome.visualize.methods import Method
 
 SAME_FUNCTION = 1e-4  # of the logits' standard deviation: beyond it the shifted twin is another network
-IG_STEPS, SMOOTH_SAMPLES, SMOOTH_SHARE = 32, 16, 0.15
-
-
-def methods(*, seed: int = 0) -> Mapping[str, Method]:
-    """The methods under test, by name. The last three are captum's.
-
-    Args:
-        seed: of SmoothGrad's noise.
-    """
-    return {
-        "gradient": lambda network, x, c: attribute(network, x, Target(c), method="gradient"),
-        "deconvolution": lambda network, x, c: attribute(network, x, Target(c), method="deconvolution"),
-        "guided": lambda network, x, c: attribute(network, x, Target(c), method="guided"),
-        "input x gradient": lambda network, x, c: x * attribute(network, x, Target(c), method="gradient"),
-        "integrated gradients": integrated_gradients,
-        "smoothgrad": lambda network, x, c: _smoothgrad(network, x, c, seed),
-        "grad-cam": _gradcam,
-    }
-
-
-def integrated_gradients(
-    network: nn.Module, x: torch.Tensor, classes: torch.Tensor, baseline: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Sundararajan et al. 2017, by captum; a zero baseline unless one is given."""
-    from captum.attr import IntegratedGradients
-
-    with at_rest(network):
-        start = torch.zeros_like(x) if baseline is None else baseline.expand_as(x)
-        found: torch.Tensor = IntegratedGradients(network).attribute(
-            x, start, target=classes, n_steps=IG_STEPS, internal_batch_size=len(x) * 4
-        )
-    return found.detach()
-
-
-def _smoothgrad(network: nn.Module, x: torch.Tensor, classes: torch.Tensor, seed: int) -> torch.Tensor:
-    """Smilkov et al. 2017, by captum: the mean gradient over noisy copies, signed."""
-    from captum.attr import NoiseTunnel, Saliency
-
-    spread = float(x.max() - x.min())
-    with at_rest(network), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        found: torch.Tensor = NoiseTunnel(Saliency(network)).attribute(
-            x, nt_type="smoothgrad", nt_samples=SMOOTH_SAMPLES, nt_samples_batch_size=4,
-            stdevs=SMOOTH_SHARE * spread, target=classes, abs=False,
-        )  # fmt: skip
-    return found.detach()
-
-
-def _gradcam(network: nn.Module, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """Selvaraju et al. 2017, by captum, on the last convolution; (pictures, 1, height, width)."""
-    from captum.attr import LayerAttribution, LayerGradCam
-
-    last = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    wide = [module for module in last if module.kernel_size != (1, 1)] or last
-    with at_rest(network):
-        found = LayerGradCam(network, wide[-1]).attribute(x, target=classes)
-    wide_map: torch.Tensor = LayerAttribution.interpolate(found, x.shape[2:], "bilinear")
-    return wide_map.detach()
 
 
 # 1. input invariance
@@ -127,7 +67,7 @@ def shifted_twin(network: nn.Module, shift: torch.Tensor) -> nn.Module:
     """A copy of the network with f2(x + shift) = f1(x).
 
     Args:
-        network: whose first convolution sees the input itself.
+        network: whose first convolution sees the input itself, or what its normalisation makes of it.
         shift: (channels,) a constant per channel, or (channels, height, width) a picture.
 
     Raises:
@@ -141,7 +81,10 @@ def shifted_twin(network: nn.Module, shift: torch.Tensor) -> nn.Module:
     if own.padding_mode != "zeros" or isinstance(own.padding, str):
         raise InputError(f"reliability: {name} must pad with zeros by a number, got {own.padding_mode} {own.padding}")
     parent = twin.get_submodule(name.rpartition(".")[0])
-    setattr(parent, name.rpartition(".")[2], _Shifted(own, shift.to(own.weight)))
+    moved = shift.to(own.weight)
+    if isinstance(network, Scaled):
+        moved = moved / network.std.to(moved).reshape(-1, *[1] * (moved.ndim - 1))
+    setattr(parent, name.rpartition(".")[2], _Shifted(own, moved))
     return twin
 
 
@@ -173,48 +116,47 @@ def joined_invariance(parts: Sequence[Invariance]) -> Invariance:
     return Invariance(np.concatenate([part.error for part in parts]), max(0.0, *(part.gate for part in parts)))
 
 
-def shifts(x: torch.Tensor, mean: Sequence[float], std: Sequence[float], *, seed: int) -> dict[str, torch.Tensor]:
-    """The shifts under test, by name, in the network's own coordinates: constants per channel, and a drawn picture.
+def shifts(size: tuple[int, int], mean: Sequence[float], std: Sequence[float], *, seed: int) -> dict[str, torch.Tensor]:
+    """The shifts under test, by name, of pixels in [0, 1]: constants per channel, and a drawn picture.
 
     Args:
-        x: (pictures, channels, height, width), for the shape.
-        mean, std: per channel, of the network's input.
-        seed: of the drawn picture.
+        size: (height, width) of the pictures.
+        mean, std: per channel, of the network's input; minus the mean makes 0 what the network calls 0.
+        seed: of the drawn picture, whose pixels have the input's deviation.
     """
-    channels = x.shape[1]
+    drawn = torch.randn(len(std), *size, generator=torch.Generator().manual_seed(seed))
     return {
-        "-1": torch.full((channels,), -1.0),
-        "channel mean": torch.tensor(mean) / torch.tensor(std),
-        "+0.5": torch.full((channels,), 0.5),
-        "drawn image": torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(seed)),
+        "-1": torch.full((len(mean),), -1.0),
+        "minus channel mean": -torch.tensor(mean),
+        "+0.5": torch.full((len(mean),), 0.5),
+        "drawn image": drawn * torch.tensor(std)[:, None, None],
     }
 
 
-def dithered(x: torch.Tensor, std: Sequence[float], seed: int) -> torch.Tensor:
-    """Pictures, in the network's own coordinates, with noise of less than half a grey level.
+def dithered(x: torch.Tensor, seed: int) -> torch.Tensor:
+    """Pictures, by pixels in [0, 1], with noise of less than half a grey level.
 
     In flat areas neighbouring cells are equal, pooling picks one of them by rounding, and the twin rounds differently:
     without this, gradients of photographs with white backgrounds seem to depend on the shift, by some five per cent.
 
     Args:
         x: (pictures, channels, height, width).
-        std: per channel, of the network's input.
         seed: of the noise.
     """
     noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype) - 0.5
-    return x + (noise / 255 / torch.tensor(std, dtype=x.dtype)[:, None, None]).to(x.device)
+    return x + (noise / 255).to(x.device)
 
 
 def invariance(
     network: nn.Module, method: Method, x: torch.Tensor, classes: torch.Tensor, *, shift: torch.Tensor
 ) -> Invariance:
-    """Compare a method's maps of a network and of its shifted twin."""
+    """Compare a method's maps of a network and of its shifted twin; what the method draws is the same for both."""
     twin = shifted_twin(network, shift)
     moved = x + (shift[None, :, None, None] if shift.ndim == 1 else shift[None])
     with torch.no_grad(), at_rest(network), at_rest(twin):
         one, other = network(x), twin(moved)
     gate = float((one - other).abs().max() / one.std().clamp(min=1e-30))
-    first, second = method(network, x, classes), method(twin, moved, classes)
+    first, second = method(network, x, classes, x), method(twin, moved, classes, x)
     length = first.flatten(1).norm(dim=1).clamp(min=1e-30)
     return Invariance(((first - second).flatten(1).norm(dim=1) / length).double().cpu().numpy(), gate)
 
@@ -223,12 +165,16 @@ def invariance(
 
 
 def parameter_layers(network: nn.Module) -> list[str]:
-    """Names of the layers with weights that can draw themselves anew, from the input to the output."""
-    return [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm)
-    ]
+    """Names of the modules with parameters of their own, from the input to the output: every parameter is in one.
+
+    A network's own (a class token) are those of the module "".
+    """
+    return [name for name, module in network.named_modules() if list(module.parameters(recurse=False))]
+
+
+def layer_label(network: nn.Module, layer: str) -> str:
+    """A layer's name; of the network's own parameters theirs."""
+    return layer or ", ".join(name for name, _ in network.named_parameters(recurse=False))
 
 
 def spread_evenly(layers: Sequence[str], most: int) -> list[str]:
@@ -240,23 +186,33 @@ def spread_evenly(layers: Sequence[str], most: int) -> list[str]:
 def randomised(network: nn.Module, order: Sequence[str], seed: int) -> Iterator[tuple[str, nn.Module]]:
     """Copies with ever more layers drawn anew, in the given order; each keeps what came before.
 
-    A convolution's or linear layer's new weights have the scale of the old ones (normal, same standard deviation), so
-    that the answers stay in range; biases and batch norm's factors are those of a new layer.
+    New weights have the scale of the old ones (normal; of convolutions and linear layers the same standard deviation,
+    of others, tokens and tables of positions among them, the same root mean square), so that the answers stay in range;
+    biases and the factors of norms are those of a new layer.
     """
     changed = copy.deepcopy(network)
     draw = torch.Generator().manual_seed(seed)
     for name in order:
-        module = changed.get_submodule(name)
         with torch.no_grad():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                spread = module.weight.std()
-                new = torch.randn(module.weight.shape, generator=draw)
-                module.weight.copy_(new.to(module.weight) * spread)
-                if module.bias is not None:
-                    module.bias.zero_()
-            elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.reset_parameters()
+            _draw_anew(changed.get_submodule(name), draw)
         yield name, changed
+
+
+_NORMS = nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm
+
+
+def _draw_anew(module: nn.Module, draw: torch.Generator) -> None:
+    """A module's own parameters, not those of modules within."""
+    if isinstance(module, _NORMS):
+        module.reset_parameters()
+        return
+    plain = isinstance(module, nn.Conv2d | nn.Linear)
+    for name, value in module.named_parameters(recurse=False):
+        if plain and name == "bias":
+            value.zero_()
+            continue
+        size = value.std() if plain else value.square().mean().sqrt()
+        value.copy_(torch.randn(value.shape, generator=draw).to(value) * size)
 
 
 @dataclass(frozen=True)

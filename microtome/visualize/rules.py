@@ -1,9 +1,14 @@
-"""Backward rules: gradient, deconvolution, guided backprop, on any way of writing a ReLU (survey, section 3).
+"""Backward rules: gradient, deconvolution, guided backprop, on any way of writing a rectifier (survey, section 3).
 
     ReLU backward, R the signal from above, f the input:
         gradient        (f > 0) R              Simonyan et al., arXiv 1312.6034
         deconvolution   max(R, 0)              Zeiler & Fergus, arXiv 1311.2901
         guided          (f > 0) max(R, 0)      Springenberg et al., arXiv 1412.6806
+
+Rectifiers of other slopes (ReLU6, LeakyReLU, PReLU, RReLU, Threshold, Hardtanh from 0) follow the same table with their
+own slope s(f) in the place of (f > 0): gradient s(f) R, guided s(f) max(R, 0); deconvolution knows no f, and stays.
+Gates (a sigmoid that scales channels, a softmax that weighs positions) pass the ordinary gradient and are counted.
+Whatever bends (GELU, SiLU, Hardswish ...) has no such rule: a network that calls it is refused by name.
 
 Everything else is the ordinary gradient: transposed filters, pooling back to the switches, summed where windows
 overlap. The calls themselves are replaced while they happen, not modules: `F.relu`, `torch.relu`, `Tensor.relu_`, a
@@ -13,7 +18,7 @@ module used twice or in parallel are all caught, and nothing is left on the netw
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -27,18 +32,31 @@ DEAD_WINDOWS = ("drop", "first", "spread")
 
 _RELUS = {functional.relu, functional.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
 _POOLS = {functional.max_pool2d, torch.max_pool2d}
-_OTHERS = {
-    getattr(functional, name): name
-    for name in (
-        "relu6", "gelu", "silu", "elu", "selu", "leaky_relu", "prelu", "softplus", "hardswish", "hardsigmoid", "mish",
-        "celu", "rrelu", "hardtanh", "tanh", "sigmoid",
-    )
-}  # fmt: skip
-_OTHERS |= {torch.tanh: "tanh", torch.sigmoid: "sigmoid", torch.Tensor.tanh: "tanh", torch.Tensor.sigmoid: "sigmoid"}
+_RECTIFIERS = ("relu6", "leaky_relu", "prelu", "rrelu", "threshold", "hardtanh")
+_GATES = ("sigmoid", "hardsigmoid", "softmax", "scaled_dot_product_attention", "multi_head_attention_forward")
+_BENT = (
+    "gelu", "silu", "elu", "selu", "celu", "softplus", "hardswish", "mish", "tanh", "logsigmoid", "softsign",
+    "tanhshrink", "softshrink", "hardshrink", "glu",
+)  # fmt: skip
+
+
+def _spelled(names: Sequence[str]) -> dict[object, str]:
+    """Every function of torch that goes by one of the names, also in place."""
+    places = (functional, torch, torch.Tensor)
+    return {
+        getattr(place, spelling): name
+        for name in names
+        for spelling in (name, f"{name}_")
+        for place in places
+        if hasattr(place, spelling)
+    }
+
+
+_RECTIFYING, _GATING, _BENDING = _spelled(_RECTIFIERS), _spelled(_GATES), _spelled(_BENT)
 
 
 class UnsupportedActivation(InputError):
-    """A network without a ReLU: the rules say nothing about it."""
+    """A network that calls something else than rectifiers: the rules say nothing about it."""
 
 
 Arguments = Mapping[str, Any]
@@ -108,6 +126,18 @@ class _Redirected(torch.autograd.Function):
         return torch.where(lost, above[0], passed), None
 
 
+class _Through(torch.autograd.Function):
+    """Any rectifier under deconvolution: forward as it is, backward max(R, 0)."""
+
+    @staticmethod
+    def forward(context: _RuleContext, x: torch.Tensor, unit: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        return unit(x.clone())
+
+    @staticmethod
+    def backward(context: _RuleContext, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return above[0].clamp(min=0), None
+
+
 class _Pool(torch.autograd.Function):
     """Max pooling whose way back is chosen: what happens in all-zero windows, and where windows overlap."""
 
@@ -145,7 +175,7 @@ def _spread(signal: torch.Tensor, shape: torch.Size, options: Arguments) -> torc
 
 
 class BackwardRule(TorchFunctionMode):
-    """Context manager: inside it every ReLU that is called answers the backward pass by the rule.
+    """Context manager: inside it every rectifier that is called answers the backward pass by the rule.
 
     Args:
         rule: `gradient`, `deconvolution`, `guided`; `redirected` for dead starts of feature visualisation.
@@ -155,8 +185,9 @@ class BackwardRule(TorchFunctionMode):
             3 x 3 pool of stride 2 then loses a third of the signal).
 
     Attributes:
-        hits: ReLU calls seen.
-        other: other activations seen, by name.
+        rectifiers: calls that follow the rule, by name.
+        gates: calls that multiply what passes, and hand back the ordinary gradient, by name.
+        bent: calls of units that no rule is about, by name.
     """
 
     _FUNCTIONS: Mapping[str, Callable[..., torch.Tensor]] = {
@@ -174,8 +205,10 @@ class BackwardRule(TorchFunctionMode):
                 f"dead_windows must be one of {', '.join(DEAD_WINDOWS)}, unpool add or overwrite, "
                 f"got {dead_windows!r}, {unpool!r}"
             )
-        self.rule, self.hits = rule, 0
-        self.other: Counter[str] = Counter()
+        self.rule = rule
+        self.rectifiers: Counter[str] = Counter()
+        self.gates: Counter[str] = Counter()
+        self.bent: Counter[str] = Counter()
         self._dead, self._overwrite = dead_windows, unpool == "overwrite"
         # The ordinary gradient of pooling gives a dead window's signal to its first cell.
         self._own_pool = rule == "deconvolution" and (dead_windows != "first" or self._overwrite)
@@ -189,10 +222,12 @@ class BackwardRule(TorchFunctionMode):
     ) -> object:
         kwargs = kwargs or {}
         if func in _RELUS:
-            self.hits += 1
+            self.rectifiers["relu"] += 1
             return self._relu(func, args[0] if args else kwargs["input"], kwargs)
-        if func in _OTHERS:
-            self.other[_OTHERS[func]] += 1
+        if func in _RECTIFYING:
+            return self._rectifier(func, args, kwargs)
+        for known, calls in ((_GATING, self.gates), (_BENDING, self.bent)):
+            calls.update([known[func]] if func in known else [])
         if func in _POOLS and self._own_pool:
             return self._pool(*args, **kwargs)
         return func(*args, **kwargs)
@@ -204,6 +239,25 @@ class BackwardRule(TorchFunctionMode):
         # A leaf cannot be written over while it wants a gradient; nobody but the caller holds it.
         return self._FUNCTIONS[self.rule](x, inplace and not (x.requires_grad and x.is_leaf))
 
+    def _rectifier(
+        self, func: Callable[..., torch.Tensor], args: tuple[torch.Tensor, ...], kwargs: Arguments
+    ) -> torch.Tensor:
+        name, lowest = _RECTIFYING[func], kwargs.get("min_val", args[1] if len(args) > 1 else -1.0)
+        if name == "hardtanh" and lowest != 0:
+            self.bent[name] += 1
+            return func(*args, **kwargs)
+        self.rectifiers[name] += 1
+        if self.rule == "deconvolution":
+            x, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
+            named = {key: value for key, value in kwargs.items() if key != "input"}
+            through: torch.Tensor = _Through.apply(x, lambda copied: func(copied, *rest, **named))
+            return through
+        out = func(*args, **kwargs)
+        if self.rule == "guided" and out.requires_grad:
+            # Before the unit's own slope.
+            out.register_hook(lambda above: above.clamp(min=0))  # type: ignore[no-untyped-call]  # torch's own
+        return out
+
     def _pool(self, x: torch.Tensor, kernel_size: object, *args: object, **kwargs: object) -> object:
         names = ("stride", "padding", "dilation", "ceil_mode")
         options: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs, "kernel_size": kernel_size}
@@ -212,15 +266,30 @@ class BackwardRule(TorchFunctionMode):
         return _Pool.apply(x, options, self._dead, self._overwrite)
 
     def check(self, network: torch.nn.Module, *, allow_gradient_fallback: bool = False) -> None:
-        """Refuse a network in which no ReLU was called: its picture would silently be the plain gradient.
+        """Refuse a network that calls no rectifier, or bent units too: its picture would silently be a plain gradient.
 
         Raises:
-            UnsupportedActivation: naming the activations that were called instead.
+            UnsupportedActivation: naming what was called.
         """
-        if self.rule == "gradient" or self.hits or allow_gradient_fallback:
+        if self.rule == "gradient" or allow_gradient_fallback or not self.refusal:
             return
-        found = ", ".join(self.other) or "no activation function"
         raise UnsupportedActivation(
-            f"{self.rule}: the network must call ReLU, got {found} in {type(network).__name__}; "
-            "use the gradient, or allow_gradient_fallback=True to have it under this name"
+            f"{self.rule}: {self.refusal} in {type(network).__name__}; use the gradient, or "
+            "allow_gradient_fallback=True to have it under this name"
         )
+
+    @property
+    def refusal(self) -> str:
+        """Why deconvolution and guided backprop say nothing about what was called; empty where they do."""
+        if self.rectifiers and not self.bent:
+            return ""
+        found = counted(self.bent + self.gates) or "no activation function"
+        beside = f" beside {counted(self.rectifiers)}" if self.rectifiers else ""
+        return (
+            f"the network must call rectifiers (ReLU, ReLU6, LeakyReLU ...) and no unit that bends, got {found}{beside}"
+        )
+
+
+def counted(calls: Mapping[str, int]) -> str:
+    """Calls in words: `sigmoid (16 calls)`."""
+    return ", ".join(f"{name} ({count} call{'s' if count > 1 else ''})" for name, count in sorted(calls.items()))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.sampling import sampled
 from microtome.datasets.source import Source, webp
+from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.intervals import mean_interval
 from microtome.quantify.kept_labels import OwnCounts, joined_counts
 from microtome.visualize.adversarial import Attack, attack, fgsm, moved, same_size_noise
@@ -116,7 +117,7 @@ class _Witness:
     """The network, and all that the audit knows of it: what looks at changed pictures."""
 
     network: Scaled
-    layers: list[str]
+    layers: list[LayerGeometry]
     detectors: Mapping[str, Detectors]
     paths: Paths | None
     patterns: Patterns | None
@@ -134,7 +135,7 @@ class _Witness:
                     detectors[layer.name] = found
         return cls(
             network,
-            [layer.name for layer in layers],
+            layers,
             detectors,
             Paths(inputs.tree.frozen, network) if inputs.tree else None,
             Patterns(inputs.graph, network, inputs.index.frame.size) if inputs.graph else None,
@@ -160,10 +161,11 @@ class _Witness:
 
     def counts(self, batch: _Batch, other: torch.Tensor) -> Iterator[tuple[str, OwnCounts]]:
         """Each layer's detectors on changed pictures."""
-        for layer, found in self.detectors.items():
-            with torch.no_grad(), at_rest(self.network):
-                maps = answer_of(self.network, other, layer)
-            yield layer, found.counts(maps, batch.images)
+        for layer in self.layers:
+            if layer.name in self.detectors:
+                with torch.no_grad(), at_rest(self.network):
+                    maps = answer_of(self.network, other, layer)
+                yield layer.name, self.detectors[layer.name].counts(maps, batch.images)
 
 
 @dataclass

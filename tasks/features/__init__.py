@@ -67,7 +67,9 @@ STAGE = Stage(
             layer=string("dotted name"),
             unit=int32("number of the unit"),
             image=int32("number of the picture"),
-            kind=string("natural, or deconvolution: what is handed down there"),
+            kind=string(
+                "natural; or deconvolution, what is handed down there; gradient in a network without deconvolution"
+            ),
             x0=int32("left edge, in pixels of the frame"),
             y0=int32("upper edge"),
             x1=int32("right edge, exclusive"),

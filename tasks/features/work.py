@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from microtome.datasets.sampling import sampled
 from microtome.datasets.source import Source, webp
 from microtome.networks.geometry import LayerGeometry
-from microtome.visualize.attribution import Target, answer_of, at_rest, attribute, on_grey
+from microtome.visualize.attribution import Target, answer_of, at_rest, attribute, on_grey, units_called
 from microtome.visualize.features import Feature, FeatureRecipe, visualise
 from storage import Draft
 from storage.tables import Row, from_rows
@@ -46,7 +47,7 @@ def run(options: FeaturesOptions, inputs: Inputs, draft: Draft, session: Session
         top, units = inputs.thresholds.top_images(layer.name), chosen[layer.name]
         for start in range(0, len(units), recipe.batch):
             some = units[start : start + recipe.batch]
-            for unit, feature in zip(some, visualise(network, layer.name, some, recipe), strict=True):
+            for unit, feature in zip(some, visualise(network, layer, some, recipe), strict=True):
                 features.append(_feature(draft, layer.name, unit, feature, natural=top[unit][0][1]))
                 crops += cropper(unit, [image for image, _ in top[unit][:CROPS]])
             session.advance(len(some))
@@ -73,7 +74,11 @@ def _feature(draft: Draft, layer: str, unit: int, feature: Feature, *, natural: 
 
 @dataclass(frozen=True)
 class _Cropper:
-    """Cuts crops of a layer's units out of pictures, and of what deconvolution hands down in them."""
+    """Cuts crops of a layer's units out of pictures, and of what deconvolution hands down in them.
+
+    In a network that has no deconvolution (`rules.BackwardRule.check`) the gradient stands in its place, and is called
+    so.
+    """
 
     network: torch.nn.Module
     source: Source
@@ -81,18 +86,24 @@ class _Cropper:
     draft: Draft
     device: str
 
+    @cached_property
+    def kind(self) -> str:
+        """What is handed down."""
+        calls = units_called(self.network, self.source.frame.size, self.layer)
+        return "gradient" if calls.refusal else "deconvolution"
+
     def __call__(self, unit: int, images: Sequence[int]) -> Iterator[Row]:
         """About the unit's highest cell, as large as its field."""
         batch = self.source.batch(images, self.device)
         with torch.no_grad(), at_rest(self.network):
-            answer = answer_of(self.network, batch, self.layer.name)
+            answer = answer_of(self.network, batch, self.layer)
         cells = answer[:, unit].flatten(1).argmax(1).tolist()
-        target = Target(unit, self.layer.name)
-        maps = attribute(self.network, batch, target, method="deconvolution", allow_gradient_fallback=True).cpu()
+        target = Target(unit, self.layer)
+        maps = attribute(self.network, batch, target, method=self.kind).cpu()
         for image, cell, signal in zip(images, cells, maps, strict=True):
             x0, y0, x1, y1 = self.layer.field_box(cell, self.source.frame.size)
             shown = on_grey(signal).permute(1, 2, 0).numpy()
-            for kind, picture in (("natural", self.source.pixels(image)), ("deconvolution", shown)):
+            for kind, picture in (("natural", self.source.pixels(image)), (self.kind, shown)):
                 file = f"crops/{self.layer.name}/{unit:05d}-{image:06d}-{kind}.webp"
                 self.draft.write(file, webp(_bytes(picture[y0:y1, x0:x1])))
                 place = {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "file": file}

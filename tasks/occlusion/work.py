@@ -67,7 +67,7 @@ class _Covering:
         occluder = Occluder(self.options.width, self.options.stride, seed=self.session.seed)
         maps, centres = [], []
         for image in images:
-            heat, cell = discrepancy(self.network, layer.name, unit, self._picture(image), occluder=occluder)
+            heat, cell = discrepancy(self.network, layer, unit, self._picture(image), occluder=occluder)
             maps.append(heat)
             centres.append((layer.start[0] + cell[0] * layer.jump[0], layer.start[1] + cell[1] * layer.jump[1]))
             self.session.check()

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from microtome.visualize.names import METHODS, MethodName
+from microtome.visualize.names import TESTED, MethodName
 from storage.tables import flag, float64, int32, string, table
 from tasks.index import index
-from tasks.options import DatasetName, Options, Positive, Several, Share
+from tasks.options import DatasetName, Options, Positive, Several, Share, Word
 from tasks.planning import Planner
-from tasks.saliency import PAGE
+from tasks.saliency import PAGE, methods_table
 from tasks.stage import Job, Stage
 
 
@@ -23,10 +23,12 @@ class ReliabilityOptions(Options):
     """Data set of the audit file whose pictures the methods are tested on."""
     images: Several = 16
     """How many pictures, drawn at random."""
-    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = METHODS
-    """Attribution methods."""
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = TESTED
+    """Attribution methods; those that the network cannot have are left out by name."""
+    cam_layer: Word | None = None
+    """Layer of Grad-CAM, by dotted name; by default the last maps that the head reads."""
     layers: Several = 5
-    """How many of the network's layers are randomised, from the last one down."""
+    """How many steps of randomisation are shown, the first and the last among them, evenly spread over the layers."""
     invariance_error: Positive = 1e-3
     """Greatest error over the pictures with which a method passes input invariance."""
     randomised_cosine: Share = 0.2
@@ -51,6 +53,7 @@ STAGE = Stage(
     threads="all",
     network="answer",
     page=PAGE,
+    preflight="tasks.reliability.work:preflight",
     starter="  # reliability: {images: 16}                 # and which of these methods can be trusted\n",
     tables=(
         table(
@@ -58,12 +61,13 @@ STAGE = Stage(
             "A row per method, test and what was changed for it.",
             method=string("under test"),
             test=string("input invariance, randomisation from either end with its measure, class sensitivity, control"),
-            shift_or_layer=string("shift of the input, layer drawn anew, or control"),
+            shift_or_layer=string("shift of the pixels, layer drawn anew, or control"),
             value=float64("mean over the pictures"),
             low=float64("95 % bootstrap interval over the pictures"),
             high=float64("95 % bootstrap interval over the pictures"),
             n=int32("pictures"),
             passed=flag("whether the test was passed; null where nothing is judged, or the test is void"),
         ),
+        methods_table("reliability_methods"),
     ),
 )

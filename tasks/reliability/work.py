@@ -11,17 +11,23 @@ import torch
 from numpy.typing import NDArray
 
 from microtome.datasets.sampling import sampled
+from microtome.errors import InputError
 from microtome.quantify.intervals import mean_interval
 from microtome.visualize import reliability as science
-from microtome.visualize.reliability import Limits, Method
+from microtome.visualize.attribution import Scaled
+from microtome.visualize.methods import Method
+from microtome.visualize.reliability import Limits
 from storage import Draft
 from storage.tables import Row, from_rows
 from tasks.index.result import Index
 from tasks.reliability import STAGE, ReliabilityOptions
+from tasks.saliency import at_hand
+from tasks.saliency.at_hand import AtHand
 from tasks.session import Session
 from tasks.subject import Subject
 
 BATCH = 4
+RELIABILITY, METHODS = (list(table.columns) for table in STAGE.tables)
 MEASURES = ("cosine", "spearman", "ssim")
 
 
@@ -34,52 +40,64 @@ class Inputs:
 
 
 def run(options: ReliabilityOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Test every method on a sample of the pictures, in the network's own coordinates."""
-    bench = _Bench.of(options, inputs, session)
-    wanted = {name: how for name, how in science.methods(seed=session.seed).items() if name in options.methods}
-    session.begin(len(wanted) * bench.tests, "tests")
+    """Test every method on a sample of the pictures, by pixels in [0, 1]: the maps that the gallery draws."""
+    bench = Bench.of(options, inputs, session)
+    wanted = AtHand.of(options, bench.network, inputs.index.frame.size, session)
+    session.begin(len(wanted.methods) * bench.tests, "tests")
     rows: list[Row] = []
-    for name, method in wanted.items():
+    for name, method in wanted.methods.items():
         for test in (bench.invariance, bench.randomisation, bench.class_sensitivity):
             rows += [{"method": name, **row} for row in test(method)]
-    draft.table("reliability", from_rows(list(STAGE.tables[0].columns), rows))
+    draft.table("reliability", from_rows(RELIABILITY, rows))
+    draft.table("reliability_methods", from_rows(METHODS, wanted.rows))
+
+
+def preflight(options: ReliabilityOptions, network: torch.nn.Module, size: tuple[int, int]) -> None:
+    """Refuse what could only fail later.
+
+    Raises:
+        InputError: no method suits the network, Grad-CAM's layer is none, or no shift of its input can be undone.
+    """
+    at_hand.preflight(options, network, size)
+    try:
+        science.shifted_twin(network, torch.zeros(3))
+    except InputError as error:
+        raise InputError([fault.replace("reliability: ", "network: ") for fault in error.faults]) from error
 
 
 @dataclass(frozen=True)
-class _Bench:
+class Bench:
     """What every method is tested on.
 
     Args:
-        network: in its own coordinates.
-        x: (pictures, 3, height, width), in them.
+        network: takes pixels in [0, 1].
+        x: (pictures, 3, height, width).
         order: (pictures, classes) the classes by rank.
-        std: of the network's input.
         layers: whose randomisation is shown.
         limits: of a pass.
         session: of the stage.
-        shifts: of the input, by name.
+        shifts: of the pixels, by name.
     """
 
-    network: torch.nn.Module
+    network: Scaled
     x: torch.Tensor
     order: torch.Tensor
-    std: Sequence[float]
     layers: Sequence[str]
     limits: Limits
     session: Session
     shifts: Mapping[str, torch.Tensor]
 
     @classmethod
-    def of(cls, options: ReliabilityOptions, inputs: Inputs, session: Session) -> _Bench:
+    def of(cls, options: ReliabilityOptions, inputs: Inputs, session: Session) -> Bench:
         """Pictures and network of a stage."""
-        whole, scale, source = inputs.network.pixels(session.device), inputs.network.scale, inputs.index.source
-        x = whole.normalised(source.batch(sampled(len(source), options.images, session.seed), session.device))
+        network, scale, source = inputs.network.pixels(session.device), inputs.network.scale, inputs.index.source
+        x = source.batch(sampled(len(source), options.images, session.seed), session.device)
         with torch.no_grad():
-            order = torch.cat([whole.network(part) for part in torch.split(x, BATCH)]).argsort(1, descending=True)
+            order = torch.cat([network(part) for part in torch.split(x, BATCH)]).argsort(1, descending=True)
         limits = Limits(options.invariance_error, options.randomised_cosine, options.class_cosine)
-        layers = science.spread_evenly(science.parameter_layers(whole.network), options.layers)
-        shifts = science.shifts(x, scale.mean, scale.std, seed=session.seed)
-        return cls(whole.network, x, order, scale.std, layers, limits, session, shifts)
+        layers = science.spread_evenly(science.parameter_layers(network.network), options.layers)
+        shifts = science.shifts(source.frame.size, scale.mean, scale.std, seed=session.seed)
+        return cls(network, x, order, layers, limits, session, shifts)
 
     @property
     def tests(self) -> int:
@@ -94,7 +112,7 @@ class _Bench:
     def invariance(self, method: Method) -> Iterator[Row]:
         """Under shifts of the input that a twin undoes; in float64, where no ReLU flips by rounding."""
         exact = copy.deepcopy(self.network).double()  # in float32 one that flips can move a map by a percent
-        x = science.dithered(self.x.double(), self.std, self.session.seed)
+        x = science.dithered(self.x.double(), self.session.seed)
         for label, shift in self.shifts.items():
             parts = zip(torch.split(x, BATCH), torch.split(self.order[:, 0], BATCH), strict=True)
             found = science.joined_invariance(
@@ -105,15 +123,18 @@ class _Bench:
 
     def randomisation(self, method: Method) -> Iterator[Row]:
         """Cascading from the output and from the input; the network as it is never enters a mean."""
-        own, every = self.maps(method, self.network), science.parameter_layers(self.network)
+        whole = self.network.network
+        own, every = self.maps(method, self.network), science.parameter_layers(whole)
         for direction, order in (("from the output", every[::-1]), ("from the input", every)):
-            for layer, changed in science.randomised(self.network, order, self.session.seed):
+            for layer, changed in science.randomised(whole, order, self.session.seed):
                 if layer not in self.layers:
                     continue
-                alike = science.similarity(own, self.maps(method, changed))
+                behind = Scaled(changed, *self.network.scale).to(self.x.device)
+                alike = science.similarity(own, self.maps(method, behind))
                 judged = direction == "from the output" and layer == order[0]
                 passed = self.limits.forgets(alike.cosine) if judged else None
-                yield from _alike(f"randomisation {direction}", layer, alike, passed)
+                label = science.layer_label(whole, layer)
+                yield from _alike(f"randomisation {direction}", label, alike, passed)
                 self.session.advance(1)
         noise = science.noise_maps(own, self.session.seed)
         for label, control in {"edges": science.edges(self.x).expand_as(own), "noise": noise}.items():

@@ -8,9 +8,9 @@ from typing import Annotated
 from pydantic import Field
 
 from microtome.visualize.names import METHODS, MethodName
-from storage.tables import float64, int32, string, table
+from storage.tables import TableSchema, flag, float64, int32, string, table
 from tasks.index import index
-from tasks.options import Count, DatasetName, Options
+from tasks.options import Count, DatasetName, Options, Word
 from tasks.planning import Planner
 from tasks.stage import Job, PageOf, Stage
 
@@ -26,13 +26,26 @@ class SaliencyOptions(Options):
     images: Count = 12
     """How many pictures, drawn at random."""
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = METHODS
-    """Attribution methods."""
+    """Attribution methods; those that the network cannot have are left out by name."""
+    cam_layer: Word | None = None
+    """Layer of Grad-CAM, by dotted name; by default the last maps that the head reads."""
 
 
 def plan(audit: Planner, options: SaliencyOptions) -> Iterable[Job]:
     """Of the audit's own network."""
     pictures = index(audit, options.dataset, "stages.saliency.dataset")
     yield audit.job(STAGE, options, {"index": pictures, "network": audit.network})
+
+
+def methods_table(name: str) -> TableSchema:
+    """A table of what is to be known of each wanted method."""
+    return table(
+        name,
+        "A row per wanted method: whether this network can have it, and how it is made here.",
+        method=string("its name"),
+        drawn=flag("whether the network can have it"),
+        note=string("why not; or its layer, baseline, noise, and the units that it leaves plain"),
+    )
 
 
 STAGE = Stage(
@@ -45,7 +58,8 @@ STAGE = Stage(
     threads="all",
     network="answer",
     page=PAGE,
-    starter="  # saliency: {images: 12}                    # maps of the predicted class by seven methods\n",
+    starter="  # saliency: {images: 12}                    # maps of the predicted class by eight methods\n",
+    preflight="tasks.saliency.at_hand:preflight",
     tables=(
         table(
             "saliency",
@@ -55,6 +69,26 @@ STAGE = Stage(
             method=string("that made it"),
             scale=float64("99th percentile of its absolute values, at which pictures of it saturate"),
             file=string("of the stage, that holds the maps of the method"),
+        ),
+        methods_table("saliency_methods"),
+        table(
+            "faithfulness",
+            "A row per method, or control, and measure of whether the network uses what a map marks.",
+            method=string("that made the maps; edges of the picture and its centre are controls"),
+            measure=string(
+                "deletion, insertion: area under the class's probability while squares are blacked out, or brought "
+                "back into a blurred picture, those marked most first; pointing: share of pictures whose highest pixel "
+                "lies in the object's box or mask"
+            ),
+            value=float64("mean over the pictures"),
+            low=float64("95 % interval over the pictures: Wilson's for pointing, else bootstrap"),
+            high=float64("95 % interval over the pictures"),
+            chance=float64("mean of the same in random order, or of a random pixel"),
+            apart=float64("mean difference to chance, picture by picture"),
+            apart_low=float64("95 % bootstrap interval over the pictures"),
+            apart_high=float64("95 % bootstrap interval over the pictures"),
+            better=flag("whether that interval lies on the good side of 0: below it for deletion, else above"),
+            n=int32("pictures"),
         ),
     ),
 )

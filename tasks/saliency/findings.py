@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from microtome.datasets.source import webp
-from microtome.report.saliency import ReliabilityRow, SaliencyFindings, SaliencyMaps, colours
+from microtome.report.saliency import (
+    FaithfulnessRow,
+    MethodRow,
+    ReliabilityRow,
+    SaliencyFindings,
+    SaliencyMaps,
+    colours,
+)
 from tasks.report.shown import Shown
 from tasks.result import StageResult
 from tasks.saliency.result import Saliency
@@ -12,12 +19,13 @@ from tasks.saliency.work import Inputs
 
 def findings(shown: Shown) -> SaliencyFindings:
     """Maps and verdicts, whichever of them the audit has."""
-    tests = (
-        shown.result("reliability", StageResult).typed("reliability", ReliabilityRow)
-        if shown.has("reliability")
-        else []
-    )
-    return SaliencyFindings(tests, _pictures(shown) if shown.has("saliency") else [])
+    stages = [name for name in ("saliency", "reliability") if shown.has(name)]
+    results = {name: shown.result(name, StageResult) for name in stages}
+    notes = {row["method"]: row for name in stages for row in results[name].typed(f"{name}_methods", MethodRow)}
+    tests = results["reliability"].typed("reliability", ReliabilityRow) if "reliability" in stages else []
+    scores = results["saliency"].typed("faithfulness", FaithfulnessRow) if "saliency" in stages else []
+    pictures = _pictures(shown) if "saliency" in stages else []
+    return SaliencyFindings(tests, pictures, list(notes.values()), scores)
 
 
 def _pictures(shown: Shown) -> list[SaliencyMaps]:

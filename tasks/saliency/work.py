@@ -1,23 +1,32 @@
-"""Stage `saliency`: what each method makes of the predicted class, for a sample of the pictures."""
+"""Stage `saliency`: what each method makes of the predicted class, and whether the network uses what it marks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
+from torch.nn import functional
 
 from microtome.datasets.sampling import sampled
+from microtome.visualize import faithfulness as science
 from microtome.visualize.attribution import contrast
-from microtome.visualize.reliability import Method, methods
+from microtome.visualize.methods import Method
+from microtome.visualize.reliability import edges
 from storage import Draft
-from storage.tables import from_rows
+from storage.tables import Row, from_rows
 from tasks.index.result import Index
 from tasks.saliency import STAGE, SaliencyOptions
+from tasks.saliency.at_hand import AtHand
 from tasks.session import Session
 from tasks.subject import Subject
 
 BATCH = 4
+CONTROLS = 3  # edges, centre, random order
+SALIENCY, METHODS, FAITHFULNESS = (list(table.columns) for table in STAGE.tables)
 
 
 @dataclass(frozen=True)
@@ -29,33 +38,108 @@ class Inputs:
 
 
 def run(options: SaliencyOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Compute the maps: raw values, by pixels in [0, 1]; colours are the report's."""
+    """Compute the maps: raw values, by pixels in [0, 1]; colours are the report's. Then put them to the test."""
     chosen = sampled(len(inputs.index.source), options.images, session.seed)
-    wanted = {name: how for name, how in methods(seed=session.seed).items() if name in options.methods}
-    session.begin(len(chosen) * len(wanted), "maps")
     network = inputs.network.pixels(session.device)
-    rows = []
-    for name, method in wanted.items():
+    wanted = AtHand.of(options, network, inputs.index.frame.size, session)
+    session.begin(len(chosen) * (2 * len(wanted.methods) + CONTROLS), "maps")
+    test = _Test.of(inputs.index, network, chosen, session)
+    rows: list[Row] = []
+    marks = {"edges": edges(test.x)[:, 0], "centre": science.centred(inputs.index.frame.size, len(chosen))}
+    for name, method in wanted.methods.items():
         file = f"maps/{name.replace(' ', '-')}.safetensors"
-        maps, targets = _maps(inputs.index, network, method, chosen=chosen, session=session)
+        maps = test.maps(method)
         draft.write(file, save({"maps": maps.contiguous(), "images": torch.tensor(chosen)}))
-        for image, target, one in zip(chosen, targets, maps, strict=True):
+        for image, target, one in zip(chosen, test.classes.tolist(), maps, strict=True):
             rows.append({"image": image, "target": target, "method": name, "scale": contrast(one), "file": file})
-    draft.table("saliency", from_rows(list(STAGE.tables[0].columns), rows))
+        marks[name] = science.evidence(name, maps)
+    draft.table("saliency", from_rows(SALIENCY, rows))
+    draft.table("saliency_methods", from_rows(METHODS, wanted.rows))
+    draft.table("faithfulness", from_rows(FAITHFULNESS, list(test.faithfulness(marks))))
 
 
-def _maps(
-    index: Index, network: torch.nn.Module, method: Method, *, chosen: list[int], session: Session
-) -> tuple[torch.Tensor, list[int]]:
-    """(pictures, 3, height, width) maps of the predicted class, and the classes."""
-    maps: list[torch.Tensor] = []
-    targets: list[int] = []
-    for start in range(0, len(chosen), BATCH):
-        some = chosen[start : start + BATCH]
-        batch = index.source.batch(some, session.device)
+@dataclass(frozen=True)
+class _Test:
+    """What maps are made of, and put to the test on.
+
+    Args:
+        network: takes pixels in [0, 1].
+        x: (pictures, 3, height, width).
+        classes: (pictures,) predicted.
+        objects: (pictures, height, width) where each picture's object is; empty where nobody says.
+        session: of the stage.
+    """
+
+    network: torch.nn.Module
+    x: torch.Tensor
+    classes: torch.Tensor
+    objects: NDArray[np.bool_]
+    session: Session
+
+    @classmethod
+    def of(cls, index: Index, network: torch.nn.Module, chosen: list[int], session: Session) -> _Test:
+        """On some pictures."""
+        x = index.source.batch(chosen, session.device)
         with torch.no_grad():
-            classes = network(batch).argmax(1)
-        maps.append(method(network, batch, classes).float().cpu())
-        targets += classes.tolist()
-        session.advance(len(some))
-    return torch.cat(maps), targets
+            classes = torch.cat([network(part).argmax(1) for part in torch.split(x, BATCH)])
+        return cls(network, x, classes, objects(index, chosen), session)
+
+    def maps(self, method: Method) -> torch.Tensor:
+        """(pictures, 3 or 1, height, width) of the predicted class."""
+        found = []
+        for part, classes in zip(torch.split(self.x, BATCH), torch.split(self.classes, BATCH), strict=True):
+            found.append(method(self.network, part, classes).float().cpu())
+            self.session.advance(len(part))
+        return torch.cat(found)
+
+    def areas(self, order: torch.Tensor, steps: int) -> science.Areas:
+        """Of every picture; `steps` of the stage's progress each."""
+        parts = []
+        for some in torch.split(torch.arange(len(self.x)), BATCH):
+            parts.append(science.areas(self.network, self.x[some], self.classes[some], order[some]))
+            self.session.advance(steps * len(some))
+        return science.joined(parts)
+
+    def faithfulness(self, marks: dict[str, torch.Tensor]) -> Iterator[Row]:
+        """Rows of the table: the methods and their controls, beside random order."""
+        orders = science.random_orders(len(self.x), self.session.seed)
+        drawn = [self.areas(order, int(place == 0)) for place, order in enumerate(orders)]
+        usable = science.pointable(self.objects)
+        for name, heat in marks.items():
+            found = self.areas(science.order_of(heat), 1)
+            for measure in ("deletion", "insertion"):
+                chance = np.mean([getattr(one, measure) for one in drawn], 0)
+                figure = science.scored(getattr(found, measure), chance, rising=measure == "insertion")
+                yield {"method": name, "measure": measure, **asdict(figure)}
+            if usable.any():
+                game = science.pointing(heat[torch.from_numpy(usable)], self.objects[usable])
+                figure = science.scored(game.hit, game.chance, rising=True, share=True)
+                yield {"method": name, "measure": "pointing", **asdict(figure)}
+
+
+def objects(index: Index, images: list[int]) -> NDArray[np.bool_]:
+    """(pictures, height, width) each picture's object box, else the mask of the concept that it is labelled with."""
+    found = _masks_of_labels(index, images)
+    for place, image in enumerate(images):
+        record = index.source.record(image)
+        if record.box is not None:
+            x0, y0, x1, y1 = (max(0, round(value)) for value in record.box)
+            plane = np.zeros((record.height, record.width), bool)
+            plane[y0:y1, x0:x1] = True
+            found[place] = index.source.placement(image).mask(plane, (record.width, record.height), index.frame.size)
+    return found
+
+
+def _masks_of_labels(index: Index, images: list[int]) -> NDArray[np.bool_]:
+    """(pictures, height, width) the mask of the object that a picture's own label names; empty where there is none."""
+    concepts, size = index.concepts, index.frame.size
+    places = {concepts.name[place]: place for place in concepts.of_category("object")}
+    labels = [index.source.record(image).label for image in images]
+    wanted = sorted({places[label] for label in labels if label in places})
+    masks = index.masks(np.array(images), wanted).reshape(len(images), len(wanted), *index.frame.masks)
+    found = np.zeros((len(images), *size), bool)
+    for place, label in enumerate(labels):
+        if label in places:
+            mask = torch.from_numpy(masks[place, wanted.index(places[label])])[None, None].float()
+            found[place] = functional.interpolate(mask, size, mode="nearest-exact")[0, 0].numpy() > 0
+    return found
