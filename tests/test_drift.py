@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from flows.plan import Plan, Request
 from microtome.errors import InputError
 from microtome.quantify import drift
-from microtome.quantify.drift import NONE, Detectors, layer_drift, matched, random_changed, redrawn, unit_drift
+from microtome.quantify.drift import NONE, DetectorDrift, layer_drift, matched, random_changed, redrawn, unit_drift
 from microtome.quantify.resampling import WeightedCounts, bootstrap_weights
 from microtome.report import views
 from microtome.report.drift import (
@@ -18,8 +18,8 @@ from microtome.report.drift import (
     DriftFindings,
     DriftLayerRow,
     DriftUnitRow,
-    Seen,
-    TopImages,
+    UnitPicture,
+    UnitPictures,
     leading,
     page,
 )
@@ -65,7 +65,7 @@ def test_detectors_kept_lost_and_gained():
     before, after = np.array([0.5, 0.5, 0.5, 0.1, 0.1, 0.3]), np.array([0.4, 0.4, 0.1, 0.4, 0.1, 0.31])
     changed = np.array([False, True, False, True, True, False])
     found = drift.detectors(before, after, changed, 0.3)  # strictly above
-    assert found == Detectors(before=3, after=4, kept=1, lost=1, gained=2)
+    assert found == DetectorDrift(before=3, after=4, kept=1, lost=1, gained=2)
     assert found.shares == (1 / 3, 1 / 3, 2 / 4)
     assert np.isnan(drift.detectors(before, after, changed, 0.9).shares).all()
 
@@ -507,7 +507,7 @@ STILL = unit(
 
 
 def found(*layers: DriftLayerRow, units=(UNIT, STILL)) -> DriftFindings:
-    images = TopImages([Seen("assets/a.webp", "a.png", 1.5)], [Seen("assets/b.webp", "b.png", 2.5)])
+    images = UnitPictures([UnitPicture("assets/a.webp", "a.png", 1.5)], [UnitPicture("assets/b.webp", "b.png", 2.5)])
     top = {3: images} if UNIT in units else {}
     return DriftFindings([Drifted("old.pth", "new.pth", [DriftedLayer(one, units, top) for one in layers])], (64, 96))
 

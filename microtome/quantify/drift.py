@@ -110,8 +110,8 @@ def random_changed(before: Labels, after: Labels) -> float | None:
 
 
 @dataclass(frozen=True)
-class Detectors:
-    """Detectors of two networks: units whose IoU with their label lies above the limit.
+class DetectorDrift:
+    """DetectorDrift of two networks: units whose IoU with their label lies above the limit.
 
     Args:
         before, after: how many in each.
@@ -136,7 +136,7 @@ class Detectors:
         )
 
 
-def detectors(before: Floats, after: Floats, changed: NDArray[np.bool_], min_iou: float) -> Detectors:
+def detectors(before: Floats, after: Floats, changed: NDArray[np.bool_], min_iou: float) -> DetectorDrift:
     """Count detectors.
 
     Args:
@@ -145,7 +145,7 @@ def detectors(before: Floats, after: Floats, changed: NDArray[np.bool_], min_iou
         min_iou: a detector lies strictly above it.
     """
     first, second = before > min_iou, after > min_iou
-    return Detectors(
+    return DetectorDrift(
         int(first.sum()),
         int(second.sum()),
         int((first & second & ~changed).sum()),
@@ -306,7 +306,7 @@ class LayerDrift:
         best_change: mean change of the best IoU, over all units.
     """
 
-    detectors: Detectors
+    detectors: DetectorDrift
     changed: Estimate
     random: float | None
     redrawn: float | None

@@ -69,7 +69,7 @@ class DriftLayerRow(TypedDict):
 
 
 @dataclass(frozen=True)
-class Seen:
+class UnitPicture:
     """A picture in which a unit is high: path of its thumbnail, its name, and the unit's highest value in it."""
 
     thumb: str
@@ -78,11 +78,11 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class TopImages:
+class UnitPictures:
     """The pictures in which a unit is highest, in each network."""
 
-    before: Sequence[Seen]
-    after: Sequence[Seen]
+    before: Sequence[UnitPicture]
+    after: Sequence[UnitPicture]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class DriftedLayer:
 
     row: DriftLayerRow
     units: Sequence[DriftUnitRow]
-    top: Mapping[int, TopImages]
+    top: Mapping[int, UnitPictures]
 
     @property
     def same(self) -> bool:
@@ -413,7 +413,7 @@ def _gallery(layer: DriftedLayer, size: tuple[int, int]) -> views.Section:
     return views.Section(f"What units of {name} look at", [text, views.Gallery(cards, wide=True)])
 
 
-def _card(unit: DriftUnitRow, top: TopImages, anchor: str, size: tuple[int, int]) -> views.Card:
+def _card(unit: DriftUnitRow, top: UnitPictures, anchor: str, size: tuple[int, int]) -> views.Card:
     number = unit["unit"]
     before, after = unit["concept_before"] or "no label", unit["concept_after"] or "no label"
     spots = [

@@ -12,8 +12,8 @@ from microtome.report.drift import (
     DriftFindings,
     DriftLayerRow,
     DriftUnitRow,
-    Seen,
-    TopImages,
+    UnitPicture,
+    UnitPictures,
     leading,
 )
 from microtome.report.finetuning import BEFORE, NAMES
@@ -33,8 +33,7 @@ def findings(shown: Shown) -> DriftFindings:
 
 def _pair(shown: Shown, job: str) -> Drifted:
     seen, made = shown.inputs(job, Inputs), shown.result(job, StageResult)
-    rows = made.typed("drift_layers", DriftLayerRow)
-    layers = [_layer(shown, seen, made, *pair) for pair in zip(shared_layers(seen), rows, strict=True)]
+    layers = [_layer(shown, seen, made, layer) for layer in shared_layers(seen)]
     before, after = (maps.outside.get("network") for maps in (seen.activations_before, seen.activations_after))
     if isinstance(before, Subject) and isinstance(after, Subject):
         first, second = _names(before, after)
@@ -50,15 +49,16 @@ def _names(before: Subject, after: Subject) -> list[str]:
     return names if names[0] != names[1] else paths
 
 
-def _layer(shown: Shown, seen: Inputs, made: StageResult, both: SharedLayer, row: DriftLayerRow) -> DriftedLayer:
+def _layer(shown: Shown, seen: Inputs, made: StageResult, both: SharedLayer) -> DriftedLayer:
+    (row,) = made.typed("drift_layers", DriftLayerRow, layer=both.before.name)
     units = made.typed("drift_units", DriftUnitRow, layer=both.before.name)
     before, after = (side.thresholds.top_images(side.name) for side in (both.before, both.after))
     wanted = [unit["unit"] for unit in leading(units, SHOWN_UNITS)]
-    top = {unit: TopImages(_seen(shown, seen, before[unit]), _seen(shown, seen, after[unit])) for unit in wanted}
+    top = {unit: UnitPictures(_seen(shown, seen, before[unit]), _seen(shown, seen, after[unit])) for unit in wanted}
     return DriftedLayer(row, units, top)
 
 
-def _seen(shown: Shown, seen: Inputs, top: Sequence[tuple[int, float]]) -> list[Seen]:
+def _seen(shown: Shown, seen: Inputs, top: Sequence[tuple[int, float]]) -> list[UnitPicture]:
     """The first of a unit's top images."""
     first = top[: shown.top_images]
-    return [Seen(shown.thumbnail(seen.index, image), seen.index.files[image], peak) for image, peak in first]
+    return [UnitPicture(shown.thumbnail(seen.index, image), seen.index.files[image], peak) for image, peak in first]
