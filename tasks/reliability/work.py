@@ -15,9 +15,9 @@ from microtome.quantify.intervals import mean_interval
 from microtome.visualize import reliability as science
 from microtome.visualize.reliability import Limits, Method
 from storage import Draft
-from storage.tables import Row, from_rows
+from storage.tables import Row
 from tasks.index.result import Index
-from tasks.reliability import STAGE, ReliabilityOptions
+from tasks.reliability import ReliabilityOptions
 from tasks.session import Session
 from tasks.subject import Subject
 
@@ -42,7 +42,7 @@ def run(options: ReliabilityOptions, inputs: Inputs, draft: Draft, session: Sess
     for name, method in wanted.items():
         for test in (bench.invariance, bench.randomisation, bench.class_sensitivity):
             rows += [{"method": name, **row} for row in test(method)]
-    draft.table("reliability", from_rows(list(STAGE.tables[0].columns), rows))
+    draft.rows("reliability", rows)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from microtome.datasets.sampling import sampled
 from microtome.visualize.attribution import contrast
 from microtome.visualize.reliability import Method, methods
 from storage import Draft
-from storage.tables import from_rows
 from tasks.index.result import Index
-from tasks.saliency import STAGE, SaliencyOptions
+from tasks.saliency import SaliencyOptions
 from tasks.session import Session
 from tasks.subject import Subject
 
@@ -41,7 +40,7 @@ def run(options: SaliencyOptions, inputs: Inputs, draft: Draft, session: Session
         draft.write(file, save({"maps": maps.contiguous(), "images": torch.tensor(chosen)}))
         for image, target, one in zip(chosen, targets, maps, strict=True):
             rows.append({"image": image, "target": target, "method": name, "scale": contrast(one), "file": file})
-    draft.table("saliency", from_rows(list(STAGE.tables[0].columns), rows))
+    draft.rows("saliency", rows)
 
 
 def _maps(
