@@ -42,7 +42,7 @@ STAGE = Stage(
     threads="all",
     network=True,
     page=PAGE,
-    starter="  # saliency: {images: 12}                    # maps of the predicted class by seven methods\n",
+    starter="  # saliency: {images: 12}                    # maps of the predicted class, method by method\n",
     tables=(
         table(
             "saliency",
