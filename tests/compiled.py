@@ -180,6 +180,11 @@ class Project:
             self._modules[name] = Compiled(name, file) if file is not None and ours else None
         return self._modules[name]
 
+    def names(self, definition: Definition) -> frozenset[Definition]:
+        """Definitions that a definition names itself: those that a jump from its text leads to."""
+        module = self.module(definition[0])
+        return frozenset(self._named(definition[0], module.definitions.get(definition[1], ()) if module else ()))
+
     def reached(self, roots: Iterable[str]) -> frozenset[Definition]:
         """All definitions that `module:name` roots name, and that these name in turn."""
         waiting = [found for root in roots for found in self._asked(*_split(root))]

@@ -9,6 +9,7 @@ import pytest
 
 from flows.reference import pages, renewed
 from tasks.registry import STAGES
+from tests.compiled import Project
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,6 +72,43 @@ def test_every_file_and_folder_that_a_page_names_is_there(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     named = re.findall(r"`((?:flows|tasks|storage|microtome|tests|benchmarks|examples)/[\w/.-]*)`", text)
     assert [place for place in named if not (ROOT / place).exists() and not (ROOT / f"{place}.py").exists()] == []
+
+
+FOLLOWED = {  # the option `tail`: a definition, and those on its way that its text names
+    "flows.cli:audit": {"flows.plan:Plan"},
+    "flows.plan:Plan": {"flows.auditfile:read_audit"},
+    "flows.auditfile:read_audit": {"flows.auditfile:AuditModel"},
+    "flows.auditfile:AuditModel": {"flows.auditfile:StagesModel"},
+    "flows.auditfile:StagesModel": {"flows.auditfile:_stages_model"},
+    "flows.auditfile:_stages_model": {"tasks.registry:STAGES"},
+    "tasks.registry:STAGES": {"tasks.dissection:STAGE"},
+    "tasks.dissection:STAGE": {"tasks.dissection:DissectionOptions", "tasks.dissection:plan"},
+    "tasks.dissection:DissectionOptions": {"tasks.null:NullOptions"},
+    "tasks.null:NullOptions": {"tasks.tally:TallyOptions"},
+    "tasks.tally:TallyOptions": {"tasks.options:Lighting"},
+    "tasks.dissection:plan": {"tasks.tally:TallyOptions", "tasks.tally:STAGE"},
+    "tasks.tally.work:run": {"tasks.tally.lighting:Lighter"},
+}
+
+
+def test_the_option_that_is_followed_goes_from_definition_to_definition():
+    project = Project(ROOT)
+    for place, steps in FOLLOWED.items():
+        assert steps <= {":".join(named) for named in project.names(tuple(place.split(":")))}, place
+    assert is_defined(ROOT / "tasks/options.py", "Lighting.tail")
+    assert "tasks.tally.work:run" in {stage.work for stage in STAGES}  # in words: a search, no jump
+
+
+def test_all_who_read_the_option_that_is_followed_are_named():
+    """Every module of tasks that asks options for their `tail` is on the page."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    asking = [
+        file.relative_to(ROOT).as_posix()
+        for file in sorted((ROOT / "tasks").rglob("*.py"))
+        if re.search(r"(options|lighting)\.tail\b", file.read_text(encoding="utf-8"))
+    ]
+    assert len(asking) == 4
+    assert [file for file in asking if f"`{file}:" not in text] == []
 
 
 def test_a_definition_that_is_not_there_is_missed():
