@@ -30,13 +30,13 @@ from microtome.disentangle.parts import (
 )
 from microtome.errors import InputError
 from storage import Draft
-from storage.tables import ReadRow, from_rows
+from storage.tables import ReadRow
 from tasks.activations.result import Maps
 from tasks.graph.category import category_images, ordered_layers, shown_landmarks
 from tasks.graph.result import Graph
 from tasks.index.result import Index
 from tasks.landmarks.result import Landmarks
-from tasks.parts import STAGE, PartsOptions
+from tasks.parts import PartsOptions
 from tasks.session import Session
 
 Floats = NDArray[np.float64]
@@ -73,11 +73,7 @@ def run(options: PartsOptions, inputs: Inputs, draft: Draft, session: Session) -
         patterns += _patterns(scene, mining, templates[Locator.PATTERNS]) if mining.draw == 0 else []
         session.advance(1)
     for name, rows in {"parts": patterns, "part_errors": errors, "part_summary": _summary(errors)}.items():
-        draft.table(name, from_rows(_columns(name), rows))
-
-
-def _columns(name: str) -> list[str]:
-    return next(list(table.columns) for table in STAGE.tables if table.name == name)
+        draft.rows(name, rows)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ STAGE = Stage(
     threads="all",
     network="answer",
     page=PAGE,
-    starter="  # saliency: {images: 12}                    # maps of the predicted class by eight methods\n",
+    starter="  # saliency: {images: 12}                    # maps of the predicted class, method by method\n",
     preflight="tasks.saliency.at_hand:preflight",
     tables=(
         table(

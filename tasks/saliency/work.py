@@ -17,16 +17,15 @@ from microtome.visualize.attribution import contrast
 from microtome.visualize.methods import Method
 from microtome.visualize.reliability import edges
 from storage import Draft
-from storage.tables import Row, from_rows
+from storage.tables import Row
 from tasks.index.result import Index
-from tasks.saliency import STAGE, SaliencyOptions
+from tasks.saliency import SaliencyOptions
 from tasks.saliency.at_hand import AtHand
 from tasks.session import Session
 from tasks.subject import Subject
 
 BATCH = 4
 CONTROLS = 3  # edges, centre, random order
-SALIENCY, METHODS, FAITHFULNESS = (list(table.columns) for table in STAGE.tables)
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,9 @@ def run(options: SaliencyOptions, inputs: Inputs, draft: Draft, session: Session
         for image, target, one in zip(chosen, test.classes.tolist(), maps, strict=True):
             rows.append({"image": image, "target": target, "method": name, "scale": contrast(one), "file": file})
         marks[name] = science.evidence(name, maps)
-    draft.table("saliency", from_rows(SALIENCY, rows))
-    draft.table("saliency_methods", from_rows(METHODS, wanted.rows))
-    draft.table("faithfulness", from_rows(FAITHFULNESS, list(test.faithfulness(marks))))
+    draft.rows("saliency", rows)
+    draft.rows("saliency_methods", wanted.rows)
+    draft.rows("faithfulness", list(test.faithfulness(marks)))
 
 
 @dataclass(frozen=True)
