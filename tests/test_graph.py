@@ -30,7 +30,6 @@ from microtome.disentangle.parts import (
     location_error,
     mean_position,
     mine,
-    summarised,
     unit_candidates,
 )
 from microtome.networks import LayerGeometry
@@ -363,16 +362,10 @@ def test_a_part_is_mined_from_the_most_active_units():
     assert most_active(torch.from_numpy(maps), None)[0].tolist() == list(range(5))
 
 
-def test_errors_are_in_diagonals_and_pictures_count_once():
+def test_errors_are_in_diagonals():
     found, places = np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([[43.0, 34.0], [3.0, 76.0]])
     error = location_error(found, places, (80, 80))
     assert error == pytest.approx([math.hypot(3, 6) / math.hypot(80, 80), 5 / math.hypot(80, 80)])
-    got = summarised([[0.05, 0.15], [0.3], [0.09, 0.08, 0.11]])
-    assert got.images == 3
-    assert got.error == pytest.approx((0.1 + 0.3 + 0.28 / 3) / 3)
-    assert got.share == pytest.approx((1 / 2 + 0 + 2 / 3) / 3)
-    assert got.low <= got.error <= got.high
-    assert got.share_low <= got.share <= got.share_high
 
 
 def seen_at(position, score):

@@ -29,9 +29,12 @@ class Of(StrEnum):
 
 
 class Locator(StrEnum):
-    """How a part is located: by mined patterns of units or of a graph's nodes, or by a baseline."""
+    """How a part is located: by its boxes' looks and place together, or by a rival."""
 
+    BLEND = "blend"
+    EXEMPLAR = "exemplar"
     PATTERNS = "patterns"
     NODES = "graph nodes"
     MEAN_POSITION = "mean position"
     BEST_FILTER = "best filter"
+    TOP_FILTERS = "top filters"

@@ -1,4 +1,4 @@
-"""Stage `parts`: parts mined from a few boxes, located in the other pictures, beside two baselines."""
+"""Stage `parts`: parts located from a few boxes in the other pictures, by their looks and place, beside every rival."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.disentangle.exemplars import Looks, Weighing, blend, exemplar
 from microtome.disentangle.graph import infer
 from microtome.disentangle.graph_keys import Locator
 from microtome.disentangle.graph_layers import cell_axes
+from microtome.disentangle.part_errors import Tried, comparisons, summaries
 from microtome.disentangle.parts import (
     Boxes,
     Candidates,
@@ -25,7 +27,7 @@ from microtome.disentangle.parts import (
     mine,
     node_candidates,
     peak_places,
-    summarised,
+    top_filters,
     unit_candidates,
 )
 from microtome.errors import InputError
@@ -40,7 +42,9 @@ from tasks.parts import PartsOptions
 from tasks.session import Session
 
 Floats = NDArray[np.float64]
-Row = ReadRow  # its errors are read again for their summary
+Row = ReadRow
+_Errors = dict[tuple[str, int], dict[Locator, list[Floats]]]
+"""By part and number of boxes, then by method: a draw's (images,) errors each."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,44 @@ def run(options: PartsOptions, inputs: Inputs, draft: Draft, session: Session) -
         raise InputError(f"parts.boxes: must be fewer than the pictures that show a part, got {options.boxes}")
     scene = _scene(inputs, chosen.images, options.filters)
     session.begin(len(minings), "minings")
-    patterns: list[Row] = []
-    errors: list[Row] = []
+    found = _Found()
     for mining in minings:
+        found.take(scene, mining)
+        session.advance(1)
+    for name, rows in {**found.tables, **_judged(found.errors)}.items():
+        draft.rows(name, rows)
+
+
+class _Found:
+    """What comes of the minings: rows by table, and errors by part, number of boxes and method."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, list[Row]] = {"parts": [], "part_choices": [], "part_errors": []}
+        self.errors: _Errors = defaultdict(lambda: defaultdict(list))
+
+    def take(self, scene: _Scene, mining: _Mining) -> None:
+        """Mine one draw of boxes, and locate its part by every method."""
         boxes, rest = mining.boxes(scene.size)
         templates = {method: mine(candidates, boxes) for method, candidates in scene.sources.items()}
-        errors += [row for found in _located(scene, boxes, templates) for row in _errors(scene, mining, found, rest)]
-        patterns += _patterns(scene, mining, templates[Locator.PATTERNS]) if mining.draw == 0 else []
-        session.advance(1)
-    for name, rows in {"parts": patterns, "part_errors": errors, "part_summary": _summary(errors)}.items():
-        draft.rows(name, rows)
+        located, weighing = _located(scene, boxes, templates)
+        for method, where in located.items():
+            error = mining.error(where, rest, scene.size)
+            self.errors[mining.part, mining.count][method].append(error)
+            self.tables["part_errors"] += _error_rows(scene, mining, method, where=where, error=error)
+        self.tables["part_choices"].append(_choice(mining, boxes, weighing))
+        self.tables["parts"] += _patterns(scene, mining, templates[Locator.PATTERNS]) if mining.draw == 0 else []
+
+
+def _judged(errors: _Errors) -> dict[str, list[Row]]:
+    """Rows of `part_summary` and `part_comparisons`."""
+    tried = [
+        Tried(part, count, {method: np.stack(draws) for method, draws in own.items()})
+        for (part, count), own in errors.items()
+    ]
+    return {
+        "part_summary": [asdict(row) for row in summaries(tried)],
+        "part_comparisons": [asdict(row) for row in comparisons(tried)],
+    }
 
 
 @dataclass(frozen=True)
@@ -86,6 +118,7 @@ class _Scene:
         sources: by method, what may become a pattern.
         layers: names of the units' layers.
         peaks: (images, filters, 2) highest cells of all filters, in the frame.
+        looks: of the top layer's cells.
     """
 
     images: NDArray[np.int64]
@@ -93,6 +126,7 @@ class _Scene:
     sources: Mapping[Locator, Candidates]
     layers: Sequence[str]
     peaks: Floats
+    looks: Looks
 
 
 @dataclass(frozen=True)
@@ -114,6 +148,12 @@ class _Mining:
         rng = np.random.default_rng([self.seed, self.count, self.draw])
         return drawn_boxes(self.places, self.count, size, rng)
 
+    def error(self, where: Floats, rest: NDArray[np.int64], size: tuple[int, int]) -> Floats:
+        """(images,) distance to the truth, in diagonals; NaN but in the pictures that are left."""
+        error = np.full(len(self.places), np.nan)
+        error[rest] = location_error(where[rest], self.places[rest], size)
+        return error
+
 
 def _minings(options: PartsOptions, marks: Mapping[str, Floats], seed: int) -> Iterator[_Mining]:
     """Every part, number of boxes and draw; none where hardly a picture would be left."""
@@ -124,29 +164,35 @@ def _minings(options: PartsOptions, marks: Mapping[str, Floats], seed: int) -> I
                 yield _Mining(part, places, count, draw, seed)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """(images, 2) where a method finds a part in every picture, in the frame."""
+def _located(
+    scene: _Scene, boxes: Boxes, templates: Mapping[Locator, Sequence[Template]]
+) -> tuple[dict[Locator, Floats], Weighing]:
+    """(images, 2) where every method finds the part, in the frame, the baselines last; and what the blend chose."""
+    blended, weighing = blend(scene.looks, boxes)
+    return {
+        Locator.BLEND: blended,
+        Locator.EXEMPLAR: exemplar(scene.looks, boxes),
+        **{method: locate(own, scene.sources[method])[0] for method, own in templates.items()},
+        Locator.MEAN_POSITION: mean_position(boxes, len(scene.images)),
+        Locator.BEST_FILTER: best_filter(scene.peaks, boxes)[0],
+        Locator.TOP_FILTERS: top_filters(scene.peaks, boxes),
+    }, weighing
 
-    method: Locator
-    where: Floats
 
-
-def _located(scene: _Scene, boxes: Boxes, templates: Mapping[Locator, Sequence[Template]]) -> list[_Found]:
-    """By every method, the baselines last."""
+def _error_rows(scene: _Scene, mining: _Mining, method: Locator, *, where: Floats, error: Floats) -> list[Row]:
+    """Rows of `part_errors`."""
+    pixels = where * np.array(scene.size[::-1], float)
+    about = {**mining.about, "method": method, "draw": mining.draw}
     return [
-        *(_Found(method, locate(own, scene.sources[method])[0]) for method, own in templates.items()),
-        _Found(Locator.MEAN_POSITION, mean_position(boxes, len(scene.images))),
-        _Found(Locator.BEST_FILTER, best_filter(scene.peaks, boxes)[0]),
+        {**about, "image": scene.images[n], "error": error[n], "x": pixels[n, 0], "y": pixels[n, 1]}
+        for n in np.flatnonzero(np.isfinite(error))
     ]
 
 
-def _errors(scene: _Scene, mining: _Mining, found: _Found, rest: NDArray[np.int64]) -> list[Row]:
-    """Rows of `part_errors`."""
-    error = location_error(found.where, mining.places, scene.size)
-    pixels = found.where * np.array(scene.size[::-1], float)
-    about = {**mining.about, "method": found.method, "draw": mining.draw}
-    return [{**about, "image": scene.images[n], "error": error[n], "x": pixels[n, 0], "y": pixels[n, 1]} for n in rest]
+def _choice(mining: _Mining, boxes: Boxes, weighing: Weighing) -> Row:
+    """Row of `part_choices`."""
+    x, y = np.mean(list(boxes.values()), axis=0)
+    return {**mining.about, "draw": mining.draw, **asdict(weighing), "x": x, "y": y}
 
 
 def _patterns(scene: _Scene, mining: _Mining, templates: Sequence[Template]) -> list[Row]:
@@ -169,9 +215,11 @@ def _patterns(scene: _Scene, mining: _Mining, templates: Sequence[Template]) -> 
 
 
 def _scene(inputs: Inputs, images: NDArray[np.int64], filters: int) -> _Scene:
-    """Units of all layers, nodes of the graph where there is one, and peaks."""
+    """Units of all layers, nodes of the graph where there is one, peaks, and the top layer's cells."""
     size, layers = inputs.index.frame.size, ordered_layers(inputs.activations)
     units, peaks = [], []
+    top, of_top = layers[0]
+    looks = Looks.of(inputs.activations.of_images(top, images), *cell_axes(of_top, size))
     for place, (number, layer) in enumerate(layers):
         maps = inputs.activations.of_images(number, images)
         units.append(unit_candidates(maps, *cell_axes(layer, size), layer=place, count=filters))
@@ -179,7 +227,7 @@ def _scene(inputs: Inputs, images: NDArray[np.int64], filters: int) -> _Scene:
     sources = {Locator.PATTERNS: reduce(Candidates.joined, units)}
     if inputs.graph:
         sources[Locator.NODES] = _nodes(inputs.graph, inputs, images)
-    return _Scene(images, size, sources, [layer.name for _, layer in layers], np.concatenate(peaks, 1))
+    return _Scene(images, size, sources, [layer.name for _, layer in layers], np.concatenate(peaks, 1), looks)
 
 
 def _nodes(graph: Graph, inputs: Inputs, images: NDArray[np.int64]) -> Candidates:
@@ -189,14 +237,3 @@ def _nodes(graph: Graph, inputs: Inputs, images: NDArray[np.int64]) -> Candidate
     maps = [part.filters.maps(inputs.activations.of_images(numbers[part.name], images), size) for part in graph.learned]
     seen = infer([part.layer for part in graph.learned], maps)
     return node_candidates(seen, [part.node_filters for part in graph.learned])
-
-
-def _summary(errors: Sequence[Row]) -> list[Row]:
-    """Mean error and share of near hits per part, number of boxes and method: over pictures, draws averaged."""
-    grouped: dict[tuple[str, int, Locator], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in errors:
-        grouped[row["part"], row["boxes"], row["method"]][row["image"]].append(row["error"])
-    return [
-        {"part": part, "boxes": boxes, "method": method, **asdict(summarised(list(images.values())))}
-        for (part, boxes, method), images in grouped.items()
-    ]
