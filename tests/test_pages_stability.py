@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from microtome.quantify.shift import ShiftSummary
 from microtome.quantify.stability_summary import FilterOnLandmark, Judged, LayerSummary, Rule
 from microtome.report import views
 from microtome.report.finetuning import Apart, Compared, Epoch, FinetuningFindings
@@ -71,6 +72,32 @@ def test_a_single_category() -> None:
     assert (strip.value, strip.low, strip.high) == pytest.approx((23.81, 19.05, 28.57))  # of 1.05 x random
     assert [mark[:2] for mark in strip.marks] == [(95.24, "chance"), (47.62, "aim")]
     assert not [part for part in parts_of(page, "text") if part.style == "advice"]
+
+
+SHIFT = ShiftSummary(8, 5, 0.61, 0.55, 0.67, 0.4, 0.63, 0.58, 0.75, 0.06, 0.0444, 0.0777, 0.25)
+
+
+def test_steadiness_is_claimed_of_filters_that_follow_alone() -> None:
+    found = stable(("conv", "bird", None, SUMMARY))
+    tested = replace(
+        found, layers=[replace(found.layers[0], shift={"bird": replace(SHIFT, follow=1), "all: mean": SHIFT})]
+    )
+    page = stability_page(tested)
+    assert page.headline == (
+        "When what is shown is moved, 5 of 8 filters of conv surely follow (mean slope 0.61 [0.55, 0.67]; 1 follows, 0 "
+        "is frozen). Those that do deviate by 0.0444 of the picture's diagonal; held at their own mean place they "
+        "would by 0.0777. 25% of them follow a landmark."
+    )
+    table = next(part for part in parts_of(page, "table") if part.columns[1][0] == "follow")
+    assert table.rows[1] == [
+        "all: mean", "5 of 8", "0.61 [0.55, 0.67]", "0.40", "75%", "0.63, 0.58", "0.0444", "0.0777", "25%", "0.0600"
+    ]  # fmt: skip
+    assert len(table.columns) == len(table.rows[0])
+    nobody = replace(
+        SHIFT, follow=0, low=None, following_deviation=None, following_frozen=None, following_tracking=None
+    )
+    layers = [replace(found.layers[0], shift={"bird": nobody})]
+    assert "Of none can it be said that it is steady" in stability_page(replace(found, layers=layers)).headline
 
 
 def test_several_categories_are_judged_by_the_audits_rule() -> None:

@@ -147,7 +147,7 @@ def _pixels(low: float, high: float, limit: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Moved:
+class MovedPlacement:
     """How a picture lies in the frame once its crop window was moved.
 
     Args:
@@ -161,7 +161,7 @@ class Moved:
     inside: bool
 
 
-def moved(place: Placement, stored: tuple[int, int], offset: tuple[float, float]) -> Moved:
+def moved(place: Placement, stored: tuple[int, int], offset: tuple[float, float]) -> MovedPlacement:
     """Move the crop window by whole pixels of the stored picture, so that what is shown moves by about an offset.
 
     Along each axis it is moved the other way where only that leaves it in the picture.
@@ -183,7 +183,7 @@ def moved(place: Placement, stored: tuple[int, int], offset: tuple[float, float]
         inside = inside and bool(fits)
     x, y = steps
     box = (place.box[0] + x, place.box[1] + y, place.box[2] + x, place.box[3] + y)
-    return Moved(Placement(box, place.resized, place.offset, place.size), (moves[0], moves[1]), inside)
+    return MovedPlacement(Placement(box, place.resized, place.offset, place.size), (moves[0], moves[1]), inside)
 
 
 def whole(stored: tuple[int, int], size: tuple[int, int]) -> Placement:

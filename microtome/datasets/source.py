@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.datasets.base import Annotation, Dataset, Record, open_picture
-from microtome.datasets.frame import Frame, Moved, Placement, moved
+from microtome.datasets.frame import Frame, MovedPlacement, Placement, moved
 from microtome.networks.normalisation import Normalisation
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Source:
         """How a picture lies in the frame."""
         return self.moved(image).placement if self.shift else self.frame.place(self.record(image))
 
-    def moved(self, image: int) -> Moved:
+    def moved(self, image: int) -> MovedPlacement:
         """How a picture lies in the frame once its crop window was moved."""
         record, (height, width) = self.record(image), self.frame.size
         across, down = np.random.default_rng([self.chosen[image], SHIFTS]).uniform(-self.shift, self.shift, 2)
