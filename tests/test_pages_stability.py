@@ -202,8 +202,21 @@ def test_networks_beside_their_twin() -> None:
     assert [section.heading.partition(", ")[2] for section in galleries] == [
         "with filter loss", "twin: masks, no filter loss",
     ]  # fmt: skip
+    assert [row[8:10] for row in rows] == [["–", "–"]] * 4
     anchors = [card.anchor for gallery in parts_of(page, "gallery") for card in gallery.cards]
     assert anchors == ["interpretable/extra_map/7", "twin/extra_map/7"]
+
+
+def test_fine_tuning_says_who_follows() -> None:
+    compared = [
+        Compared("interpretable", layer("extra_map", 0.05), None, SHIFT),
+        Compared("twin", layer("extra_map", 0.07), None, replace(SHIFT, follow=7, low=None)),
+    ]
+    page = finetuning_page(tuned("interpretable", "twin", compared=compared))
+    assert page.headline.endswith("of the twin; 5 of 8 filters surely follow what is shown, 7 of 8 of the twin's.")
+    table = parts_of(page, "table")[1]
+    assert [row[8:10] for row in table.rows] == [["5 of 8", "0.61 [0.55, 0.67]"], ["7 of 8", "0.61"]]
+    assert len(table.columns) == len(table.rows[0])
 
 
 def test_without_a_twin_nothing_is_compared_with_it() -> None:

@@ -131,7 +131,7 @@ def _headline_of_shift(row: Judged, found: ShiftSummary) -> str:
     """Steadiness is claimed of filters that follow alone."""
     said = (
         f"When what is shown is moved, {found.follow} of {found.positions} filters of {row.layer} surely follow (mean "
-        f"slope {worded(found.slope, '.2f')}{_ends(found.low, found.high)}; 1 follows, 0 is frozen). "
+        f"slope {slope(found)}; 1 follows, 0 is frozen). "
     )
     if not found.follow:
         return said + "Of none can it be said that it is steady on anything."
@@ -140,6 +140,11 @@ def _headline_of_shift(row: Judged, found: ShiftSummary) -> str:
         f"own mean place they would by {worded(found.following_frozen, '.4f')}. "
         f"{worded(found.following_tracking, '.0%')} of them follow a landmark."
     )
+
+
+def slope(found: ShiftSummary) -> str:
+    """Mean slope with its interval."""
+    return worded(found.slope, ".2f") + _ends(found.low, found.high)
 
 
 def _ends(low: float | None, high: float | None) -> str:
@@ -174,7 +179,7 @@ def _follow_line(name: str, found: ShiftSummary) -> list[str | views.Strip]:
     return [
         name,
         f"{found.follow} of {found.positions}",
-        worded(found.slope, ".2f") + _ends(found.low, found.high),
+        slope(found),
         worded(found.r2, ".2f"),
         f"{found.inside_share:.0%}",
         f"{worded(found.slope_inside, '.2f')}, {worded(found.slope_mirrored, '.2f')}",
