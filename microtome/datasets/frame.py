@@ -13,6 +13,7 @@ from microtome.datasets.base import MOST_PIXELS, Landmark, Record
 
 Labels = TypeVar("Labels", bound=np.generic)
 
+HAIR = 1e-6  # of a pixel: what rounding may put a window's end beyond the picture's
 CROP_SHARE = 224 / 256  # of the resized shorter side that the usual centre crop keeps
 
 
@@ -177,7 +178,7 @@ def moved(place: Placement, stored: tuple[int, int], offset: tuple[float, float]
         first = place.box[axis] + place.offset[axis] * scale
         last = first + place.size[axis] * scale
         step = -round(offset[axis] * scale)
-        fits = [way for way in (step, -step) if first + way >= 0 and last + way <= stored[axis]]
+        fits = [way for way in (step, -step) if first + way >= -HAIR and last + way <= stored[axis] + HAIR]
         steps.append(fits[0] if fits else step)
         moves.append(-steps[axis] / scale)
         inside = inside and bool(fits)

@@ -117,8 +117,9 @@ def page(findings: StabilityFindings) -> views.Page:
 
 def _headline(row: Judged, layer: StableLayer) -> str:
     found = row.summary
-    if layer.shift:
-        return _headline_of_shift(row, list(layer.shift.values())[-1])
+    tested = list(layer.shift.values())[-1] if layer.shift else None
+    if tested and tested.low is not None:  # of whom it is sure that they follow, resamples alone can say
+        return _headline_of_shift(row, tested)
     steadier = "steadier than" if (found.deviation or 9) < found.best_constant else "less steady than"
     return (
         f"The filters of {row.layer} deviate by {worded(found.deviation, '.4f')} of the picture's diagonal, "
