@@ -102,7 +102,7 @@ def page(findings: StabilityFindings) -> views.Page:
         figures=_figures(best.summary),
         sections=[
             *(views.Section(layer.name, [_table(layer.rows), *_advice(layer.rows)]) for layer in findings.layers),
-            *(_follow(layer) for layer in findings.layers if layer.shift),
+            *_follow([layer for layer in findings.layers if layer.shift]),
             *(_gallery(layer, findings.size) for layer in findings.layers),
             _reading(),
         ],
@@ -152,9 +152,10 @@ def _ends(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
 
 
-def _follow(layer: StableLayer) -> views.Section:
+def _follow(layers: Sequence[StableLayer]) -> list[views.Section]:
+    """The shift test; nothing where there was none."""
     columns = [
-        ("category", False),
+        ("layer, category", False),
         ("follow", True),
         ("slope", True),
         ("R²", True),
@@ -172,8 +173,8 @@ def _follow(layer: StableLayer) -> views.Section:
         "picture; in the others it goes on mirrored at its border. Frozen: D of the filters' own mean places, held for "
         "every picture."
     )
-    rows = [_follow_line(name, found) for name, found in layer.shift.items()]
-    return views.Section(f"Do the filters of {layer.name} follow?", [views.Table(columns, rows, note)])
+    rows = [_follow_line(f"{layer.name}, {name}", found) for layer in layers for name, found in layer.shift.items()]
+    return [views.Section("Do the filters follow what is shown?", [views.Table(columns, rows, note)])] if rows else []
 
 
 def _follow_line(name: str, found: ShiftSummary) -> list[str | views.Strip]:

@@ -36,8 +36,8 @@ class GraphOptions(CategoryOptions):
     """Rounds of expectation and maximisation."""
     permutations: Resamples = 200
     """Exchanges of positions among pictures, for the null of a node that tracks a landmark; 0 for none."""
-    shift: Annotated[float, Field(ge=0, le=0.25)] = 0.125
-    """How far what is shown is moved in the shift test, at most, in sides of the frame; 0 for no test."""
+    shift: Annotated[float, Field(ge=0, le=0.25)] = 0.15
+    """How far what is shown is moved in the shift test, a half of it at least, in sides of the frame; 0 for no test."""
 
 
 def plan(audit: Planner, options: GraphOptions) -> Iterable[Job]:

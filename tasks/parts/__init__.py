@@ -26,8 +26,8 @@ class PartsOptions(CategoryOptions):
     """Numbers of given boxes to learn a part from; each is tried."""
     draws: Count = 5
     """How often the boxes are drawn anew."""
-    shift: Annotated[float, Field(ge=0, le=0.25)] = 0.125
-    """How far what is shown is moved in the shift test, at most, in sides of the frame; 0 for no test."""
+    shift: Annotated[float, Field(ge=0, le=0.25)] = 0.15
+    """How far what is shown is moved in the shift test, a half of it at least, in sides of the frame; 0 for no test."""
 
 
 def plan(audit: Planner, options: PartsOptions) -> Iterable[Job]:
