@@ -23,7 +23,7 @@ from microtome.disentangle.exemplars import (
     weighed,
 )
 from microtome.disentangle.graph_keys import Locator
-from microtome.disentangle.part_errors import Tried, comparisons, summaries
+from microtome.disentangle.part_errors import Tried, comparisons, part_shift, summaries
 from microtome.disentangle.parts import TOP_FILTERS, top_filters
 from microtome.quantify.crossed import (
     CrossedWeights,
@@ -33,6 +33,7 @@ from microtome.quantify.crossed import (
     crossed_weights,
     holm,
 )
+from microtome.quantify.shift import following
 
 ROWS, COLUMNS, FILTERS = 5, 6, 4
 
@@ -212,6 +213,34 @@ def test_top_filters_are_the_mean_of_the_best_moved_peaks():
         says.append(peaks[:, f] + moved)
     best = sorted(range(14), key=lambda f: missed[f])[:TOP_FILTERS]
     np.testing.assert_allclose(top_filters(peaks, boxes), np.mean([says[f] for f in best], axis=0))
+
+
+def test_other_images_after_these_change_nothing_of_these_and_parts_follow_what_they_show():
+    looks, places = planted(60, 0)
+    boxes = {n: tuple(places[n]) for n in range(6)}
+    offset = np.random.default_rng(9).integers(-1, 2, (60, 2)) / 12
+    vectors = np.stack(
+        [
+            np.roll(own, (round(y * 12), round(x * 12)), (0, 1))
+            for own, (x, y) in zip(looks.vectors, offset, strict=True)
+        ]
+    )
+    both = looks.joined(Looks(vectors, vectors.mean((0, 1, 2)), looks.x, looks.y))
+    where, chosen = blend(both, boxes)
+    alone, chosen_alone = blend(looks, boxes)
+    np.testing.assert_allclose(where[:60], alone, atol=1e-6)
+    assert chosen == chosen_alone
+    error = np.linalg.norm(alone - places, axis=1)
+    error[:6] = NAN
+    item = Tried("thing", 6, {Locator.BLEND: error[None], Locator.MEAN_POSITION: error[None]})
+    found = part_shift(item, Locator.BLEND, (where[None, :60], where[None, 60:]), offset)
+    wanted = following(alone[:, None], where[60:, None], offset, np.isfinite(error)[:, None], weights=np.ones((0, 60)))
+    assert found.slope == pytest.approx(wanted.slope[0])
+    assert 0.5 < found.low <= found.slope <= found.high < 1.3
+    assert found.images == 54
+    still = np.full((1, 60, 2), 0.5)
+    frozen = part_shift(item, Locator.MEAN_POSITION, (still, still), offset)
+    assert (frozen.slope, frozen.low, frozen.high, frozen.r2) == (0, 0, 0, 0)
 
 
 # ---- over pictures and draws

@@ -19,7 +19,7 @@ from microtome.disentangle.graph import (
     upper_of,
 )
 from microtome.disentangle.graph_inference import REACH, SPREAD, TAU, LayerMaps, Nodes, Seen, Upper, look
-from microtome.disentangle.graph_metrics import nodes_moved, purity, steadiness
+from microtome.disentangle.graph_metrics import MovedLayer, nodes_moved, purity, steadiness
 from microtome.disentangle.parts import (
     DEFORMATION,
     Candidates,
@@ -33,6 +33,7 @@ from microtome.disentangle.parts import (
     unit_candidates,
 )
 from microtome.networks import LayerGeometry
+from microtome.quantify.shift import Shifted
 from microtome.quantify.stability import cell_centres
 
 
@@ -446,3 +447,38 @@ def test_nodes_beside_filters_by_one_rule():
     assert found["either", "nodes"].value == 1
     assert found["instability", "best constant"].low is None
     assert found["instability", "random"].value > found["instability", "best constant"].value
+
+
+def test_steadiness_says_who_follows_what_is_shown_and_what_standing_still_would_reach():
+    """Nodes that go with the thing when it is moved, beside filters that stay where they were."""
+    rng = np.random.default_rng(0)
+    thing, offset = rng.uniform(30, 66, (60, 2)), rng.uniform(-12, 12, (60, 2))
+    of = LayerGeometry("toy", 2, (12, 12), (4.0, 4.0), (8.0, 8.0), (24.0, 24.0), False)
+    maps = rng.random((60, 2, 12, 12)).astype(np.float32)
+    score = rng.random((60, 2, 1)) + 1
+    before, after = (seen_at(where[:, None, None].repeat(2, 1) / 96, score) for where in (thing, thing + offset))
+    moved = MovedLayer(after, maps, Shifted(offset, np.ones(60, bool)))
+    rows = steadiness(before, maps, of, {"eye": thing}, size=(96, 96), permutations=9, moved=moved)
+    found = {(row.metric, row.of): row for row in rows}
+    assert (found["slope when moved", "nodes"].value, found["slope when moved", "filters"].value) == pytest.approx(
+        (1, 0)
+    )
+    assert found["follows when moved", "nodes"].value == 1
+    assert found["follows when moved", "filters"].value == 0
+    instability, frozen = (
+        found[name, "nodes"].value for name in ("instability", "instability, frozen at its own mean")
+    )
+    assert instability == pytest.approx(0, abs=1e-9)
+    assert frozen == pytest.approx(np.mean([frozen_at_mean(thing, own) for own in score[..., 0].T]), rel=1e-5)
+    assert found["instability of those that follow", "nodes"].n == 2
+    assert ("instability of those that follow", "filters") not in found
+    still = steadiness(before, maps, of, {"eye": thing}, size=(96, 96), permutations=9)
+    assert {row.metric for row in rows} - {row.metric for row in still} == {
+        "slope when moved", "follows when moved",
+        "instability, frozen at its own mean", "instability of those that follow",
+    }  # fmt: skip
+
+
+def frozen_at_mean(thing, score):
+    top = np.argsort(-score.astype(np.float32), kind="stable")[:20]
+    return (np.linalg.norm(thing[top] - thing[top].mean(0), axis=1) / math.hypot(96, 96)).std(ddof=1)

@@ -111,6 +111,10 @@ def test_what_is_said_of_parts_follows_from_their_errors(done):
         np.testing.assert_allclose(each.loc[wanted.index], wanted, atol=1e-12)
         np.testing.assert_allclose(rows[rows["part"].isna()]["difference"], wanted.mean())
     assert len(choices) == len(blend) * 2
+    moved = made.table("part_shift").to_pandas().set_index("method")
+    assert set(moved.index) == {"blend", "exemplar", "mean position", "best filter", "top filters"}
+    assert (moved.loc["mean position", ["slope", "low", "high", "r2"]] == 0).all(axis=None)
+    assert moved.loc["blend", "slope"].mean() > 0.3
     assert "What was chosen" in done[1]["report"][0].read("parts.html").decode()
 
 

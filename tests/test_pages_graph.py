@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from microtome.disentangle.graph_keys import Locator, Measure, Of
-from microtome.disentangle.part_errors import PartComparison, PartSummary
+from microtome.disentangle.part_errors import PartComparison, PartShift, PartSummary
 from microtome.disentangle.pattern_graph import Node, PatternGraph, Place
 from microtome.report import views
 from microtome.report.graph import (
@@ -102,6 +102,28 @@ def test_steadiness_is_a_row_per_layer_in_the_order_of_the_graph():
         "0.050 [0.040, 0.060]", "0.070 [0.060, 0.080]", "-0.020 [-0.030, -0.010]",
         "0.200", "0.200", "50%", "25%", "0.111", "0.222",
     ]  # fmt: skip
+    assert len(table.columns) == len(table.rows[0])
+
+
+def test_the_shift_test_is_said_of_nodes_and_filters():
+    assert not [section for section in page(FOUND).sections if section.heading == "Do they follow what is shown?"]
+    tested = [
+        LayerFigure("low", measure, of, None, value, low, high, 9)
+        for of, scale in ((Of.NODES, 1.0), (Of.FILTERS, 0.5))
+        for measure, value, low, high in (
+            (Measure.SLOPE, 0.8 * scale, 0.7, 0.9),
+            (Measure.FOLLOWS, 0.9 * scale, None, None),
+            (Measure.FROZEN, 0.06, None, None),
+        )
+    ]
+    tested.append(LayerFigure("low", Measure.FOLLOWING, Of.NODES, None, 0.04, n=8))
+    made = page(replace(FOUND, figures=[*FOUND.figures, *tested]))
+    assert "90% of these nodes and 45% of the filters of low surely follow" in made.headline
+    table = part_of(made, "Do they follow what is shown?", "table")
+    assert table.rows == [
+        ["low, nodes", "0.800 [0.700, 0.900]", "90%", "0.050", "0.060", "0.040"],
+        ["low, filters", "0.400 [0.700, 0.900]", "45%", "0.070", "0.060", "–"],
+    ]
     assert len(table.columns) == len(table.rows[0])
 
 
@@ -240,6 +262,10 @@ def test_parts_say_how_often_the_blend_is_surely_nearer_or_farther_and_what_it_c
         ["head", "3", "40, 60", "1.5 × 2"],
         ["tail", "3", "10", "4"],
     ]
+    assert "Do they follow what is shown?" not in [section.heading for section in made.sections]
+    moved = replace(PARTS, follow=[PartShift("head", 3, Locator.BLEND, 0.7, 0.6, 0.8, 0.5, 30)])
+    follow = part_of(parts_page(moved), "Do they follow what is shown?", "table")
+    assert follow.rows == [["head", "3", "blend", "0.70 [0.60, 0.80]", "0.50"]]
     table = part_of(made, "Every figure", "table")
     assert table.rows[0] == ["head", "3", "blend", "0.100 [0.090, 0.110]", "50% [40%, 60%]"]
     assert len(table.rows) == 9

@@ -13,6 +13,7 @@ from microtome.datasets.base import MOST_PIXELS, Landmark, Record
 
 Labels = TypeVar("Labels", bound=np.generic)
 
+HAIR = 1e-6  # of a pixel: what rounding may put a window's end beyond the picture's
 CROP_SHARE = 224 / 256  # of the resized shorter side that the usual centre crop keeps
 
 
@@ -147,7 +148,7 @@ def _pixels(low: float, high: float, limit: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Moved:
+class MovedPlacement:
     """How a picture lies in the frame once its crop window was moved.
 
     Args:
@@ -161,7 +162,7 @@ class Moved:
     inside: bool
 
 
-def moved(place: Placement, stored: tuple[int, int], offset: tuple[float, float]) -> Moved:
+def moved(place: Placement, stored: tuple[int, int], offset: tuple[float, float]) -> MovedPlacement:
     """Move the crop window by whole pixels of the stored picture, so that what is shown moves by about an offset.
 
     Along each axis it is moved the other way where only that leaves it in the picture.
@@ -177,13 +178,13 @@ def moved(place: Placement, stored: tuple[int, int], offset: tuple[float, float]
         first = place.box[axis] + place.offset[axis] * scale
         last = first + place.size[axis] * scale
         step = -round(offset[axis] * scale)
-        fits = [way for way in (step, -step) if first + way >= 0 and last + way <= stored[axis]]
+        fits = [way for way in (step, -step) if first + way >= -HAIR and last + way <= stored[axis] + HAIR]
         steps.append(fits[0] if fits else step)
         moves.append(-steps[axis] / scale)
         inside = inside and bool(fits)
     x, y = steps
     box = (place.box[0] + x, place.box[1] + y, place.box[2] + x, place.box[3] + y)
-    return Moved(Placement(box, place.resized, place.offset, place.size), (moves[0], moves[1]), inside)
+    return MovedPlacement(Placement(box, place.resized, place.offset, place.size), (moves[0], moves[1]), inside)
 
 
 def whole(stored: tuple[int, int], size: tuple[int, int]) -> Placement:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.datasets.base import Annotation, Dataset, Record, open_picture
-from microtome.datasets.frame import Frame, Moved, Placement, moved
+from microtome.datasets.frame import Frame, MovedPlacement, Placement, moved
 from microtome.networks.normalisation import Normalisation
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Source:
         frame: that they are put into.
         scale: of the network.
         chosen: which records of the data set, in order: picture n is record `chosen[n]`.
-        shift: how far crop windows are moved, at most, in widths and heights of the frame: each picture's by an offset
-            of its own, always the same one.
+        shift: how far crop windows are moved, in widths and heights of the frame: each picture's by an offset of its
+            own, always the same one, of half of it at least along each axis.
     """
 
     dataset: Dataset
@@ -52,10 +52,11 @@ class Source:
         """How a picture lies in the frame."""
         return self.moved(image).placement if self.shift else self.frame.place(self.record(image))
 
-    def moved(self, image: int) -> Moved:
+    def moved(self, image: int) -> MovedPlacement:
         """How a picture lies in the frame once its crop window was moved."""
         record, (height, width) = self.record(image), self.frame.size
-        across, down = np.random.default_rng([self.chosen[image], SHIFTS]).uniform(-self.shift, self.shift, 2)
+        rng = np.random.default_rng([self.chosen[image], SHIFTS])
+        across, down = rng.choice([-1, 1], 2) * rng.uniform(self.shift / 2, self.shift, 2)
         return moved(self.frame.place(record), (record.width, record.height), (across * width, down * height))
 
     def framed(self, image: int) -> NDArray[np.uint8]:

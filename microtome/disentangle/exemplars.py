@@ -61,6 +61,10 @@ class Looks:
         vectors /= np.maximum(np.linalg.norm(vectors, axis=3, keepdims=True), 1e-12)
         return cls(vectors, vectors.mean((0, 1, 2), dtype=np.float64).astype(np.float32), x, y)
 
+    def joined(self, other: Looks) -> Looks:
+        """These images, then others, judged beside the mean of these."""
+        return Looks(np.concatenate([self.vectors, other.vectors]), self.mean, self.x, self.y)
+
     @property
     def cells(self) -> Floats:
         """(cells, 2) x, y of their centres, row by row."""

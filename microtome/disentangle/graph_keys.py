@@ -14,6 +14,10 @@ class Measure(StrEnum):
     TRACKS = "tracks a landmark"
     EITHER = "either"
     SPREAD = "own spread"
+    FROZEN = "instability, frozen at its own mean"
+    SLOPE = "slope when moved"
+    FOLLOWS = "follows when moved"
+    FOLLOWING = "instability of those that follow"
 
 
 class Of(StrEnum):

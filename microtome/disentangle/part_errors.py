@@ -18,6 +18,7 @@ from microtome.quantify.crossed import (
     holm,
 )
 from microtome.quantify.intervals import ENDS
+from microtome.quantify.shift import following
 
 Floats = NDArray[np.float64]
 CLOSE = 0.1  # of the diagonal
@@ -102,6 +103,53 @@ class PartComparison:
     high: float
     p_value: float
     holm: float | None = None
+
+
+@dataclass(frozen=True)
+class PartShift:
+    """How a method's places follow what pictures show when it is moved: the shift test, mean over draws.
+
+    Args:
+        part, boxes, method: of what.
+        slope, low, high: 1 follows, 0 is frozen; 95 % over pictures.
+        r2: share of the displacement that the offset explains.
+        images: pictures, given ones left out.
+    """
+
+    part: str
+    boxes: int
+    method: Locator
+    slope: float
+    low: float
+    high: float
+    r2: float
+    images: int
+
+
+def part_shift(item: Tried, method: Locator, places: tuple[Floats, Floats], offset: Floats) -> PartShift:
+    """The shift test of a method.
+
+    Args:
+        item: with its errors, which say in which pictures the part was looked for in each draw.
+        method: of it.
+        places: (draws, pictures, 2) where it located the part before and after.
+        offset: (pictures, 2) by which what is shown was moved, in the same unit.
+    """
+    counts = np.isfinite(item.errors[method]).T
+    before, after = (where.transpose(1, 0, 2) for where in places)
+    found = following(before, after, offset, counts, weights=item.weights.pictures.astype(np.int64))
+    low, high = np.quantile(found.drawn.mean(1), ENDS)
+    images = int(counts.any(1).sum())
+    return PartShift(
+        item.part,
+        item.boxes,
+        method,
+        float(found.slope.mean()),
+        float(low),
+        float(high),
+        float(found.r2.mean()),
+        images,
+    )
 
 
 def comparisons(tried: Sequence[Tried]) -> list[PartComparison]:

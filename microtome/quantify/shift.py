@@ -60,7 +60,7 @@ def following(
     moved = after - before
     slope, r2 = (values[0] for values in _regressed(moved, offset, counts, once))
     drawn, _ = _regressed(moved, offset, counts, weights.astype(float))
-    low, high = np.nanquantile(drawn, ENDS, axis=0) if len(drawn) else np.full((2, len(slope)), np.nan)
+    low, high = np.quantile(drawn, ENDS, axis=0) if len(drawn) else np.full((2, len(slope)), np.nan)
     few = counts.sum(0) < 3
     slope, r2, low, high = (np.where(few, np.nan, values) for values in (slope, r2, low, high))
     return Following(slope, r2, low, high, drawn)

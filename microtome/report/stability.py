@@ -102,7 +102,7 @@ def page(findings: StabilityFindings) -> views.Page:
         figures=_figures(best.summary),
         sections=[
             *(views.Section(layer.name, [_table(layer.rows), *_advice(layer.rows)]) for layer in findings.layers),
-            *(_follow(layer) for layer in findings.layers if layer.shift),
+            *_follow([layer for layer in findings.layers if layer.shift]),
             *(_gallery(layer, findings.size) for layer in findings.layers),
             _reading(),
         ],
@@ -117,8 +117,9 @@ def page(findings: StabilityFindings) -> views.Page:
 
 def _headline(row: Judged, layer: StableLayer) -> str:
     found = row.summary
-    if layer.shift:
-        return _headline_of_shift(row, list(layer.shift.values())[-1])
+    tested = list(layer.shift.values())[-1] if layer.shift else None
+    if tested and tested.low is not None:  # of whom it is sure that they follow, resamples alone can say
+        return _headline_of_shift(row, tested)
     steadier = "steadier than" if (found.deviation or 9) < found.best_constant else "less steady than"
     return (
         f"The filters of {row.layer} deviate by {worded(found.deviation, '.4f')} of the picture's diagonal, "
@@ -131,7 +132,7 @@ def _headline_of_shift(row: Judged, found: ShiftSummary) -> str:
     """Steadiness is claimed of filters that follow alone."""
     said = (
         f"When what is shown is moved, {found.follow} of {found.positions} filters of {row.layer} surely follow (mean "
-        f"slope {worded(found.slope, '.2f')}{_ends(found.low, found.high)}; 1 follows, 0 is frozen). "
+        f"slope {slope(found)}; 1 follows, 0 is frozen). "
     )
     if not found.follow:
         return said + "Of none can it be said that it is steady on anything."
@@ -142,13 +143,19 @@ def _headline_of_shift(row: Judged, found: ShiftSummary) -> str:
     )
 
 
+def slope(found: ShiftSummary) -> str:
+    """Mean slope with its interval."""
+    return worded(found.slope, ".2f") + _ends(found.low, found.high)
+
+
 def _ends(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
 
 
-def _follow(layer: StableLayer) -> views.Section:
+def _follow(layers: Sequence[StableLayer]) -> list[views.Section]:
+    """The shift test; nothing where there was none."""
     columns = [
-        ("category", False),
+        ("layer, category", False),
         ("follow", True),
         ("slope", True),
         ("R²", True),
@@ -166,15 +173,15 @@ def _follow(layer: StableLayer) -> views.Section:
         "picture; in the others it goes on mirrored at its border. Frozen: D of the filters' own mean places, held for "
         "every picture."
     )
-    rows = [_follow_line(name, found) for name, found in layer.shift.items()]
-    return views.Section(f"Do the filters of {layer.name} follow?", [views.Table(columns, rows, note)])
+    rows = [_follow_line(f"{layer.name}, {name}", found) for layer in layers for name, found in layer.shift.items()]
+    return [views.Section("Do the filters follow what is shown?", [views.Table(columns, rows, note)])] if rows else []
 
 
 def _follow_line(name: str, found: ShiftSummary) -> list[str | views.Strip]:
     return [
         name,
         f"{found.follow} of {found.positions}",
-        worded(found.slope, ".2f") + _ends(found.low, found.high),
+        slope(found),
         worded(found.r2, ".2f"),
         f"{found.inside_share:.0%}",
         f"{worded(found.slope_inside, '.2f')}, {worded(found.slope_mirrored, '.2f')}",

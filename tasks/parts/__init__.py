@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 from pydantic import Field
 
@@ -25,12 +26,19 @@ class PartsOptions(CategoryOptions):
     """Numbers of given boxes to learn a part from; each is tried."""
     draws: Count = 5
     """How often the boxes are drawn anew."""
+    shift: Annotated[float, Field(ge=0, le=0.25)] = 0.15
+    """How far what is shown is moved in the shift test, a half of it at least, in sides of the frame; 0 for no test."""
 
 
 def plan(audit: Planner, options: PartsOptions) -> Iterable[Job]:
     """Of units, and of the graph's nodes where there is a graph of the same pictures."""
     indexed = index(audit, options.dataset, "stages.parts.dataset")
-    reads = {"index": indexed, "activations": maps(audit, indexed), "landmarks": landmarks(audit, indexed)}
+    reads: dict[str, Job | None] = {
+        "index": indexed,
+        "activations": maps(audit, indexed),
+        "landmarks": landmarks(audit, indexed),
+    }
+    reads["moved"] = maps(audit, indexed, shift=options.shift) if options.shift else None
     graph = audit.asked(GraphOptions)
     same = graph is not None and (graph.dataset, graph.category) == (options.dataset, options.category)
     yield audit.job(STAGE, options, {**reads, "graph": audit.jobs["graph"] if same else None})
@@ -85,6 +93,18 @@ STAGE = Stage(
             share=float64("of pictures in which the error is below 0.1"),
             share_low=float64("95 % bootstrap interval of the share"),
             share_high=float64("95 % bootstrap interval of the share"),
+            images=int32("pictures in which it was looked for"),
+        ),
+        table(
+            "part_shift",
+            "A row per part, number of boxes and method of places that can be moved: the shift test, draws averaged.",
+            part=string("name of the landmark"),
+            boxes=int32("pictures that were annotated"),
+            method=string("blend, exemplar, mean position, best filter or top filters"),
+            slope=float64("of the place's displacement on that of what is shown: 1 follows, 0 is frozen"),
+            low=float64("95 % bootstrap interval over pictures"),
+            high=float64("95 % bootstrap interval over pictures"),
+            r2=float64("share of the displacement that the offset explains"),
             images=int32("pictures in which it was looked for"),
         ),
         table(

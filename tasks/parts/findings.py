@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.disentangle.graph_keys import Locator
-from microtome.disentangle.part_errors import PartComparison, PartSummary
+from microtome.disentangle.part_errors import PartComparison, PartShift, PartSummary
 from microtome.report.parts import SHOWN, Choice, LocatedIn, LocatedPart, PartsFindings
 from storage.tables import ReadRow
 from tasks.graph.category import shown_landmarks
@@ -24,13 +24,14 @@ def findings(shown: Shown) -> PartsFindings:
     figures = [PartSummary(**{**row, "method": Locator(row["method"])}) for row in made.rows("part_summary")]
     against = [PartComparison(**{**row, "rival": Locator(row["rival"])}) for row in made.rows("part_comparisons")]
     choices = [Choice(row["part"], row["boxes"], row["beta"], row["spread"]) for row in made.rows("part_choices")]
+    follow = [PartShift(**{**row, "method": Locator(row["method"])}) for row in made.rows("part_shift")]
     errors = made.rows("part_errors", method=Locator.BLEND, draw=0)
     marks = shown_landmarks(seen.landmarks, np.arange(seen.index.images))
     parts = dict.fromkeys(row.part for row in figures)
     located = [
         _located(shown, seen.index, [row for row in errors if row["part"] == part], marks[part]) for part in parts
     ]
-    return PartsFindings(figures, against, choices, located, seen.index.frame.size)
+    return PartsFindings(figures, against, choices, located, seen.index.frame.size, follow)
 
 
 def _located(shown: Shown, index: Index, rows: Sequence[ReadRow], truth: NDArray[np.float64]) -> LocatedPart:

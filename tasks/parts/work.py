@@ -14,7 +14,7 @@ from microtome.disentangle.exemplars import Looks, Weighing, blend, exemplar
 from microtome.disentangle.graph import infer
 from microtome.disentangle.graph_keys import Locator
 from microtome.disentangle.graph_layers import cell_axes
-from microtome.disentangle.part_errors import Tried, comparisons, summaries
+from microtome.disentangle.part_errors import PartShift, Tried, comparisons, part_shift, summaries
 from microtome.disentangle.parts import (
     Boxes,
     Candidates,
@@ -31,6 +31,7 @@ from microtome.disentangle.parts import (
     unit_candidates,
 )
 from microtome.errors import InputError
+from microtome.quantify.shift import Shifted
 from storage import Draft
 from storage.tables import ReadRow
 from tasks.activations.result import Maps
@@ -40,19 +41,21 @@ from tasks.index.result import Index
 from tasks.landmarks.result import Landmarks
 from tasks.parts import PartsOptions
 from tasks.session import Session
+from tasks.shifted import shifted_pictures
 
 Floats = NDArray[np.float64]
 Row = ReadRow
-_Errors = dict[tuple[str, int], dict[Locator, list[Floats]]]
-"""By part and number of boxes, then by method: a draw's (images,) errors each."""
+_Each = dict[tuple[str, int], dict[Locator, list[Floats]]]
+"""By part and number of boxes, then by method: an array per draw."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Maps of pictures with landmarks, and a graph of the same pictures where there is one."""
+    """Maps of pictures with landmarks, maps of these moved, and a graph of the same pictures where there is one."""
 
     index: Index
     activations: Maps
+    moved: Maps | None = None
     landmarks: Landmarks | None = None
     graph: Graph | None = None
 
@@ -66,13 +69,13 @@ def run(options: PartsOptions, inputs: Inputs, draft: Draft, session: Session) -
     minings = list(_minings(options, marks, session.seed))
     if not minings:
         raise InputError(f"parts.boxes: must be fewer than the pictures that show a part, got {options.boxes}")
-    scene = _scene(inputs, chosen.images, options.filters)
+    scene = _scene(options, inputs, chosen.images)
     session.begin(len(minings), "minings")
     found = _Found()
     for mining in minings:
         found.take(scene, mining)
         session.advance(1)
-    for name, rows in {**found.tables, **_judged(found.errors)}.items():
+    for name, rows in {**found.tables, **found.judged(scene.moved)}.items():
         draft.rows(name, rows)
 
 
@@ -81,31 +84,41 @@ class _Found:
 
     def __init__(self) -> None:
         self.tables: dict[str, list[Row]] = {"parts": [], "part_choices": [], "part_errors": []}
-        self.errors: _Errors = defaultdict(lambda: defaultdict(list))
+        self.errors: _Each = defaultdict(lambda: defaultdict(list))
+        self.places: _Each = defaultdict(lambda: defaultdict(list))
 
     def take(self, scene: _Scene, mining: _Mining) -> None:
         """Mine one draw of boxes, and locate its part by every method."""
         boxes, rest = mining.boxes(scene.size)
         templates = {method: mine(candidates, boxes) for method, candidates in scene.sources.items()}
         located, weighing = _located(scene, boxes, templates)
-        for method, where in located.items():
+        for method, everywhere in located.items():
+            where = everywhere[: len(scene.images)]
             error = mining.error(where, rest, scene.size)
+            self.places[mining.part, mining.count][method].append(everywhere * np.array(scene.size[::-1]))
             self.errors[mining.part, mining.count][method].append(error)
             self.tables["part_errors"] += _error_rows(scene, mining, method, where=where, error=error)
         self.tables["part_choices"].append(_choice(mining, boxes, weighing))
         self.tables["parts"] += _patterns(scene, mining, templates[Locator.PATTERNS]) if mining.draw == 0 else []
 
+    def judged(self, moved: Shifted | None) -> dict[str, list[Row]]:
+        """Rows of `part_summary`, `part_comparisons` and `part_shift`."""
+        tried = [
+            Tried(part, count, {method: np.stack(draws) for method, draws in own.items()})
+            for (part, count), own in self.errors.items()
+        ]
+        return {
+            "part_summary": [asdict(row) for row in summaries(tried)],
+            "part_comparisons": [asdict(row) for row in comparisons(tried)],
+            "part_shift": [asdict(row) for item in tried for row in self._shift(item, moved)],
+        }
 
-def _judged(errors: _Errors) -> dict[str, list[Row]]:
-    """Rows of `part_summary` and `part_comparisons`."""
-    tried = [
-        Tried(part, count, {method: np.stack(draws) for method, draws in own.items()})
-        for (part, count), own in errors.items()
-    ]
-    return {
-        "part_summary": [asdict(row) for row in summaries(tried)],
-        "part_comparisons": [asdict(row) for row in comparisons(tried)],
-    }
+    def _shift(self, item: Tried, moved: Shifted | None) -> Iterator[PartShift]:
+        """Of the methods that were asked for places in the moved pictures, too."""
+        for method, draws in self.places[item.part, item.boxes].items():
+            if moved and len(draws[0]) == 2 * len(moved.offset):
+                before, after = np.split(np.stack(draws), 2, axis=1)
+                yield part_shift(item, method, (before, after), moved.offset)
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,7 @@ class _Scene:
         layers: names of the units' layers.
         peaks: (images, filters, 2) highest cells of all filters, in the frame.
         looks: of the top layer's cells.
+        moved: by what what is shown was moved; then the moved pictures come after the others in `peaks` and `looks`.
     """
 
     images: NDArray[np.int64]
@@ -127,6 +141,7 @@ class _Scene:
     layers: Sequence[str]
     peaks: Floats
     looks: Looks
+    moved: Shifted | None
 
 
 @dataclass(frozen=True)
@@ -167,13 +182,16 @@ def _minings(options: PartsOptions, marks: Mapping[str, Floats], seed: int) -> I
 def _located(
     scene: _Scene, boxes: Boxes, templates: Mapping[Locator, Sequence[Template]]
 ) -> tuple[dict[Locator, Floats], Weighing]:
-    """(images, 2) where every method finds the part, in the frame, the baselines last; and what the blend chose."""
+    """(images, 2) where every method finds the part, in the frame, the baselines last; and what the blend chose.
+
+    Methods that need no more than looks and peaks find it in the moved pictures, too, after the others.
+    """
     blended, weighing = blend(scene.looks, boxes)
     return {
         Locator.BLEND: blended,
         Locator.EXEMPLAR: exemplar(scene.looks, boxes),
         **{method: locate(own, scene.sources[method])[0] for method, own in templates.items()},
-        Locator.MEAN_POSITION: mean_position(boxes, len(scene.images)),
+        Locator.MEAN_POSITION: mean_position(boxes, len(scene.peaks)),
         Locator.BEST_FILTER: best_filter(scene.peaks, boxes)[0],
         Locator.TOP_FILTERS: top_filters(scene.peaks, boxes),
     }, weighing
@@ -214,20 +232,22 @@ def _patterns(scene: _Scene, mining: _Mining, templates: Sequence[Template]) -> 
     ]
 
 
-def _scene(inputs: Inputs, images: NDArray[np.int64], filters: int) -> _Scene:
+def _scene(options: PartsOptions, inputs: Inputs, images: NDArray[np.int64]) -> _Scene:
     """Units of all layers, nodes of the graph where there is one, peaks, and the top layer's cells."""
     size, layers = inputs.index.frame.size, ordered_layers(inputs.activations)
     units, peaks = [], []
+    both = [inputs.activations, *([inputs.moved] if inputs.moved else [])]
     top, of_top = layers[0]
-    looks = Looks.of(inputs.activations.of_images(top, images), *cell_axes(of_top, size))
+    looks = reduce(Looks.joined, [Looks.of(own.of_images(top, images), *cell_axes(of_top, size)) for own in both])
     for place, (number, layer) in enumerate(layers):
         maps = inputs.activations.of_images(number, images)
-        units.append(unit_candidates(maps, *cell_axes(layer, size), layer=place, count=filters))
-        peaks.append(peak_places(maps, layer, size))
+        units.append(unit_candidates(maps, *cell_axes(layer, size), layer=place, count=options.filters))
+        peaks.append(np.concatenate([peak_places(own.of_images(number, images), layer, size) for own in both]))
     sources = {Locator.PATTERNS: reduce(Candidates.joined, units)}
     if inputs.graph:
         sources[Locator.NODES] = _nodes(inputs.graph, inputs, images)
-    return _Scene(images, size, sources, [layer.name for _, layer in layers], np.concatenate(peaks, 1), looks)
+    moved = shifted_pictures(inputs.index.source, options.shift, images) if inputs.moved else None
+    return _Scene(images, size, sources, [layer.name for _, layer in layers], np.concatenate(peaks, 1), looks, moved)
 
 
 def _nodes(graph: Graph, inputs: Inputs, images: NDArray[np.int64]) -> Candidates:

@@ -38,8 +38,8 @@ class StabilityOptions(Options):
     """Resamples of the pictures, for intervals; 0 for none."""
     permutations: Resamples = 1000
     """Exchanges of positions among pictures, for p-values; 0 for none."""
-    shift: Annotated[float, Field(ge=0, le=0.25)] = 0.125
-    """How far what is shown is moved in the shift test, at most, in sides of the frame; 0 for no test."""
+    shift: Annotated[float, Field(ge=0, le=0.25)] = 0.15
+    """How far what is shown is moved in the shift test, a half of it at least, in sides of the frame; 0 for no test."""
     part_radius: Positive | None = None
     """Radius of the disks of part interpretability, in input pixels; the layer's jump where left out."""
 

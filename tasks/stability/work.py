@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from tasks.finetuning.result import Finetuned
 from tasks.index.result import AnnotationBlock, Index
 from tasks.landmarks.result import CategoryMarks, Landmarks
 from tasks.session import Session
+from tasks.shifted import shifted_pictures
 from tasks.stability import StabilityOptions
 from tasks.stability.result import pooled_name
 
@@ -134,18 +135,17 @@ class _StabilityOf:
         if self.inputs.moved is None:
             return []
         after, centres = _inferred(self.inputs.moved, self.number), science.cell_centres(self.geometry)
-        source = replace(self.inputs.index.source, shift=self.options.shift)
         found = []
         for number, (item, marks) in enumerate(zip(self.categories, self.marks, strict=True)):
-            places = [source.moved(image) for image in marks.images.tolist()]
+            moved = shifted_pictures(self.inputs.index.source, self.options.shift, marks.images)
             found.append(
                 shift.category_shift(
                     item,
                     (centres[self.found.of(marks.images).cell], centres[after.of(marks.images).cell]),
                     marks.landmarks,
-                    shift.Shifted(np.array([p.offset for p in places]), np.array([p.inside for p in places])),
+                    moved,
                     protocol=self.protocol,
-                    weights=self.weights(number, len(places)),
+                    weights=self.weights(number, len(marks.images)),
                 )
             )
         return found
