@@ -35,6 +35,28 @@ def test_broden_gives_back_what_was_written(broden):
             np.testing.assert_array_equal(mine.planes[category], plane[:, ::2, ::2])
 
 
+def test_the_stratum_of_a_picture_is_the_folder_that_its_path_begins_with(copy):
+    (copy / "images/dtd/fine").mkdir(parents=True)
+    (copy / "images/1.jpg").rename(copy / "images/dtd/fine/1.jpg")
+    replace_in(copy / "index.csv", "1.jpg", "dtd/fine/1.jpg")
+    records = open_dataset("broden", copy, {}).records
+    assert [record.stratum for record in records[:3]] == [None, "dtd", None]
+
+
+def test_the_stratum_of_a_masked_picture_is_its_sub_folder(tmp_path):
+    for name in ("a.png", "street/b.png", "street/left/c.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name)
+        Image.new("L", (8, 8)).save(tmp_path / "masks" / name.rpartition("/")[2])
+    records = open_dataset("masks", tmp_path, {"names": ["none", "road"]}).records
+    assert [(record.file, record.stratum) for record in records] == [
+        ("images/a.png", None),
+        ("images/street/b.png", "street"),
+        ("images/street/left/c.png", "street"),
+    ]
+
+
 def test_numbers_above_255_do_not_overflow(copy):
     replace_in(copy / "label.csv", "1,bird,object", "1,bird,object\n300,giant,object")
     Image.fromarray(np.full((32, 32, 3), (300 - 256, 1, 0), np.uint8)).save(copy / "images/0_object_0.png")

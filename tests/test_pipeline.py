@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from flows.console import Lines
 from flows.plan import Plan, Request
 from microtome.errors import InputError, Interrupted
+from microtome.quantify.significance import p_values
 from tasks.execution import execute
+from tasks.null.result import Null
 from tasks.session import Session
 from tests.conftest import change_audit
 
@@ -281,6 +283,36 @@ def test_intervals_and_chance_are_in_the_tables(audit_file):
     assert units.p_value.between(1 / 21, 1).all()
     assert (units.q_value >= units.p_value - 1e-12).all()
     assert np.isfinite(units.heldout_iou).all()
+
+
+def in_folders(broden: Path, root: Path) -> Path:
+    """The same pictures from two sources: the first half of index.csv from `one`, the rest from `other`."""
+    shutil.copytree(broden, root)
+    head, *rows = (root / "index.csv").read_text().splitlines()
+    for number, row in enumerate(rows):
+        file, source = row.partition(",")[0], "one" if number < len(rows) / 2 else "other"
+        (root / "images" / source).mkdir(exist_ok=True)
+        (root / "images" / file).rename(root / "images" / source / file)
+        rows[number] = f"{source}/{row}"
+    (root / "index.csv").write_text("\n".join([head, *rows]))
+    return root
+
+
+def test_annotations_are_exchanged_within_sources_and_across_them(audit_file, broden):
+    bare = run(moved(audit_file, "a"))
+    change_audit(audit_file, dataset={"format": "broden", "root": str(in_folders(broden, audit_file.parent / "two"))})
+    done = run(moved(audit_file, "b"))
+    assert done["index"][0].table("images").column("stratum").to_pylist() == ["one"] * 35 + ["other"] * 35
+    (alone,), (layer,) = (found["dissection"][0].table("layers").to_pylist() for found in (bare, done))
+    assert (alone["strata"], layer["strata"]) == (1, 2)
+    units = done["dissection"][0].table("units").to_pandas()
+    one, two = (Null(found["null"][0], {}) for found in (bare, done))
+    within, across = (two.best("4", len(units), across=wide) for wide in (False, True))
+    for wide in (False, True):  # folders change nothing where they are not asked about
+        np.testing.assert_array_equal(one.best("4", len(units), across=wide), across)
+    assert (within != across).mean() > 0.5
+    assert units.p_value.tolist() == p_values(units.iou.to_numpy(), within).tolist()
+    assert units.p_value_across.tolist() == p_values(units.iou.to_numpy(), across).tolist()
 
 
 def test_the_data_set_of_the_docs_works_and_its_code_is_in_the_digest(audit_file):

@@ -17,6 +17,7 @@ from microtome.quantify.significance import p_values, permutations_needed
 
 IMAGES, UNITS, CONCEPTS, PIXELS = 12, 4, 5, 30
 CATEGORY = np.array([0, 0, 1, 1, 1])
+STRATA = np.array([0, 1, 0, 0, 1, 2, 1, 0, 1, 0, 1, 2])
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def null_of(world, plans):
 
 def test_the_null_is_a_recount_with_exchanged_annotations(world):
     lit, masks, annotated = world
-    plans = permutation_plan(annotated, 5, np.random.default_rng(3))
+    plans = permutation_plan(annotated, 5, np.random.default_rng(3), STRATA)
     null = null_of(world, plans)
     activation = np.einsum("iup,ic->uc", lit.astype(int), annotated.astype(int))[:, CATEGORY]
     pixels = masks.sum((0, 2))
@@ -134,10 +135,59 @@ def test_the_null_is_a_recount_with_exchanged_annotations(world):
 
 def test_only_images_that_carry_the_category_are_exchanged(world):
     annotated = world[2]
-    for category, plan in enumerate(permutation_plan(annotated, 8, np.random.default_rng(4))):
+    for category, plan in enumerate(permutation_plan(annotated, 8, np.random.default_rng(4), STRATA)):
         bare = np.flatnonzero(~annotated[:, category])
         assert (plan[:, bare] == bare).all()
         assert all(sorted(row) == list(range(IMAGES)) for row in plan.tolist())
+
+
+def test_annotations_stay_within_their_stratum_and_take_every_place_in_it(world):
+    annotated = world[2]
+    for category, plan in enumerate(permutation_plan(annotated, 400, np.random.default_rng(6), STRATA)):
+        assert (STRATA[plan] == STRATA).all()
+        for image in np.flatnonzero(annotated[:, category]):
+            group = np.flatnonzero(annotated[:, category] & (STRATA[image] == STRATA))
+            assert sorted(set(plan[:, image])) == group.tolist()
+
+
+def test_one_stratum_is_an_exchange_among_all_pictures(world):
+    """Bit by bit the plan that a shuffle of all who carry the category gives."""
+    annotated, rng = world[2], np.random.default_rng(7)
+    plans = permutation_plan(annotated, 6, np.random.default_rng(7), np.zeros(IMAGES, np.int64))
+    for category, plan in enumerate(plans):
+        members = np.flatnonzero(annotated[:, category])
+        for row in plan:
+            expected = np.arange(IMAGES)
+            expected[members] = rng.permutation(members)
+            assert row.tolist() == expected.tolist()
+
+
+def p_of_a_unit_that_knows_the_source(seed):
+    """p within strata and across them, of a unit and a concept at home in one source, at places that do not agree."""
+    rng, images, pixels = np.random.default_rng(seed), 24, 40
+    source = np.repeat([0, 1], images // 2)
+    lit = rng.random((images, pixels)) < np.where(source, 0.02, 0.3)[:, None]
+    concept = np.where(source, 2, 1)[:, None] * (rng.random((images, pixels)) < 0.3)
+    mask = np.stack([concept == 1, concept == 2])
+    pixels_of, lights = mask.sum((1, 2)), lit.sum()
+
+    def best_iou(order):
+        both = (lit & mask[:, order]).sum((1, 2))
+        return (both / (lights + pixels_of - both)).max()
+
+    everyone = np.ones((images, 1), bool)
+    found = []
+    for strata in (source, np.zeros(images, np.int64)):
+        (plan,) = permutation_plan(everyone, 59, np.random.default_rng(seed), strata)
+        null = np.array([[best_iou(row)] for row in plan])
+        found.append(p_values(np.array([best_iou(np.arange(images))]), null)[0])
+    return found
+
+
+def test_a_unit_that_only_tells_sources_apart_is_significant_across_strata_alone():
+    within, across = np.array([p_of_a_unit_that_knows_the_source(seed) for seed in range(60)]).T
+    assert (across <= 0.05).sum() >= 55
+    assert (within <= 0.05).sum() <= 8  # 3 are expected; more than 8 in 60 has a chance of 0.3 %
 
 
 def test_the_null_averages_to_its_closed_form(world):
@@ -154,7 +204,7 @@ def test_the_null_averages_to_its_closed_form(world):
 
 def test_labels_of_whole_pictures_in_the_null(world):
     lit, _, annotated = world
-    plans = permutation_plan(annotated, 4, np.random.default_rng(5))
+    plans = permutation_plan(annotated, 4, np.random.default_rng(5), STRATA)
     null = NullCounts(plans, UNITS, CONCEPTS)
     images, concepts = np.array([0, 2, 9]), np.array([2, 3, 2])
     null.update_whole(lit.sum(2), [(1, images, concepts)])

@@ -53,6 +53,8 @@ class Record:
         width, height: of the picture as stored, in pixels.
         label: class of the whole picture, where the data set has classes.
         box: object box x0, y0, x1, y1 in pixels, half-open, where it has one.
+        stratum: source, scene or video that it comes from, where the data set is a mixture: chance exchanges
+            annotations within it. All pictures without one are a stratum, too.
     """
 
     file: str
@@ -61,6 +63,7 @@ class Record:
     height: int
     label: str | None = None
     box: tuple[float, float, float, float] | None = None
+    stratum: str | None = None
 
 
 @dataclass(frozen=True)
@@ -307,6 +310,12 @@ def _files_below(folder: Path, faults: list[str]) -> Iterator[Path]:
             continue
         folders.sort()
         yield from (Path(place, name) for name in files)
+
+
+def first_folder(file: str) -> str | None:
+    """The folder that the path of a picture begins with, its stratum; None where it lies in none."""
+    folder, inside, _ = file.partition("/")
+    return folder if inside else None
 
 
 def sized(pictures: Iterable[Path]) -> list[tuple[int, int]]:

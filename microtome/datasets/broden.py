@@ -18,6 +18,7 @@ from microtome.datasets.base import (
     Dataset,
     Record,
     digestible,
+    first_folder,
     open_mask,
     open_picture,
     picture_fault,
@@ -54,7 +55,8 @@ class Broden(Dataset):
     """A Broden folder, full or small.
 
     A label that occurs in several categories is scored in the one where it covers most (c_<category>.csv; ties: the
-    column order of index.csv). Number 0 means unlabelled.
+    column order of index.csv). Number 0 means unlabelled. A picture's stratum is its source, the folder that its path
+    begins with: ade20k, dtd, opensurfaces, pascal ...
 
     Args:
         root: the folder with index.csv.
@@ -222,7 +224,8 @@ class Broden(Dataset):
 def _row(line: int, row: Mapping[str, str]) -> tuple[Record, _Row]:
     """A row of index.csv. Raises ValueError."""
     height, width, mask_height, mask_width = (whole(row[name], name, 1, MOST_SIDE) for name in ("ih", "iw", "sh", "sw"))
-    record = Record(below(row["image"], "image"), row["split"], width, height)
+    file = below(row["image"], "image")
+    record = Record(file, row["split"], width, height, stratum=first_folder(file))
     categories = [name for name in row if name not in FIXED_COLUMNS]
     cells = {name: cell for name in categories if any(cell := _cell(row[name], name))}
     return record, _Row(line, cells, (mask_height, mask_width))

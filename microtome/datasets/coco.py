@@ -18,6 +18,7 @@ from microtome.datasets.base import (
     Dataset,
     Record,
     digestible,
+    first_folder,
     open_picture,
     picture_fault,
 )
@@ -42,6 +43,8 @@ Found = TypeVar("Found")
 
 class Coco(Dataset):
     """Instance annotations in COCO's JSON: polygons, and run lengths, compressed or not.
+
+    A picture's stratum is the folder that its `file_name` begins with.
 
     Args:
         root: the folder.
@@ -139,7 +142,8 @@ def _record(number: int, row: object) -> Record:
     width, height = (whole(key(row, name), name, 1, MOST_SIDE) for name in ("width", "height"))
     if width * height > MOST_PIXELS:
         raise ValueError(f"must have at most {MOST_PIXELS:,} pixels, got {width} x {height}")
-    return Record(below(key(row, "file_name"), "file_name"), "all", width, height)
+    file = below(key(row, "file_name"), "file_name")
+    return Record(file, "all", width, height, stratum=first_folder(file))
 
 
 def _concept() -> Callable[[int, object], Concept]:

@@ -16,6 +16,7 @@ from microtome.datasets.base import (
     Record,
     digestible,
     find_pictures,
+    first_folder,
     open_mask,
     open_picture,
     picture_fault,
@@ -31,6 +32,8 @@ MOST_VALUE = 255  # of an 8-bit mask
 
 class Masks(Dataset):
     """Pictures and same-named mask PNGs, and what each value of a mask means.
+
+    A picture's stratum is the sub-folder of `images` that it lies in, a folder for each video, say.
 
     Args:
         root: the folder.
@@ -70,12 +73,13 @@ class Masks(Dataset):
         self._lookup = np.zeros(MOST_VALUE + 1, np.int32)
         self._lookup[[concept.number - 1 for concept in self.concepts]] = [c.number for c in self.concepts]
         self._known = np.isin(np.arange(MOST_VALUE + 1), [*named, *(v for v in ignored if isinstance(v, int))])
-        self._pictures = find_pictures(root / option(images, "images", "a folder"))
+        top = root / option(images, "images", "a folder")
+        self._pictures = find_pictures(top)
         folder = root / option(masks, "masks", "a folder")
         self._masks = [folder / picture.with_suffix(".png").name for picture in self._pictures]
         self._check_masks()
         self.records = [
-            Record(shortened(picture, root), "all", *size)
+            Record(shortened(picture, root), "all", *size, stratum=first_folder(picture.relative_to(top).as_posix()))
             for picture, size in zip(self._pictures, sized(self._pictures), strict=True)
         ]
 

@@ -1,7 +1,8 @@
 """The permutation null of a dissection: the IoU of units whose pictures and annotations do not belong together.
 
-In every category the annotations are permuted among the images that carry it. A and L stay as they are; only I has to
-be counted again, exactly, once per permutation. The statistic is a unit's best IoU over all concepts.
+In every category the annotations are permuted among the images that carry it, within strata (source, scene, video) or
+across them. A and L stay as they are; only I has to be counted again, exactly, once per permutation. The statistic is a
+unit's best IoU over all concepts.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def bootstrap(blocks: Iterable[WeightedCounts], labels: Best, min_iou: float) ->
 
 
 def permutation_plan(
-    annotated: NDArray[np.bool_], permutations: int, rng: np.random.Generator
+    annotated: NDArray[np.bool_], permutations: int, rng: np.random.Generator, strata: NDArray[np.int64]
 ) -> Sequence[NDArray[np.int64]]:
     """Per category, whose annotation each image gets: (permutations, images); itself where none is annotated.
 
@@ -148,12 +148,14 @@ def permutation_plan(
         annotated: (images, categories).
         permutations: how many.
         rng: the source of chance.
+        strata: (images,) number of each image's stratum; annotations stay within it.
     """
     plans = []
     for seen in annotated.T:
-        members = np.flatnonzero(seen)
+        groups = [np.flatnonzero(seen & (strata == stratum)) for stratum in np.unique(strata)]
         plan = np.broadcast_to(np.arange(len(seen)), (permutations, len(seen))).copy()
         for row in plan:
-            row[members] = rng.permutation(members)
+            for members in groups:
+                row[members] = rng.permutation(members)
         plans.append(plan)
     return plans

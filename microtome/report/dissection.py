@@ -44,6 +44,7 @@ class UnitRow(TypedDict):
     iou_high: float | None
     null_p95: float | None
     p_value: float | None
+    p_value_across: float | None
     q_value: float | None
     heldout_iou: float | None
     label_stability: float | None
@@ -66,6 +67,8 @@ class LayerRow(TypedDict):
     unique_per_unit_low: float | None
     unique_per_unit_high: float | None
     significant: int | None
+    significant_across: int | None
+    strata: int
     saturated: int
     dead: int
     mean_iou: float
@@ -167,7 +170,8 @@ def _facts(row: UnitRow) -> list[tuple[str, str, str]]:
         ("q", worded(row["q_value"], ".2g"), "false discovery rate, Benjamini-Hochberg over the layer's units"),
         ("stability", worded(row["label_stability"], ".0%"), "share of resamples in which the same label wins"),
         ("threshold", worded(row["threshold"], ".3g"), "value that the unit exceeds in the tail's share of places"),
-        ("p", worded(row["p_value"], ".2g"), "(1 + permutations at least as good) / (1 + permutations)"),
+        ("p", worded(row["p_value"], ".2g"), "(1 + permutations at least as good) / (1 + permutations), within strata"),
+        ("p across", worded(row["p_value_across"], ".2g"), "the same, annotations exchanged across strata, too"),
     ]
 
 
@@ -182,7 +186,6 @@ def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
     def between(low: float | None, high: float | None) -> str:
         return "" if low is None or high is None else f"95 %: {low:.0f} to {high:.0f}"
 
-    chance = "not asked for" if row["significant"] is None else f"of {row['units']} units, at q ≤ 0.05"
     return [
         ("detectors", str(row["detectors"]), between(row["detectors_low"], row["detectors_high"])),
         ("unique, per category", str(row["unique_per_category"]), between(row["unique_low"], row["unique_high"])),
@@ -191,7 +194,7 @@ def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
             str(row["unique_per_unit"]),
             between(row["unique_per_unit_low"], row["unique_per_unit_high"]),
         ),
-        ("beyond chance", "–" if row["significant"] is None else str(row["significant"]), chance),
+        ("beyond chance", "–" if row["significant"] is None else str(row["significant"]), _chance(row)),
         ("mean best IoU", f"{row['mean_iou']:.4f}", ""),
         (
             "receptive field",
@@ -199,6 +202,15 @@ def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
             f"every {row['jump_row']:g} px, {row['rows']} × {row['columns']} cells",
         ),
     ]
+
+
+def _chance(row: LayerRow) -> str:
+    if row["significant"] is None:
+        return "not asked for"
+    within = f"of {row['units']} units, at q ≤ 0.05"
+    if row["strata"] == 1:
+        return within
+    return f"{within}, within {row['strata']} strata; {row['significant_across']} across them"
 
 
 def _advice(row: LayerRow) -> list[str]:

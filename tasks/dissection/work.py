@@ -18,7 +18,7 @@ from microtome.quantify.resampling import (
     bootstrap_weights,
     halves,
 )
-from microtome.quantify.significance import null_p95, p_values, permutations_needed
+from microtome.quantify.significance import LEVEL, null_p95, p_values, permutations_needed
 from storage import Draft
 from storage.tables import Columns, Gathered, Row
 from tasks.dissection import DissectionOptions
@@ -52,6 +52,8 @@ class _Layer:
     heldout: NDArray[np.float64]
     null_p95: NDArray[np.float64] | None
     p: NDArray[np.float64] | None
+    p_across: NDArray[np.float64] | None
+    strata: int
     saturated: list[int]
     constant: list[int]
 
@@ -87,6 +89,7 @@ class _Summary:
         scores = inputs.tally.column(layer.name, "iou", layer.units)
         found = best(scores, self.category)
         null = inputs.null.best(layer.name, layer.units) if inputs.null else None
+        across = inputs.null.best(layer.name, layer.units, across=True) if inputs.null else None
         return _Layer(
             layer,
             found,
@@ -95,6 +98,8 @@ class _Summary:
             self.heldout(),
             None if null is None else null_p95(null),
             None if null is None else p_values(found.iou, null),
+            None if across is None else p_values(found.iou, across),
+            int(inputs.index.strata.max()) + 1,
             inputs.tally.saturated(layer.name),
             inputs.tally.constant(layer.name),
         )
@@ -155,11 +160,16 @@ def _unit_rows(result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.fl
         "label_stability": sure.label_stability if sure else empty,
         "null_p95": empty if result.null_p95 is None else result.null_p95,
         "p_value": empty if result.p is None else result.p,
+        "p_value_across": empty if result.p_across is None else result.p_across,
         "q_value": empty if result.p is None else false_discovery_control(result.p),
         "heldout_iou": result.heldout,
         "detector": result.found.iou > min_iou,
         "reason": [reasons.get(unit) for unit in range(units)],
     }
+
+
+def _significant(p: NDArray[np.float64] | None) -> int | None:
+    return None if p is None else int((false_discovery_control(p) <= LEVEL).sum())
 
 
 def _layer_row(result: _Layer, options: DissectionOptions, images: int) -> Row:
@@ -177,7 +187,9 @@ def _layer_row(result: _Layer, options: DissectionOptions, images: int) -> Row:
         "unique_per_unit": counted.per_unit,
         "unique_per_unit_low": sure.unique_per_unit.low if sure else None,
         "unique_per_unit_high": sure.unique_per_unit.high if sure else None,
-        "significant": None if p is None else int((false_discovery_control(p) <= 0.05).sum()),
+        "significant": _significant(p),
+        "significant_across": _significant(result.p_across),
+        "strata": result.strata,
         "saturated": len(result.saturated),
         "dead": len(result.constant),
         "mean_iou": float(result.found.iou.mean()),

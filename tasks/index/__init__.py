@@ -41,6 +41,7 @@ STAGE = Stage(
             height=int32("of the stored picture, in pixels"),
             sha256=string("of the picture's file, or of its pixels where it is generated"),
             label=string("class of the whole picture, where the data set has classes"),
+            stratum=string("source, scene or video within which chance exchanges annotations; null: none is known"),
         ),
         table(
             "concepts",

@@ -94,6 +94,13 @@ class Index(StageResult):
         return files
 
     @cached_property
+    def strata(self) -> NDArray[np.int64]:
+        """(images,) number of each picture's stratum; pictures without one are a stratum, too."""
+        names = [name or "" for name in self.table("images", ["stratum"]).column("stratum").to_pylist()]
+        numbers: NDArray[np.int64] = np.unique(names, return_inverse=True)[1].astype(np.int64)
+        return numbers
+
+    @cached_property
     def concepts(self) -> ConceptTable:
         """The concepts of the data set."""
         table = self.table("concepts")

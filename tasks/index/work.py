@@ -198,6 +198,7 @@ def _image_table(images: Sequence[dict[str, Any]]) -> Columns:
         "height": [record.height for record in records],
         "sha256": [row["sha256"] for row in images],
         "label": [record.label for record in records],
+        "stratum": [record.stratum for record in records],
     }
 
 

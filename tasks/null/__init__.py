@@ -31,7 +31,8 @@ STAGE = Stage(
             layer=string("dotted name"),
             unit=int32("number of the unit"),
             permutation=int32("number of the exchange, from zero"),
-            best_iou=float64("best IoU over all concepts with annotations exchanged among pictures"),
+            best_iou=float64("best IoU over all concepts, annotations exchanged among the pictures of a stratum"),
+            best_iou_across=float64("the same, annotations exchanged among all pictures, across strata"),
         ),
     ),
 )

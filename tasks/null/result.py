@@ -17,12 +17,13 @@ from tasks.result import StageResult
 class Null(StageResult):
     """Best IoUs with annotations exchanged among pictures."""
 
-    def best(self, layer: str, units: int) -> NDArray[np.float64]:
-        """(permutations, units) best IoU of a layer."""
+    def best(self, layer: str, units: int, *, across: bool = False) -> NDArray[np.float64]:
+        """(permutations, units) best IoU of a layer, annotations exchanged within strata or across them."""
+        column = "best_iou_across" if across else "best_iou"
         tables = []
         for name in self.artifact.names("null/"):
             with self.artifact.source(name) as source:
-                tables.append(pq.read_table(source, columns=["layer", "best_iou"]))
+                tables.append(pq.read_table(source, columns=["layer", column]))
         table = pa.concat_tables(tables)
-        values: NDArray[np.float64] = table.filter(pc.equal(table.column("layer"), layer)).column("best_iou").to_numpy()
+        values: NDArray[np.float64] = table.filter(pc.equal(table.column("layer"), layer)).column(column).to_numpy()
         return values.reshape(-1, units)

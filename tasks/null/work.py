@@ -47,20 +47,36 @@ def run(options: NullOptions, inputs: Inputs, draft: Draft, session: Session) ->
                 span = (first, min(BLOCK, permutations - first))
                 name = f"null/{number:03d}-{first:06d}.parquet"
                 if not draft.has(name):
-                    best = _block(inputs, planes, lighter, span, session=session)
-                    with draft.publish(name, rows=best.size) as sink:
-                        rows = pa.table(_columns(layer.name, first, best), schema=schema)
+                    within, across = _both(inputs, planes, lighter, span, session=session)
+                    with draft.publish(name, rows=within.size) as sink:
+                        rows = pa.table(_columns(layer.name, first, within, across), schema=schema)
                         pq.write_table(rows, sink, compression="zstd")
                 session.advance(span[1])
 
 
-def _block(
+def _both(
     inputs: Inputs, planes: _Planes, lighter: Lighter, span: tuple[int, int], *, session: Session
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(permutations, units) best IoU of one block of one layer: annotations exchanged within strata, and across them.
+
+    A block lies in a file of its own, which an interrupted run keeps.
+    """
+    strata, annotated = inputs.index.strata, inputs.index.labels.annotated
+
+    def best(groups: NDArray[np.int64]) -> NDArray[np.float64]:
+        rng = np.random.default_rng([session.seed, span[0]])
+        return _block(inputs, planes, lighter, permutation_plan(annotated, span[1], rng, groups), session=session)
+
+    within = best(strata)
+    return within, best(np.zeros_like(strata)) if strata.any() else within
+
+
+def _block(
+    inputs: Inputs, planes: _Planes, lighter: Lighter, plans: Sequence[NDArray[np.int64]], *, session: Session
 ) -> NDArray[np.float64]:
-    """(permutations, units) best IoU of one block of one layer, kept in a file of its own by an interrupted run."""
+    """(permutations, units) best IoU of a layer under given exchanges."""
     index, units = inputs.index, lighter.layer.units
-    rng = np.random.default_rng([session.seed, span[0]])
-    null = NullCounts(permutation_plan(index.labels.annotated, span[1], rng), units, len(index.concepts.number))
+    null = NullCounts(plans, units, len(index.concepts.number))
     activated = np.zeros((index.images, units), np.int32)
     for notes, maps in lighter.blocks():
         for at in range(0, len(maps), BATCH):
@@ -83,13 +99,14 @@ def _by_image(lit: Lit, images: int) -> list[tuple[NDArray[np.int64], NDArray[np
     return [(units[low:high], pixels[low:high]) for low, high in pairwise(bounds)]
 
 
-def _columns(layer: str, first: int, best: NDArray[np.float64]) -> Columns:
-    count, units = best.shape
+def _columns(layer: str, first: int, within: NDArray[np.float64], across: NDArray[np.float64]) -> Columns:
+    count, units = within.shape
     return {
-        "layer": pa.repeat(pa.scalar(layer), best.size),
+        "layer": pa.repeat(pa.scalar(layer), within.size),
         "unit": np.tile(np.arange(units, dtype=np.int32), count),
         "permutation": np.repeat(np.arange(first, first + count, dtype=np.int32), units),
-        "best_iou": best.ravel(),
+        "best_iou": within.ravel(),
+        "best_iou_across": across.ravel(),
     }
 
 
