@@ -5,7 +5,7 @@
 Each constant and operator of every module below `microtome`, `storage` and `tasks` is changed by itself, and the code
 digests of all stages are made again from the changed files. What must change say the stages: each is watched in a
 process of its own while it works in small forms of the example audits (tests/executed.py). What may change says
-Python's compiler (tests/compiled.py). Docstrings, comments and annotations are changed too, which must change no
+Python's compiler (tests/compiled.py). Words are changed too, all those of a module at once, which must change no
 digest. For changes to the declarations of the stages the audits are planned anew (tests/planned.py), and keys are held
 against what is declared. Writes a page; ends with 1 if any digest stays that must change, or changes that must not.
 """
@@ -34,7 +34,7 @@ from microtome.closure import ROOT, Places
 from tasks.registry import STAGES
 from tests.compiled import Project
 from tests.executed import evidence
-from tests.mutation import Mutant, Tree, mutants, schemas, wordings
+from tests.mutation import Mutant, Tree, mutants, reworded, schemas
 from tests.opinion import DISK, NAMING, OUTSIDE, ROOTS, Opinion, Why, judged
 
 PACKAGES = ("microtome", "storage", "tasks")
@@ -62,6 +62,7 @@ class Tally:
 
     changes: int = 0
     words: int = 0
+    worded: int = 0
     why: Counter[tuple[str, Why]] = field(default_factory=Counter)
     stayed: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
@@ -70,6 +71,7 @@ class Tally:
         """Take another one in."""
         self.changes += other.changes
         self.words += other.words
+        self.worded += other.worded
         self.why += other.why
         self.stayed += other.stayed
         self.faults += other.faults
@@ -104,9 +106,11 @@ def of_file(task: tuple[str, float]) -> Tally:
             idle = [of for of, why in verdict.changed.items() if why is Why.NONE]
             tally.faults += [f"{said(mutant, tree.root)} stays for {of}" for of in sorted(verdict.stayed)]
             tally.faults += [f"{said(mutant, tree.root)} reruns {of}" for of in idle]
-        for mutant in chosen(wordings(file), share, name):
-            tally.words += 1
-            tally.faults += [f"{said(mutant, tree.root)} reruns {of}" for of in tree.changed(mutant, ROOTS)]
+        other, count = reworded(file)
+        worded = tree.changed(other, ROOTS)
+        tally.words += count
+        tally.worded += count if worded else 0
+        tally.faults += [f"{said(other, tree.root)} reruns {of}" for of in worded]
     return tally
 
 
@@ -197,8 +201,8 @@ def _declarations(folder: Path, share: float, opinion: Opinion, files: list[str]
     planning, total = Planning(folder), Declared()
     for name in files:
         file = planning.tree.root / name
-        changes = [*mutants(file), *schemas(file), *wordings(file)]
-        for mutant in chosen(changes, share, name):
+        changes = chosen([*mutants(file), *schemas(file)], share, name)
+        for mutant in [*changes, reworded(file)[0]]:
             found = declared(planning, opinion, mutant)
             for part in ("changes", "refused", "meant", "idle", "faults"):
                 setattr(total, part, getattr(total, part) + getattr(found, part))
@@ -230,7 +234,7 @@ def page(tally: Tally, plans: Declared, seconds: float, share: float) -> Iterato
     yield f"{tally.changes:,} changes, each held against the code digests of all stages. Digests that stay although the"
     yield f"stage ran what was changed: **{sum(tally.stayed.values())}**. Unrelated stages that would run again:"
     yield f"**{_unrelated(tally)}**. Of {tally.words:,} changes of"
-    yield f"docstrings, comments and annotations, those that change a digest: **{_worded(tally)}**.\n"
+    yield f"docstrings, annotations and what declarations say, those that change a digest: **{tally.worded}**.\n"
     yield f"Stages run again only for what they, or what they read, may run: per change {_mean(tally):.2f} of"
     yield f"{len(STAGES)} stages have it in their own code.\n"
     yield "| stage | reran for | ran it | ran a part | names it, did not run it | unrelated | stayed |"
@@ -258,10 +262,6 @@ HEADINGS = ("ran it", "ran a part", "names it, did not run it", "unrelated")
 
 def _unrelated(tally: Tally) -> int:
     return sum(count for (_, why), count in tally.why.items() if why is Why.NONE)
-
-
-def _worded(tally: Tally) -> int:
-    return len(tally.faults) - sum(tally.stayed.values()) - _unrelated(tally)
 
 
 def _mean(tally: Tally) -> float:

@@ -186,23 +186,39 @@ def _live(node: ast.AST, path: tuple[str, ...], *, in_class: bool) -> Iterator[t
                 yield from _live(child, inside, in_class=isinstance(node, ast.ClassDef))
 
 
-def wordings(file: Path) -> Iterator[Mutant]:
-    """Every change of words that run nothing: docstrings and other bare strings, annotations of functions; a comment.
+def reworded(file: Path) -> tuple[Mutant, int]:
+    """A module with all of its words changed at once, and how many these are: docstrings and other bare strings,
+    annotations of functions, what declarations say of stages, tables and columns. Comments and layout go, too.
 
     Args:
         file: a module that parses.
     """
-    text = file.read_text(encoding="utf-8")
-    yield Mutant(file, (), 1, "a comment", f"# a comment\n{text}")
-    for statement in ast.parse(text).body:
-        blank = Mutant(file, _bound(statement), 0, "", text)
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Expr) and _idle(node):
-                yield _edited(blank, statement, node, _set(node.value, "value", f"{node.value.value} More words."))
-            elif isinstance(node, ast.arg) and node.annotation is not None:
-                yield _edited(blank, statement, node, _set(node, "annotation", ast.Name("object")))
-            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is not None:
-                yield _edited(blank, statement, node, _set(node, "returns", ast.Name("object")))
+    tree, count = ast.parse(file.read_text(encoding="utf-8")), 0
+    for node in ast.walk(tree):
+        for holder, name, new in _words(node):
+            setattr(holder, name, new)
+            count += 1
+    return Mutant(file, (), 1, "all words", f"# Other words.\n{ast.unparse(tree)}\n"), count
+
+
+def _words(node: ast.AST) -> Iterator[tuple[ast.AST, str, object]]:
+    """The words of a node that run nothing: what holds them, in which field, and others."""
+    said: list[ast.AST] = []
+    if isinstance(node, ast.Expr) and _idle(node):
+        said = [node.value]
+    elif isinstance(node, ast.arg) and node.annotation is not None:
+        yield node, "annotation", ast.Name("object")
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is not None:
+        yield node, "returns", ast.Name("object")
+    elif isinstance(node, ast.Call) and _called(node) == "table":
+        said = node.args[1:2]
+    elif isinstance(node, ast.Call) and _called(node) in TYPES:
+        said = node.args[:1]
+    elif isinstance(node, ast.Call) and _called(node) == "Stage":
+        said = [keyword.value for keyword in node.keywords if keyword.arg in ("about", "starter")]
+    for text in said:
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            yield text, "value", f"{text.value} More words."
 
 
 _OTHER = (("int32", "int64"), ("float32", "float64"), ("string", "flag"), ("floats", "string"))
