@@ -236,9 +236,9 @@ def page(tally: Tally, plans: Declared, seconds: float, share: float) -> Iterato
         f"{part} of one constant or operator in the modules below {', '.join(f'`{name}`' for name in PACKAGES)}: "
         f"{tally.changes:,} changes, each held against the code digests of all stages. Digests that stay although the "
         f"stage ran what was changed: **{sum(tally.stayed.values())}**. Unrelated stages that would run again: "
-        f"**{_unrelated(tally)}**. Of {tally.words:,} docstrings, annotations and words of declarations, changed all at "
-        f"once in each module, those in modules where a digest changes: **{tally.worded}**. A change is in the own code "
-        f"of {_mean(tally):.2f} of {len(STAGES)} stages on average."
+        f"**{_unrelated(tally)}**. Of {tally.words:,} docstrings, annotations and words of declarations, changed all "
+        f"at once in each module, those in modules where a digest changes: **{tally.worded}**. A change is in the own "
+        f"code of {_mean(tally):.2f} of {len(STAGES)} stages on average."
     )
     yield "\n".join(_table(tally))
     yield "Why a stage runs again:"
@@ -246,8 +246,8 @@ def page(tally: Tally, plans: Declared, seconds: float, share: float) -> Iterato
     yield (
         f"Of the declarations of the stages (defaults, columns, names, words), {plans.changes:,} changes, an audit of "
         f"all stages planned anew after each: {plans.refused:,} leave nothing that could be planned, {plans.meant:,} "
-        f"change what is declared of a job, {plans.idle:,} change neither that nor any code that runs, and no key. Keys "
-        f"that stay or change against that: **{len(plans.faults)}**."
+        f"change what is declared of a job, {plans.idle:,} change neither that nor any code that runs, and no key. "
+        f"Keys that stay or change against that: **{len(plans.faults)}**."
     )
     yield (
         "Left out of what must change, though stages call it: the classes that make names of outputs "
