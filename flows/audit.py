@@ -32,6 +32,7 @@ from flows.run import (
     carry_out,
     finish,
     from_cache,
+    remembered,
     session_of,
     start,
     stoppable,
@@ -133,7 +134,7 @@ def audit(
         workspace, device: instead of the file's.
         overrides: `dotted.key=value`.
     """
-    with stoppable():
+    with stoppable(), remembered():
         plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides)))
         with claiming(plan) as fault:
             outcome = from_cache(plan) if fault else None

@@ -45,6 +45,28 @@ class Outcome:
     report: Path | None
 
 
+@dataclass
+class Body:
+    """How the body of the latest flow of this process ended, should Prefect fail to report it."""
+
+    outcome: Outcome | None = None
+    failure: Exception | None = None
+
+
+BODY = Body()
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Around the body of a flow: keep in BODY how it ends."""
+    BODY.outcome = BODY.failure = None
+    try:
+        yield
+    except Exception as error:
+        BODY.failure = error
+        raise
+
+
 def session_of(plan: Plan) -> Session:
     """The session of a plan's run."""
     return Session(plan.files, plan.settings, progress(), STOP)
@@ -78,6 +100,7 @@ def finish(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, 
     """Record how a run ended, and judge its gates."""
     outcome = _outcome(plan, run, done, status)
     _save(plan.files, outcome.run)
+    BODY.outcome = outcome
     return outcome
 
 
@@ -200,6 +223,7 @@ def prefect_environment(plan: Plan) -> None:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
         "PREFECT_CLI_PROMPT": "false",
     }
     for name, value in settings.items():
