@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -228,6 +229,7 @@ def prefect_environment(plan: Plan) -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("EventsWorker").setLevel(logging.CRITICAL)  # for which Prefect has no setting
     if not server_configured():
         home = Path(os.environ.setdefault("PREFECT_HOME", plan.files.location("prefect")))
         home.mkdir(parents=True, exist_ok=True)

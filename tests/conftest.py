@@ -123,10 +123,9 @@ def every_stage(folder: Path) -> Path:
 
 
 def contents(artifact: Artifact) -> dict[str, str]:
-    """Checksums of a stage's files; without the page that tells how long stages took."""
+    """Checksums of a stage's files; without the report's pages, which tell when the audit was, and how long it took."""
     entries = artifact.manifest["files"]
-    skipped = "index.html" if artifact.manifest["stage"] == "report" else ""
-    return {name: entry["sha256"] for name, entry in entries.items() if name != skipped}
+    return {name: entry["sha256"] for name, entry in entries.items() if not name.endswith(".html")}
 
 
 def write_audit(file: Path, content: dict) -> Path:
