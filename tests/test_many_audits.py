@@ -36,7 +36,7 @@ for number in range(int(sys.argv[1])):
 @pytest.mark.slow
 @pytest.mark.soak
 def test_nothing_piles_up(audit_file, server):
-    """Every other audit is new, the others find all done; levels after each are compared once the first few are over."""
+    """Every other audit is new, the others find all done; levels are compared once the first few are over."""
     change_audit(audit_file, stages={"dissection": {"bootstrap": 0, "permutations": 0}, "report": False})
     audits, settled = soak(8, 100), soak(4, 20)
     call = [sys.executable, "-c", AUDITS, str(audits)]
