@@ -354,7 +354,8 @@ def line_of(outcomes: list[dict]) -> dict:
         "figures": {name: {m: span(v) for m, v in found.items()} for name, found in drawn.items()},
         "tree 2": compared,
         "leaf minus root": {m: span(drawn["tree leaf"][m] - v) for m, v in drawn.get("tree 1", {}).items()},
-        "deletion": {**{n: span(v) for n, v in deletion.items()}, "apart": span(deletion["named"] - deletion["random"])},
+        "deletion": {n: span(v) for n, v in deletion.items()},
+        "deletion apart": span(deletion["named"] - deletion["random"]),
     }  # fmt: skip
 
 

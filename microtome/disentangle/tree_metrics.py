@@ -20,11 +20,10 @@ Span = tuple[float, float, float]
 Share = Literal["accuracy", "fidelity", "fidelity on positives", "fidelity on others"]
 LevelMeasure = Share | Literal["auc", "error", "fitness", "part error", "merged"]
 TreeMeasure = LevelMeasure | Literal["fitness gained down the path", "deletion"]
-Rival = Literal[
-    "always yes", "tree, calibrated", "ridge", "ridge per cell", "logistic regression", "scikit-learn tree",
-    "random filters",
+TreeModel = Literal[
+    "tree", "network", "always yes", "tree, calibrated", "ridge", "ridge per cell", "logistic regression",
+    "scikit-learn tree", "random filters",
 ]  # fmt: skip
-TreeModel = Literal["tree", "network"] | Rival
 SHARES = get_args(Share)
 COMPARED: tuple[TreeMeasure, ...] = ("fidelity", "fidelity on positives", "fidelity on others", "auc", "fitness")
 
