@@ -14,7 +14,7 @@ from microtome.disentangle.rivals import calibrated, ridge, rivals
 from microtome.disentangle.rule_features import FeatureChoice, Features
 from microtome.disentangle.rules import Evidence
 from microtome.disentangle.tree_metrics import Answers
-from microtome.disentangle.visited_tree import VisitedTree, best_ways, best_worth, grow_visited
+from microtome.disentangle.visited_tree import VisitedTree, best_ways, grow_visited
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.int64]
@@ -70,9 +70,7 @@ def fit_tree(g: Floats, choice: FeatureChoice, inside: Images, *, features: Feat
     features = features or choice.best(inside, seed)
     evidence, own = choice.evidence(features), g[inside]
     ways = best_ways(own, choice.evidence("weighted").of(inside), seed)
-    some = evidence.of(inside)
-    tree = grow_visited(own, some, ways, best_worth(own, some, ways, seed))
-    return FittedTree(tree, features, g, evidence, inside)
+    return FittedTree(grow_visited(own, evidence.of(inside), ways), features, g, evidence, inside)
 
 
 def imitators(

@@ -21,7 +21,7 @@ from microtome.disentangle.rules import Evidence, Rule, first_rule, fit_rule, mi
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.int64]
-WORTHS = (10.0, 30.0, 100.0, 300.0)  # pictures that the rule above a node may count as
+WORTH = 100.0  # pictures that the rule above a node counts as
 FEWEST, SHARE = 10, 10  # visitors that a node needs: so many, or one of so many of all where that is less
 WAYS = (2, 3, 4, 5, 6)  # nodes of the second layer to choose from
 ROUNDS = 50  # of routing, if it does not settle before
@@ -166,16 +166,15 @@ class VisitedTree:
         return Routes(self.direction, children_of(self.parent), np.flatnonzero(self.parent < 0).tolist())
 
 
-def grow_visited(g: Floats, evidence: Evidence, ways: int, worth: float) -> VisitedTree:
+def grow_visited(g: Floats, evidence: Evidence, ways: int) -> VisitedTree:
     """A tree of pictures.
 
     Args:
         g: (pictures, filters) unit rationales: what routes them.
         evidence: what its rules are fitted to.
         ways: nodes of the second layer, at most.
-        worth: pictures that the rule above a node counts as.
     """
-    return _fitted(_shape(g, gathered(g), ways), g, evidence, worth)
+    return _fitted(_shape(g, gathered(g), ways), g, evidence)
 
 
 def _shape(g: Floats, order: Gathering, ways: int) -> _Branch:
@@ -185,7 +184,7 @@ def _shape(g: Floats, order: Gathering, ways: int) -> _Branch:
     return root if root.below else _Branch(root.visitors, [_Branch(root.visitors)])
 
 
-def _fitted(root: _Branch, g: Floats, evidence: Evidence, worth: float) -> VisitedTree:
+def _fitted(root: _Branch, g: Floats, evidence: Evidence) -> VisitedTree:
     typical = typical_of(evidence)
     first = first_rule(evidence, typical)
     nodes = _numbered(root)
@@ -196,7 +195,7 @@ def _fitted(root: _Branch, g: Floats, evidence: Evidence, worth: float) -> Visit
             parent[number[id(part)]] = place
     for place in range(len(nodes) - 1, -1, -1):
         above = first if parent[place] < 0 else rules[int(parent[place])]
-        rules[place] = fit_rule(evidence.of(nodes[place].visitors), above, worth, typical)
+        rules[place] = fit_rule(evidence.of(nodes[place].visitors), above, WORTH, typical)
     direction = np.stack([g[branch.visitors].sum(0) for branch in nodes])
     every = [rules[place] for place in range(len(nodes))]
     return VisitedTree(every, first, direction, parent, [branch.visitors for branch in nodes])
@@ -221,31 +220,13 @@ def best_ways(g: Floats, evidence: Evidence, seed: int) -> int:
         evidence: of the filters as a whole, whatever the tree's own features are.
         seed: of the folds.
     """
-    tried = [(ways, worth) for ways in WAYS for worth in WORTHS]
-    return _best(g, evidence, tried, seed)[0]
-
-
-def best_worth(g: Floats, evidence: Evidence, ways: int, seed: int) -> float:
-    """How strongly rules are held to the one above, by the same misfit.
-
-    Args:
-        g: (pictures, filters) unit rationales of the pictures that the tree grows from.
-        evidence: what its rules are fitted to.
-        ways: nodes of the second layer.
-        seed: of the folds.
-    """
-    return _best(g, evidence, [(ways, worth) for worth in WORTHS], seed)[1]
-
-
-def _best(g: Floats, evidence: Evidence, tried: Sequence[tuple[int, float]], seed: int) -> tuple[int, float]:
-    loss = dict.fromkeys(tried, 0.0)
+    loss = dict.fromkeys(WAYS, 0.0)
     for inside, outside in parts(len(g), seed):
         order, some, rest = gathered(g[inside]), evidence.of(inside), evidence.of(outside)
-        shapes = {ways: _second_layer(_shape(g[inside], order, ways)) for ways, _ in tried}
-        for ways, worth in tried:
-            top = _fitted(shapes[ways], g[inside], some, worth)
-            loss[ways, worth] += float(misfit(said_by(top, g[outside], rest), rest, evidence).sum())
-    return min(tried, key=lambda one: loss[one])
+        for ways in WAYS:
+            top = _fitted(_second_layer(_shape(g[inside], order, ways)), g[inside], some)
+            loss[ways] += float(misfit(said_by(top, g[outside], rest), rest, evidence).sum())
+    return min(WAYS, key=lambda ways: loss[ways])
 
 
 def _second_layer(root: _Branch) -> _Branch:
