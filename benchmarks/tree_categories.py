@@ -338,7 +338,7 @@ def line_of(outcomes: list[dict]) -> dict:
                 drawn[name][measure] = pooled.mean(lambda one, name=name, m=measure: one[m][name])
     base = "tree 2"
     compared = {
-        f"minus {name}": {m: span(drawn[base][m] - value) for m, value in found.items() if m in drawn[base]}
+        f"minus {name}": {m: span(drawn[base][m] - found[m]) for m in ("fidelity", "auc", "fitness") if m in found}
         for name, found in drawn.items()
         if name != base
     }

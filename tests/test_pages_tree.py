@@ -107,6 +107,14 @@ def test_the_best_linear_rival_is_named():
     assert page(replace(TOLD, metrics=more)).headline.endswith("a single linear model (ridge) gives it in 96%.")
 
 
+@pytest.mark.parametrize(("right", "little"), [(0.58, True), (0.64, True), (0.66, False)])
+def test_a_network_that_guesses_is_said_to(right, little):
+    told = [r for r in METRICS if r["model"] != "network"]
+    told += [row("accuracy", None, right, "network"), row("accuracy", None, 0.4, "always yes")]
+    said = page(replace(TOLD, metrics=told)).headline
+    assert ("always gives the same answer in 60%: there is little to explain." in said) is little
+
+
 def test_differences_stand_beside_each_rival():
     table = section(page(TOLD), "How far it speaks for the network")[1]
     assert [line[0] for line in table.rows] == ["network", "logistic regression"]

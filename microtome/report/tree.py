@@ -238,7 +238,19 @@ def _headline(told: TreeFindings) -> str:
         )
     if other := told.rival:
         text += f"; a single linear model ({other['model']}) gives it in {other['value']:.0%}"
-    return text + "."
+    return text + "." + _nothing_to_explain(told)
+
+
+def _nothing_to_explain(told: TreeFindings) -> str:
+    """A sentence where the network is not right more often than who always names the larger side."""
+    right, yes = told.metric("accuracy", "network"), told.metric("accuracy", "always yes")
+    if not right or not yes or right["low"] > max(yes["value"], 1 - yes["value"]):
+        return ""
+    share = max(yes["value"], 1 - yes["value"])
+    return (
+        f" But the network itself is right in {right['value']:.0%} [{right['low']:.0%}, {right['high']:.0%}], and who "
+        f"always gives the same answer in {share:.0%}: there is little to explain."
+    )
 
 
 def _figures(told: TreeFindings) -> views.Figures:
