@@ -53,8 +53,8 @@ class Record:
         width, height: of the picture as stored, in pixels.
         label: class of the whole picture, where the data set has classes.
         box: object box x0, y0, x1, y1 in pixels, half-open, where it has one.
-        stratum: source, scene or video that it comes from, where the data set is a mixture: chance exchanges annotations
-            within it. All pictures without one are a stratum, too.
+        stratum: source, scene or video that it comes from, where the data set is a mixture: chance exchanges
+            annotations within it. All pictures without one are a stratum, too.
     """
 
     file: str
