@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup audit test soak lint bench clean
+.PHONY: setup audit test soak lint bench mutation clean
 
 setup: $(READY)
 
@@ -36,6 +36,9 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/dissection.py | tee benchmarks/results/dissection.jsonl
 	$(BIN)/python benchmarks/dissection.py --memory | tee benchmarks/results/memory.jsonl
+
+mutation: setup
+	$(BIN)/python benchmarks/mutation.py > benchmarks/results/mutation.md
 
 clean:
 	rm -rf $(VENV) .microtome examples/.microtome

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from flows.auditfile import AuditModel, read_audit
-from flows.console import warn
+from flows.console import progress, warn
 from flows.places import check_places
 from microtome.datasets.tables import name_fault
 from microtome.errors import InputError, refuse, suggest
@@ -145,8 +145,13 @@ class Plan:
 
     def verify(self) -> None:
         """Read every byte of the audit's inputs and finished stages. What is damaged is said, and runs again."""
-        store = StageStore(self.files, warn)
-        self._damaged = {job.key.folder for job in self.jobs if store.verify(job.key.folder)}
+        store, shown = StageStore(self.files, warn), progress()
+        shown.begin("verify", len(self.jobs), "stages")
+        for job in self.jobs:
+            if store.verify(job.key.folder):
+                self._damaged.add(job.key.folder)
+            shown.advance("verify", 1)
+        shown.end("verify", f"{len(self.jobs)} stages read")
         for file in self.planner.digests.altered:
             warn(f"{file}: was altered, though its size and times stayed; what was made from it runs again")
 

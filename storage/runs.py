@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NotRequired
@@ -106,8 +106,10 @@ class RunStore:
 
     def latest(self) -> list[RunRecord]:
         """The latest run of each audit, finished ones before others."""
-        names = dict.fromkeys(run.name for run in self.all())
-        return [run for run in map(self.find, names) if run]
+        named: dict[str, list[RunRecord]] = {}
+        for run in self.all():
+            named.setdefault(run.name, []).append(run)
+        return [_latest(runs) for runs in named.values()]
 
     def named_by_unreadable(self) -> set[str]:
         """Folders of stages that are named in records which cannot be read: damaged, set aside, of a newer version."""
@@ -131,15 +133,18 @@ class RunStore:
             if not named:
                 return begun[0] if len(begun) == 1 else None
             runs = named
-        done = [run for run in runs if run.status in ("done", "gate failed")]
-        last = done or runs
-        return last[-1] if last else None
+        return _latest(runs) if runs else None
 
     def _load(self, folder: str) -> RunRecord | None:
         def fault(run: RunRecord) -> str:
             return "" if run.run_id == folder else f"it is the record of another run, {run.run_id!r:.60}"
 
         return RUN.load(self._files, f"runs/{folder}/run.json", fault)
+
+
+def _latest(runs: Sequence[RunRecord]) -> RunRecord:
+    done = [run for run in runs if run.status in ("done", "gate failed")]
+    return (done or runs)[-1]
 
 
 def folders_named(content: bytes) -> set[str]:

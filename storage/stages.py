@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 
 from storage.files import Files, FileStamp, HashingSink
 from storage.small import Damaged, FileName, Kind, Moment, Number, Seconds, Sha256
-from storage.tables import Columns, TableSchema, write_table
+from storage.tables import Columns, Row, TableSchema, from_rows, write_table
 
 _LAYOUT = 1  # of the manifest
 _MANIFEST = "manifest.json"
@@ -190,10 +190,33 @@ class Draft:
         CHECK.save(self._files, path + _CHECKS, entry)
         self._entries[name] = entry
 
+    def rows(self, name: str, rows: Sequence[Row]) -> None:
+        """Publish rows of a table that the stage declares, also none.
+
+        Raises:
+            ValueError: as `table`.
+        """
+        self.table(name, from_rows(list(self.declared(name).columns), rows))
+
     def write(self, name: str, content: bytes) -> None:
         """Publish a small file."""
         with self.publish(name) as sink:
             sink.write(content)
+
+    def declared(self, table: str) -> TableSchema:
+        """A table that the stage declares. Work asks here, and names no declaration: a declaration is full of words,
+        and whatever work names is part of its code.
+
+        Args:
+            table: its name.
+
+        Raises:
+            ValueError: the stage declares none of that name.
+        """
+        if table not in self._tables:
+            known = ", ".join(self._tables)
+            raise ValueError(f"table must be one of {known}, got {table!r}; declare it with the stage")
+        return self._tables[table]
 
     def table(self, name: str, columns: Columns | pa.Table) -> None:
         """Publish a table that the stage declares; its columns are checked and cast to the declared types.
@@ -201,9 +224,7 @@ class Draft:
         Raises:
             ValueError: a table, or columns, that the declaration does not have.
         """
-        if name not in self._tables:
-            raise ValueError(f"table must be one of {', '.join(self._tables)}, got {name!r}; declare it with the stage")
-        content = self._tables[name].conform(columns)
+        content = self.declared(name).conform(columns)
         with self.publish(f"{name}.parquet", rows=content.num_rows) as sink:
             write_table(sink, content)
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from tasks.planning import Planner
 
+HANDED = ("storage.stages:Draft", "storage.tables:TableSchema", "tasks.session:Session")
+"""What work is handed beside its options and inputs: it calls them, and names them in annotations at most."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -118,8 +121,7 @@ class Stage:
     @property
     def roots(self) -> tuple[str, ...]:
         """Where its code begins."""
-        writing = ("storage.tables:write_table",) if self.tables else ()
-        return (self.work, f"{self.module}:Inputs", *writing)
+        return (self.work, f"{self.module}:Inputs", *HANDED)
 
     @property
     def shape(self) -> list[list[str]]:
@@ -204,11 +206,11 @@ class Job:
 @lru_cache
 def code_digest(stage: Stage, more: tuple[str, ...] = ()) -> str:
     """Digest of all code that a stage's output depends on: what its work reaches, definition by definition, the
-    packages that compute, its files, and the types of its tables.
+    packages that compute, its files, the types of its tables, and how many threads torch may sum in.
 
     Args:
         stage: whose.
         more: further `module:function` roots.
     """
     reached = closure([*stage.roots, *more], files=stage.files)
-    return hashlib.sha256(f"{reached.digest} {stage.shape!r}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{reached.digest} {stage.shape!r} {stage.threads}".encode()).hexdigest()[:16]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ast
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +44,9 @@ OPERATORS = {
     ast.And: ast.Or,
     ast.Or: ast.And,
 }
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+Edit = tuple[str, Callable[[], None], Callable[[], None]]
+"""What a change is called, how it is made and how it is undone."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Mutant:
         line: of the change, in the module as it was.
         description: what was changed.
         source: the module's new text.
+        path: names of the classes and functions in whose bodies the change lies, from the outermost.
     """
 
     file: Path
@@ -61,6 +67,7 @@ class Mutant:
     line: int
     description: str
     source: str
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,22 +95,50 @@ class Tree:
         for name in OURS:
             shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
         self.places = Places(root=self.root)
-        self._before: dict[Root, str] = {}
+        self._before: dict[Root, tuple[str, frozenset[Path]]] = {}
 
     def changed(self, mutant: Mutant, roots: Mapping[str, Root]) -> set[str]:
         """Names of the roots whose digest the change changes; the file is put back."""
-        before = {name: self._digest(root) for name, root in roots.items()}
+        before = {name: self._read(root) for name, root in roots.items()}
         own = mutant.file.read_bytes()
         mutant.file.write_text(mutant.source, encoding="utf-8")
         try:
-            return {name for name, root in roots.items() if root.closure(self.places).digest != before[name]}
+            asked = {name: digest for name, (digest, opened) in before.items() if mutant.file in opened}
+            return {name for name, digest in asked.items() if roots[name].closure(self.places).digest != digest}
         finally:
             mutant.file.write_bytes(own)
 
-    def _digest(self, root: Root) -> str:
+    def _read(self, root: Root) -> tuple[str, frozenset[Path]]:
+        """A root's digest, and the files that were opened for it: no other file's content can change it."""
         if root not in self._before:
-            self._before[root] = root.closure(self.places).digest
+            with _opened() as files:
+                digest = root.closure(self.places).digest
+            self._before[root] = digest, frozenset(files)
         return self._before[root]
+
+
+_listening: list[set[Path]] = []
+
+
+@contextmanager
+def _opened() -> Iterator[set[Path]]:
+    """The files that are opened inside, as Python's own audit hook tells."""
+    if not _hooked:
+        sys.addaudithook(_heard)
+        _hooked.append(True)
+    _listening.append(set())
+    try:
+        yield _listening[-1]
+    finally:
+        _listening.pop()
+
+
+_hooked: list[bool] = []  # a hook cannot be taken off again
+
+
+def _heard(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and _listening and isinstance(arguments[0], str):
+        _listening[-1].add(Path(arguments[0]))
 
 
 def mutants(file: Path) -> Iterator[Mutant]:
@@ -122,29 +157,97 @@ def mutants(file: Path) -> Iterator[Mutant]:
 
 
 def _of_statement(blank: Mutant, statement: ast.stmt) -> Iterator[Mutant]:
-    for node in _live(statement, in_class=False):
-        for description, change, undo in _changes(node):
-            change()
-            new = ast.unparse(statement)
-            undo()
-            line = getattr(node, "lineno", statement.lineno)
-            yield replace(blank, line=line, description=description, source=_replaced(blank.source, statement, new))
+    for node, path in _live(statement, (), in_class=False):
+        for edit in _changes(node):
+            yield _edited(replace(blank, path=path), statement, node, edit)
 
 
-def _live(node: ast.AST, *, in_class: bool) -> Iterator[ast.AST]:
-    """What may be changed in a node."""
+def _edited(blank: Mutant, statement: ast.stmt, node: ast.AST, edit: Edit) -> Mutant:
+    """The module with one statement at its top written anew after an edit, which is undone."""
+    description, change, undo = edit
+    change()
+    new = ast.unparse(statement)
+    undo()
+    line = getattr(node, "lineno", statement.lineno)
+    return replace(blank, line=line, description=description, source=_replaced(blank.source, statement, new))
+
+
+def _live(node: ast.AST, path: tuple[str, ...], *, in_class: bool) -> Iterator[tuple[ast.AST, tuple[str, ...]]]:
+    """What may be changed in a node, and the classes and functions around it."""
     if isinstance(node, ast.Constant | ast.BinOp | ast.AugAssign | ast.BoolOp | ast.Compare):
-        yield node
+        yield node, path
     skipped = {"returns"} if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else set()
     if isinstance(node, ast.arg) or (isinstance(node, ast.AnnAssign) and not in_class):
         skipped = {"annotation"}
     for name, value in ast.iter_fields(node):
+        inside = (*path, node.name) if name == "body" and isinstance(node, DEFINITIONS) else path
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and name not in skipped and not _idle(child):
-                yield from _live(child, in_class=isinstance(node, ast.ClassDef))
+                yield from _live(child, inside, in_class=isinstance(node, ast.ClassDef))
 
 
-def _changes(node: ast.AST) -> Iterator[tuple]:
+def reworded(file: Path) -> tuple[Mutant, int]:
+    """A module with all of its words changed at once, and how many these are: docstrings and other bare strings,
+    annotations of functions, what declarations say of stages, tables and columns. Comments and layout go, too.
+
+    Args:
+        file: a module that parses.
+    """
+    tree, count = ast.parse(file.read_text(encoding="utf-8")), 0
+    for node in ast.walk(tree):
+        for holder, name, new in _words(node):
+            setattr(holder, name, new)
+            count += 1
+    return Mutant(file, (), 1, "all words", f"# Other words.\n{ast.unparse(tree)}\n"), count
+
+
+def _words(node: ast.AST) -> Iterator[tuple[ast.AST, str, object]]:
+    """The words of a node that run nothing: what holds them, in which field, and others."""
+    said: list[ast.AST] = []
+    if isinstance(node, ast.Expr) and _idle(node):
+        said = [node.value]
+    elif isinstance(node, ast.arg) and node.annotation is not None:
+        yield node, "annotation", ast.Name("object")
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is not None:
+        yield node, "returns", ast.Name("object")
+    elif isinstance(node, ast.Call) and _called(node) == "table":
+        said = node.args[1:2]
+    elif isinstance(node, ast.Call) and _called(node) in TYPES:
+        said = node.args[:1]
+    elif isinstance(node, ast.Call) and _called(node) == "Stage":
+        said = [keyword.value for keyword in node.keywords if keyword.arg in ("about", "starter")]
+    for text in said:
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            yield text, "value", f"{text.value} More words."
+
+
+_OTHER = (("int32", "int64"), ("float32", "float64"), ("string", "flag"), ("floats", "string"))
+TYPES = {new: old for old, new in _OTHER} | dict(_OTHER)  # each type of a column, and another one
+IMPORTS = "from __future__ import annotations\n"
+
+
+def schemas(file: Path) -> Iterator[Mutant]:
+    """Every change of the type or the name of one column in the tables that a module declares.
+
+    Args:
+        file: a module that parses.
+    """
+    text = file.read_text(encoding="utf-8")
+    for statement in ast.parse(text).body:
+        tables = (node for node in ast.walk(statement) if isinstance(node, ast.Call) and _called(node) == "table")
+        for column in (keyword for table in tables for keyword in table.keywords if _called(keyword.value) in TYPES):
+            blank = Mutant(file, _bound(statement), 0, "", text)
+            kind = column.value.func
+            for edit in (_set(kind, "id", f"tables.{TYPES[kind.id]}"), _set(column, "arg", f"{column.arg}x")):
+                found = _edited(blank, statement, column, edit)
+                yield replace(found, source=found.source.replace(IMPORTS, f"{IMPORTS}\nfrom storage import tables", 1))
+
+
+def _called(node: ast.AST) -> str | None:
+    return getattr(getattr(node, "func", None), "id", None)
+
+
+def _changes(node: ast.AST) -> Iterator[Edit]:
     if isinstance(node, ast.Constant):
         yield from _constants(node)
     elif isinstance(node, ast.Compare):
@@ -154,7 +257,7 @@ def _changes(node: ast.AST) -> Iterator[tuple]:
         yield _set(node, "op", OPERATORS[type(node.op)]())
 
 
-def _constants(node: ast.Constant) -> Iterator[tuple]:
+def _constants(node: ast.Constant) -> Iterator[Edit]:
     value = node.value
     if isinstance(value, bool):
         yield _set(node, "value", not value)
@@ -168,12 +271,12 @@ def _constants(node: ast.Constant) -> Iterator[tuple]:
         yield _set(node, "value", 0)
 
 
-def _set(node: ast.AST, name: str, new: object) -> tuple:
+def _set(node: ast.AST, name: str, new: object) -> Edit:
     old = getattr(node, name)
     return f"{_shown(old)} -> {_shown(new)}", lambda: setattr(node, name, new), lambda: setattr(node, name, old)
 
 
-def _swap(items: list, number: int, new: ast.AST) -> tuple:
+def _swap(items: list, number: int, new: ast.AST) -> Edit:
     old = items[number]
     return (
         f"{_shown(old)} -> {_shown(new)}",
@@ -194,7 +297,7 @@ def _replaced(text: str, statement: ast.stmt, new: str) -> str:
 
 
 def _bound(statement: ast.stmt) -> tuple[str, ...]:
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(statement, DEFINITIONS):
         return (statement.name,)
     assigned = isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign)
     places = getattr(statement, "targets", None) or [statement.target] if assigned else [statement]

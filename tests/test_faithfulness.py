@@ -21,6 +21,7 @@ from microtome.visualize.faithfulness import (
     pointing,
     random_orders,
     scored,
+    strongest,
 )
 
 SIDE = 32
@@ -78,8 +79,10 @@ def test_a_map_of_what_the_network_sees_beats_chance_and_a_wrong_one_does_not():
         found = areas(network, x, classes, order_of(heat))
         for name, rising in (("deletion", False), ("insertion", True)):
             drawn = np.mean([getattr(one, name) for one in chance], 0)
-            figure = scored(getattr(found, name), drawn, rising=rising)
+            figure = scored(name, getattr(found, name), chance=drawn, control=drawn + 1e-6)
             assert figure.better is better
+            assert figure.beats is better
+            assert figure.beyond == pytest.approx(figure.apart - 1e-6)
             assert figure.apart == pytest.approx(figure.value - figure.chance)
             assert (figure.apart > 0) == (rising == better)
     parts = [areas(network, x[some], classes[some], order_of(right)[some]) for some in (slice(0, 4), slice(4, 6))]
@@ -115,11 +118,17 @@ def test_pointing():
         for c in range(224)
     )
     assert found.chance == pytest.approx([grown / 224**2] * 4)
-    figure = scored(found.hit, found.chance, rising=True, share=True)
+    figure = scored("pointing", found.hit, chance=found.chance, control=found.hit)
+    assert (figure.beyond, figure.beats) == (0, False)
     assert (figure.low, figure.high) == wilson(2, 4)
     assert figure.apart_low == mean_interval(found.hit - found.chance)[1]
     large, none = np.ones((1, 224, 224), bool), np.zeros((1, 224, 224), bool)
     assert pointable(np.concatenate([objects[:1], large, none])).tolist() == [True, False, False]
+
+
+def test_the_strongest_control_is_the_one_with_the_better_mean():
+    values = {"edges": np.array([0.2, 0.4]), "centre": np.array([0.1, 0.4])}
+    assert [strongest(name, values) for name in ("deletion", "insertion", "pointing")] == ["centre", "edges", "edges"]
 
 
 def test_blur_keeps_the_mean_and_the_centre_is_in_the_centre():

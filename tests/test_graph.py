@@ -19,7 +19,7 @@ from microtome.disentangle.graph import (
     upper_of,
 )
 from microtome.disentangle.graph_inference import REACH, SPREAD, TAU, LayerMaps, Nodes, Seen, Upper, look
-from microtome.disentangle.graph_metrics import nodes_moved, purity, steadiness
+from microtome.disentangle.graph_metrics import MovedLayer, nodes_moved, purity, steadiness
 from microtome.disentangle.parts import (
     DEFORMATION,
     Candidates,
@@ -30,10 +30,10 @@ from microtome.disentangle.parts import (
     location_error,
     mean_position,
     mine,
-    summarised,
     unit_candidates,
 )
 from microtome.networks import LayerGeometry
+from microtome.quantify.shift import Shifted
 from microtome.quantify.stability import cell_centres
 
 
@@ -363,16 +363,10 @@ def test_a_part_is_mined_from_the_most_active_units():
     assert most_active(torch.from_numpy(maps), None)[0].tolist() == list(range(5))
 
 
-def test_errors_are_in_diagonals_and_pictures_count_once():
+def test_errors_are_in_diagonals():
     found, places = np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([[43.0, 34.0], [3.0, 76.0]])
     error = location_error(found, places, (80, 80))
     assert error == pytest.approx([math.hypot(3, 6) / math.hypot(80, 80), 5 / math.hypot(80, 80)])
-    got = summarised([[0.05, 0.15], [0.3], [0.09, 0.08, 0.11]])
-    assert got.images == 3
-    assert got.error == pytest.approx((0.1 + 0.3 + 0.28 / 3) / 3)
-    assert got.share == pytest.approx((1 / 2 + 0 + 2 / 3) / 3)
-    assert got.low <= got.error <= got.high
-    assert got.share_low <= got.share <= got.share_high
 
 
 def seen_at(position, score):
@@ -453,3 +447,38 @@ def test_nodes_beside_filters_by_one_rule():
     assert found["either", "nodes"].value == 1
     assert found["instability", "best constant"].low is None
     assert found["instability", "random"].value > found["instability", "best constant"].value
+
+
+def test_steadiness_says_who_follows_what_is_shown_and_what_standing_still_would_reach():
+    """Nodes that go with the thing when it is moved, beside filters that stay where they were."""
+    rng = np.random.default_rng(0)
+    thing, offset = rng.uniform(30, 66, (60, 2)), rng.uniform(-12, 12, (60, 2))
+    of = LayerGeometry("toy", 2, (12, 12), (4.0, 4.0), (8.0, 8.0), (24.0, 24.0), False)
+    maps = rng.random((60, 2, 12, 12)).astype(np.float32)
+    score = rng.random((60, 2, 1)) + 1
+    before, after = (seen_at(where[:, None, None].repeat(2, 1) / 96, score) for where in (thing, thing + offset))
+    moved = MovedLayer(after, maps, Shifted(offset, np.ones(60, bool)))
+    rows = steadiness(before, maps, of, {"eye": thing}, size=(96, 96), permutations=9, moved=moved)
+    found = {(row.metric, row.of): row for row in rows}
+    assert (found["slope when moved", "nodes"].value, found["slope when moved", "filters"].value) == pytest.approx(
+        (1, 0)
+    )
+    assert found["follows when moved", "nodes"].value == 1
+    assert found["follows when moved", "filters"].value == 0
+    instability, frozen = (
+        found[name, "nodes"].value for name in ("instability", "instability, frozen at its own mean")
+    )
+    assert instability == pytest.approx(0, abs=1e-9)
+    assert frozen == pytest.approx(np.mean([frozen_at_mean(thing, own) for own in score[..., 0].T]), rel=1e-5)
+    assert found["instability of those that follow", "nodes"].n == 2
+    assert ("instability of those that follow", "filters") not in found
+    still = steadiness(before, maps, of, {"eye": thing}, size=(96, 96), permutations=9)
+    assert {row.metric for row in rows} - {row.metric for row in still} == {
+        "slope when moved", "follows when moved",
+        "instability, frozen at its own mean", "instability of those that follow",
+    }  # fmt: skip
+
+
+def frozen_at_mean(thing, score):
+    top = np.argsort(-score.astype(np.float32), kind="stable")[:20]
+    return (np.linalg.norm(thing[top] - thing[top].mean(0), axis=1) / math.hypot(96, 96)).std(ddof=1)

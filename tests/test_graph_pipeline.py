@@ -85,14 +85,37 @@ def test_exports_are_the_same_graph(done):
 def test_parts_are_located_in_pictures_that_were_not_annotated(done):
     made = done[1]["parts"][0]
     errors, summary = (made.table(name).to_pandas() for name in ("part_errors", "part_summary"))
-    assert set(errors["method"]) == {"patterns", "graph nodes", "mean position", "best filter"}
+    methods = ["blend", "exemplar", "patterns", "graph nodes", "mean position", "best filter", "top filters"]
+    assert set(errors["method"]) == set(methods)
     marks = done[1]["landmarks"][0].table("landmarks").to_pandas()
     shown = marks[marks["landmark"] == "head"]["image"].nunique()
-    one = errors[(errors["part"] == "head") & (errors["draw"] == 0) & (errors["method"] == "patterns")]
+    one = errors[(errors["part"] == "head") & (errors["draw"] == 0) & (errors["method"] == "blend")]
     assert {boxes: len(rows) for boxes, rows in one.groupby("boxes")} == {3: shown - 3, 6: shown - 6}
     best = summary.pivot_table(index=["part", "boxes"], columns="method", values="error")
+    assert (best["blend"] < best["mean position"]).all()
     assert (best["patterns"] < best["mean position"]).mean() > 0.5
     assert set(made.table("parts").column("layer").to_pylist()) <= {"features.9", "features.12"}
+
+
+def test_what_is_said_of_parts_follows_from_their_errors(done):
+    made = done[1]["parts"][0]
+    names = ("part_errors", "part_summary", "part_comparisons", "part_choices")
+    errors, summary, against, choices = (made.table(name).to_pandas() for name in names)
+    by_picture = errors.groupby(["part", "boxes", "method", "image"])["error"].mean()
+    means = by_picture.groupby(["part", "boxes", "method"]).mean()
+    np.testing.assert_allclose(summary.set_index(["part", "boxes", "method"])["error"].loc[means.index], means)
+    blend = means.xs("blend", level="method")
+    for rival, rows in against.groupby("rival"):
+        each = rows.dropna(subset=["part"]).set_index(["part", "boxes"])["difference"]
+        wanted = blend - means.xs(rival, level="method")
+        np.testing.assert_allclose(each.loc[wanted.index], wanted, atol=1e-12)
+        np.testing.assert_allclose(rows[rows["part"].isna()]["difference"], wanted.mean())
+    assert len(choices) == len(blend) * 2
+    moved = made.table("part_shift").to_pandas().set_index("method")
+    assert set(moved.index) == {"blend", "exemplar", "mean position", "best filter", "top filters"}
+    assert (moved.loc["mean position", ["slope", "low", "high", "r2"]] == 0).all(axis=None)
+    assert moved.loc["blend", "slope"].mean() > 0.3
+    assert "What was chosen" in done[1]["report"][0].read("parts.html").decode()
 
 
 def test_categories_that_are_not_there_are_named(tmp_path):

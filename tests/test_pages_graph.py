@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from microtome.disentangle.graph_keys import Locator, Measure, Of
+from microtome.disentangle.part_errors import PartComparison, PartShift, PartSummary
 from microtome.disentangle.pattern_graph import Node, PatternGraph, Place
 from microtome.report import views
 from microtome.report.graph import (
@@ -21,7 +22,7 @@ from microtome.report.graph import (
     lookup_rows,
     page,
 )
-from microtome.report.parts import LocatedIn, LocatedPart, PartFigure, PartsFindings
+from microtome.report.parts import Choice, LocatedIn, LocatedPart, PartsFindings
 from microtome.report.parts import page as parts_page
 from microtome.report.single import alone
 
@@ -101,6 +102,28 @@ def test_steadiness_is_a_row_per_layer_in_the_order_of_the_graph():
         "0.050 [0.040, 0.060]", "0.070 [0.060, 0.080]", "-0.020 [-0.030, -0.010]",
         "0.200", "0.200", "50%", "25%", "0.111", "0.222",
     ]  # fmt: skip
+    assert len(table.columns) == len(table.rows[0])
+
+
+def test_the_shift_test_is_said_of_nodes_and_filters():
+    assert not [section for section in page(FOUND).sections if section.heading == "Do they follow what is shown?"]
+    tested = [
+        LayerFigure("low", measure, of, None, value, low, high, 9)
+        for of, scale in ((Of.NODES, 1.0), (Of.FILTERS, 0.5))
+        for measure, value, low, high in (
+            (Measure.SLOPE, 0.8 * scale, 0.7, 0.9),
+            (Measure.FOLLOWS, 0.9 * scale, None, None),
+            (Measure.FROZEN, 0.06, None, None),
+        )
+    ]
+    tested.append(LayerFigure("low", Measure.FOLLOWING, Of.NODES, None, 0.04, n=8))
+    made = page(replace(FOUND, figures=[*FOUND.figures, *tested]))
+    assert "90% of these nodes and 45% of the filters of low surely follow" in made.headline
+    table = part_of(made, "Do they follow what is shown?", "table")
+    assert table.rows == [
+        ["low, nodes", "0.800 [0.700, 0.900]", "90%", "0.050", "0.060", "0.040"],
+        ["low, filters", "0.400 [0.700, 0.900]", "45%", "0.070", "0.060", "–"],
+    ]
     assert len(table.columns) == len(table.rows[0])
 
 
@@ -191,28 +214,60 @@ def test_a_picture_that_is_looked_up():
 
 def located(part, boxes, errors):
     return [
-        PartFigure(part, boxes, method, error, error - 0.01, error + 0.01, 0.5, 0.4, 0.6, 30)
+        PartSummary(part, boxes, method, error, error - 0.01, error + 0.01, 0.5, 0.4, 0.6, 30)
         for method, error in errors.items()
     ]
 
 
 PARTS = PartsFindings(
     [
-        *located("head", 3, {Locator.PATTERNS: 0.1, Locator.MEAN_POSITION: 0.2, Locator.BEST_FILTER: 0.15}),
-        *located("head", 6, {Locator.PATTERNS: 0.3, Locator.MEAN_POSITION: 0.2, Locator.BEST_FILTER: 0.15}),
-        *located("tail", 3, {Locator.PATTERNS: 0.16, Locator.MEAN_POSITION: 0.2, Locator.BEST_FILTER: 0.15}),
+        *located("head", 3, {Locator.BLEND: 0.1, Locator.MEAN_POSITION: 0.2, Locator.EXEMPLAR: 0.15}),
+        *located("head", 6, {Locator.BLEND: 0.2, Locator.MEAN_POSITION: 0.2, Locator.EXEMPLAR: 0.15}),
+        *located("tail", 3, {Locator.BLEND: 0.15, Locator.MEAN_POSITION: 0.2, Locator.EXEMPLAR: 0.15}),
     ],
+    [
+        PartComparison(None, None, Locator.EXEMPLAR, -0.01, -0.02, 0.03, 0.6),
+        PartComparison("head", 3, Locator.EXEMPLAR, -0.05, -0.07, -0.03, 0.001, 0.002),
+        PartComparison("head", 6, Locator.EXEMPLAR, 0.05, 0.02, 0.08, 0.01, 0.02),
+        PartComparison("tail", 3, Locator.EXEMPLAR, 0.0, -0.01, 0.01, 1.0, 1.0),
+        PartComparison(None, None, Locator.MEAN_POSITION, -0.08, -0.09, -0.07, 0.0),
+        PartComparison("head", 3, Locator.MEAN_POSITION, -0.1, -0.12, -0.08, 0.0, 0.0),
+    ],
+    [Choice("head", 3, 60, 1.5), Choice("head", 3, 40, 1.5), Choice("tail", 3, 10, 4.0)],
     [LocatedPart("head", 3, [LocatedIn("assets/a.webp", "a.png", (10.04, 20.06), (1.11, 2.22), 0.1234)])],
     SIZE,
 )
 
 
-def test_parts_are_judged_against_both_baselines_at_the_fewest_boxes():
-    made = parts_page(PARTS)
-    assert made.headline.startswith("From 3 boxes, mined patterns find 1 of 2 parts")
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-0.02, 0.03, "no surer than"), (-0.02, -0.01, "nearer than"), (0.01, 0.02, "farther than")],
+)
+def test_the_blend_is_judged_against_its_best_rival(low, high, said):
+    best, *others = PARTS.against
+    made = parts_page(replace(PARTS, against=[replace(best, low=low, high=high), *others]))
+    assert made.headline.startswith(
+        "Looks and place together miss the parts by 0.150 of the diagonal on average: " + said
+    )
+    assert f"exemplar (-0.010 [{low:+.3f}, {high:+.3f}])" in made.headline
     assert made.figures.items == [("parts", "2", ""), ("pictures", "30", "to find them in")]
+
+
+def test_parts_say_how_often_the_blend_is_surely_nearer_or_farther_and_what_it_chose():
+    made = parts_page(PARTS)
+    rivals = part_of(made, "Beside its rivals", "table").rows
+    assert rivals[0] == ["exemplar", "-0.010 [-0.020, +0.030]", "1", "1", "head, 6 boxes: +0.050 [+0.020, +0.080]"]
+    assert rivals[1][:4] == ["mean position", "-0.080 [-0.090, -0.070]", "1", "0"]
+    assert part_of(made, "What was chosen", "table").rows == [
+        ["head", "3", "40, 60", "1.5 × 2"],
+        ["tail", "3", "10", "4"],
+    ]
+    assert "Do they follow what is shown?" not in [section.heading for section in made.sections]
+    moved = replace(PARTS, follow=[PartShift("head", 3, Locator.BLEND, 0.7, 0.6, 0.8, 0.5, 30)])
+    follow = part_of(parts_page(moved), "Do they follow what is shown?", "table")
+    assert follow.rows == [["head", "3", "blend", "0.70 [0.60, 0.80]", "0.50"]]
     table = part_of(made, "Every figure", "table")
-    assert table.rows[0] == ["head", "3", "patterns", "0.100 [0.090, 0.110]", "50% [40%, 60%]"]
+    assert table.rows[0] == ["head", "3", "blend", "0.100 [0.090, 0.110]", "50% [40%, 60%]"]
     assert len(table.rows) == 9
 
 
@@ -229,4 +284,4 @@ def test_parts_have_charts_and_pictures(kind):
         assert (card.anchor, card.note) == ("part/head", "from 3 boxes, from the best to the worst")
         spot = views.Spot("assets/a.webp", "a.png", SIZE, [(10.0, 20.1, 3.3)], [(1.1, 2.2)], "0.12")
         assert list(card.spots) == [spot]
-    assert "patterns" in alone(made, "birds", network="net", audit="audit", run="run")
+    assert "What was chosen" in alone(made, "birds", network="net", audit="audit", run="run")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from microtome.quantify.shift import ShiftSummary
 from microtome.quantify.stability_summary import FilterOnLandmark, Judged, LayerSummary, Rule
 from microtome.report import views
 from microtome.report.finetuning import Apart, Compared, Epoch, FinetuningFindings
@@ -71,6 +72,41 @@ def test_a_single_category() -> None:
     assert (strip.value, strip.low, strip.high) == pytest.approx((23.81, 19.05, 28.57))  # of 1.05 x random
     assert [mark[:2] for mark in strip.marks] == [(95.24, "chance"), (47.62, "aim")]
     assert not [part for part in parts_of(page, "text") if part.style == "advice"]
+
+
+SHIFT = ShiftSummary(8, 5, 0.61, 0.55, 0.67, 0.4, 0.63, 0.58, 0.75, 0.06, 0.0444, 0.0777, 0.25)
+
+
+def test_steadiness_is_claimed_of_filters_that_follow_alone() -> None:
+    found = stable(("conv", "bird", None, SUMMARY))
+    tested = replace(
+        found, layers=[replace(found.layers[0], shift={"bird": replace(SHIFT, follow=1), "all: mean": SHIFT})]
+    )
+    page = stability_page(tested)
+    assert page.headline == (
+        "When what is shown is moved, 5 of 8 filters of conv surely follow (mean slope 0.61 [0.55, 0.67]; 1 follows, 0 "
+        "is frozen). Those that do deviate by 0.0444 of the picture's diagonal; held at their own mean place they "
+        "would by 0.0777. 25% of them follow a landmark."
+    )
+    table = next(part for part in parts_of(page, "table") if part.columns[1][0] == "follow")
+    assert table.rows[1] == [
+        "conv, all: mean",
+        "5 of 8",
+        "0.61 [0.55, 0.67]",
+        "0.40",
+        "75%",
+        "0.63, 0.58",
+        "0.0444",
+        "0.0777",
+        "25%",
+        "0.0600",
+    ]
+    assert len(table.columns) == len(table.rows[0])
+    nobody = replace(SHIFT, follow=0, following_deviation=None, following_frozen=None, following_tracking=None)
+    layers = [replace(found.layers[0], shift={"bird": nobody})]
+    assert "Of none can it be said that it is steady" in stability_page(replace(found, layers=layers)).headline
+    unsure = [replace(found.layers[0], shift={"bird": replace(SHIFT, follow=0, low=None, high=None)})]
+    assert stability_page(replace(found, layers=unsure)).headline == stability_page(found).headline
 
 
 def test_several_categories_are_judged_by_the_audits_rule() -> None:
@@ -175,8 +211,21 @@ def test_networks_beside_their_twin() -> None:
     assert [section.heading.partition(", ")[2] for section in galleries] == [
         "with filter loss", "twin: masks, no filter loss",
     ]  # fmt: skip
+    assert [row[8:10] for row in rows] == [["–", "–"]] * 4
     anchors = [card.anchor for gallery in parts_of(page, "gallery") for card in gallery.cards]
     assert anchors == ["interpretable/extra_map/7", "twin/extra_map/7"]
+
+
+def test_fine_tuning_says_who_follows() -> None:
+    compared = [
+        Compared("interpretable", layer("extra_map", 0.05), None, SHIFT),
+        Compared("twin", layer("extra_map", 0.07), None, replace(SHIFT, follow=7, low=None)),
+    ]
+    page = finetuning_page(tuned("interpretable", "twin", compared=compared))
+    assert page.headline.endswith("of the twin; 5 of 8 filters surely follow what is shown, 7 of 8 of the twin's.")
+    table = parts_of(page, "table")[1]
+    assert [row[8:10] for row in table.rows] == [["5 of 8", "0.61 [0.55, 0.67]"], ["7 of 8", "0.61"]]
+    assert len(table.columns) == len(table.rows[0])
 
 
 def test_without_a_twin_nothing_is_compared_with_it() -> None:

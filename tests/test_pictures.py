@@ -112,6 +112,10 @@ def test_what_is_marked_beside_chance(done):
         assert row["apart"] == pytest.approx(row["value"] - row["chance"], abs=1e-9)
         good = row["apart_high"] < 0 if row["measure"] == "deletion" else row["apart_low"] > 0
         assert row["better"] == good
+        control = found[row["control"], row["measure"]]
+        rivals = [found[name, row["measure"]]["value"] for name in ("edges", "centre")]
+        assert control["value"] == (min if row["measure"] == "deletion" else max)(rivals)
+        assert row["beyond"] == pytest.approx(row["value"] - control["value"], abs=1e-9)
     assert found["grad-cam", "deletion"]["value"] < found["grad-cam", "deletion"]["chance"]
 
 

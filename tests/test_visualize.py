@@ -579,7 +579,7 @@ def test_methods_that_a_network_cannot_have_are_named():
     with pytest.raises(InputError, match=r"cam_layer: nowhere: never runs"):
         notes(bent, (12, 12), ["gradient", "grad-cam"], cam="nowhere")
     gated = Mixed(lambda x: x * torch.sigmoid(x))
-    assert notes(gated, (12, 12), ["guided"])[0].note == "left plain: sigmoid (1 call)"
+    assert notes(gated, (12, 12), ["guided"])[0].note == "relu (1 call) by its rule; left plain: sigmoid (1 call)"
     blind = nn.Sequential(nn.Flatten(), nn.Linear(432, 2)).eval()
     assert not notes(blind, (12, 12), ["gradient", "grad-cam"])[1].drawn
 

@@ -13,6 +13,7 @@ from microtome.datasets.base import MOST_PIXELS, Landmark, Record
 
 Labels = TypeVar("Labels", bound=np.generic)
 
+HAIR = 1e-6  # of a pixel: what rounding may put a window's end beyond the picture's
 CROP_SHARE = 224 / 256  # of the resized shorter side that the usual centre crop keeps
 
 
@@ -31,7 +32,7 @@ class Placement:
     def picture(self, image: Image.Image) -> NDArray[np.uint8]:
         """(height, width, 3) in the frame; PIL bilinear on the uint8 crop, untouched where nothing changes."""
         if self.box != (0, 0, *image.size):
-            image = image.crop(self.box)
+            image = _cropped(image, self.box)
         if self.resized[0] * self.resized[1] > MOST_PIXELS:
             return np.asarray(self._only_what_is_cut_out(image))
         if image.size != self.resized:
@@ -122,6 +123,21 @@ class Frame:
         return (left, top, right, bottom)
 
 
+def _cropped(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+    """What a box shows; beyond its border the picture is mirrored, border pixels twice."""
+    x0, y0, x1, y1 = map(round, box)
+    if x0 >= 0 and y0 >= 0 and x1 <= image.width and y1 <= image.height:
+        return image.crop((x0, y0, x1, y1))
+    rows, columns = _mirrored(np.arange(y0, y1), image.height), _mirrored(np.arange(x0, x1), image.width)
+    return Image.fromarray(np.asarray(image)[rows[:, None], columns])
+
+
+def _mirrored(places: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+    """Places on a line of pixels that goes to and fro: ... 1 0 | 0 1 ... size - 1 | size - 1 ..."""
+    around = places % (2 * size)
+    return np.minimum(around, 2 * size - 1 - around)
+
+
 def _pixels(low: float, high: float, limit: int) -> tuple[int, int]:
     """The span rounded to pixels within 0 to `limit`; the pixel it begins in, where it rounds to none."""
     first, last = max(0, round(low)), min(limit, round(high))
@@ -129,6 +145,46 @@ def _pixels(low: float, high: float, limit: int) -> tuple[int, int]:
         return first, last
     pixel = min(max(0, int(low)), limit - 1)
     return pixel, pixel + 1
+
+
+@dataclass(frozen=True)
+class MovedPlacement:
+    """How a picture lies in the frame once its crop window was moved.
+
+    Args:
+        placement: of the moved window.
+        offset: x, y by which what is shown moved the other way, in pixels of the frame.
+        inside: the window stayed in the picture; where it did not, the picture goes on mirrored at its border.
+    """
+
+    placement: Placement
+    offset: tuple[float, float]
+    inside: bool
+
+
+def moved(place: Placement, stored: tuple[int, int], offset: tuple[float, float]) -> MovedPlacement:
+    """Move the crop window by whole pixels of the stored picture, so that what is shown moves by about an offset.
+
+    Along each axis it is moved the other way where only that leaves it in the picture.
+
+    Args:
+        place: of the picture.
+        stored: (width, height) of the stored picture.
+        offset: x, y wanted, in pixels of the frame.
+    """
+    steps, moves, inside = [], [], True
+    for axis in (0, 1):
+        scale = (place.box[axis + 2] - place.box[axis]) / place.resized[axis]  # stored pixels to one of the frame
+        first = place.box[axis] + place.offset[axis] * scale
+        last = first + place.size[axis] * scale
+        step = -round(offset[axis] * scale)
+        fits = [way for way in (step, -step) if first + way >= -HAIR and last + way <= stored[axis] + HAIR]
+        steps.append(fits[0] if fits else step)
+        moves.append(-steps[axis] / scale)
+        inside = inside and bool(fits)
+    x, y = steps
+    box = (place.box[0] + x, place.box[1] + y, place.box[2] + x, place.box[3] + y)
+    return MovedPlacement(Placement(box, place.resized, place.offset, place.size), (moves[0], moves[1]), inside)
 
 
 def whole(stored: tuple[int, int], size: tuple[int, int]) -> Placement:

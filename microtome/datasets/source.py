@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.datasets.base import Annotation, Dataset, Record, open_picture
-from microtome.datasets.frame import Frame, Placement
+from microtome.datasets.frame import Frame, MovedPlacement, Placement, moved
 from microtome.networks.normalisation import Normalisation
 
 if TYPE_CHECKING:
     import torch
+
+SHIFTS = 1710  # tells the offsets' chance from others
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,15 @@ class Source:
         frame: that they are put into.
         scale: of the network.
         chosen: which records of the data set, in order: picture n is record `chosen[n]`.
+        shift: how far crop windows are moved, in widths and heights of the frame: each picture's by an offset of its
+            own, always the same one, of half of it at least along each axis.
     """
 
     dataset: Dataset
     frame: Frame
     scale: Normalisation
     chosen: Sequence[int]
+    shift: float = 0.0
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -45,7 +50,14 @@ class Source:
 
     def placement(self, image: int) -> Placement:
         """How a picture lies in the frame."""
-        return self.frame.place(self.record(image))
+        return self.moved(image).placement if self.shift else self.frame.place(self.record(image))
+
+    def moved(self, image: int) -> MovedPlacement:
+        """How a picture lies in the frame once its crop window was moved."""
+        record, (height, width) = self.record(image), self.frame.size
+        rng = np.random.default_rng([self.chosen[image], SHIFTS])
+        across, down = rng.choice([-1, 1], 2) * rng.uniform(self.shift / 2, self.shift, 2)
+        return moved(self.frame.place(record), (record.width, record.height), (across * width, down * height))
 
     def framed(self, image: int) -> NDArray[np.uint8]:
         """(height, width, 3) pixels in the frame, 0 to 255."""

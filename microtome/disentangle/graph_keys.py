@@ -14,6 +14,10 @@ class Measure(StrEnum):
     TRACKS = "tracks a landmark"
     EITHER = "either"
     SPREAD = "own spread"
+    FROZEN = "instability, frozen at its own mean"
+    SLOPE = "slope when moved"
+    FOLLOWS = "follows when moved"
+    FOLLOWING = "instability of those that follow"
 
 
 class Of(StrEnum):
@@ -29,9 +33,12 @@ class Of(StrEnum):
 
 
 class Locator(StrEnum):
-    """How a part is located: by mined patterns of units or of a graph's nodes, or by a baseline."""
+    """How a part is located: by its boxes' looks and place together, or by a rival."""
 
+    BLEND = "blend"
+    EXEMPLAR = "exemplar"
     PATTERNS = "patterns"
     NODES = "graph nodes"
     MEAN_POSITION = "mean position"
     BEST_FILTER = "best filter"
+    TOP_FILTERS = "top filters"

@@ -14,11 +14,13 @@ from microtome.disentangle.graph_inference import Seen
 from microtome.disentangle.graph_keys import Measure, Of
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.intervals import paired_interval, resampled_interval
+from microtome.quantify.shift import Shifted, category_shift, shift_summary
 from microtome.quantify.stability import (
     CategoryStability,
     Inferences,
     Protocol,
     category_stability,
+    cell_centres,
     infer,
     resampled,
 )
@@ -49,6 +51,15 @@ class GraphMetric:
     n: int | None = None
 
 
+@dataclass(frozen=True)
+class MovedLayer:
+    """A layer in pictures whose show was moved: its nodes, and maps of the filters in the graph."""
+
+    seen: Seen
+    maps: NDArray[np.float32]
+    shifted: Shifted
+
+
 def steadiness(
     seen: Seen,
     maps: NDArray[np.float32],
@@ -57,6 +68,7 @@ def steadiness(
     *,
     size: tuple[int, int],
     permutations: int,
+    moved: MovedLayer | None = None,
 ) -> list[GraphMetric]:
     """Location instability of a layer's nodes and of its raw filters, by one rule, on the same pictures.
 
@@ -70,9 +82,11 @@ def steadiness(
         landmarks: by name (images, 2) x, y in input pixels, NaN where an image shows none.
         size: (height, width) of the network's input.
         permutations: of the tracking test.
+        moved: the layer in the same pictures, moved; nothing is said of following without it.
     """
     protocol = Protocol(size, TOP_IMAGES)
-    nodes, places = _top_nodes(seen, maps.shape[1], size)
+    best = _top_nodes(seen, maps.shape[1])
+    nodes, places = _as_filters(seen, best, size)
     judged = {
         name: category_stability(
             name, found, geometry, landmarks, protocol=protocol, permutations=permutations, centres=centres
@@ -87,19 +101,62 @@ def steadiness(
     means = [np.nanmean(values_, 1) for values_ in drawn.values()]
     between = paired_interval((values[0], values[1]), (means[0], means[1]))
     found.append(GraphMetric(Measure.INSTABILITY, Of.DIFFERENCE, *between, len(maps)))
+    if moved:
+        grid, after = cell_centres(geometry), places_of(moved.seen, best, size)
+        pairs = {
+            Of.NODES: (places_of(seen, best, size), after),
+            Of.FILTERS: (grid[infer(maps).cell], grid[infer(moved.maps).cell]),
+        }
+        for name, pair in pairs.items():
+            found += _followed(name, judged[name], pair, landmarks, moved=moved.shifted, protocol=protocol)
     bases = judged[Of.FILTERS].baselines
     frozen = {Of.RANDOM: bases.random, Of.CENTRE: bases.centre, Of.CONSTANT: bases.best_constant}
     return [*found, *(GraphMetric(Measure.INSTABILITY, name, float(value)) for name, value in frozen.items())]
 
 
-def _top_nodes(seen: Seen, count: int, size: tuple[int, int]) -> tuple[Inferences, Floats]:
-    """The nodes with the highest mean score, as if they were filters, and the positions that `cell` counts through."""
+def _followed(
+    name: Of,
+    judged: CategoryStability,
+    positions: tuple[Floats, Floats],
+    landmarks: Mapping[str, Floats],
+    *,
+    moved: Shifted,
+    protocol: Protocol,
+) -> list[GraphMetric]:
+    """The shift test: who follows what is shown, and what standing still would reach."""
+    pictures = len(moved.offset)
+    weights = np.random.default_rng(0).multinomial(pictures, np.full(pictures, 1 / pictures), size=RESAMPLES)
+    tested = category_shift(judged, positions, landmarks, moved, protocol=protocol, weights=weights)
+    every = np.ones(len(judged.deviation), bool)
+    found = shift_summary([tested], every)
+    rows = [
+        GraphMetric(Measure.SLOPE, name, found.slope or 0.0, found.low, found.high, found.positions),
+        GraphMetric(Measure.FOLLOWS, name, found.follow / max(1, found.positions), n=found.positions),
+        GraphMetric(Measure.FROZEN, name, found.frozen or 0.0, n=found.positions),
+    ]
+    if found.following_deviation is not None:
+        rows.append(GraphMetric(Measure.FOLLOWING, name, found.following_deviation, n=found.follow))
+    return rows
+
+
+def _top_nodes(seen: Seen, count: int) -> NDArray[np.int64]:
+    """Those with the highest mean score."""
+    return np.argsort(-seen.score.flatten(1).cpu().numpy().mean(0), kind="stable")[:count]
+
+
+def places_of(seen: Seen, nodes: NDArray[np.int64], size: tuple[int, int]) -> Floats:
+    """(images, nodes, 2) where some nodes are, in input pixels."""
+    places: Floats = (seen.position.flatten(1, 2).cpu().numpy()[:, nodes] * np.array(size[::-1])).astype(float)
+    return places
+
+
+def _as_filters(seen: Seen, best: NDArray[np.int64], size: tuple[int, int]) -> tuple[Inferences, Floats]:
+    """Nodes as if they were filters, and the positions that `cell` counts through."""
     score = seen.score.flatten(1).cpu().numpy()
-    best = np.argsort(-score.mean(0), kind="stable")[:count]
-    place = seen.position.flatten(1, 2).cpu().numpy()[:, best] * np.array(size[::-1])
+    place = places_of(seen, best, size)
     cell = np.arange(place.shape[0] * place.shape[1]).reshape(place.shape[:2])
     found = Inferences(cell, score[:, best].astype(np.float32), np.zeros(cell.shape, bool))
-    return found, place.reshape(-1, 2).astype(float)
+    return found, place.reshape(-1, 2)
 
 
 def _instability(name: Of, judged: CategoryStability, drawn: Floats) -> GraphMetric:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from microtome.disentangle.graph_inference import Seen
 from microtome.networks.geometry import LayerGeometry
-from microtome.quantify.intervals import mean_interval
 from microtome.quantify.stability import cell_centres, infer
 
 Floats = NDArray[np.float64]
@@ -29,7 +28,7 @@ TOP_SHARE = 0.1  # of the sorted scores, to which the curve is fitted
 KEPT = 0.4  # ceil(0.4 / l) patterns are kept
 MOST = 300
 LEAST = 0.01
-CLOSE = 0.1  # of the diagonal
+TOP_FILTERS = 10
 
 
 @dataclass(frozen=True)
@@ -265,11 +264,32 @@ def best_filter(peaks: Floats, boxes: Boxes) -> tuple[Floats, int]:
     Returns:
         (images, 2) positions, and the filter.
     """
-    images, centres = list(boxes), np.array(list(boxes.values()))
-    displacement = (centres[:, None] - peaks[images]).mean(0)
-    missed = np.linalg.norm(peaks[images] + displacement - centres[:, None], axis=2).mean(0)
+    displacement, missed = _moved_peaks(peaks, boxes)
     chosen = int(missed.argmin())
     return peaks[:, chosen] + displacement[chosen], chosen
+
+
+def top_filters(peaks: Floats, boxes: Boxes) -> Floats:
+    """Baseline: the mean of where the TOP_FILTERS best filters say, each by its peak plus its mean displacement.
+
+    Args:
+        peaks: (images, filters, 2) highest cells, in the frame.
+        boxes: as of `mine`.
+
+    Returns:
+        (images, 2) positions.
+    """
+    displacement, missed = _moved_peaks(peaks, boxes)
+    chosen = np.argsort(missed, kind="stable")[:TOP_FILTERS]
+    together: Floats = (peaks[:, chosen] + displacement[chosen]).mean(1)
+    return together
+
+
+def _moved_peaks(peaks: Floats, boxes: Boxes) -> tuple[Floats, Floats]:
+    """(filters, 2) mean displacement from each filter's peak to the centres, and (filters,) its mean miss."""
+    images, centres = list(boxes), np.array(list(boxes.values()))
+    displacement = (centres[:, None] - peaks[images]).mean(0)
+    return displacement, np.linalg.norm(peaks[images] + displacement - centres[:, None], axis=2).mean(0)
 
 
 def location_error(found: Floats, places: Floats, size: tuple[int, int]) -> Floats:
@@ -283,27 +303,3 @@ def location_error(found: Floats, places: Floats, size: tuple[int, int]) -> Floa
     whole = np.array(size[::-1], float)
     error: Floats = np.linalg.norm(found * whole - places, axis=1) / np.linalg.norm(whole)
     return error
-
-
-@dataclass(frozen=True)
-class ErrorSummary:
-    """Location errors over pictures: their mean, and the share of near hits, each with its interval."""
-
-    images: int
-    error: float
-    low: float
-    high: float
-    share: float
-    share_low: float
-    share_high: float
-
-
-def summarised(errors: Sequence[Sequence[float]]) -> ErrorSummary:
-    """Over pictures; a picture counts with the mean of its draws.
-
-    Args:
-        errors: per picture the error of each draw, in diagonals; below CLOSE it is a near hit.
-    """
-    means = np.array([np.mean(values) for values in errors])
-    near = np.array([np.mean(np.array(values) < CLOSE) for values in errors])
-    return ErrorSummary(len(means), *mean_interval(means), *mean_interval(near))

@@ -13,7 +13,7 @@ from microtome.report.views import Bar, Chart, SignedBars
 
 _INK, _BAR = "#010203", "#040506"  # stand-ins, replaced by what the page's style says
 _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark paper
-_LINES = (*_PHASES, "#b0418c", "#4b9a5b", "#8a6d1f")
+_LINES = (*_PHASES, "#b0418c", "#4b9a5b", "#8a6d1f", "#7a5bd0")
 MOST_BARS = 25
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

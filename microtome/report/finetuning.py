@@ -9,10 +9,11 @@ import yaml
 
 from microtome.disentangle.examples import HELD_OUT
 from microtome.disentangle.names import EXTRA_MAP, INTERPRETABLE, TWIN, Phase
+from microtome.quantify.shift import ShiftSummary
 from microtome.quantify.stability_summary import Judged
 from microtome.report import views
 from microtome.report.charts import curves
-from microtome.report.stability import Pictured, cards, gallery, interval
+from microtome.report.stability import Pictured, cards, gallery, interval, slope
 from microtome.report.words import worded
 
 NAMES: Mapping[Phase, str] = {
@@ -32,6 +33,8 @@ _COLUMNS = [
     ("best constant", True),
     ("tracking", True),
     ("own spread", True),
+    ("follow", True),
+    ("slope", True),
     ("NULL", True),
 ]
 
@@ -77,11 +80,13 @@ class Compared:
         phase: which network; None for the one before fine-tuning.
         judged: its stability.
         apart: from the twin's same layer; None where that cannot be told.
+        shift: the shift test; None without one.
     """
 
     phase: Phase | None
     judged: Judged
     apart: Apart | None = None
+    shift: ShiftSummary | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,17 @@ def _headline(last: Mapping[Phase, Epoch], compared: Sequence[Compared]) -> str:
             f". Location instability of its new layer: {worded(new[INTERPRETABLE].deviation, '.4f')} beside "
             f"{worded(new[TWIN].deviation, '.4f')} of the twin"
         )
+        text += _following(compared)
     return text + "."
+
+
+def _following(compared: Sequence[Compared]) -> str:
+    """How many filters of the new layer follow what is shown, beside the twin's."""
+    new = {item.phase: item.shift for item in reversed(compared) if item.judged.layer == EXTRA_MAP and item.shift}
+    if not {INTERPRETABLE, TWIN} <= set(new):
+        return ""
+    own, twin = (f"{new[phase].follow} of {new[phase].positions}" for phase in (INTERPRETABLE, TWIN))
+    return f"; {own} filters surely follow what is shown, {twin} of the twin's"
 
 
 def _figures(last: Sequence[Epoch]) -> views.Figures:
@@ -181,7 +196,8 @@ def _table(findings: FinetuningFindings) -> views.Table:
     note = (
         "D: location instability, lower is steadier. Against the twin: paired difference over the same resampled "
         "pictures; it shows an effect where its interval excludes zero. A filter that stops moving is steady too: "
-        "watch its own spread, and whether it still tracks a landmark."
+        "watch whether it still tracks a landmark, and follows what is shown when that is moved by a known offset "
+        "(slope: 1 follows, 0 is frozen; counted where the interval of its own slope lies above 0.5)."
     )
     return views.Table(_COLUMNS, [_line(item, against=twin) for item in findings.compared], note)
 
@@ -197,6 +213,8 @@ def _line(item: Compared, *, against: bool) -> list[str | views.Strip]:
         f"{found.best_constant:.4f}",
         worded(found.tracking_share, ".0%"),
         f"{found.spread:.3f}",
+        "–" if item.shift is None else f"{item.shift.follow} of {item.shift.positions}",
+        "–" if item.shift is None else slope(item.shift),
         f"{found.null_filters}",
     ]
 

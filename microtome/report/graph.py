@@ -111,6 +111,7 @@ def page(found: GraphFindings) -> views.Page:
         ),
         sections=[
             views.Section("Are nodes steadier than filters?", [_steadiness(found), _steady_note()]),
+            *_follow(found),
             views.Section("Learning", [_learning(found.figures)]),
             *(views.Section(f"The graph over {picture.file}", over.parts(picture)) for picture in found.over),
             _cards(found),
@@ -137,6 +138,14 @@ def _headline(found: GraphFindings) -> str:
         text += (
             f". In {len(steadier)} of {len(apart)} layers the strongest nodes are steadier than the raw filters, by an "
             "interval that excludes zero"
+        )
+    moved = {(row.layer, row.of): row.value for row in found.figures if row.metric is Measure.FOLLOWS}
+    if moved:
+        top = found.graph.layers[-1]
+        text += (
+            f". When what is shown is moved, {moved[top, Of.NODES]:.0%} of these nodes and "
+            f"{moved[top, Of.FILTERS]:.0%} of the filters of {top} surely follow: the others may be steady "
+            "because they stand still"
         )
     return text + "."
 
@@ -176,6 +185,39 @@ def _steady_note() -> views.Text:
         "0.05). Spread: how much the position itself moves, by the diagonal.",
         "quiet",
     )
+
+
+def _follow(found: GraphFindings) -> list[views.Section]:
+    """The shift test; nothing where there was none."""
+    rows = {(row.layer, row.metric, row.of): row for row in found.figures if row.round is None}
+    names = ("slope", "surely follow", "instability", "frozen at its own mean", "of those that follow")
+    lines = []
+    for layer in found.graph.layers:
+        for of in (Of.NODES, Of.FILTERS):
+            if (layer, Measure.SLOPE, of) in rows:
+                each = [
+                    rows.get((layer, measure, of))
+                    for measure in (Measure.INSTABILITY, Measure.FROZEN, Measure.FOLLOWING)
+                ]
+                lines.append(
+                    [
+                        f"{layer}, {of.value}",
+                        rows[layer, Measure.SLOPE, of].interval,
+                        f"{rows[layer, Measure.FOLLOWS, of].value:.0%}",
+                        *("–" if row is None else f"{row.value:.3f}" for row in each),
+                    ]
+                )
+    if not lines:
+        return []
+    note = views.Text(
+        "Each picture is looked up again with what it shows moved by a known random offset. Slope: of a node's, or a "
+        "filter's, displacement on that offset, mean over the same ones and pictures as above: 1 follows, 0 is frozen. "
+        "Surely follow: the 95 % interval of its own slope lies above 0.5. Frozen: instability if each stood at its "
+        "own mean place: steadiness that is no better needs no part to be followed.",
+        "quiet",
+    )
+    table = views.Table([("layer", False), *((name, True) for name in names)], lines)
+    return [views.Section("Do they follow what is shown?", [table, note])]
 
 
 def _learning(figures: Sequence[LayerFigure]) -> views.Charts:

@@ -24,8 +24,14 @@ EXPLAINED = {
     "grad-cam": "Weighted maps of the last layer that the head reads, enlarged. Coarse; follows the class.",
     "rise": "The class's probability under random masks. Asks for answers alone: the control that knows no gradient.",
 }
-CONTROLS = {"edges": "of the picture; knows no network", "centre": "knows neither network nor picture"}
-MEASURES = {"deletion": "lower is better", "insertion": "higher is better", "pointing": "share of hits"}
+CONTROLS = {"edges": "the picture's edges", "centre": "the picture's centre"}
+MEASURES = {
+    "deletion": "Deletion, lower is better: the area under the class's probability while the picture's 16 × 16 squares "
+    "are blacked out, those that the map marks most first (Petsiuk et al.). Chance: squares in random order.",
+    "insertion": "Insertion, higher is better: the same area while they are brought back into a blurred picture.",
+    "pointing": "Pointing: the share of pictures whose highest pixel lies in the object's box or mask, or close to it, "
+    "where there is one that leaves half of the picture free; whatever class was predicted. Chance: a random pixel.",
+}
 
 
 class ReliabilityRow(TypedDict):
@@ -61,6 +67,11 @@ class FaithfulnessRow(TypedDict):
     apart_low: float
     apart_high: float
     better: bool
+    control: str
+    beyond: float
+    beyond_low: float
+    beyond_high: float
+    beats: bool
     n: int
 
 
@@ -184,45 +195,43 @@ def _worst(tests: Sequence[ReliabilityRow], method: str, test: str) -> str:
 
 
 def _faithfulness(rows: Sequence[FaithfulnessRow]) -> views.Section:
-    """A line per method and control, a pair of columns per measure."""
-    found = {(row["method"], row["measure"]): row for row in rows}
-    measures = [name for name in MEASURES if any(measure == name for _, measure in found)]
-    columns = [("method", False)]
-    for name in measures:
-        columns += [(f"{name}, {MEASURES[name]}", True), ("against chance", False)]
-    lines: list[list[str | views.Strip]] = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        label = f"{method}: {CONTROLS[method]}" if method in CONTROLS else method
-        lines.append([label, *(cell for name in measures for cell in _beside_chance(found.get((method, name))))])
+    """A table per measure, a line per method and control."""
+    parts: list[views.Part] = []
+    for measure, words in MEASURES.items():
+        mine = [row for row in rows if row["measure"] == measure]
+        if mine:
+            heads = ("method", "value", "against chance", f"against {CONTROLS[mine[0]['control']]}")
+            columns = [(head, place > 0) for place, head in enumerate(heads)]
+            parts.append(views.Text(f"{words} Chance has {mine[0]['chance']:.2f}; {mine[0]['n']} pictures."))
+            parts.append(views.Table(columns, [_faithful(row) for row in mine]))
     note = (
-        "Deletion: area under the class's probability while the picture's 16 × 16 squares are blacked out, those that "
-        "the map marks most first; insertion: while they are brought back into a blurred picture (Petsiuk et al.). "
-        "Pointing: pictures whose highest pixel lies in the object's box or mask, where there is one that leaves half "
-        "of the picture free; whatever class was predicted. Chance: squares in random order, or a random pixel. "
-        "✓: better than chance, by a paired 95 % interval over the pictures that excludes 0."
+        "✓: a paired 95 % interval over the pictures excludes 0 on the good side. The last column compares with the "
+        "better of two maps that know no network: edges of the picture, and its centre."
     )
-    counts = ", ".join(f"{name}: {max(r['n'] for r in rows if r['measure'] == name)} pictures" for name in measures)
-    return views.Section("Does the network use what is marked?", [views.Table(columns, lines, f"{note} {counts}.")])
+    return views.Section("Does the network use what is marked?", [*parts, views.Text(note, "quiet")])
 
 
-def _beside_chance(row: FaithfulnessRow | None) -> tuple[str, str]:
-    if row is None:
-        return "–", "–"
-    apart = f"{row['apart']:+.2f} [{row['apart_low']:+.2f}, {row['apart_high']:+.2f}]"
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]", f"{'✓' if row['better'] else '✗'} {apart}"
+def _faithful(row: FaithfulnessRow) -> list[str | views.Strip]:
+    name = row["method"]
+    value = f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    apart = _marked(row["better"], row["apart"], row["apart_low"], row["apart_high"])
+    beyond = _marked(row["beats"], row["beyond"], row["beyond_low"], row["beyond_high"])
+    return [CONTROLS.get(name, name), value, apart, "–" if name == row["control"] else beyond]
+
+
+def _marked(good: bool, value: float, low: float, high: float) -> str:
+    return f"{'✓' if good else '✗'} {value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _made(methods: Sequence[MethodRow]) -> views.Section:
     """How each method is made on this network, and which it cannot have."""
     lines: list[list[str | views.Strip]] = [
-        [row["method"], "" if row["drawn"] else "left out", row["note"] or "–"] for row in methods
+        [row["method"], row["note"] if row["drawn"] else f"left out: {row['note']}"] for row in methods
     ]
     note = (
         "Maps and verdicts are of the same maps: by pixels in [0, 1]; where a method needs a picture of nothing, black."
     )
-    return views.Section(
-        "How the maps are made", [views.Table([("method", False), ("", False), ("", False)], lines, note)]
-    )
+    return views.Section("How the maps are made", [views.Table([("method", False), ("made here", False)], lines, note)])
 
 
 def _details(tests: Sequence[ReliabilityRow]) -> list[views.Section]:

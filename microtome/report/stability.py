@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from microtome.quantify.shift import ShiftSummary
 from microtome.quantify.stability_summary import FilterOnLandmark, Judged, LayerSummary, Rule
 from microtome.report import views
 from microtome.report.words import worded
@@ -53,11 +54,15 @@ class Pictured:
 
 @dataclass(frozen=True)
 class StableLayer:
-    """A layer: over each category and pooled, and the filters that are shown of it."""
+    """A layer: over each category and pooled, the filters that are shown of it, and the shift test by category.
+
+    The shift test over several categories is named "all: mean", and comes last; none where it was not asked for.
+    """
 
     name: str
     rows: Sequence[Judged]
     filters: Sequence[Pictured]
+    shift: Mapping[str, ShiftSummary] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,29 +98,98 @@ def page(findings: StabilityFindings) -> views.Page:
     return views.Page(
         name="location stability",
         page="stability.html",
-        headline=_headline(best),
+        headline=_headline(best, next(layer for layer in findings.layers if layer.name == best.layer)),
         figures=_figures(best.summary),
         sections=[
             *(views.Section(layer.name, [_table(layer.rows), *_advice(layer.rows)]) for layer in findings.layers),
+            *_follow([layer for layer in findings.layers if layer.shift]),
             *(_gallery(layer, findings.size) for layer in findings.layers),
             _reading(),
         ],
         queries=[
             ("Stability of layers", "select * from stability_layers"),
+            ("The shift test", "select * from stability_shift"),
             ("Stability of filters", "select * from stability order by r2 desc"),
             ("Inferred positions", "select * from inferences join landmarks using (image) where filter = 0"),
         ],
     )
 
 
-def _headline(row: Judged) -> str:
+def _headline(row: Judged, layer: StableLayer) -> str:
     found = row.summary
+    tested = list(layer.shift.values())[-1] if layer.shift else None
+    if tested and tested.low is not None:  # of whom it is sure that they follow, resamples alone can say
+        return _headline_of_shift(row, tested)
     steadier = "steadier than" if (found.deviation or 9) < found.best_constant else "less steady than"
     return (
         f"The filters of {row.layer} deviate by {worded(found.deviation, '.4f')} of the picture's diagonal, "
         f"{steadier} one position held for every picture ({found.best_constant:.4f}); "
         f"{worded(found.tracking_share, '.0%')} of them follow a landmark."
     )
+
+
+def _headline_of_shift(row: Judged, found: ShiftSummary) -> str:
+    """Steadiness is claimed of filters that follow alone."""
+    said = (
+        f"When what is shown is moved, {found.follow} of {found.positions} filters of {row.layer} surely follow (mean "
+        f"slope {slope(found)}; 1 follows, 0 is frozen). "
+    )
+    if not found.follow:
+        return said + "Of none can it be said that it is steady on anything."
+    return said + (
+        f"Those that do deviate by {worded(found.following_deviation, '.4f')} of the picture's diagonal; held at their "
+        f"own mean place they would by {worded(found.following_frozen, '.4f')}. "
+        f"{worded(found.following_tracking, '.0%')} of them follow a landmark."
+    )
+
+
+def slope(found: ShiftSummary) -> str:
+    """Mean slope with its interval."""
+    return worded(found.slope, ".2f") + _ends(found.low, found.high)
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+
+
+def _follow(layers: Sequence[StableLayer]) -> list[views.Section]:
+    """The shift test; nothing where there was none."""
+    columns = [
+        ("layer, category", False),
+        ("follow", True),
+        ("slope", True),
+        ("R²", True),
+        ("inside", True),
+        ("slope inside, mirrored", True),
+        ("D of those that follow", True),
+        ("frozen", True),
+        ("tracking", True),
+        ("all: frozen", True),
+    ]
+    note = (
+        "Each picture is looked at again with its crop window moved by a known random offset. Slope: of a filter's "
+        "displacement on that of what is shown, mean over filters, 95 % over pictures; a filter follows if the "
+        "interval of its own slope lies above 0.5. Inside: share of pictures in which the window stayed in the "
+        "picture; in the others it goes on mirrored at its border. Frozen: D of the filters' own mean places, held for "
+        "every picture."
+    )
+    rows = [_follow_line(f"{layer.name}, {name}", found) for layer in layers for name, found in layer.shift.items()]
+    return [views.Section("Do the filters follow what is shown?", [views.Table(columns, rows, note)])] if rows else []
+
+
+def _follow_line(name: str, found: ShiftSummary) -> list[str | views.Strip]:
+    return [
+        name,
+        f"{found.follow} of {found.positions}",
+        slope(found),
+        worded(found.r2, ".2f"),
+        f"{found.inside_share:.0%}",
+        f"{worded(found.slope_inside, '.2f')}, {worded(found.slope_mirrored, '.2f')}",
+        worded(found.following_deviation, ".4f"),
+        worded(found.following_frozen, ".4f"),
+        worded(found.following_tracking, ".0%"),
+        worded(found.frozen, ".4f"),
+    ]
 
 
 def _figures(found: LayerSummary) -> views.Figures:
@@ -251,7 +325,8 @@ def _reading() -> views.Section:
                 "picture's diagonal. Low means steady. It does not mean that the filter looks at the part: a filter "
                 "that always answers at the same place is steadier still. So two more figures stand beside it: whether "
                 "D lies below that of the best constant position, and whether the filter moves with the landmark "
-                "(tracking: R² of its position regressed on the landmark's, by permutation, false discovery rate 5 %)."
+                "(tracking: R² of its position regressed on the landmark's, by permutation, false discovery rate 5 %). "
+                "The shift test asks the same without landmarks: nothing that stands still can pass it."
             ),
             views.Text(
                 "Intervals are 95 % bootstrap intervals over pictures. With several categories, “all: lowest” judges "

@@ -9,7 +9,7 @@ lies in the object, or within a small distance of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,15 +153,21 @@ def centred(size: tuple[int, int], pictures: int) -> torch.Tensor:
     return -torch.hypot(rows[:, None] / size[0], columns[None, :] / size[1]).expand(pictures, -1, -1)
 
 
+MEASURES = {"deletion": False, "insertion": True, "pointing": True}
+"""Whether more is better."""
+
+
 @dataclass(frozen=True)
 class Scored:
-    """A figure beside chance; intervals of 95 % over the pictures.
+    """A figure of a method beside chance and beside a control; intervals of 95 % over the pictures.
 
     Args:
-        value, low, high: mean; Wilson's interval for shares, else bootstrap.
+        value, low, high: mean; Wilson's interval for pointing, else bootstrap.
         chance: mean of the same under random orders, or of a random pixel.
         apart, apart_low, apart_high: mean difference to chance in pairs, and its bootstrap interval.
         better: whether that interval lies on the good side of 0.
+        beyond, beyond_low, beyond_high: the same difference to the control.
+        beats: whether that interval lies on the good side of 0.
         n: pictures.
     """
 
@@ -173,23 +179,37 @@ class Scored:
     apart_low: float
     apart_high: float
     better: bool
+    beyond: float
+    beyond_low: float
+    beyond_high: float
+    beats: bool
     n: int
 
 
-def scored(values: Floats, chance: Floats, *, rising: bool, share: bool = False) -> Scored:
-    """Values beside chance.
+def scored(measure: str, values: Floats, *, chance: Floats, control: Floats) -> Scored:
+    """Values beside chance and a control, in pairs.
 
     Args:
-        values, chance: (pictures,).
-        rising: whether more is better.
-        share: whether values are hits.
+        measure: of MEASURES.
+        values, chance, control: (pictures,).
     """
     value, low, high = mean_interval(values)
-    if share:
+    if measure == "pointing":
         low, high = wilson(int(values.sum()), len(values))
-    apart = mean_interval(values - chance)
-    better = apart[1] > 0 if rising else apart[2] < 0
-    return Scored(value, low, high, float(chance.mean()), *apart, better, len(values))
+    apart, beyond = mean_interval(values - chance), mean_interval(values - control)
+    better, beats = (is_good(measure, low, high) for _, low, high in (apart, beyond))
+    return Scored(value, low, high, float(chance.mean()), *apart, better, *beyond, beats, len(values))
+
+
+def is_good(measure: str, low: float, high: float) -> bool:
+    """Whether an interval of differences lies on the good side of 0."""
+    return low > 0 if MEASURES[measure] else high < 0
+
+
+def strongest(measure: str, values: Mapping[str, Floats]) -> str:
+    """The name whose mean is best."""
+    pick = max if MEASURES[measure] else min
+    return pick(values, key=lambda name: float(values[name].mean()))
 
 
 def joined(parts: Sequence[Areas]) -> Areas:

@@ -202,7 +202,7 @@ def notes(
 
 
 FIXED: Mapping[MethodName, str] = {
-    "gradient": "",
+    "gradient": "of the logit",
     "input x gradient": "black is 0",
     "integrated gradients": f"from black, in {IG_STEPS} steps",
     "smoothgrad": f"{SMOOTH_SAMPLES} copies, noise of {SMOOTH_SHARE:.0%} of each picture's range",
@@ -215,8 +215,9 @@ def _note(network: nn.Module, size: tuple[int, int], name: MethodName, *, cam: s
         return MethodNote(name, True, FIXED[name])
     if name != "grad-cam":
         calls = units_called(network, size)
-        plain = f"left plain: {counted(calls.gates)}" if calls.gates else ""
-        return MethodNote(name, not calls.refusal, calls.refusal or plain)
+        plain = f"; left plain: {counted(calls.gates)}" if calls.gates else ""
+        ruled = f"{counted(calls.rectifiers)} by its rule{plain}"
+        return MethodNote(name, not calls.refusal, calls.refusal or ruled)
     try:
         layer = cam_layer(network, size, cam)
     except InputError as error:

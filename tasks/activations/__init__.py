@@ -14,6 +14,7 @@ class ActivationsOptions(Options):
     """Which layers, and how their maps are stored."""
 
     layers: list[str]
+    shift: float
     precision: Literal["float32", "float16"]
     compression: Annotated[Literal["auto", "none", "lz4", "zstd"], OUTSIDE]
     shard_images: Annotated[int | None, OUTSIDE]
@@ -32,7 +33,9 @@ STAGE = Stage(
 )
 
 
-def maps(audit: Planner, index: Job, *, finetuned: Job | None = None, variant: str | None = None) -> Job:
+def maps(
+    audit: Planner, index: Job, *, finetuned: Job | None = None, variant: str | None = None, shift: float = 0.0
+) -> Job:
     """The maps of the audit's layers; or of a fine-tuned network, of its two interpretable layers.
 
     Args:
@@ -40,13 +43,16 @@ def maps(audit: Planner, index: Job, *, finetuned: Job | None = None, variant: s
         index: of the pictures.
         finetuned: the stage that made the network; the audit's own without it.
         variant: of the job; the data set's by default.
+        shift: how far crop windows are moved, as of `Source`.
     """
     model, execution = audit.audit.network, audit.audit.execution
     options = ActivationsOptions(
         layers=model.layers if finetuned is None else list(LAYERS),
+        shift=shift,
         precision=execution.precision,
         compression=execution.storage,
         shard_images=execution.shard_images,
     )
     reads = {"index": index, "network": audit.network if finetuned is None else None, "finetuned": finetuned}
-    return audit.add(audit.job(STAGE, options, reads, variant=index.variant if variant is None else variant))
+    name = index.variant if variant is None else variant
+    return audit.add(audit.job(STAGE, options, reads, variant=f"{name} moved".strip() if shift else name))

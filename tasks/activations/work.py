@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class Inputs:
 
 def run(options: ActivationsOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Extract the maps."""
-    source, module = inputs.index.source, network_of(inputs)
+    source, module = replace(inputs.index.source, shift=options.shift), network_of(inputs)
     layers = walk(module, source.frame.size, match_layers(module, options.layers))
     _refuse_more_than_fits(forecast(options, layers, len(source)), session.files.free(), len(source))
     session.begin(len(source))

@@ -20,9 +20,9 @@ from microtome.visualize.adversarial import Attack, attack, fgsm, moved, same_si
 from microtome.visualize.attribution import Scaled, answer_of, at_rest
 from microtome.visualize.measures import AttackMeasure, MeasureKind
 from storage import Draft
-from storage.tables import Row, from_rows
+from storage.tables import Row
 from tasks.activations.result import Maps
-from tasks.adversarial import STAGE, AdversarialOptions
+from tasks.adversarial import AdversarialOptions
 from tasks.adversarial.concepts import Annotated, Detectors
 from tasks.adversarial.explained import Measured, Paths, Patterns
 from tasks.dissection.result import Dissection
@@ -35,7 +35,6 @@ from tasks.tree.result import GrownTree
 
 BATCH = 8
 SHOWN = 6
-ADVERSARIAL, ATTACKED_IMAGES = (list(table.columns) for table in STAGE.tables)
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ def run(options: AdversarialOptions, inputs: Inputs, draft: Draft, session: Sess
                 shown += _show(draft, how, batch, network, most=SHOWN - start)
             session.advance(len(batch.images))
         rows += [{**row, "norm": how.attack.norm, "eps": how.eps} for row in tally.rows(witness)]
-    draft.table("adversarial", from_rows(ADVERSARIAL, rows))
-    draft.table("attacked_images", from_rows(ATTACKED_IMAGES, shown))
+    draft.rows("adversarial", rows)
+    draft.rows("attacked_images", shown)
 
 
 class _Named(NamedTuple):

@@ -13,16 +13,15 @@ from microtome.errors import InputError
 from microtome.quantify import drift as science
 from microtome.quantify.resampling import WeightedCounts, bootstrap_weights
 from storage import Draft
-from storage.tables import Columns, Gathered, Row, from_rows
+from storage.tables import Columns, Gathered, Row
 from tasks.activations.result import Maps
-from tasks.drift import STAGE, PlannedDrift
+from tasks.drift import PlannedDrift
 from tasks.index.result import Index
 from tasks.session import Session
 from tasks.tally.result import Tally
 from tasks.thresholds.result import Thresholds
 
 BLOCK_BYTES = 128_000_000  # of either network's counts, held for one block of resamples
-_, DRIFT_LAYERS = (list(table.columns) for table in STAGE.tables)
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def run(options: PlannedDrift, inputs: Inputs, draft: Draft, session: Session) -
         rows.append(compared.layer_row())
         session.advance(1)
     draft.table("drift_units", units)
-    draft.table("drift_layers", from_rows(DRIFT_LAYERS, rows))
+    draft.rows("drift_layers", rows)
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,13 @@ from microtome.networks.geometry import LayerGeometry
 from microtome.visualize.attribution import Target, answer_of, at_rest, attribute, on_grey, units_called
 from microtome.visualize.features import Feature, FeatureRecipe, visualise
 from storage import Draft
-from storage.tables import Row, from_rows
-from tasks.features import STAGE, FeaturesOptions
+from storage.tables import Row
+from tasks.features import FeaturesOptions
 from tasks.session import Session
 from tasks.subject import Subject
 from tasks.thresholds.result import SeenPictures
 
 CROPS = 5
-FEATURES, UNIT_CROPS = (list(table.columns) for table in STAGE.tables)
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ def run(options: FeaturesOptions, inputs: Inputs, draft: Draft, session: Session
                 features.append(_feature(draft, layer.name, unit, feature, natural=top[unit][0][1]))
                 crops += cropper(unit, [image for image, _ in top[unit][:CROPS]])
             session.advance(len(some))
-    draft.table("features", from_rows(FEATURES, features))
-    draft.table("unit_crops", from_rows(UNIT_CROPS, crops))
+    draft.rows("features", features)
+    draft.rows("unit_crops", crops)
 
 
 def _feature(draft: Draft, layer: str, unit: int, feature: Feature, *, natural: float) -> Row:

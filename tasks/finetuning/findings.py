@@ -47,7 +47,12 @@ def _compared(judged: Mapping[Phase | None, Stability]) -> list[Compared]:
     """Every network, the interpretable and the plain one beside the twin."""
     twin = judged.get(TWIN)
     return [
-        Compared(phase, item, _apart(made, twin, item) if twin and phase in (INTERPRETABLE, PLAIN) else None)
+        Compared(
+            phase,
+            item,
+            _apart(made, twin, item) if twin and phase in (INTERPRETABLE, PLAIN) else None,
+            list(made.shift(item.layer).values())[-1] if made.options.shift else None,
+        )
         for phase, made in judged.items()
         for item in _together(made)
     ]

@@ -36,13 +36,17 @@ class GraphOptions(CategoryOptions):
     """Rounds of expectation and maximisation."""
     permutations: Resamples = 200
     """Exchanges of positions among pictures, for the null of a node that tracks a landmark; 0 for none."""
+    shift: Annotated[float, Field(ge=0, le=0.25)] = 0.15
+    """How far what is shown is moved in the shift test, a half of it at least, in sides of the frame; 0 for no test."""
 
 
 def plan(audit: Planner, options: GraphOptions) -> Iterable[Job]:
     """Maps of the audit's network, and landmarks where the data set has any."""
     indexed = index(audit, options.dataset, "stages.graph.dataset")
     activations, marks = maps(audit, indexed), landmarks(audit, indexed)
-    yield audit.job(STAGE, options, {"index": indexed, "activations": activations, "landmarks": marks})
+    moved = maps(audit, indexed, shift=options.shift) if marks and options.shift else None
+    reads = {"index": indexed, "activations": activations, "landmarks": marks, "moved": moved}
+    yield audit.job(STAGE, options, reads)
 
 
 STAGE = Stage(
@@ -102,7 +106,10 @@ STAGE = Stage(
             "graph_metrics",
             "A row per layer and figure: how steady nodes are beside raw filters and frozen positions.",
             layer=string("dotted name"),
-            metric=string("log-likelihood, instability, beats best constant, tracks a landmark, either, own spread"),
+            metric=string(
+                "log-likelihood, instability, beats best constant, tracks a landmark, either, own spread, instability "
+                "frozen at its own mean, slope when moved, follows when moved, instability of those that follow"
+            ),
             of=string("whose: training, nodes, filters, nodes minus filters, random, centre, best constant"),
             round=int32("of training; null for the others"),
             value=float64("the figure"),

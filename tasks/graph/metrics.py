@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.disentangle.graph_metrics import GraphMetric, learning_curve, purity, steadiness
+from microtome.disentangle.graph_metrics import GraphMetric, MovedLayer, learning_curve, purity, steadiness
 from storage.tables import Gathered, Row, from_rows
 from tasks.graph.found import FoundLayer
 from tasks.index.result import Index
@@ -20,6 +20,7 @@ Pure = tuple[float, str]
 def metric_rows(
     found: Sequence[FoundLayer],
     marks: Mapping[str, NDArray[np.float64]],
+    moved: Sequence[MovedLayer] | None,
     *,
     size: tuple[int, int],
     permutations: int,
@@ -29,6 +30,7 @@ def metric_rows(
     Args:
         found: the graph.
         marks: landmarks, (images, 2) x, y each; without any, nothing is said of steadiness.
+        moved: its layers in the same pictures, moved.
         size: (height, width) of the network's input.
         permutations: of the tracking test.
     """
@@ -37,9 +39,17 @@ def metric_rows(
         for part in found
         for number, metric in enumerate(learning_curve(part.learned.layer), 1)
     ]
-    for part in found if marks else ():
+    for place, part in enumerate(found if marks else ()):
         maps, geometry = part.maps.maps.cpu().numpy(), part.learned.filters.geometry
-        steady = steadiness(part.seen, maps, geometry, marks, size=size, permutations=permutations)
+        steady = steadiness(
+            part.seen,
+            maps,
+            geometry,
+            marks,
+            size=size,
+            permutations=permutations,
+            moved=moved[place] if moved else None,
+        )
         rows += [_row(part, metric, None) for metric in steady]
     return from_rows(COLUMNS, rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from microtome.disentangle.folds import split_by_file
 from microtome.disentangle.graph import infer, learn
 from microtome.disentangle.graph_inference import LayerMaps
 from microtome.disentangle.graph_layers import GraphFilters, LearnedLayer
+from microtome.disentangle.graph_metrics import MovedLayer
 from microtome.networks.geometry import LayerGeometry
 from storage import Draft
 from tasks.activations.result import Maps
@@ -24,16 +26,18 @@ from tasks.graph.metrics import metric_rows, purities
 from tasks.index.result import Index
 from tasks.landmarks.result import Landmarks
 from tasks.session import Session
+from tasks.shifted import shifted_pictures
 from tasks.thumbnails import SIDE, keep_thumbnails
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Maps of the pictures, and their landmarks where there are any."""
+    """Maps of the pictures, and where there are any, their landmarks and maps of the pictures moved."""
 
     index: Index
     activations: Maps
     landmarks: Landmarks | None = None
+    moved: Maps | None = None
 
 
 def run(options: GraphOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
@@ -51,7 +55,8 @@ def run(options: GraphOptions, inputs: Inputs, draft: Draft, session: Session) -
     write_exports(draft, nodes, edges)
     write_learned(draft, [part.learned for part in found], chosen.category)
     marks = shown_landmarks(inputs.landmarks, chosen.images)
-    rows = metric_rows(found, marks, size=inputs.index.frame.size, permutations=options.permutations)
+    moved = _moved(options, inputs, found, chosen.images) if marks else None
+    rows = metric_rows(found, marks, moved, size=inputs.index.frame.size, permutations=options.permutations)
     draft.table("graph_metrics", rows)
 
 
@@ -81,6 +86,22 @@ def _learned(
     seen = infer(graph, [maps for _, maps in layers])
     learned = [LearnedLayer(filters, layer) for (filters, _), layer in zip(layers, graph, strict=True)]
     return numbered(learned, [maps for _, maps in layers], seen)
+
+
+def _moved(
+    options: GraphOptions, inputs: Inputs, found: Sequence[FoundLayer], images: NDArray[np.int64]
+) -> list[MovedLayer] | None:
+    """The graph in the same pictures, moved; None without these."""
+    if inputs.moved is None:
+        return None
+    size, numbers = inputs.index.frame.size, [number for number, _ in ordered_layers(inputs.activations)]
+    maps = [
+        part.learned.filters.maps(inputs.moved.of_images(number, images), size)
+        for part, number in zip(found, numbers, strict=True)
+    ]
+    seen = infer([part.learned.layer for part in found], maps)
+    shifted = shifted_pictures(inputs.index.source, options.shift, images)
+    return [MovedLayer(nodes, own.maps.numpy(), shifted) for nodes, own in zip(seen, maps, strict=True)]
 
 
 def _write_images(draft: Draft, index: Index, chosen: Chosen, splits: list[str]) -> None:

@@ -19,7 +19,7 @@ from microtome.quantify.upsample import Lit
 from storage import Draft
 from storage.tables import Columns
 from tasks.index.result import AnnotationBlock, ConceptTable, Index
-from tasks.null import STAGE, NullOptions
+from tasks.null import NullOptions
 from tasks.session import Session
 from tasks.tally.lighting import BATCH, Lighter
 from tasks.tally.result import Tally
@@ -38,6 +38,7 @@ class Inputs(SeenPictures):
 def run(options: NullOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Count the permutations of every layer."""
     layers, permutations = inputs.activations.layers, options.permutations
+    schema = draft.declared("null").schema
     session.begin(permutations * len(layers), "permutations")
     with _Planes(inputs.index) as planes:
         for number, layer in enumerate(layers):
@@ -48,7 +49,8 @@ def run(options: NullOptions, inputs: Inputs, draft: Draft, session: Session) ->
                 if not draft.has(name):
                     within, across = _both(inputs, planes, lighter, span, session=session)
                     with draft.publish(name, rows=within.size) as sink:
-                        pq.write_table(_rows(layer.name, first, within, across), sink, compression="zstd")
+                        rows = pa.table(_columns(layer.name, first, within, across), schema=schema)
+                        pq.write_table(rows, sink, compression="zstd")
                 session.advance(span[1])
 
 
@@ -97,16 +99,15 @@ def _by_image(lit: Lit, images: int) -> list[tuple[NDArray[np.int64], NDArray[np
     return [(units[low:high], pixels[low:high]) for low, high in pairwise(bounds)]
 
 
-def _rows(layer: str, first: int, within: NDArray[np.float64], across: NDArray[np.float64]) -> pa.Table:
+def _columns(layer: str, first: int, within: NDArray[np.float64], across: NDArray[np.float64]) -> Columns:
     count, units = within.shape
-    columns: Columns = {
+    return {
         "layer": pa.repeat(pa.scalar(layer), within.size),
         "unit": np.tile(np.arange(units, dtype=np.int32), count),
         "permutation": np.repeat(np.arange(first, first + count, dtype=np.int32), units),
         "best_iou": within.ravel(),
         "best_iou_across": across.ravel(),
     }
-    return pa.table(columns, schema=STAGE.tables[0].schema)
 
 
 class _Planes:

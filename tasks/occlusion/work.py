@@ -13,14 +13,12 @@ from microtome.datasets.source import webp
 from microtome.networks.geometry import LayerGeometry
 from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
 from storage import Draft
-from storage.tables import Row, from_rows
+from storage.tables import Row
 from tasks.index.result import Index
-from tasks.occlusion import STAGE, OcclusionOptions
+from tasks.occlusion import OcclusionOptions
 from tasks.session import Session
 from tasks.subject import Subject
 from tasks.thresholds.result import SeenPictures
-
-OCCLUSION, MINIMAL_IMAGES = (list(table.columns) for table in STAGE.tables)
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,9 @@ def run(options: OcclusionOptions, inputs: Inputs, draft: Draft, session: Sessio
     for image in stripped:
         minimal.append(covering.minimal(image))
         session.advance(1)
-    draft.table("occlusion", from_rows(OCCLUSION, fields))
+    draft.rows("occlusion", fields)
     if minimal:
-        draft.table("minimal_images", from_rows(MINIMAL_IMAGES, minimal))
+        draft.rows("minimal_images", minimal)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Stage `parts`: parts mined from a few boxes, located in the other pictures, beside two baselines."""
+"""Stage `parts`: parts located from a few boxes in the other pictures, by their looks and place, beside every rival."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 from pydantic import Field
 
@@ -25,12 +26,19 @@ class PartsOptions(CategoryOptions):
     """Numbers of given boxes to learn a part from; each is tried."""
     draws: Count = 5
     """How often the boxes are drawn anew."""
+    shift: Annotated[float, Field(ge=0, le=0.25)] = 0.15
+    """How far what is shown is moved in the shift test, a half of it at least, in sides of the frame; 0 for no test."""
 
 
 def plan(audit: Planner, options: PartsOptions) -> Iterable[Job]:
     """Of units, and of the graph's nodes where there is a graph of the same pictures."""
     indexed = index(audit, options.dataset, "stages.parts.dataset")
-    reads = {"index": indexed, "activations": maps(audit, indexed), "landmarks": landmarks(audit, indexed)}
+    reads: dict[str, Job | None] = {
+        "index": indexed,
+        "activations": maps(audit, indexed),
+        "landmarks": landmarks(audit, indexed),
+    }
+    reads["moved"] = maps(audit, indexed, shift=options.shift) if options.shift else None
     graph = audit.asked(GraphOptions)
     same = graph is not None and (graph.dataset, graph.category) == (options.dataset, options.category)
     yield audit.job(STAGE, options, {**reads, "graph": audit.jobs["graph"] if same else None})
@@ -38,7 +46,7 @@ def plan(audit: Planner, options: PartsOptions) -> Iterable[Job]:
 
 STAGE = Stage(
     name="parts",
-    about="Mines object parts from a few boxes and locates them in the other pictures, beside two baselines.",
+    about="Locates object parts from a few boxes in the other pictures, by looks and place, beside every rival.",
     options=PartsOptions,
     work="tasks.parts.work:run",
     plan=plan,
@@ -66,7 +74,7 @@ STAGE = Stage(
             "A row per part, number of boxes, method, draw and picture that was not annotated.",
             part=string("name of the landmark"),
             boxes=int32("pictures that were annotated"),
-            method=string("patterns, graph nodes, mean position or best filter"),
+            method=string("blend, exemplar, patterns, graph nodes, mean position, best filter or top filters"),
             image=int32("number of the picture"),
             error=float64("distance to the annotated centre, in diagonals of the picture"),
             draw=int32("number of the draw of annotated pictures, from zero"),
@@ -78,14 +86,49 @@ STAGE = Stage(
             "A row per part, number of boxes and method: its errors over pictures, draws averaged.",
             part=string("name of the landmark"),
             boxes=int32("pictures that were annotated"),
-            method=string("patterns, graph nodes, mean position or best filter"),
+            method=string("blend, exemplar, patterns, graph nodes, mean position, best filter or top filters"),
             error=float64("mean over pictures, in diagonals"),
-            low=float64("95 % bootstrap interval of the error"),
-            high=float64("95 % bootstrap interval of the error"),
+            low=float64("95 % bootstrap interval of the error, over pictures and draws"),
+            high=float64("95 % bootstrap interval of the error, over pictures and draws"),
             share=float64("of pictures in which the error is below 0.1"),
             share_low=float64("95 % bootstrap interval of the share"),
             share_high=float64("95 % bootstrap interval of the share"),
             images=int32("pictures in which it was looked for"),
+        ),
+        table(
+            "part_shift",
+            "A row per part, number of boxes and method of places that can be moved: the shift test, draws averaged.",
+            part=string("name of the landmark"),
+            boxes=int32("pictures that were annotated"),
+            method=string("blend, exemplar, mean position, best filter or top filters"),
+            slope=float64("of the place's displacement on that of what is shown: 1 follows, 0 is frozen"),
+            low=float64("95 % bootstrap interval over pictures"),
+            high=float64("95 % bootstrap interval over pictures"),
+            r2=float64("share of the displacement that the offset explains"),
+            images=int32("pictures in which it was looked for"),
+        ),
+        table(
+            "part_choices",
+            "A row per part, number of boxes and draw: what the blend chose by leaving each box out.",
+            part=string("name of the landmark"),
+            boxes=int32("pictures that were annotated"),
+            draw=int32("number of the draw of annotated pictures, from zero"),
+            beta=float64("how much looks count beside the place: 10 hardly, 240 almost alone"),
+            spread=float64("deviation of the weights of what is about the part, in cells of the top layer"),
+            x=float64("mean of the boxes' centres, from the left, in widths of the picture"),
+            y=float64("mean of the boxes' centres, from the top, in heights of the picture"),
+        ),
+        table(
+            "part_comparisons",
+            "A row per rival, part and number of boxes, one per rival for all together: the blend's error less its.",
+            part=string("name of the landmark; null for all"),
+            boxes=int32("pictures that were annotated; null for all"),
+            rival=string("exemplar, patterns, graph nodes, mean position, best filter or top filters"),
+            difference=float64("mean of the blend's error minus the rival's, in diagonals: below zero it is nearer"),
+            low=float64("95 % bootstrap interval over pictures and draws, paired"),
+            high=float64("95 % bootstrap interval over pictures and draws, paired"),
+            p_value=float64("of no difference, two-sided, from the resamples' deviation"),
+            holm=float64("p_value adjusted for the rival's parts and numbers of boxes (Holm); null for all"),
         ),
     ),
 )

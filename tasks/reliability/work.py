@@ -18,16 +18,15 @@ from microtome.visualize.attribution import Scaled
 from microtome.visualize.methods import Method
 from microtome.visualize.reliability import Limits
 from storage import Draft
-from storage.tables import Row, from_rows
+from storage.tables import Row
 from tasks.index.result import Index
-from tasks.reliability import STAGE, ReliabilityOptions
+from tasks.reliability import ReliabilityOptions
 from tasks.saliency import at_hand
 from tasks.saliency.at_hand import AtHand
 from tasks.session import Session
 from tasks.subject import Subject
 
 BATCH = 4
-RELIABILITY, METHODS = (list(table.columns) for table in STAGE.tables)
 MEASURES = ("cosine", "spearman", "ssim")
 
 
@@ -48,8 +47,8 @@ def run(options: ReliabilityOptions, inputs: Inputs, draft: Draft, session: Sess
     for name, method in wanted.methods.items():
         for test in (bench.invariance, bench.randomisation, bench.class_sensitivity):
             rows += [{"method": name, **row} for row in test(method)]
-    draft.table("reliability", from_rows(RELIABILITY, rows))
-    draft.table("reliability_methods", from_rows(METHODS, wanted.rows))
+    draft.rows("reliability", rows)
+    draft.rows("reliability_methods", wanted.rows)
 
 
 def preflight(options: ReliabilityOptions, network: torch.nn.Module, size: tuple[int, int]) -> None:

@@ -58,7 +58,7 @@ STAGE = Stage(
     threads="all",
     network="answer",
     page=PAGE,
-    starter="  # saliency: {images: 12}                    # maps of the predicted class by eight methods\n",
+    starter="  # saliency: {images: 12}                    # maps of the predicted class, method by method\n",
     preflight="tasks.saliency.at_hand:preflight",
     tables=(
         table(
@@ -88,6 +88,11 @@ STAGE = Stage(
             apart_low=float64("95 % bootstrap interval over the pictures"),
             apart_high=float64("95 % bootstrap interval over the pictures"),
             better=flag("whether that interval lies on the good side of 0: below it for deletion, else above"),
+            control=string("the control that is best by this measure: edges, or centre"),
+            beyond=float64("mean difference to that control, picture by picture"),
+            beyond_low=float64("95 % bootstrap interval over the pictures"),
+            beyond_high=float64("95 % bootstrap interval over the pictures"),
+            beats=flag("whether that interval lies on the good side of 0"),
             n=int32("pictures"),
         ),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,16 +17,16 @@ from microtome.visualize.attribution import contrast
 from microtome.visualize.methods import Method
 from microtome.visualize.reliability import edges
 from storage import Draft
-from storage.tables import Row, from_rows
+from storage.tables import Row
 from tasks.index.result import Index
-from tasks.saliency import STAGE, SaliencyOptions
+from tasks.saliency import SaliencyOptions
 from tasks.saliency.at_hand import AtHand
 from tasks.session import Session
 from tasks.subject import Subject
 
 BATCH = 4
-CONTROLS = 3  # edges, centre, random order
-SALIENCY, METHODS, FAITHFULNESS = (list(table.columns) for table in STAGE.tables)
+Floats = NDArray[np.float64]
+CONTROLS = ("edges", "centre")
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ def run(options: SaliencyOptions, inputs: Inputs, draft: Draft, session: Session
     chosen = sampled(len(inputs.index.source), options.images, session.seed)
     network = inputs.network.pixels(session.device)
     wanted = AtHand.of(options, network, inputs.index.frame.size, session)
-    session.begin(len(chosen) * (2 * len(wanted.methods) + CONTROLS), "maps")
+    session.begin(len(chosen) * (2 * len(wanted.methods) + len(CONTROLS) + 1), "maps")
     test = _Test.of(inputs.index, network, chosen, session)
     rows: list[Row] = []
-    marks = {"edges": edges(test.x)[:, 0], "centre": science.centred(inputs.index.frame.size, len(chosen))}
+    marks: dict[str, torch.Tensor] = {}
     for name, method in wanted.methods.items():
         file = f"maps/{name.replace(' ', '-')}.safetensors"
         maps = test.maps(method)
@@ -53,9 +53,10 @@ def run(options: SaliencyOptions, inputs: Inputs, draft: Draft, session: Session
         for image, target, one in zip(chosen, test.classes.tolist(), maps, strict=True):
             rows.append({"image": image, "target": target, "method": name, "scale": contrast(one), "file": file})
         marks[name] = science.evidence(name, maps)
-    draft.table("saliency", from_rows(SALIENCY, rows))
-    draft.table("saliency_methods", from_rows(METHODS, wanted.rows))
-    draft.table("faithfulness", from_rows(FAITHFULNESS, list(test.faithfulness(marks))))
+    marks |= zip(CONTROLS, (edges(test.x)[:, 0], science.centred(inputs.index.frame.size, len(chosen))), strict=True)
+    draft.rows("saliency", rows)
+    draft.rows("saliency_methods", wanted.rows)
+    draft.rows("faithfulness", list(test.faithfulness(marks)))
 
 
 @dataclass(frozen=True)
@@ -100,21 +101,29 @@ class _Test:
             self.session.advance(steps * len(some))
         return science.joined(parts)
 
-    def faithfulness(self, marks: dict[str, torch.Tensor]) -> Iterator[Row]:
-        """Rows of the table: the methods and their controls, beside random order."""
+    def faithfulness(self, marks: Mapping[str, torch.Tensor]) -> Iterator[Row]:
+        """Rows of the table: methods and controls, beside chance and beside the better control of each measure."""
+        values, chance = self._measured(marks)
+        for measure, found in values.items():
+            rival = science.strongest(measure, {name: found[name] for name in CONTROLS})
+            for name, own in found.items():
+                figure = science.scored(measure, own, chance=chance[measure], control=found[rival])
+                yield {"method": name, "measure": measure, "control": rival, **asdict(figure)}
+
+    def _measured(self, marks: Mapping[str, torch.Tensor]) -> tuple[dict[str, dict[str, Floats]], dict[str, Floats]]:
+        """(pictures,) by measure and method; and what chance has."""
         orders = science.random_orders(len(self.x), self.session.seed)
         drawn = [self.areas(order, int(place == 0)) for place, order in enumerate(orders)]
+        chance = {name: np.mean([getattr(one, name) for one in drawn], 0) for name in ("deletion", "insertion")}
+        values: dict[str, dict[str, Floats]] = {name: {} for name in science.MEASURES}
         usable = science.pointable(self.objects)
         for name, heat in marks.items():
             found = self.areas(science.order_of(heat), 1)
-            for measure in ("deletion", "insertion"):
-                chance = np.mean([getattr(one, measure) for one in drawn], 0)
-                figure = science.scored(getattr(found, measure), chance, rising=measure == "insertion")
-                yield {"method": name, "measure": measure, **asdict(figure)}
+            values["deletion"][name], values["insertion"][name] = found.deletion, found.insertion
             if usable.any():
                 game = science.pointing(heat[torch.from_numpy(usable)], self.objects[usable])
-                figure = science.scored(game.hit, game.chance, rising=True, share=True)
-                yield {"method": name, "measure": "pointing", **asdict(figure)}
+                values["pointing"][name], chance["pointing"] = game.hit, game.chance
+        return {measure: found for measure, found in values.items() if found}, chance
 
 
 def objects(index: Index, images: list[int]) -> NDArray[np.bool_]:

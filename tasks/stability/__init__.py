@@ -38,6 +38,8 @@ class StabilityOptions(Options):
     """Resamples of the pictures, for intervals; 0 for none."""
     permutations: Resamples = 1000
     """Exchanges of positions among pictures, for p-values; 0 for none."""
+    shift: Annotated[float, Field(ge=0, le=0.25)] = 0.15
+    """How far what is shown is moved in the shift test, a half of it at least, in sides of the frame; 0 for no test."""
     part_radius: Positive | None = None
     """Radius of the disks of part interpretability, in input pixels; the layer's jump where left out."""
 
@@ -53,15 +55,28 @@ def plan(audit: Planner, options: StabilityOptions) -> Iterable[Job]:
             "or creatures"
         )
     seen = {"index": indexed, "landmarks": marks}
-    own = {**seen, "activations": maps(audit, indexed)}
+    own = {**seen, **_maps(audit, indexed, options)}
     yield audit.job(STAGE, options, own)
     tuning = audit.asked(FinetuningOptions)
     if tuning and tuning.dataset == options.dataset:
         for phase, job in networks(audit):
             if phase == INTERPRETABLE:
                 yield audit.job(STAGE, options, {**own, "split": job}, variant=BEFORE)
-            tuned = maps(audit, indexed, finetuned=job, variant=phase)
-            yield audit.job(STAGE, options, {**seen, "activations": tuned, "split": job}, variant=phase)
+            tuned = _maps(audit, indexed, options, finetuned=job, variant=phase)
+            yield audit.job(STAGE, options, {**seen, **tuned, "split": job}, variant=phase)
+
+
+def _maps(
+    audit: Planner, indexed: Job, options: StabilityOptions, *, finetuned: Job | None = None, variant: str | None = None
+) -> dict[str, Job | None]:
+    """Of the pictures, and of the pictures moved."""
+    still = maps(audit, indexed, finetuned=finetuned, variant=variant)
+    if not options.shift:
+        return {"activations": still, "moved": None}
+    return {
+        "activations": still,
+        "moved": maps(audit, indexed, finetuned=finetuned, variant=variant, shift=options.shift),
+    }
 
 
 STAGE = Stage(
@@ -94,6 +109,32 @@ STAGE = Stage(
             score=float64("mean of the filter's highest value over the pictures that show the landmark"),
             spread=float64("how much the filter's own position moves, in shares of the diagonal"),
             entropy=float64("of the filter's own positions over the cells, in bits"),
+            frozen=float64("deviation of the filter's own mean place, held for every picture"),
+            slope=float64(
+                "of its displacement on that of what is shown: 1 follows, 0 is frozen; null without the test"
+            ),
+            slope_low=float64("95 % bootstrap interval of the slope over pictures"),
+            slope_high=float64("95 % bootstrap interval of the slope over pictures"),
+            slope_r2=float64("share of its displacement that the offset explains"),
+        ),
+        table(
+            "stability_shift",
+            "A row per layer and category, and where there are several one for their mean: the shift test.",
+            layer=string("dotted name"),
+            category=string("class, or all: mean"),
+            positions=int32("filters that have a deviation; of all categories, where there are several"),
+            follow=int32("those whose slope's interval lies above 0.5"),
+            slope=float64("of a filter's displacement on that of what is shown, mean: 1 follows, 0 is frozen"),
+            low=float64("95 % bootstrap interval over pictures"),
+            high=float64("95 % bootstrap interval over pictures"),
+            r2=float64("share of the displacement that the offset explains, mean"),
+            slope_inside=float64("slope where the crop window stayed inside the picture"),
+            slope_mirrored=float64("slope where it did not, and the picture was mirrored at its border"),
+            inside_share=float64("share of pictures in which it stayed inside"),
+            frozen=float64("deviation of the filters' own mean places, held for every picture, mean"),
+            following_deviation=float64("deviation of the filters that follow, mean"),
+            following_frozen=float64("deviation of their own mean places, mean"),
+            following_tracking=float64("share of them that follow a landmark"),
         ),
         table(
             "stability_layers",

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from microtome.quantify.shift import ShiftSummary
 from microtome.quantify.stability_summary import RULES, FilterOnLandmark, Judged, LayerSummary, Rule
 from tasks.result import StageResult
 from tasks.stability import StabilityOptions
@@ -51,6 +52,12 @@ class Stability(StageResult):
             rule = rules.get(category)
             found.append(Judged(layer, None if rule else category, rule, LayerSummary(**row)))
         return found
+
+    def shift(self, layer: str) -> dict[str, ShiftSummary]:
+        """The shift test of a layer by category, the mean over several last; empty where there was none."""
+        rows = self.rows("stability_shift", layer=layer) if self.options.shift else []
+        wanted = [field.name for field in fields(ShiftSummary)]
+        return {row["category"]: ShiftSummary(**{name: row[name] for name in wanted}) for row in rows}
 
     def filters(self, layer: str) -> list[FilterOnLandmark]:
         """A layer's filters on every landmark."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from microtome.errors import InputError
 from microtome.networks.geometry import LayerGeometry
+from microtome.quantify import shift
 from microtome.quantify import stability as science
 from microtome.quantify import stability_summary as summary
 from microtome.quantify.partiou import PartFit
@@ -22,6 +23,7 @@ from tasks.finetuning.result import Finetuned
 from tasks.index.result import AnnotationBlock, Index
 from tasks.landmarks.result import CategoryMarks, Landmarks
 from tasks.session import Session
+from tasks.shifted import shifted_pictures
 from tasks.stability import StabilityOptions
 from tasks.stability.result import pooled_name
 
@@ -31,11 +33,13 @@ Columns = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Inputs:
-    """Maps and landmarks of the same pictures; the fine-tuning whose held-out pictures alone count, if any."""
+    """Maps and landmarks of the same pictures, and maps of these moved; the fine-tuning whose held-out pictures alone
+    count, if any."""
 
     index: Index
     landmarks: Landmarks
     activations: Maps
+    moved: Maps | None = None
     split: Finetuned | None = None
 
 
@@ -85,6 +89,7 @@ class _StabilityOf:
         """Name and columns of its share of every table."""
         yield from (("stability", columns) for columns in self.filter_rows())
         yield from self.layer_rows()
+        yield from (("stability_shift", columns) for columns in self.shift_rows())
         yield "inferences", self.inference_rows()
         yield from (("part_interpretability", columns) for columns in self.part_rows())
 
@@ -101,8 +106,7 @@ class _StabilityOf:
     @cached_property
     def found(self) -> science.Inferences:
         """In all pictures of the index."""
-        blocks = self.inputs.activations.blocks(self.number)
-        return science.joined([science.infer(block.tensors.astype(np.float32, copy=False)) for block in blocks])
+        return _inferred(self.inputs.activations, self.number)
 
     @cached_property
     def images(self) -> NDArray[np.int64]:
@@ -125,6 +129,46 @@ class _StabilityOf:
             for item in self.marks
         ]
 
+    @cached_property
+    def shifts(self) -> list[shift.CategoryShift]:
+        """The shift test in each category; none without moved maps."""
+        if self.inputs.moved is None:
+            return []
+        after, centres = _inferred(self.inputs.moved, self.number), science.cell_centres(self.geometry)
+        found = []
+        for number, (item, marks) in enumerate(zip(self.categories, self.marks, strict=True)):
+            moved = shifted_pictures(self.inputs.index.source, self.options.shift, marks.images)
+            found.append(
+                shift.category_shift(
+                    item,
+                    (centres[self.found.of(marks.images).cell], centres[after.of(marks.images).cell]),
+                    marks.landmarks,
+                    moved,
+                    protocol=self.protocol,
+                    weights=self.weights(number, len(marks.images)),
+                )
+            )
+        return found
+
+    def weights(self, category: int, images: int) -> NDArray[np.int64]:
+        """(resamples, images) how often each picture counts: as in `stability.resampled`."""
+        rng = np.random.default_rng([self.seed, category])
+        return rng.multinomial(images, np.full(images, 1 / images), size=self.options.bootstrap)
+
+    @cached_property
+    def kept(self) -> NDArray[np.bool_]:
+        """(filters,) which filters count."""
+        return summary.best_filters(self.categories, self.options.filters)
+
+    def shift_rows(self) -> Iterator[Columns]:
+        """The shift test in each category, and their mean."""
+        named = [(item.name, [own]) for item, own in zip(self.categories, self.shifts, strict=False)]
+        if len(named) > 1:
+            named.append((pooled_name("mean"), self.shifts))
+        for name, some in named:
+            row = {"layer": self.geometry.name, "category": name, **asdict(shift.shift_summary(some, self.kept))}
+            yield {column: [value] for column, value in row.items()}
+
     def of_filters(self, **columns: Any) -> Columns:
         """Columns of a row per filter; values that are no sequence hold for each."""
         units = self.geometry.units
@@ -133,8 +177,11 @@ class _StabilityOf:
 
     def filter_rows(self) -> Iterator[Columns]:
         """Every filter on every landmark."""
-        for item in self.categories:
+        nothing = np.full(self.geometry.units, np.nan)
+        without = shift.Following(nothing, nothing, nothing, nothing, nothing[None])
+        for number, item in enumerate(self.categories):
             null = ~np.isfinite(item.deviation)
+            follows = self.shifts[number].following if self.shifts else without
             for name, mark in item.landmarks.items():
                 yield self.of_filters(
                     category=item.name,
@@ -148,12 +195,24 @@ class _StabilityOf:
                     score=mark.score,
                     spread=item.spread.deviation,
                     entropy=item.spread.entropy,
+                    frozen=_or_none(np.where(null, np.nan, self.frozen(number, name))),
+                    slope=_or_none(follows.slope),
+                    slope_low=_or_none(follows.low),
+                    slope_high=_or_none(follows.high),
+                    slope_r2=_or_none(follows.r2),
                     reason=[reason or None for reason in item.reasons],
                 )
 
+    def frozen(self, number: int, landmark: str) -> NDArray[np.float64]:
+        """(filters,) instability of each filter's own mean place on a landmark of a category."""
+        marks, item = self.marks[number], self.categories[number]
+        position = science.cell_centres(self.geometry)[self.found.of(marks.images).cell]
+        counts = item.landmarks[landmark].counts
+        return shift.frozen_deviation(position, marks.landmarks[landmark], counts, self.protocol.diagonal)
+
     def layer_rows(self) -> Iterator[tuple[str, Columns]]:
         """The filters together: in each category, and pooled."""
-        kept = summary.best_filters(self.categories, self.options.filters)
+        kept = self.kept
         drawn = science.resampled(self.categories, self.protocol, resamples=self.options.bootstrap, seed=self.seed)
         for number, (item, marks) in enumerate(zip(self.categories, self.marks, strict=True)):
             row = summary.category_summary(item, drawn[:, number], kept, self.found.of(marks.images))
@@ -214,6 +273,12 @@ class _StabilityOf:
         blocks = self.inputs.activations.blocks(self.number)
         for notes, block in zip(self.inputs.index.annotations(), blocks, strict=True):
             yield notes, block.tensors
+
+
+def _inferred(maps: Maps, layer: int) -> science.Inferences:
+    """In all pictures of the index."""
+    blocks = maps.blocks(layer)
+    return science.joined([science.infer(block.tensors.astype(np.float32, copy=False)) for block in blocks])
 
 
 def _or_none(values: NDArray[np.float64]) -> list[float | None]:

@@ -19,12 +19,12 @@ from storage.tables import Gathered
 from storage.tensors import Tensors
 from tasks.index.result import AnnotationBlock, ConceptTable
 from tasks.session import Session
-from tasks.tally import STAGE, TallyOptions
+from tasks.tally import TallyOptions
 from tasks.tally.lighting import BATCH, Lighter
 from tasks.tally.result import counts_file
 from tasks.thresholds.result import SeenPictures
 
-TABLES = {table.name: table for table in STAGE.tables}
+_Sparse = Mapping[str, pa.Array | NDArray[np.integer]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def run(options: TallyOptions, inputs: Inputs, draft: Draft, session: Session) -
     index, layers = inputs.index, inputs.activations.layers
     concepts = index.concepts
     session.begin(index.images * len(layers))
-    totals: Gathered = {name: [] for name in TABLES["iou"].columns}
+    totals: Gathered = {name: [] for name in draft.declared("iou").columns}
     saturated, constant = {}, {}
     for number, layer in enumerate(layers):
         lighter = Lighter(inputs, number, options, device=session.device)
@@ -68,6 +68,7 @@ class _Tallying:
     def __call__(self, lighter: Lighter, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Writes the layer's sparse counts; gives I (units, concepts) and A (units, categories)."""
         units, session, concepts = lighter.layer.units, self.session, self.concepts
+        schemas = {name: self.draft.declared(name).schema for name in ("counts", "activated")}
         intersection = np.zeros((units, len(concepts.number)), np.int64)
         activation = np.zeros((units, len(concepts.categories)), np.int64)
         with (
@@ -76,13 +77,14 @@ class _Tallying:
             self.draft.publish(counts_file("activated", number)) as activated_sink,
         ):
             writers = {
-                name: pq.ParquetWriter(sink, TABLES[name].schema, compression="zstd", use_dictionary=["layer"])
+                name: pq.ParquetWriter(sink, schemas[name], compression="zstd", use_dictionary=["layer"])
                 for name, sink in (("counts", counts_sink), ("activated", activated_sink))
             }
             for notes, maps in lighter.blocks():
                 counted = list(pool.map(partial(_tally_batch, lighter, notes, maps), range(0, len(maps), BATCH)))
                 sparse, active = _sparse(lighter.layer.name, notes.first, counted, concepts)
-                for name, table in (("counts", sparse), ("activated", active)):
+                for name, columns in (("counts", sparse), ("activated", active)):
+                    table = _typed(schemas[name], columns)
                     if table.num_rows:
                         writers[name].write_table(table, row_group_size=table.num_rows)
                 lit = np.concatenate([counts.activated for counts in counted])
@@ -100,7 +102,8 @@ def _tally_batch(lighter: Lighter, notes: AnnotationBlock, maps: Tensors, at: in
     return tally(lighter.light(maps[part]), notes.labels.part(part))
 
 
-def _sparse(layer: str, first: int, counted: list[Counts], concepts: ConceptTable) -> tuple[pa.Table, pa.Table]:
+def _sparse(layer: str, first: int, counted: list[Counts], concepts: ConceptTable) -> tuple[_Sparse, _Sparse]:
+    """Columns of `counts` and of `activated`."""
     starts = [first + BATCH * place for place in range(len(counted))]
     image = np.concatenate([start + counts.image for start, counts in zip(starts, counted, strict=True)])
     columns = {
@@ -113,16 +116,15 @@ def _sparse(layer: str, first: int, counted: list[Counts], concepts: ConceptTabl
     lit = np.concatenate([counts.activated for counts in counted])
     at, unit = np.nonzero(lit)
     active = {"layer": _constant(layer, len(at)), "image": first + at, "unit": unit, "pixels": lit[at, unit]}
-    return _typed("counts", columns), _typed("activated", active)
+    return columns, active
 
 
 def _constant(value: str, count: int) -> pa.Array:
     return pa.repeat(pa.scalar(value), count)
 
 
-def _typed(name: str, columns: Mapping[str, pa.Array | NDArray[np.integer]]) -> pa.Table:
+def _typed(schema: pa.Schema, columns: _Sparse) -> pa.Table:
     """Columns cast by numpy, which is many times faster than value by value."""
-    schema = TABLES[name].schema
     arrays = [
         column if isinstance(column, pa.Array) else pa.array(column.astype(field.type.to_pandas_dtype()))
         for field, column in ((field, columns[field.name]) for field in schema)
