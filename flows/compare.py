@@ -10,6 +10,7 @@ from storage.tables import ReadRow
 from tasks.registry import TABLES
 
 FIGURES = (
+    ("confirmed", "confirmed_low", "confirmed_high"),
     ("detectors", "detectors_low", "detectors_high"),
     ("unique_per_category", "unique_low", "unique_high"),
     ("unique_per_unit", "unique_per_unit_low", "unique_per_unit_high"),
@@ -67,7 +68,7 @@ def _agreement(files: Files, first: RunRecord, second: RunRecord) -> tuple[int, 
 
 
 def _figure(row: ReadRow, name: str, low: str | None, high: str | None) -> str:
-    value = row[name]
+    value = row.get(name)  # a run of an earlier version may have no such column
     if value is None:
         return "-"
     text = f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 
 from microtome.quantify.dissection import best, detectors, iou
+from microtome.quantify.intervals import Interval
 from microtome.quantify.null import NullCounts
 from microtome.quantify.resampling import (
     ImageCounts,
     WeightedCounts,
     bootstrap,
     bootstrap_weights,
+    confirmed,
+    confirmed_interval,
+    count_interval,
     halves,
     permutation_plan,
+    redrawn_halves,
 )
 from microtome.quantify.significance import p_values, permutations_needed
 
@@ -85,21 +90,78 @@ def test_bootstrap_summary(world):
     observed = literal_scores(*world, range(IMAGES))
     labels = best(observed, CATEGORY)
     blocks = [weighted(world, weights[:25]), weighted(world, weights[25:])]
-    result = bootstrap(blocks, labels, 0.1)
+    counted = detectors(observed, labels, 0.1)
+    result = bootstrap(blocks, labels, 0.1, counted)
     drawn = [literal_scores(*world, np.repeat(np.arange(IMAGES), weight)) for weight in weights]
     own = np.array([scores[np.arange(UNITS), labels.concept] for scores in drawn])
     np.testing.assert_array_equal(result.low, np.quantile(own, 0.025, axis=0))
     np.testing.assert_array_equal(result.label_stability, np.mean([s.argmax(1) == labels.concept for s in drawn], 0))
-    unique = [detectors(scores, labels, 0.1).per_category for scores in drawn]
-    assert (result.unique_per_category.low, result.unique_per_category.high) == tuple(
-        np.quantile(unique, (0.025, 0.975))
-    )
+    held = [detectors(scores, labels, 0.1) for scores in drawn]
+    for name, found, most in (
+        ("units", result.detectors, UNITS),
+        ("per_category", result.unique_per_category, CONCEPTS),
+        ("per_unit", result.unique_per_unit, CONCEPTS),
+    ):
+        counts = np.array([getattr(item, name) for item in held])
+        moved = np.quantile(counts, (0.025, 0.975)) - counts.mean() + getattr(counted, name)
+        assert [found.low, found.high] == outwards(moved, getattr(counted, name), most)
+
+
+def outwards(moved, value, most):
+    """The whole numbers around an interval, the value within, nothing below 0 or above what a count can reach."""
+    low, high = (np.floor(moved[0] + 1e-9), np.ceil(moved[1] - 1e-9))
+    return [max(0.0, min(low, value)), min(most, max(high, value))]
 
 
 def test_halves_are_disjoint_and_complete():
     split = halves(13, np.random.default_rng(0))
     assert (split.sum(0) == 1).all()
     assert split.sum(1).tolist() == [6, 7]
+
+
+def test_redrawn_halves_draw_from_their_own_half_alone():
+    split = halves(13, np.random.default_rng(0))
+    drawn = redrawn_halves(split, 50, np.random.default_rng(1))
+    assert drawn.shape == (100, 13)
+    for side in (0, 1):
+        assert (drawn[side::2].sum(1) == split[side].sum()).all()
+        assert not drawn[side::2][:, split[side] == 0].any()
+        assert (drawn[side::2].max(0) > 1)[split[side] == 1].all()
+
+
+def literally_confirmed(world, first, second, believed):
+    one, other, whole = (literal_scores(*world, chosen) for chosen in (first, second, [*first, *second]))
+    found = []
+    for unit in range(UNITS):
+        label = max(range(CONCEPTS), key=lambda concept: one[unit, concept])
+        found.append(believed[unit] and max(whole[unit]) > 0.13 and other[unit, label] > 0.13)
+    return found
+
+
+def test_confirmed_detectors_pass_on_the_other_half_and_beyond_chance(world):
+    believed, rng = np.array([True, True, False, True]), np.random.default_rng(8)
+    weights = redrawn_halves(halves(IMAGES, rng), 30, rng)
+    counts, pictures = weighted(world, weights), np.arange(IMAGES)
+    expected = [
+        literally_confirmed(world, np.repeat(pictures, one), np.repeat(pictures, other), believed)
+        for one, other in zip(weights[::2], weights[1::2], strict=True)
+    ]
+    got = [confirmed(counts, believed, 0.13, resample).tolist() for resample in range(30)]
+    assert got == expected
+    numbers = np.array(expected).sum(1)
+    assert len(set(numbers.tolist())) > 1
+    blocks = [weighted(world, weights[:20]), weighted(world, weights[20:])]
+    interval = confirmed_interval(blocks, believed, 0.13, 2)
+    moved = np.quantile(numbers, (0.025, 0.975)) - numbers.mean() + 2
+    assert [interval.low, interval.high] == outwards(moved, 2, UNITS)
+
+
+def test_the_interval_of_a_count_stays_within_what_it_can_be():
+    assert count_interval(1, np.array([0.0, 6.0]), 9) == Interval(0.0, 4.0)  # 0.15 - 3 + 1, 5.85 - 3 + 1
+    assert count_interval(4, np.array([0.0, 6.0]), 5) == Interval(1.0, 5.0)
+    drawn = np.full(1000, 11.0)
+    drawn[:20] = 10  # quantiles of 11, a mean of 10.98: moved to 11.02, and the count itself must not fall out
+    assert count_interval(11, drawn, 60) == Interval(11.0, 12.0)
 
 
 def null_of(world, plans):

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from microtome.quantify.dissection import Best, detectors, iou
-from microtome.quantify.intervals import Interval
+from microtome.quantify.dissection import Best, DetectorCount, detectors, iou
+from microtome.quantify.intervals import ENDS, Interval, resampled_interval
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,21 @@ def halves(images: int, rng: np.random.Generator) -> NDArray[np.int32]:
     first = np.zeros(images, np.int32)
     first[rng.permutation(images)[: images // 2]] = 1
     return np.stack([first, 1 - first])
+
+
+def redrawn_halves(split: NDArray[np.int32], resamples: int, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Each half drawn anew from itself, so that no image is on both sides: (2 resamples, images), half after half.
+
+    Args:
+        split: from `halves`.
+        resamples: how many.
+        rng: the source of chance.
+    """
+    drawn = np.zeros((resamples, *split.shape), np.int32)
+    for side, half in enumerate(split):
+        members = np.flatnonzero(half)
+        drawn[:, side, members] = bootstrap_weights(len(members), resamples, rng)
+    return drawn.reshape(2 * resamples, -1)
 
 
 class WeightedCounts:
@@ -113,16 +128,20 @@ class BootstrapResult:
     unique_per_unit: Interval
 
 
-def bootstrap(blocks: Iterable[WeightedCounts], labels: Best, min_iou: float) -> BootstrapResult:
+def bootstrap(
+    blocks: Iterable[WeightedCounts], labels: Best, min_iou: float, counted: DetectorCount
+) -> BootstrapResult:
     """Summarise resamples. Labels stay those of the data set: an interval says how sure the IoU of that label is.
 
-    Were every resample labelled anew, its counts would all lie above the data set's own: the best of many concepts
-    gains from every repeated image. How often another label wins is `label_stability`.
+    How often another label wins is `label_stability`. Were every resample labelled anew, its counts would all lie above
+    the data set's own, since the best of many concepts gains from every repeated image. With the labels held they lie
+    below it, since a label that won by luck loses: intervals of counts are freed of that bias.
 
     Args:
         blocks: weighted counts whose weightings are the resamples, in blocks that fit memory.
         labels: of the data set.
         min_iou: of a detector.
+        counted: detectors of the data set.
     """
     own: list[NDArray[np.float64]] = []
     wins = np.zeros(len(labels.concept))
@@ -132,11 +151,79 @@ def bootstrap(blocks: Iterable[WeightedCounts], labels: Best, min_iou: float) ->
             scores = block.scores(weighting)
             own.append(scores[np.arange(len(wins)), labels.concept])
             wins += scores.argmax(1) == labels.concept
-            counted = detectors(scores, labels, min_iou)
-            layer.append((counted.units, counted.per_category, counted.per_unit))
-    low, high = np.quantile(own, (0.025, 0.975), axis=0)
-    bounds = [Interval(float(a), float(b)) for a, b in np.quantile(layer, (0.025, 0.975), axis=0).T]
+            layer.append(_counts(detectors(scores, labels, min_iou)))
+    low, high = np.quantile(own, ENDS, axis=0)
+    most = (len(wins), block.label_pixels.shape[1], block.label_pixels.shape[1])
+    drawn = np.array(layer, float).T
+    bounds = [count_interval(*column) for column in zip(_counts(counted), drawn, most, strict=True)]
     return BootstrapResult(low, high, wins / len(own), *bounds)
+
+
+def _counts(counted: DetectorCount) -> tuple[int, int, int]:
+    return counted.units, counted.per_category, counted.per_unit
+
+
+def count_interval(value: int, drawn: NDArray[np.float64], most: int) -> Interval:
+    """The interval of a count, freed of the resamples' bias (`resampled_interval`), in whole numbers, rounded outwards.
+
+    It says what the count would be for as many other images, and not how many units truly are detectors: no interval
+    around a count of best labels covers that (docs/dissection.md).
+
+    Args:
+        value: of the data.
+        drawn: (resamples,) of each resample.
+        most: that the count can reach.
+    """
+    low, high = resampled_interval(value, drawn)
+    return Interval(float(max(0, min(value, np.floor(low)))), float(min(most, max(value, np.ceil(high)))))
+
+
+def heldout_iou(counts: WeightedCounts, resample: int = 0) -> NDArray[np.float64]:
+    """(units,) IoU on the second half of the label that wins on the first.
+
+    Args:
+        counts: whose weightings are halves, from `halves` or `redrawn_halves`.
+        resample: which pair of halves.
+    """
+    label = counts.scores(2 * resample).argmax(1)
+    held: NDArray[np.float64] = counts.scores(2 * resample + 1)[np.arange(len(label)), label]
+    return held
+
+
+def confirmed(
+    counts: WeightedCounts, believed: NDArray[np.bool_], min_iou: float, resample: int = 0
+) -> NDArray[np.bool_]:
+    """(units,) detectors that chance does not reach, and that are detectors on the half that did not choose the label.
+
+    Args:
+        counts: whose weightings are halves, from `halves` or `redrawn_halves`.
+        believed: (units,) whether q lies at or below LEVEL; that of the data, in every resample.
+        min_iou: of a detector, on all images and on the second half.
+        resample: which pair of halves.
+    """
+    one, other = counts.at(2 * resample), counts.at(2 * resample + 1)
+    whole = iou(one[0] + other[0], one[1] + other[1], one[2] + other[2])
+    firm: NDArray[np.bool_] = believed & (whole.max(1) > min_iou) & (heldout_iou(counts, resample) > min_iou)
+    return firm
+
+
+def confirmed_interval(
+    blocks: Iterable[WeightedCounts], believed: NDArray[np.bool_], min_iou: float, value: int
+) -> Interval:
+    """The interval of the number of confirmed detectors: labels are chosen anew on every redrawn half.
+
+    Args:
+        blocks: whose weightings are from `redrawn_halves`, an even number in each.
+        believed: (units,) as in `confirmed`.
+        min_iou: of a detector.
+        value: confirmed detectors of the data.
+    """
+    drawn = [
+        confirmed(block, believed, min_iou, resample).sum()
+        for block in blocks
+        for resample in range(len(block.label_pixels) // 2)
+    ]
+    return count_interval(value, np.array(drawn, float), len(believed))
 
 
 def permutation_plan(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from microtome.quantify.significance import LEVEL
 from microtome.report import views
 from microtome.report.charts import concept_bars
 from microtome.report.words import worded
@@ -49,6 +50,7 @@ class UnitRow(TypedDict):
     heldout_iou: float | None
     label_stability: float | None
     detector: bool
+    confirmed: bool | None
     reason: str | None
 
 
@@ -57,6 +59,9 @@ class LayerRow(TypedDict):
 
     layer: str
     units: int
+    confirmed: int | None
+    confirmed_low: float | None
+    confirmed_high: float | None
     detectors: int
     detectors_low: float | None
     detectors_high: float | None
@@ -114,7 +119,7 @@ def _layer(number: int, layer: DissectedLayer) -> views.Layer:
     row, units = layer.summary, layer.units
     widest = max(max(unit["iou_high"] or unit["iou"] for unit in units), 2 * row["min_iou"])
     cards = [
-        _unit(unit, [_picture(unit["unit"], item) for item in layer.top.get(unit["unit"], ())], widest, row["min_iou"])
+        _unit(unit, [_picture(unit["unit"], item) for item in layer.top.get(unit["unit"], ())], widest, row)
         for unit in units
     ]
     return views.Layer(
@@ -135,7 +140,7 @@ def _picture(unit: int, item: TopImage) -> views.Picture:
     return views.Picture(item.thumb, alt, item.dim, f"{item.peak:.3g}")
 
 
-def _unit(row: UnitRow, pictures: Sequence[views.Picture], widest: float, limit: float) -> views.Unit:
+def _unit(row: UnitRow, pictures: Sequence[views.Picture], widest: float, layer: LayerRow) -> views.Unit:
     def place(value: float | None) -> float | None:
         return None if value is None else round(100 * min(value / widest, 1.0), 2)
 
@@ -146,11 +151,12 @@ def _unit(row: UnitRow, pictures: Sequence[views.Picture], widest: float, limit:
         concept=row["concept"] or "",
         category=row["category"] or "",
         detector=row["detector"],
+        confirmed=row["confirmed"],
         iou=f"{row['iou']:.3f}",
         interval="" if low is None else f"[{low:.3f}, {high:.3f}]",
-        facts=_facts(row),
+        facts=_facts(row, mixed=layer["strata"] > 1),
         scale=views.IouScale(
-            place(row["iou"]) or 0.0, place(low), place(high), place(row["null_p95"]), place(limit) or 0.0
+            place(row["iou"]) or 0.0, place(low), place(high), place(row["null_p95"]), place(layer["min_iou"]) or 0.0
         ),
         pictures=pictures,
         reason=row["reason"] or "",
@@ -159,7 +165,8 @@ def _unit(row: UnitRow, pictures: Sequence[views.Picture], widest: float, limit:
     )
 
 
-def _facts(row: UnitRow) -> list[tuple[str, str, str]]:
+def _facts(row: UnitRow, *, mixed: bool) -> list[tuple[str, str, str]]:
+    across = ("p across", worded(row["p_value_across"], ".2g"), "the same, annotations exchanged across strata, too")
     return [
         (
             "held out",
@@ -171,14 +178,18 @@ def _facts(row: UnitRow) -> list[tuple[str, str, str]]:
         ("stability", worded(row["label_stability"], ".0%"), "share of resamples in which the same label wins"),
         ("threshold", worded(row["threshold"], ".3g"), "value that the unit exceeds in the tail's share of places"),
         ("p", worded(row["p_value"], ".2g"), "(1 + permutations at least as good) / (1 + permutations), within strata"),
-        ("p across", worded(row["p_value_across"], ".2g"), "the same, annotations exchanged across strata, too"),
+        *([across] if mixed else []),
     ]
 
 
 def _headline(row: LayerRow) -> str:
+    raw = f"{row['detectors']} of {row['units']} units lie above IoU {row['min_iou']:g} over {row['images']:,} images"
+    if row["confirmed"] is None:
+        return f"{raw}, labelled with {row['unique_per_unit']} concepts; without permutations none is confirmed."
     return (
-        f"{row['detectors']} of {row['units']} units detect {row['unique_per_unit']} concepts "
-        f"at IoU > {row['min_iou']:g}, over {row['images']:,} images."
+        f"{row['confirmed']} of {row['units']} units are confirmed detectors: they pass on the images that did not "
+        f"choose their label, and chance does not reach them (q ≤ {LEVEL:g}). Luck included, {raw}, "
+        f"labelled with {row['unique_per_unit']} concepts."
     )
 
 
@@ -186,8 +197,11 @@ def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
     def between(low: float | None, high: float | None) -> str:
         return "" if low is None or high is None else f"95 %: {low:.0f} to {high:.0f}"
 
+    firm = "–" if row["confirmed"] is None else str(row["confirmed"])
+    unasked = "not asked for" if row["confirmed"] is None else ""
     return [
-        ("detectors", str(row["detectors"]), between(row["detectors_low"], row["detectors_high"])),
+        ("confirmed detectors", firm, between(row["confirmed_low"], row["confirmed_high"]) or unasked),
+        ("detectors, raw", str(row["detectors"]), between(row["detectors_low"], row["detectors_high"])),
         ("unique, per category", str(row["unique_per_category"]), between(row["unique_low"], row["unique_high"])),
         (
             "unique, per unit",

@@ -47,13 +47,14 @@ class IouScale:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit's card. Numbers are worded; `iou_sort` and `q_sort` order the cards."""
+    """A unit's card. Numbers are worded; `iou_sort` and `q_sort` order the cards; `confirmed` is None where unasked."""
 
     number: int
     anchor: str
     concept: str
     category: str
     detector: bool
+    confirmed: bool | None
     iou: str
     interval: str
     facts: Sequence[tuple[str, str, str]]

@@ -11,12 +11,17 @@ from scipy.stats import false_discovery_control
 
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.dissection import Best, DetectorCount, best, detectors
+from microtome.quantify.intervals import Interval
 from microtome.quantify.resampling import (
     BootstrapResult,
     WeightedCounts,
     bootstrap,
     bootstrap_weights,
+    confirmed,
+    confirmed_interval,
     halves,
+    heldout_iou,
+    redrawn_halves,
 )
 from microtome.quantify.significance import LEVEL, null_p95, p_values, permutations_needed
 from storage import Draft
@@ -42,6 +47,14 @@ class Inputs(SeenPictures):
 
 
 @dataclass(frozen=True)
+class Confirmed:
+    """Which detectors are confirmed: (units,), and the interval of their number, where there are resamples."""
+
+    units: NDArray[np.bool_]
+    number: Interval | None
+
+
+@dataclass(frozen=True)
 class _Layer:
     """What was found out about one layer."""
 
@@ -50,6 +63,7 @@ class _Layer:
     counted: DetectorCount
     sure: BootstrapResult | None
     heldout: NDArray[np.float64]
+    confirmed: Confirmed | None
     null_p95: NDArray[np.float64] | None
     p: NDArray[np.float64] | None
     p_across: NDArray[np.float64] | None
@@ -88,16 +102,19 @@ class _Summary:
         inputs, layer, min_iou = self.inputs, self.layer, self.options.min_iou
         scores = inputs.tally.column(layer.name, "iou", layer.units)
         found = best(scores, self.category)
+        counted, split = detectors(scores, found, min_iou), self.weighted(self.halves)
         null = inputs.null.best(layer.name, layer.units) if inputs.null else None
         across = inputs.null.best(layer.name, layer.units, across=True) if inputs.null else None
+        p = None if null is None else p_values(found.iou, null)
         return _Layer(
             layer,
             found,
-            detectors(scores, found, min_iou),
-            bootstrap(self.resamples(), found, min_iou) if self.options.bootstrap else None,
-            self.heldout(),
+            counted,
+            bootstrap(self.resamples(), found, min_iou, counted) if self.options.bootstrap else None,
+            heldout_iou(split),
+            None if p is None else self.confirmed(split, false_discovery_control(p) <= LEVEL),
             None if null is None else null_p95(null),
-            None if null is None else p_values(found.iou, null),
+            p,
             None if across is None else p_values(found.iou, across),
             int(inputs.index.strata.max()) + 1,
             inputs.tally.saturated(layer.name),
@@ -126,18 +143,27 @@ class _Summary:
     def resamples(self) -> Iterator[WeightedCounts]:
         """Resamples in blocks of bounded memory."""
         rng = np.random.default_rng([self.session.seed, 1])
-        weights = bootstrap_weights(self.inputs.index.images, self.options.bootstrap, rng)
-        size = max(1, BLOCK_BYTES // (4 * self.layer.units * len(self.category)))
-        for first in range(0, self.options.bootstrap, size):
+        return self.blocks(bootstrap_weights(self.inputs.index.images, self.options.bootstrap, rng))
+
+    def blocks(self, weights: NDArray[np.int32]) -> Iterator[WeightedCounts]:
+        """Counts under many weightings, an even number of them in each block."""
+        size = 2 * max(1, BLOCK_BYTES // (8 * self.layer.units * len(self.category)))
+        for first in range(0, len(weights), size):
             yield self.weighted(weights[first : first + size])
 
-    def heldout(self) -> NDArray[np.float64]:
-        """IoU on one half of the images of the label that wins on the other."""
-        rng = np.random.default_rng([self.session.seed, 2])
-        counts = self.weighted(halves(self.inputs.index.images, rng))
-        label = counts.scores(0).argmax(1)
-        iou: NDArray[np.float64] = counts.scores(1)[np.arange(self.layer.units), label]
-        return iou
+    @property
+    def halves(self) -> NDArray[np.int32]:
+        """Of the images: on one the label is chosen, on the other judged."""
+        return halves(self.inputs.index.images, np.random.default_rng([self.session.seed, 2]))
+
+    def confirmed(self, split: WeightedCounts, believed: NDArray[np.bool_]) -> Confirmed:
+        """Detectors that pass on the held-out half and that chance does not reach."""
+        min_iou, resamples = self.options.min_iou, self.options.bootstrap
+        units = confirmed(split, believed, min_iou)
+        if not resamples:
+            return Confirmed(units, None)
+        weights = redrawn_halves(self.halves, resamples, np.random.default_rng([self.session.seed, 3]))
+        return Confirmed(units, confirmed_interval(self.blocks(weights), believed, min_iou, int(units.sum())))
 
 
 def _unit_rows(result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.float32], min_iou: float) -> Columns:
@@ -164,6 +190,7 @@ def _unit_rows(result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.fl
         "q_value": empty if result.p is None else false_discovery_control(result.p),
         "heldout_iou": result.heldout,
         "detector": result.found.iou > min_iou,
+        "confirmed": empty if result.confirmed is None else result.confirmed.units,
         "reason": [reasons.get(unit) for unit in range(units)],
     }
 
@@ -173,11 +200,14 @@ def _significant(p: NDArray[np.float64] | None) -> int | None:
 
 
 def _layer_row(result: _Layer, options: DissectionOptions, images: int) -> Row:
-    layer, counted, sure, p = result.geometry, result.counted, result.sure, result.p
+    layer, counted, sure, p, firm = result.geometry, result.counted, result.sure, result.p, result.confirmed
     permutations = options.permutations
     return {
         "layer": layer.name,
         "units": layer.units,
+        "confirmed": None if firm is None else int(firm.units.sum()),
+        "confirmed_low": firm.number.low if firm and firm.number else None,
+        "confirmed_high": firm.number.high if firm and firm.number else None,
         "detectors": counted.units,
         "detectors_low": sure.detectors.low if sure else None,
         "detectors_high": sure.detectors.high if sure else None,

@@ -14,13 +14,14 @@
     const filter = () => {
       const text = find("find").value.trim().toLowerCase();
       const category = find("category").value;
-      const only = find("detectors").checked;
+      const [detectors, confirmed] = ["detectors", "confirmed"].map((name) => find(name).checked);
       let shown = 0;
       for (const card of cards) {
         const data = card.dataset;
         const number = /^\d+$/.test(text);
         const named = !text || (number ? data.unit === text : data.label.toLowerCase().includes(text));
-        const visible = named && (!category || data.category === category) && (!only || data.detector === "1");
+        const firm = (!detectors || data.detector === "1") && (!confirmed || data.confirmed === "1");
+        const visible = named && (!category || data.category === category) && firm;
         card.hidden = !visible;
         shown += visible;
       }
@@ -30,7 +31,7 @@
     find("sort").addEventListener("change", sort);
     find("category").addEventListener("change", filter);
     find("find").addEventListener("input", filter);
-    find("detectors").addEventListener("change", filter);
+    for (const name of ["detectors", "confirmed"]) find(name).addEventListener("change", filter);
     find("masks").addEventListener("change", (event) => box.classList.toggle("plain", !event.target.checked));
     sort();
     filter();

@@ -1,0 +1,77 @@
+"""The page of a dissected layer, from rows made by hand."""
+
+import pytest
+
+from microtome.report.dissection import DissectedLayer, LayerRow, UnitRow, pages
+
+LAYER: LayerRow = {
+    "layer": "conv", "units": 3, "confirmed": 1, "confirmed_low": 0.0, "confirmed_high": 2.0, "detectors": 2,
+    "detectors_low": 1.0, "detectors_high": 3.0, "unique_per_category": 2, "unique_low": 1.0, "unique_high": 2.0,
+    "unique_per_unit": 2, "unique_per_unit_low": 1.0, "unique_per_unit_high": 2.0, "significant": 1,
+    "significant_across": 2, "strata": 6, "saturated": 0, "dead": 0, "mean_iou": 0.05, "min_iou": 0.04, "images": 1200,
+    "permutations": 200, "permutations_needed": 200, "rows": 4, "columns": 4, "jump_row": 8.0, "field_row": 31.0,
+    "is_global": False,
+}  # fmt: skip
+UNIT: UnitRow = {
+    "layer": "conv", "unit": 0, "threshold": 1.5, "concept": "wing", "category": "part", "iou": 0.1, "iou_low": 0.08,
+    "iou_high": 0.12, "null_p95": 0.02, "p_value": 0.005, "p_value_across": 0.01, "q_value": 0.015, "heldout_iou": 0.09,
+    "label_stability": 0.9, "detector": True, "confirmed": True, "reason": None,
+}  # fmt: skip
+UNASKED = {
+    "confirmed": None, "confirmed_low": None, "confirmed_high": None, "significant": None, "significant_across": None,
+    "permutations": 0,
+}  # fmt: skip
+
+
+def page(**changes):
+    units = [
+        UNIT,
+        UNIT | {"unit": 1, "confirmed": False},
+        UNIT | {"unit": 2, "iou": 0.01, "detector": False, "confirmed": False},
+    ]
+    (made,) = pages([DissectedLayer(LAYER | changes, units, {}, (8, 8))])
+    return made
+
+
+def test_the_opening_sentence_says_what_is_confirmed_first():
+    assert page().headline == (
+        "1 of 3 units are confirmed detectors: they pass on the images that did not choose their label, and chance "
+        "does not reach them (q ≤ 0.05). Luck included, 2 of 3 units lie above IoU 0.04 over 1,200 images, "
+        "labelled with 2 concepts."
+    )
+    assert page(**UNASKED).headline == (
+        "2 of 3 units lie above IoU 0.04 over 1,200 images, labelled with 2 concepts; without permutations none is "
+        "confirmed."
+    )
+
+
+def test_confirmed_detectors_stand_before_the_raw_count():
+    assert page().figures[:2] == [
+        ("confirmed detectors", "1", "95 %: 0 to 2"),
+        ("detectors, raw", "2", "95 %: 1 to 3"),
+    ]
+    assert page(**UNASKED).figures[0] == ("confirmed detectors", "–", "not asked for")
+    assert page(confirmed_low=None, confirmed_high=None).figures[0] == ("confirmed detectors", "1", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({}, "of 3 units, at q ≤ 0.05, within 6 strata; 2 across them"),
+        ({"strata": 1}, "of 3 units, at q ≤ 0.05"),
+        (UNASKED, "not asked for"),
+    ],
+)
+def test_what_lies_beyond_chance_says_what_was_exchanged(changes, note):
+    (found,) = [figure for figure in page(**changes).figures if figure[0] == "beyond chance"]
+    assert found[2] == note
+
+
+def test_cards_tell_the_confirmed_from_the_raw():
+    cards = {card.number: card for card in page().units}
+    assert [(cards[unit].detector, cards[unit].confirmed) for unit in range(3)] == [
+        (True, True), (True, False), (False, False),
+    ]  # fmt: skip
+    facts = {name: value for name, value, _ in cards[0].facts}
+    assert (facts["p"], facts["p across"]) == ("0.005", "0.01")
+    assert "p across" not in {name for name, _, _ in page(strata=1).units[0].facts}
