@@ -23,7 +23,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 soak: setup
-	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak
+	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600
 
 lint: setup
 	$(BIN)/ruff check .
