@@ -35,7 +35,12 @@ def main() -> None:
         print(json.dumps(line | {"worlds": len(pairs), "samples": samples}), flush=True)
     for images in IMAGES:
         for count in counted(images, max(samples // 4, 10)):
-            line = {"interval": count.name, "images": images, "coverage": count.coverage, "mean": count.values.mean()}
+            line = {
+                "interval": count.name,
+                "images": images,
+                "coverage": count.coverage,
+                "mean": round(count.values.mean(), 4),
+            }
             line |= {"truth": count.truth, "holds_truth": count.holding(count.truth)} if count.is_count else {}
             print(json.dumps(line | {"samples": len(count.values)}), flush=True)
 

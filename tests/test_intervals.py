@@ -9,6 +9,7 @@ import scipy.stats
 from scipy.stats import false_discovery_control
 
 from microtome.quantify.intervals import (
+    expanded_ends,
     mean_interval,
     paired_interval,
     resampled_interval,
@@ -126,6 +127,12 @@ def test_the_interval_of_a_mean_is_an_expanded_bca(count):
     mean, *ends = mean_interval(values)
     assert mean == values.mean()
     assert ends == pytest.approx(literal_bca(values.tolist()), rel=1e-9)
+
+
+@pytest.mark.parametrize(("images", "end"), [(10, 0.00855), (20, 0.01588), (1000, 0.02480)])
+def test_ends_lie_farther_out_for_few_images(images, end):
+    """Hesterberg (2015): Phi(-sqrt(n / (n - 1)) t), whose table has 0.9 % for 10 and 1.6 % for 20."""
+    assert expanded_ends(images) == pytest.approx([end, 1 - end], abs=2e-5)
 
 
 def test_a_mean_of_few_and_skewed_values_has_finite_ends_within_them():
