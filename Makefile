@@ -26,7 +26,7 @@ soak: setup
 	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak
 
 soak: setup
-	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak
+	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600
 
 lint: setup
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -226,31 +227,41 @@ def of_code(share: float, opinion: Opinion, processes: int) -> Tally:
 
 
 def page(tally: Tally, plans: Declared, seconds: float, share: float) -> Iterator[str]:
-    """The page, line by line."""
+    """The page, a paragraph or table at a time."""
+    command = "make mutation" if share >= 1 else f"python benchmarks/mutation.py --share {share:g}"
     part = "Every change" if share >= 1 else f"A drawn share of {share:g} of all changes"
-    yield "# Mutation of the code that stages reach\n"
-    yield f"Made by `make mutation`, {time.strftime('%d %B %Y')}, {device_name('cpu')}, {seconds / 60:.0f} minutes.\n"
-    yield f"{part} of one constant or operator in the modules below {', '.join(f'`{name}`' for name in PACKAGES)}:"
-    yield f"{tally.changes:,} changes, each held against the code digests of all stages. Digests that stay although the"
-    yield f"stage ran what was changed: **{sum(tally.stayed.values())}**. Unrelated stages that would run again:"
-    yield f"**{_unrelated(tally)}**. Of {tally.words:,} changes of"
-    yield f"docstrings, annotations and what declarations say, those that change a digest: **{tally.worded}**.\n"
-    yield f"Stages run again only for what they, or what they read, may run: per change {_mean(tally):.2f} of"
-    yield f"{len(STAGES)} stages have it in their own code.\n"
-    yield "| stage | reran for | ran it | ran a part | names it, did not run it | unrelated | stayed |"
+    yield "# Mutation of the code that stages reach"
+    yield f"Made by `{command}`, {time.strftime('%d %B %Y')}, {device_name('cpu')}, {seconds / 60:.0f} minutes."
+    yield (
+        f"{part} of one constant or operator in the modules below {', '.join(f'`{name}`' for name in PACKAGES)}: "
+        f"{tally.changes:,} changes, each held against the code digests of all stages. Digests that stay although the "
+        f"stage ran what was changed: **{sum(tally.stayed.values())}**. Unrelated stages that would run again: "
+        f"**{_unrelated(tally)}**. Of {tally.words:,} docstrings, annotations and words of declarations, changed all "
+        f"at once in each module, those in modules where a digest changes: **{tally.worded}**. A change is in the own "
+        f"code of {_mean(tally):.2f} of {len(STAGES)} stages on average."
+    )
+    yield "\n".join(_table(tally))
+    yield "Why a stage runs again:"
+    yield "\n".join(f"* {heading}: {why.value}." for heading, why in zip(HEADINGS, COLUMNS, strict=True))
+    yield (
+        f"Of the declarations of the stages (defaults, columns, names, words), {plans.changes:,} changes, an audit of "
+        f"all stages planned anew after each: {plans.refused:,} leave nothing that could be planned, {plans.meant:,} "
+        f"change what is declared of a job, {plans.idle:,} change neither that nor any code that runs, and no key. "
+        f"Keys that stay or change against that: **{len(plans.faults)}**."
+    )
+    yield (
+        "Left out of what must change, though stages call it: the classes that make names of outputs "
+        f"({_listed(NAMING)}) and the disk ({_listed(DISK)})."
+    )
+
+
+def _table(tally: Tally) -> Iterator[str]:
+    yield "| code of | runs again for | ran it | ran a part | names it, did not run it | unrelated | stayed |"
     yield "|-|-:|-:|-:|-:|-:|-:|"
     for name in ROOTS:
         counts = [tally.why[name, why] for why in COLUMNS]
-        shown = counts if name not in OUTSIDE else ["", "", counts[0] + counts[1] + counts[2], counts[3]]
+        shown = counts if name not in OUTSIDE else ["", "", sum(counts[:3]), counts[3]]
         yield f"| {name} | {sum(counts):,} | {' | '.join(map(str, shown))} | {tally.stayed[name]} |"
-    yield "\nWhy a stage runs again:\n"
-    yield from (f"* {heading}: {why.value}." for heading, why in zip(HEADINGS, COLUMNS, strict=True))
-    yield f"\nOf the declarations of the stages (defaults, columns, names, words), {plans.changes:,} changes, an audit"
-    yield f"of all stages planned anew after each: {plans.refused:,} leave nothing that could be planned,"
-    yield f"{plans.meant:,} change what is declared of a job, {plans.idle:,} change neither that nor any code that"
-    yield f"runs, and no key. Keys that stay or change against that: **{len(plans.faults)}**."
-    yield "\nLeft out of what must change, though stages call it: the classes that make names of outputs"
-    yield f"({_listed(NAMING)}) and the disk ({_listed(DISK)})."
 
 
 def _listed(definitions: Iterable[tuple[str, str]]) -> str:
@@ -280,7 +291,8 @@ def main() -> None:
         opinion = Opinion(Project(ROOT), evidence(Path(workspace), [stage.name for stage in STAGES]))
     tally = of_code(asked.share, opinion, asked.processes)
     plans = of_declarations(asked.share, opinion, asked.processes)
-    print("\n".join(page(tally, plans, time.monotonic() - began, asked.share)))
+    parts = page(tally, plans, time.monotonic() - began, asked.share)
+    print("\n\n".join(textwrap.fill(part, 120) if "\n" not in part else part for part in parts))
     for fault in [*tally.faults, *plans.faults]:
         print(fault, file=sys.stderr)
     sys.exit(bool(tally.faults or plans.faults))

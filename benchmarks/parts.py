@@ -48,7 +48,7 @@ def captured(data: Path, category: str, names: list[str]):
     )
     layers = walk(network, SIZE, match_layers(network, names))
     layers = [layers[number] for number in top_first(layers)]
-    dataset = open_dataset("animal-parts", data / "animal-parts", {}, base=Path())
+    dataset = open_dataset("animal-parts", data / "animal-parts", {})
     source = Source(dataset, Frame(SIZE, crop="object"), IMAGENET, chosen(dataset.records, categories=[category]))
     maps = {layer.name: [] for layer in layers}
     with Capture(network, layers) as capture:
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    dataset = open_dataset("animal-parts", options.data / "animal-parts", {}, base=Path())
+    dataset = open_dataset("animal-parts", options.data / "animal-parts", {})
     names = options.categories or sorted({record.label for record in dataset.records})
     found = {name: kept_or_made(options, name, number) for number, name in enumerate(names)}
     for name, cells in found.items():

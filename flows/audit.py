@@ -32,6 +32,7 @@ from flows.run import (
     carry_out,
     finish,
     from_cache,
+    remembered,
     session_of,
     start,
     stoppable,
@@ -135,7 +136,7 @@ def audit(
         overrides: `dotted.key=value`.
         verify: whether every byte of the inputs and the finished stages is read first.
     """
-    with stoppable():
+    with stoppable(), remembered():
         plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides), verify))
         with claiming(plan) as fault:
             if verify:

@@ -346,14 +346,47 @@ def init(file: Path) -> None:
 def _with_prefect(call: Callable[[], State[Outcome]]) -> Outcome:
     """Call a flow in a thread, so that the main one is free for signals: Prefect replaces handlers where it can."""
     from flows.embedded import start_server
-    from flows.run import STOP, await_heeding_signals, server_configured, stoppable
+    from flows.run import STOP, StageFailed, await_heeding_signals, server_configured, stoppable
 
     with stoppable(), ThreadPoolExecutor(1) as thread:
         if not server_configured():
             start_server(STOP)
         called = thread.submit(call)
         await_heeding_signals(called)
-    return called.result().result(raise_on_failure=True)
+    try:
+        return called.result().result(raise_on_failure=True)
+    except (InputError, Interrupted, StageFailed):
+        raise
+    except Exception as error:
+        return _despite(error)
+
+
+def _despite(error: Exception) -> Outcome:
+    """What came of a flow whose body ended although Prefect failed: its server went away, or its disk is full.
+
+    Raises:
+        InputError: no body began, since no server answers. Else what the body raised, or what Prefect did.
+    """
+    from flows.run import BODY
+
+    if error is BODY.failure:
+        raise error
+    if BODY.outcome is None and BODY.failure is None:
+        if _unanswered(error):
+            place = os.environ.get("PREFECT_API_URL", "the address of its profile")
+            raise InputError(f"PREFECT_API_URL: no Prefect server answers at {place} ({said(error)})") from error
+        raise error
+    print(f"warning: Prefect could not be told how the run ended: {said(error)}", file=sys.stderr)
+    if BODY.outcome is None or BODY.failure is not None:
+        raise BODY.failure or error
+    return BODY.outcome
+
+
+def _unanswered(error: BaseException | None) -> bool:
+    """Whether an error comes of a server that cannot be reached."""
+    if error is None or type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
+        return error is not None
+    return _unanswered(error.__cause__ or error.__context__)
 
 
 def _flow(module: str, name: str) -> Callable[..., State[Outcome]]:

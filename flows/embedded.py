@@ -65,12 +65,19 @@ def serve(port: int) -> None:
     running = threading.Thread(target=server.run)  # not in the main thread, where uvicorn sets handlers of its own
     running.start()
     threading.Thread(target=_follow, args=(server,), daemon=True).start()
+    threading.Thread(target=_hush, args=(server,), daemon=True).start()
     running.join()
+
+
+def _hush(server: Server) -> None:
+    """Once it has started, its client is told what goes wrong, and tells it; here it would be a traceback a request."""
+    while not server.started:
+        time.sleep(0.1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _follow(server: Server) -> None:
     sys.stdin.buffer.read()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # it complains of its own end now and then, with tracebacks
     server.should_exit = True  # heard when the start is over: a database half made would stop every later audit
     time.sleep(STARTUP)
     os._exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -47,6 +48,28 @@ class Outcome:
     report: Path | None
 
 
+@dataclass
+class Body:
+    """How the body of the latest flow of this process ended, should Prefect fail to report it."""
+
+    outcome: Outcome | None = None
+    failure: Exception | None = None
+
+
+BODY = Body()
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Around the body of a flow: keep in BODY how it ends."""
+    BODY.outcome = BODY.failure = None
+    try:
+        yield
+    except Exception as error:
+        BODY.failure = error
+        raise
+
+
 def session_of(plan: Plan) -> Session:
     """The session of a plan's run."""
     return Session(plan.files, plan.settings, progress(), STOP)
@@ -90,6 +113,7 @@ def finish(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, 
     outcome = _outcome(plan, run, done, status)
     with _room():
         RunStore(plan.files).save(outcome.run)
+    BODY.outcome = outcome
     return outcome
 
 
@@ -214,10 +238,12 @@ def prefect_environment(plan: Plan) -> None:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
         "PREFECT_CLI_PROMPT": "false",
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("EventsWorker").setLevel(logging.CRITICAL)  # for which Prefect has no setting
     if not server_configured():
         home = Path(os.environ.setdefault("PREFECT_HOME", plan.files.location("prefect")))
         home.mkdir(parents=True, exist_ok=True)

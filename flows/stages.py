@@ -12,7 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.audit import resolve, submit
 from flows.claiming import claiming
 from flows.plan import Plan, Request
-from flows.run import Outcome, session_of, start, stoppable
+from flows.run import Outcome, remembered, session_of, start, stoppable
 from microtome.errors import InputError
 
 
@@ -41,7 +41,7 @@ def rerun(
         overrides: `dotted.key=value`.
         variant: what the audit calls it after the colon.
     """
-    with stoppable():
+    with stoppable(), remembered():
         named = f"{stage}:{variant}" if variant else stage
         plan = Plan(Request(Path(file), (named,), (named,), workspace, device, tuple(overrides)))
         with claiming(plan):

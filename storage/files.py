@@ -43,10 +43,13 @@ class HashingSink:
         self._hash = hashlib.sha256()
         self.size = 0
         self.closed = False
+        self.abandoned = False  # after an error; libraries that are torn down later still want to write their ends
 
     def write(self, data: bytes | memoryview) -> int:
         """Write and hash."""
         view = memoryview(data)
+        if self.abandoned:
+            return view.nbytes
         self._hash.update(view)
         self._stream.write(view)
         self.size += view.nbytes
@@ -197,14 +200,18 @@ class LocalFiles(Files):
         place = self._root / name
         place.parent.mkdir(parents=True, exist_ok=True)
         beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}{_PART}")
+        sink = None
         try:
             with beside.open("wb") as stream:
-                yield HashingSink(stream)
+                sink = HashingSink(stream)
+                yield sink
             if place.is_dir():
                 aside = self.set_aside(name)
                 self.say(f"{name}: is a folder where a file must be; it was set aside as {aside}", damage=True)
             os.replace(beside, place)
         except BaseException:
+            if sink:
+                sink.abandoned = True
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
             raise

@@ -20,6 +20,7 @@ import yaml
 
 from microtome.datasets.broden import write_broden
 from microtome.datasets.creatures import Creatures
+from storage import Artifact
 
 NETWORK = """
 import torch
@@ -146,6 +147,12 @@ def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def contents(artifact: Artifact) -> dict[str, str]:
+    """Checksums of a stage's files; without the report's pages, which tell when the audit was, and how long it took."""
+    entries = artifact.manifest["files"]
+    return {name: entry["sha256"] for name, entry in entries.items() if not name.endswith(".html")}
+
+
 def write_audit(file: Path, content: dict) -> Path:
     """Write an audit file."""
     file.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -181,32 +188,41 @@ def clean_environment(home: Path) -> dict[str, str]:
     return kept | {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parent.parent)}
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A real Prefect server of this session's own: the environment that points at it."""
-    home = tmp_path_factory.mktemp("server")
+def server_environment(home: Path) -> dict[str, str]:
+    """The environment of a Prefect server with a home and a port of its own, and of whoever asks it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = clean_environment(home) | {
+    return clean_environment(home) | {
         "PREFECT_HOME": str(home / "prefect"),
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
     }
-    prefect = Path(sys.executable).with_name("prefect")
-    process = subprocess.Popen(
-        [prefect, "server", "start"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    url = f"http://127.0.0.1:{port}/api"
+
+
+def begin_server(environment: dict[str, str]) -> subprocess.Popen:
+    """A Prefect server, as soon as it answers."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    own = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
+    process = subprocess.Popen([Path(sys.executable).with_name("prefect"), "server", "start"], env=own, **quiet)
     for _ in range(240):
         try:
-            urllib.request.urlopen(f"{url}/health", timeout=1)
+            urllib.request.urlopen(f"{environment['PREFECT_API_URL']}/health", timeout=1)
             break
         except OSError:
             time.sleep(0.5)
-    yield environment | {"PREFECT_API_URL": url}
+    return process
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real Prefect server of this session's own: the environment that points at it."""
+    environment = server_environment(tmp_path_factory.mktemp("server"))
+    process = begin_server(environment)
+    yield environment
     process.terminate()
     process.wait(20)
 

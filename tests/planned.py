@@ -40,6 +40,7 @@ def planned(audits: list[str], workspace: str) -> dict[str, Any]:
                 "names": [table.name for table in job.stage.tables],
                 "settings": [str(getattr(settings, name, "")) for name in sorted(job.stage.determined_by)],
                 "threads": job.stage.threads,
+                "reads": sorted(job.reads),
                 "code": [*job.stage.roots, *job.roots, *job.stage.files],
             }
             reads = sorted(needed.name for needed in job.jobs.values())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,7 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import NETWORK, change_audit, clean_environment, write_audit
+from flows.plan import Plan, Request
+from storage import StageStore
+from tasks.execution import execute
+from tasks.session import Session
+from tests.conftest import (
+    NETWORK,
+    change_audit,
+    clean_environment,
+    contents,
+    count,
+    every_stage,
+    soak,
+    write_audit,
+)
+from tests.test_pipeline import Silent
 
 SLOW = """
 import time
@@ -63,7 +78,8 @@ def killed(folder: Path, environment: dict[str, str], *, at: str, after: float =
 
 
 def records(folder: Path) -> list[dict]:
-    return [json.loads(file.read_text()) for file in sorted((folder / ".microtome/runs").glob("*/run.json"))]
+    found = [json.loads(file.read_text()) for file in (folder / ".microtome/runs").glob("*/run.json")]
+    return sorted(found, key=lambda record: record["started"])
 
 
 def tables(workspace: Path) -> dict[str, bytes]:
@@ -87,6 +103,41 @@ def test_a_kill_leaves_a_workspace_that_the_next_audit_takes_up(folder, command,
     clean = command("audit", "audit.yaml", "--workspace", "clean", cwd=folder)
     assert clean.returncode == 0, clean.stderr
     assert tables(folder / ".microtome") == tables(folder / "clean")
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """An audit with every stage, carried out without a death: what each job's files must be, and its seconds."""
+    plan = Plan(Request(every_stage(tmp_path_factory.mktemp("everything"))))
+    session, made = Session(plan.files, plan.settings, Silent()), {}
+    for job in plan.jobs:
+        began = time.monotonic()
+        made[job.name] = contents(execute(job, session)[0]), time.monotonic() - began
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.parametrize("mode", ["server", "embedded"])
+def test_kills_all_over_an_audit_with_every_stage(tmp_path, server, tmp_path_factory, everything, mode):
+    """One workspace, a kill after the other, each in a process of its own and at a random moment of a random stage."""
+    environment = server if mode == "server" else clean_environment(tmp_path_factory.mktemp("home"))
+    file, chance = every_stage(tmp_path), random.Random(mode)
+    names = [name for name in everything if name != "gates"]  # which is over before it says anything
+    kills = soak(3 if mode == "server" else 2, 25)
+    points = sorted((chance.randrange(len(names)), chance.random()) for _ in range(kills))
+    for number, share in points:
+        name = names[number]
+        killed(tmp_path, environment, at=f"{name:<12} ", after=share * everything[name][1])
+        count("kills")
+    call = [sys.executable, "-m", "flows.cli", "audit", "audit.yaml"]
+    again = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert "Traceback" not in again.stderr
+    assert [record["status"] for record in records(tmp_path)] == ["killed"] * kills + ["done"]
+    plan = Plan(Request(file))
+    for job in plan.jobs:
+        assert contents(StageStore(plan.files).find(job.key)) == everything[job.name][0], job.name
 
 
 def test_a_reused_process_number_does_not_keep_a_run_running(folder, command):

@@ -279,7 +279,7 @@ def test_known_answers_of_animal_parts(real_data, tmp_path):
         "name": "parts",
         "network": squeezenet(real_data),
         "dataset": {"format": "animal-parts", "root": str(real_data / "animal-parts"), "crop": "object"},
-        "stages": {"stability": {"bootstrap": 0, "permutations": 0}, "report": False},
+        "stages": {"stability": {"bootstrap": 0, "permutations": 0, "shift": 0}, "report": False},
     }
     file = write_audit(tmp_path / "audit.yaml", content)
     for top in (100, 20):

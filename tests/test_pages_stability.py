@@ -90,17 +90,9 @@ def test_steadiness_is_claimed_of_filters_that_follow_alone() -> None:
     )
     table = next(part for part in parts_of(page, "table") if part.columns[1][0] == "follow")
     assert table.rows[1] == [
-        "conv, all: mean",
-        "5 of 8",
-        "0.61 [0.55, 0.67]",
-        "0.40",
-        "75%",
-        "0.63, 0.58",
-        "0.0444",
-        "0.0777",
-        "25%",
-        "0.0600",
-    ]
+        "conv, all: mean", "5 of 8", "0.61 [0.55, 0.67]", "0.40", "75%", "0.63, 0.58",
+        "0.0444", "0.0777", "25%", "0.0600",
+    ]  # fmt: skip
     assert len(table.columns) == len(table.rows[0])
     nobody = replace(SHIFT, follow=0, following_deviation=None, following_frozen=None, following_tracking=None)
     layers = [replace(found.layers[0], shift={"bird": nobody})]

@@ -21,9 +21,9 @@ from microtome.report.tree import (
 )
 
 
-def row(metric, depth, value, model="tree", images=40):
-    span = {"low": value - 0.05, "high": value + 0.05}
-    return {"metric": metric, "depth": depth, "model": model, "value": value, "images": images, **span}
+def row(metric, depth, value, model="tree", *, against=None, images=40):
+    about = {"metric": metric, "depth": depth, "model": model, "against": against, "images": images}
+    return {**about, "value": value, "low": value - 0.05, "high": value + 0.05}
 
 
 NODES = [
@@ -43,6 +43,10 @@ METRICS = [
     row("fidelity", None, 1.0, "network"),
     row("accuracy", None, 0.85, "logistic regression"),
     row("fidelity", None, 0.9, "logistic regression"),
+    row("fidelity", 2, -0.025, against="logistic regression"),
+    row("deletion", 2, 0.5),
+    row("deletion", 2, 0.125, "random filters"),
+    row("deletion", 2, 0.375, against="random filters"),
 ]
 SPOTTED = SpottedPicture("assets/tree/000004.webp", "birds/<c>.png", (90, 96), [(10.5, 20.0, 12.9)])
 FILTERS = [FilterShare(7, "head", 3.0, 2.0), FilterShare(2, None, -1.25, 0.5)] + [
@@ -68,6 +72,7 @@ TOLD = TreeFindings(
     metrics=METRICS,
     shown=[ShownNode(3, [PartShare("head", 3, 2), PartShare("wing", 1, 1), PartShare("tail", 0.5, 1)], [SPOTTED])],
     paths=[PATH],
+    fitted=False,
 )
 
 
@@ -75,48 +80,87 @@ def section(made: views.Page, heading: str) -> list:
     return next(found.parts for found in made.sections if found.heading == heading)
 
 
-def test_the_headline_counts_ways_and_visits():
+def test_the_headline_can_be_read_aloud():
     assert page(TOLD).headline == (
-        "3 pictures of bird gather under 2 ways to decide, of which pictures that the tree did not grow from take 2. "
-        "There it decides as the network does in 88% [82%, 92%] of 40 pictures; a logistic regression on the same sums "
-        "does in 90%."
+        "The network decides about bird in 2 ways, whose rules give its own decision in 88% [82%, 92%] of 40 pictures "
+        "that the tree did not grow from; a single linear model (logistic regression) gives it in 90%."
     )
-    assert page(replace(TOLD, nodes=[*NODES[:2], replace(NODES[2], visits=0), NODES[3]])).headline.count("take 1") == 1
+
+
+def test_nodes_that_nobody_visits_are_no_way_to_decide():
+    empty = replace(TOLD, nodes=[*NODES[:2], replace(NODES[2], visits=0), NODES[3]])
+    assert page(empty).headline.startswith("The network decides about bird in one way, whose")
+    others = replace(TOLD, nodes=[*NODES[:2], replace(NODES[2], visits=0, others=3), NODES[3]])
+    assert others.ways == 2  # a way to say no
 
 
 def test_without_imitators_the_sentence_ends():
     """Where the network decides all one way there is nothing to imitate."""
     alone_in_it = replace(TOLD, metrics=METRICS[:8])
-    assert page(alone_in_it).headline.endswith("of 40 pictures.")
+    assert page(alone_in_it).headline.endswith("that the tree did not grow from.")
     table = section(page(alone_in_it), "How far it speaks for the network")[1]
-    assert table.rows == [["network", "0.95 [0.90, 1.00]", "1.00 [0.95, 1.05]"]]
+    assert table.rows == [["network", "0.95 [0.90, 1.00]", "1.00 [0.95, 1.05]", *["–"] * 6]]
+
+
+def test_the_best_linear_rival_is_named():
+    more = [*METRICS, row("fidelity", None, 0.96, "ridge"), row("fidelity", None, 1.0, "scikit-learn tree")]
+    assert page(replace(TOLD, metrics=more)).headline.endswith("a single linear model (ridge) gives it in 96%.")
+
+
+@pytest.mark.parametrize(("right", "little"), [(0.58, True), (0.64, True), (0.66, False)])
+def test_a_network_that_guesses_is_said_to(right, little):
+    told = [r for r in METRICS if r["model"] != "network"]
+    told += [row("accuracy", None, right, "network"), row("accuracy", None, 0.4, "always yes")]
+    said = page(replace(TOLD, metrics=told)).headline
+    assert ("always gives the same answer in 60%: there is little to explain." in said) is little
+
+
+def test_differences_stand_beside_each_rival():
+    table = section(page(TOLD), "How far it speaks for the network")[1]
+    assert [line[0] for line in table.rows] == ["network", "logistic regression"]
+    assert table.rows[1][-2:] == ["-0.03 [-0.08, 0.03]", "–"]
+
+
+def test_what_deleting_does_is_told():
+    text = section(page(TOLD), "How far it speaks for the network")[2].text
+    assert text.endswith(
+        "Without the eight filters that a node names the network's decision moves by 50% of its size, without eight "
+        "others as active by 12%."
+    )
+    fitted = section(page(replace(TOLD, fitted=True, features="cells")), "How far it speaks for the network")[2].text
+    assert "Rules weigh each cell of each filter, are fitted to all pictures that visit them" in fitted
 
 
 def test_figures_are_of_the_second_layer():
     assert list(page(TOLD).figures.items) == [
-        ("second-layer nodes", "2", "of 3 leaves"),
+        ("ways to decide", "2", "visited nodes of the second layer, of 2"),
         ("as the network", "88%", "second layer, 95 %: 82% to 92%"),
         ("fitness", "60%", "second layer, 95 %: 55% to 65%"),
-        ("at merged nodes", "25%", "of held-out positives, 95 %: 20% to 30%"),
+        (
+            "beyond others deleted",
+            "+38%",
+            "of a decision, 95 %: +32% to +42%; without the filters that nodes name",
+        ),
     ]
 
 
 def test_a_depth_that_was_not_measured_is_a_dash():
     table = section(page(TOLD), "How far it speaks for the network")[0]
     assert [name for name, _ in table.columns] == [
-        "depth", "right", "as the network", "error", "fitness", "part error", "at merged nodes",
+        "depth", "right", "as the network", "of the category", "of the others", "AUC", "error", "fitness",
+        "part error", "at inner nodes",
     ]  # fmt: skip
     assert table.rows == [
         [
             "2, below the root",
             "0.90 [0.85, 0.95]",
             "0.88 [0.82, 0.93]",
-            "–",
+            *["–"] * 4,
             "0.60 [0.55, 0.65]",
             "–",
             "0.25 [0.20, 0.30]",
         ],
-        ["3, leaves", "–", "0.75 [0.70, 0.80]", "–", "–", "–", "–"],
+        ["3, leaves", "–", "0.75 [0.70, 0.80]", *["–"] * 7],
     ]
 
 

@@ -15,7 +15,18 @@ from microtome.disentangle.decision_tree import BETA, Merge, RationaleExamples, 
 from microtome.disentangle.filter_parts import no_parts, parts_by_concept, parts_by_landmark
 from microtome.disentangle.parse_paths import FilterShare, ParsedPictures
 from microtome.disentangle.rationales import FilterScale, LayersAbove, Rationales, decision, joined
-from microtome.disentangle.tree_metrics import HeldOut, at_depth, contributions, fitness, judged, metrics, path_kept
+from microtome.disentangle.readings import read_tree
+from microtome.disentangle.rivals import rivals
+from microtome.disentangle.rules import Evidence
+from microtome.disentangle.tree_metrics import (
+    HeldOut,
+    at_depth,
+    contributions,
+    fitness,
+    judged,
+    network_itself,
+    path_kept,
+)
 from microtome.errors import InputError
 
 # ---- a literal version, slow
@@ -386,7 +397,8 @@ def test_metrics_by_hand():
     y = positives.y * positives.norm
     removed = y[:, None] - (contributions(positives)[:, :3].sum(1) + 0.5 * y.mean())[:, None]
     found = {
-        metric.name: metric.values for metric in metrics(tree, HeldOut(positives, np.ones(6, bool), removed, groups))
+        metric.name: metric.values
+        for metric in judged(read_tree(tree, positives), HeldOut(positives, np.ones(6, bool), removed, groups), [])
     }
     assert found["accuracy"].mean() == (y > 0).mean()
     assert found["fidelity"].mean() == 1
@@ -448,12 +460,11 @@ def toy_parses(parts=("head", None, "wing")):
         w, np.array([0.1, 0.2, 0.3]), w != 0, np.array([2, 2, -1]), np.array([[-1, -1], [-1, -1], [0, 1]]),
         [np.array([0]), np.array([1]), np.array([0, 1])], [Merge(0, 0, 1, 2, 1.0)],
     )  # fmt: skip
-    return ParsedPictures(tree, data, np.array([0, 2]), list(parts))
+    return ParsedPictures(read_tree(tree, data), np.array([0, 2]), list(parts))
 
 
 def test_a_parse_path_by_hand():
     toy = toy_parses()
-    assert toy.leaves == 2
     assert toy.paths == [[2, 0], [2, 1]]
     assert toy.decision(0) == 3.0
     first, last = toy.steps(0)
@@ -501,8 +512,13 @@ def test_a_tree_is_judged_beside_the_network_and_its_imitators():
     both = RationaleExamples(positives, others).every
     truth = np.arange(16) < 8  # one positive is named wrongly
     held = HeldOut(both, truth, np.zeros((16, 0)), np.zeros((0, 6), bool))
-    found = {(m.model, m.name, m.depth): m.values for m in judged(grow(examples), held, examples, 0)}
-    assert {model for model, _, _ in found} == {"tree", "network", "scikit-learn tree", "logistic regression"}
+    sums = [Evidence(d.x, d.g, d.y, d.g * d.x) for d in (examples.every, both)]
+    others = [network_itself(held), *rivals(*sums, 0)]
+    every = judged(read_tree(grow(examples), both), held, others)
+    found = {(m.model, m.name, m.depth): m.values for m in every if m.against is None}
+    compared = {"always yes", "ridge", "scikit-learn tree", "logistic regression"}
+    assert {model for model, _, _ in found} == {"tree", "network", *compared}
+    assert {m.against for m in every} == {None, *compared}
     assert found["network", "fidelity", None].mean() == 1
     assert found["network", "accuracy", None].tolist() == ((both.y > 0) == truth).astype(float).tolist()
     assert ("tree", "part error", 2) not in found

@@ -46,8 +46,44 @@ def done(tmp_path_factory):
     return file, run(file)
 
 
-def test_tables_agree_with_each_other(done):
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """The same by the paper's procedure."""
+    return run(write_audit(tmp_path_factory.mktemp("paper") / "audit.yaml", content(rule="paper")))["tree"][0]
+
+
+def test_tables_of_a_fitted_tree_agree_with_each_other(done):
     made = done[1]["tree"][0]
+    nodes, pictures = made.table("tree_nodes").to_pylist(), made.table("tree_images").to_pylist()
+    root = nodes[-1]
+    assert root["filters"] >= 1
+    assert root["images"] == root["visitors"] + root["other_visitors"] == sum(p["split"] == "train" for p in pictures)
+    assert root["held_out"] + root["other_held_out"] == sum(p["split"] == "val" for p in pictures)
+    assert all(row["images"] == row["visitors"] + row["other_visitors"] >= 2 for row in nodes)
+    assert len(made.table("tree_merges")) == 0
+    assert all(picture["leaf"] is None for picture in pictures)
+    second = [row for row in nodes if row["depth"] == 2]
+    assert len(second) >= 2
+    assert all(row["held_out"] + row["other_held_out"] for row in second)
+
+
+def test_what_a_fitted_tree_wrote_reads_as_it_was(done):
+    grown = GrownTree(done[1]["tree"][0], {})
+    assert grown.read.paths == grown.routes.paths(grown.data.g)
+    np.testing.assert_allclose(grown.read.own.sum(1), grown.data.y * grown.data.norm, rtol=0.1)
+    bias = np.array([row["bias"] for row in grown.nodes])
+    nodes = np.array([node for path in grown.read.paths for node in path])
+    np.testing.assert_allclose(grown.read.rho.sum(1) + bias[nodes], grown.read.estimate, atol=1e-3)
+
+
+def test_deleting_what_nodes_name_moves_more_than_others(done):
+    rows = [row for row in done[1]["tree"][0].table("tree_metrics").to_pylist() if row["metric"] == "deletion"]
+    (apart,) = [row for row in rows if row["against"] == "random filters"]
+    assert apart["low"] > 0
+
+
+def test_tables_agree_with_each_other(paper):
+    made = paper
     nodes, merges = (made.table(f"tree_{name}").to_pylist() for name in ("nodes", "merges"))
     leaves = [row for row in nodes if row["node"] < len(nodes) - 1 - len(merges)]
     assert len(leaves) == sum(row["leaf"] is not None for row in made.table("tree_images").to_pylist())
@@ -63,8 +99,8 @@ def test_tables_agree_with_each_other(done):
     assert len(by_image) == len(made.table("tree_images"))
 
 
-def test_the_written_tree_is_the_one_that_its_log_gives(done):
-    made = done[1]["tree"][0]
+def test_the_written_tree_is_the_one_that_its_log_gives(paper):
+    made = paper
     grown = GrownTree(made, {})
     train = np.array([row["split"] == "train" for row in grown.pictures])
     positive = np.array([row["positive"] for row in grown.pictures])
@@ -138,9 +174,10 @@ def test_names_of_data_sets_do_not_name_a_tree(tmp_path):
 
 def test_metrics_stand_beside_baselines_and_hold_their_intervals(done):
     rows = done[1]["tree"][0].table("tree_metrics").to_pylist()
-    assert {row["model"] for row in rows} == {"tree", "network", "scikit-learn tree", "logistic regression"}
+    models = {"tree", "tree, calibrated", "network", "always yes", "ridge", "scikit-learn tree", "logistic regression"}
+    assert {row["model"] for row in rows} - {"ridge per cell"} == {*models, "random filters"}
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
-    found = {(row["model"], row["metric"], row["depth"]): row["value"] for row in rows}
+    found = {(row["model"], row["metric"], row["depth"]): row["value"] for row in rows if row["against"] is None}
     assert found["network", "fidelity", None] == 1
     assert found["tree", "fidelity", 2] > 0.8
     assert found["tree", "fitness", 2] > 0.5

@@ -601,6 +601,23 @@ def test_similarity_and_its_parts():
         assert got.spearman[place] == pytest.approx(wanted, rel=1e-9)
 
 
+def test_maps_that_are_nowhere_negative_are_compared_about_their_means():
+    draw = torch.Generator().manual_seed(0)
+    one, other = torch.rand(2, 40, 1, 30, 30, generator=draw, dtype=torch.float64)
+    assert functional.cosine_similarity(one.flatten(1), other.flatten(1)).min() > 0.7  # whatever they show
+    found = similarity(one, other).cosine
+    assert abs(found.mean()) < 0.01
+    for place in range(3):
+        wanted = np.corrcoef(one[place].flatten(), other[place].flatten())[0, 1]
+        assert found[place] == pytest.approx(wanted, rel=1e-9)
+    signed = one - 0.7  # as it is
+    wanted = functional.cosine_similarity(signed.flatten(1), (2 * signed).flatten(1))
+    np.testing.assert_allclose(similarity(signed, 2 * signed).cosine, wanted)
+    apart = similarity(one, -one).cosine
+    plain = functional.cosine_similarity((one - one.mean((1, 2, 3), keepdim=True)).flatten(1), -one.flatten(1))
+    np.testing.assert_allclose(apart, plain)
+
+
 def literal_ssim(one, other):
     """Wang et al. 2004 with Gaussian windows that lie in the map as a whole, window by window."""
     one, other = one / one.max(), other / other.max()

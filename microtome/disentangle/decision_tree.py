@@ -11,7 +11,8 @@ h_v(x_i) at the second-layer node v whose w is nearest to g_i by cosine, gamma =
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from microtome.disentangle.decision_nodes import FittedUnions, Members, NodeFit, fit_leaf_pairs, fit_node, fit_unions
 from microtome.disentangle.rationales import Rationales
+from microtome.disentangle.routes import Routes, rounded
 from microtome.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -55,7 +57,6 @@ class Tree:
         children: (nodes, 2), -1 for leaves.
         members: images of each node.
         merges: the log.
-        norm: (nodes,) ||w||.
     """
 
     w: Floats
@@ -65,10 +66,6 @@ class Tree:
     children: NDArray[np.int64]
     members: Sequence[NDArray[np.int64]]
     merges: Sequence[Merge]
-    norm: Floats = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "norm", np.linalg.norm(self.w, axis=1))
 
     @property
     def second_layer(self) -> NDArray[np.int64]:
@@ -83,9 +80,15 @@ class Tree:
                 depth[node] = depth[self.parent[node]] + 1
         return depth
 
+    @cached_property
+    def routes(self) -> Routes:
+        """Where pictures go: each node's w points."""
+        below = [pair.tolist() if pair[0] >= 0 else [] for pair in self.children]
+        return Routes(self.w, below, self.second_layer.tolist())
+
     def cosine(self, g: Floats, nodes: NDArray[np.int64]) -> Floats:
         """(images, nodes) cosine of rationales and nodes."""
-        return _rounded(g @ (self.w[nodes] / np.maximum(self.norm[nodes], 1e-30)[:, None]).T)
+        return self.routes.cosine(g, nodes)
 
     def paths(self, g: Floats) -> list[list[int]]:
         """The parse tree of each image: from the second layer to a leaf, always the child with the larger cosine.
@@ -93,16 +96,7 @@ class Tree:
         Args:
             g: (images, filters) unit vectors.
         """
-        top = self.second_layer
-        every = self.cosine(g, np.arange(len(self.b)))
-        paths = []
-        for row in every:
-            path = [int(top[row[top].argmax()])]
-            while self.children[path[-1], 0] >= 0:
-                left, right = self.children[path[-1]]
-                path.append(int(right if row[right] > row[left] else left))
-            paths.append(path)
-        return paths
+        return self.routes.paths(g)
 
     def estimate(self, data: Rationales, nodes: NDArray[np.int64]) -> Floats:
         """(images,) yh in logits, each image at a node of its own."""
@@ -238,7 +232,7 @@ class _SecondLayer:
         self.alive = np.ones(count, bool)
         self.number = np.arange(count)
         self.members = [np.array([image]) for image in range(count)]
-        self.cosine = _rounded(data.g @ own.g.T)
+        self.cosine = rounded(data.g @ own.g.T)
         self.value = data.x @ own.g.T + own.b
         self.nearest = self._nearest(np.arange(len(data.y)))
         self.shift = self.gamma * float(self.nearest.value.max())
@@ -272,7 +266,7 @@ class _SecondLayer:
     def seen(self, fit: NodeFit) -> tuple[Floats, Floats]:
         """Cosine and h(x) of a node with every image."""
         length = max(float(np.linalg.norm(fit.w)), 1e-30)
-        return _rounded(self.data.g @ (fit.w / length)), self.data.x @ fit.w + fit.b
+        return rounded(self.data.g @ (fit.w / length)), self.data.x @ fit.w + fit.b
 
     def if_merged(self, left: int, right: int, fit: NodeFit) -> Floats:
         """(images,) yh with two slots replaced by their union."""
@@ -501,8 +495,3 @@ def _blocks(count: int, size: int) -> Iterator[slice]:
     """0 .. count - 1 in slices: rows of a tensor are looked at, not copied."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
-
-
-def _rounded(cosine: Floats) -> Floats:
-    """Cosines that differ by rounding alone are equal: the lower number then wins."""
-    return np.round(cosine, 9)

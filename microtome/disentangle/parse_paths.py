@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.disentangle.decision_tree import Tree
 from microtome.disentangle.filter_parts import NOTHING
-from microtome.disentangle.rationales import FilterScale, Rationales
-from microtome.disentangle.tree_metrics import contributions
+from microtome.disentangle.rationales import FilterScale
+from microtome.disentangle.readings import Readings
+from microtome.disentangle.routes import Routes
 
 
 @dataclass(frozen=True)
@@ -20,14 +19,14 @@ class FrozenTree:
     """A tree, and all that is needed to find its paths in new pictures.
 
     Args:
-        tree: its nodes.
+        tree: where pictures go in it.
         scale: of the filters.
         layer: whose filters they are, by its dotted name in the network.
         output: the network's output that stands for the category.
         category: that the tree is of.
     """
 
-    tree: Tree
+    tree: Routes
     scale: FilterScale
     layer: str
     output: int
@@ -67,42 +66,35 @@ class ParsedPictures:
     """Pictures in a tree, known by their place among the rationales.
 
     Args:
-        tree: its nodes.
-        data: (pictures, kept filters) their rationales.
+        read: what the tree says of them.
         filters: (kept filters,) numbers in the layer.
         parts: (filters of the layer,) the part of each; None where it has none.
     """
 
-    tree: Tree
-    data: Rationales
+    read: Readings
     filters: NDArray[np.int64]
     parts: Sequence[str | None]
 
-    @cached_property
-    def paths(self) -> list[list[int]]:
-        """Each picture's nodes, from the second layer to a leaf."""
-        return self.tree.paths(self.data.g)
-
     @property
-    def leaves(self) -> int:
-        """How many; they are the nodes below that number."""
-        return len(self.tree.b) - len(self.tree.merges)
+    def paths(self) -> Sequence[Sequence[int]]:
+        """Each picture's nodes, from the second layer to a leaf."""
+        return self.read.paths
 
     def decision(self, picture: int) -> float:
         """The network's own."""
-        return float(self.data.y[picture] * self.data.norm[picture])
+        return float(self.read.y[picture])
 
     def steps(self, picture: int) -> list[PathStep]:
         """A picture's parse path."""
-        path, one = self.paths[picture], self._one(picture)
-        near = self.tree.cosine(one.g, np.array(path))[0]
-        estimates = [float(self.tree.estimate(one, np.array([node]))[0]) for node in path]
-        return [PathStep(*step) for step in zip(path, near.tolist(), estimates, strict=True)]
+        read = self.read
+        return [
+            PathStep(node, float(read.cosine[step]), float(read.estimate[step]))
+            for node, step in zip(read.paths[picture], read.steps(picture), strict=True)
+        ]
 
     def filter_shares(self, picture: int, node: int) -> list[FilterShare]:
-        """Filters by the size of what they add at a node, the largest first."""
-        one = self._one(picture)
-        rho, own = self.tree.contributions(one, np.array([node]))[0], contributions(one)[0]
+        """Filters by the size of what they add at a node of the picture's path, the largest first."""
+        rho, own = self.read.rho[self._step(picture, node)], self.read.own[picture]
         order = np.argsort(-np.abs(rho), kind="stable")
         numbers = [int(self.filters[place]) for place in order]
         return [
@@ -130,9 +122,9 @@ class ParsedPictures:
             among: (pictures,) which ones count.
         """
         there = np.array([n for n, path in enumerate(self.paths) if among[n] and node in path], np.int64)
-        near = self.tree.cosine(self.data.g[there], np.array([node]))[:, 0]
+        near = np.array([self.read.cosine[self._step(picture, node)] for picture in there.tolist()])
         found: list[int] = there[np.argsort(-near, kind="stable")].tolist()
         return found
 
-    def _one(self, picture: int) -> Rationales:
-        return self.data.of(np.array([picture]))
+    def _step(self, picture: int, node: int) -> int:
+        return self.read.steps(picture)[list(self.paths[picture]).index(node)]

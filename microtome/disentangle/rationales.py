@@ -98,19 +98,28 @@ class LayersAbove:
         Args:
             pictures: (images, 3, height, width), normalised.
         """
+        return self.whole(pictures)[0]
+
+    def whole(self, pictures: torch.Tensor) -> tuple[RawRationales, torch.Tensor, torch.Tensor]:
+        """The same, and x and g of every cell: (images, filters, rows, columns) each, on the CPU.
+
+        Args:
+            pictures: (images, 3, height, width), normalised.
+        """
         with at_rest(self.network), torch.enable_grad():
-            x, y = self._split(pictures)
-            g = torch.autograd.grad(y.sum(), x)[0]
-        flat = x.detach().flatten(2)
+            maps, y = self._split(pictures)
+            slope = torch.autograd.grad(y.sum(), maps)[0]
+        flat = maps.detach().flatten(2)
         peak = torch.where(flat.amax(2) > 0, flat.argmax(2), -1)
-        x, g = x.detach().double(), g.double()
+        x, g = maps.detach().double(), slope.double()
         sums = {"x": x, "g": g, "product": g * x}
-        return RawRationales(
+        raw = RawRationales(
             **{name: value.sum((2, 3)).cpu().numpy() for name, value in sums.items()},
             y=y.detach().double().cpu().numpy(),
             peak=peak.int().cpu().numpy(),
             cells=flat.shape[2],
         )
+        return raw, maps.detach().cpu(), slope.cpu()
 
     def without(self, pictures: torch.Tensor, groups: NDArray[np.bool_]) -> Floats:
         """y with each group of filters set to zero: (images, groups). The part below the layer runs once.
@@ -255,13 +264,17 @@ class FilterScale:
 
     def apply(self, raw: RawRationales) -> tuple[Rationales, NDArray[np.int64]]:
         """Scaled rationales of the images whose gradient is not zero, and which those are."""
+        x, g = self.sums(raw)
+        norm = np.linalg.norm(g, axis=1)
+        kept = np.flatnonzero(norm > 0)
+        x, g, norm, y = x[kept], g[kept] / norm[kept, None], norm[kept], raw.y[kept] / norm[kept]
+        return Rationales(x, g, y, y - (g * x).sum(1), norm), kept
+
+    def sums(self, raw: RawRationales) -> tuple[Floats, Floats]:
+        """(images, filters) x^(d) and g^(d), of the kept filters, in logits."""
         size, total = self.size[self.filters], raw.x[:, self.filters]
         g = raw.g[:, self.filters] / raw.cells
         if self.positions == "weighted":
             there = total > 0
             g = np.where(there, raw.product[:, self.filters] / np.where(there, total, 1), g)
-        g, x = g * size, total / size
-        norm = np.linalg.norm(g, axis=1)
-        kept = np.flatnonzero(norm > 0)
-        x, g, norm, y = x[kept], g[kept] / norm[kept, None], norm[kept], raw.y[kept] / norm[kept]
-        return Rationales(x, g, y, y - (g * x).sum(1), norm), kept
+        return total / size, g * size

@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
-from microtome.disentangle.decision_tree import RationaleExamples, Tree
 from microtome.disentangle.rationales import Rationales
+from microtome.disentangle.readings import Readings
+from microtome.quantify.intervals import ENDS, RESAMPLES, mean_interval, wilson
 
 Floats = NDArray[np.float64]
-LevelMeasure = Literal["accuracy", "fidelity", "error", "fitness", "part error", "merged"]
-TreeMeasure = LevelMeasure | Literal["fitness gained down the path"]
-TreeModel = Literal["tree", "network", "scikit-learn tree", "logistic regression"]
+Bools = NDArray[np.bool_]
+Span = tuple[float, float, float]
+Share = Literal["accuracy", "fidelity", "fidelity on positives", "fidelity on others"]
+LevelMeasure = Share | Literal["auc", "error", "fitness", "part error", "merged"]
+TreeMeasure = LevelMeasure | Literal["fitness gained down the path", "deletion"]
+TreeModel = Literal[
+    "tree", "network", "always yes", "tree, calibrated", "ridge", "ridge per cell", "logistic regression",
+    "scikit-learn tree", "random filters",
+]  # fmt: skip
+SHARES = get_args(Share)
+COMPARED: tuple[TreeMeasure, ...] = ("fidelity", "fidelity on positives", "fidelity on others", "auc", "fitness")
 
 
 @dataclass(frozen=True)
 class TreeMetric:
-    """One figure as a value per image, whose mean is the figure.
+    """One figure.
 
     Args:
-        depth: of the tree's nodes; None for what has no depth.
+        depth: of the tree's nodes, 1 is the rule at its root; None for what has no depth.
         name: what is measured.
-        values: (images,).
+        values: (images,) whose mean it is; for `auc` none.
         model: of what.
+        against: the model that it is compared with: the values are differences; None for none.
+        span: value, low and high where they are not those of a mean.
     """
 
     depth: int | None
     name: TreeMeasure
     values: Floats
     model: TreeModel = "tree"
+    against: TreeModel | None = None
+    span: Span | None = None
+
+    @property
+    def interval(self) -> Span:
+        """Value and 95 % interval: Wilson's for a share, else by a bootstrap over the images."""
+        if self.span is not None:
+            return self.span
+        if self.name in SHARES and self.against is None:
+            return float(self.values.mean()), *wilson(int(self.values.sum()), len(self.values))
+        return mean_interval(self.values)
 
 
 @dataclass(frozen=True)
@@ -47,9 +70,38 @@ class HeldOut:
     """
 
     data: Rationales
-    positive: NDArray[np.bool_]
+    positive: Bools
     removed: Floats
-    groups: NDArray[np.bool_]
+    groups: Bools
+
+    @property
+    def y(self) -> Floats:
+        """(images,) the network's own decisions, in logits."""
+        return self.data.y * self.data.norm
+
+    @property
+    def own(self) -> Floats:
+        """(images, filters) what each filter adds to them."""
+        return contributions(self.data)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of the held-out images.
+
+    Args:
+        model: which.
+        depth: of a tree's nodes; None for what has no depth.
+        score: (images,) yes where it is positive.
+        rho: (images, filters) what each filter adds to it; None where it does not say.
+        logits: whether the score is an estimate of the network's own.
+    """
+
+    model: TreeModel
+    depth: int | None
+    score: Floats
+    rho: Floats | None = None
+    logits: bool = True
 
 
 def at_depth(paths: Sequence[Sequence[int]], depth: int) -> NDArray[np.int64]:
@@ -71,51 +123,114 @@ def path_kept(before: Sequence[int], after: Sequence[int]) -> float:
     return together / max(len(before), len(after))
 
 
-def judged(tree: Tree, held: HeldOut, examples: RationaleExamples, seed: int) -> list[TreeMetric]:
-    """A tree by every measure, and beside it the network itself and what imitates it on the same x^(d).
+def answers(read: Readings) -> list[Answers]:
+    """What a tree says at each depth, from the second layer down."""
+    steps = {depth: read.at(depth) for depth in range(2, read.deepest + 1)}
+    return [Answers("tree", depth, read.estimate[at], read.rho[at]) for depth, at in steps.items()]
+
+
+def judged(read: Readings, held: HeldOut, others: Sequence[Answers]) -> list[TreeMetric]:
+    """A tree by every measure, beside what imitates the network too, and the differences, image by image.
 
     Args:
-        tree: grown from the examples.
+        read: the tree, of the held-out images.
         held: images that it did not grow from.
-        examples: that it grew from.
-        seed: of the ties of a scikit-learn tree.
+        others: the network itself and rivals; and the tree's own root, if it has a rule.
     """
-    decided, every = held.data.y > 0, examples.every
-    said: dict[TreeModel, NDArray[np.bool_]] = {"network": decided}
-    said |= baselines(every.x, every.y > 0, held.data.x, seed)
-    found = [*metrics(tree, held), TreeMetric(None, "fitness gained down the path", specificity(tree, held))]
-    for model, answers in said.items():
-        found.append(TreeMetric(None, "accuracy", (answers == held.positive).astype(float), model))
-        found.append(TreeMetric(None, "fidelity", (answers == decided).astype(float), model))
+    own = answers(read)
+    found = [metric for said in (*own, *others) for metric in figures(said, held)]
+    found += [metric for depth in range(2, read.deepest + 1) for metric in _structure(read, held, depth)]
+    found.append(TreeMetric(None, "fitness gained down the path", specificity(read, held)))
+    for said in others:
+        if said.model not in ("tree", "network"):
+            found += contrasts(own[0], said, held)
     return found
 
 
-def metrics(tree: Tree, held: HeldOut) -> list[TreeMetric]:
-    """All metrics at every depth, in logits.
+def network_itself(held: HeldOut) -> Answers:
+    """The network's own decisions as those of a model: right as often as it is."""
+    return Answers("network", None, held.y, logits=False)
 
-    `accuracy`: sign of yh against the truth; `fidelity`: against the network's own decision; `error`: |yh - y| by the
-    range of y; over all images. `part error`: |rho_k - rho_k*| by the mean of y, and `fitness`: Jaccard of the filters'
-    contributions, over the positives. `merged`: whether the parse path is at a merged node, over the positives.
+
+def figures(said: Answers, held: HeldOut) -> list[TreeMetric]:
+    """A model's measures, in logits.
+
+    `accuracy`: its sign against the truth; `fidelity`: against the network's own decision, over all images, over those
+    of the category and over the others; `auc`: how its score ranks the network's decisions; `error`: |yh - y| by the
+    range of y; `fitness`: Jaccard of the filters' contributions, over those of the category.
     """
-    paths = tree.paths(held.data.g)
-    y, positive = held.data.y * held.data.norm, held.positive
-    spread = max(float(y.max() - y.min()), 1e-30)
-    found = []
-    for depth in range(2, 2 + max(len(path) for path in paths)):
-        nodes = at_depth(paths, depth)
-        yh = tree.estimate(held.data, nodes)
-        rho = tree.contributions(held.data, nodes)
-        found += [
-            TreeMetric(depth, "accuracy", ((yh > 0) == positive).astype(float)),
-            TreeMetric(depth, "fidelity", ((yh > 0) == (y > 0)).astype(float)),
-            TreeMetric(depth, "error", np.abs(yh - y) / spread),
-            TreeMetric(depth, "fitness", fitness(rho, contributions(held.data))[positive]),
-            TreeMetric(depth, "merged", (tree.children[nodes, 0] >= 0).astype(float)[positive]),
-        ]
-        if len(held.groups) and y[positive].mean() > 0:
-            apart = np.abs(rho @ held.groups.T - (y[:, None] - held.removed)) / y[positive].mean()
-            found.append(TreeMetric(depth, "part error", apart.mean(1)[positive]))
+    yes, decided, positive = said.score > 0, held.y > 0, held.positive
+    same = (yes == decided).astype(float)
+    values: dict[TreeMeasure, Floats] = {
+        "accuracy": (yes == positive).astype(float), "fidelity": same,
+        "fidelity on positives": same[positive], "fidelity on others": same[~positive],
+    }  # fmt: skip
+    if said.logits:
+        values["error"] = np.abs(said.score - held.y) / max(float(np.ptp(held.y)), 1e-30)
+    if said.rho is not None:
+        values["fitness"] = fitness(said.rho, held.own)[positive]
+    found = [TreeMetric(said.depth, name, each, said.model) for name, each in values.items() if len(each)]
+    if decided.any() and not decided.all():
+        value, drawn = _auc(said.score, decided)
+        found.append(TreeMetric(said.depth, "auc", said.score, said.model, span=_span(value, drawn)))
     return found
+
+
+def contrasts(one: Answers, other: Answers, held: HeldOut) -> Iterator[TreeMetric]:
+    """One model minus another, in pairs.
+
+    Args:
+        one, other: what they say.
+        held: of these images.
+    """
+    first, second = ({metric.name: metric for metric in figures(said, held)} for said in (one, other))
+    for name in COMPARED:
+        if name in first and name in second:
+            apart = first[name].values - second[name].values
+            metric = replace(first[name], values=apart, against=other.model)
+            if name == "auc":
+                decided = held.y > 0
+                (value, drawn), (less, fewer) = _auc(one.score, decided), _auc(other.score, decided)
+                metric = replace(metric, span=_span(value - less, drawn - fewer))
+            yield metric
+
+
+def _structure(read: Readings, held: HeldOut, depth: int) -> Iterator[TreeMetric]:
+    """`merged`: whether the path is at an inner node; `part error`: |rho_k - rho_k*| by the mean of y; of positives."""
+    positive, y = held.positive, held.y
+    ended = np.array([len(path) <= depth - 1 for path in read.paths])
+    yield TreeMetric(depth, "merged", (~ended).astype(float)[positive])
+    if len(held.groups) and y[positive].mean() > 0:
+        rho = read.rho[read.at(depth)]
+        apart = np.abs(rho @ held.groups.T - (y[:, None] - held.removed)) / y[positive].mean()
+        yield TreeMetric(depth, "part error", apart.mean(1)[positive])
+
+
+def auc(score: Floats, decided: Bools) -> float:
+    """How often the score of a yes is above that of a no; ties count half.
+
+    Args:
+        score: (images,).
+        decided: (images,) with both answers.
+    """
+    return _auc(score, decided)[0]
+
+
+def _auc(score: Floats, decided: Bools) -> tuple[float, Floats]:
+    """The area, and that of each resample of the images; NaN where one has a single answer."""
+    drawn = np.random.default_rng(0).integers(len(score), size=(RESAMPLES, len(score)))
+    rows = np.concatenate([np.arange(len(score))[None], drawn])
+    yes, rank = decided[rows], rankdata(score[rows], axis=1)
+    many = yes.sum(1)
+    pairs = many * (len(score) - many)
+    above = (rank * yes).sum(1) - many * (many + 1) / 2
+    area = np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan)
+    return float(area[0]), area[1:]
+
+
+def _span(value: float, drawn: Floats) -> Span:
+    low, high = np.nanquantile(drawn, ENDS)
+    return value, float(low), float(high)
 
 
 def contributions(data: Rationales) -> Floats:
@@ -135,35 +250,7 @@ def fitness(rho: Floats, own: Floats) -> Floats:
     return np.where(whole > 0, np.minimum(agreeing, size).sum(1) / np.where(whole > 0, whole, 1), 1.0)
 
 
-def specificity(tree: Tree, held: HeldOut) -> Floats:
+def specificity(read: Readings, held: HeldOut) -> Floats:
     """(positives,) how much fitness grows down each parse path: the leaf's minus the second layer's."""
-    paths = tree.paths(held.data.g)
-    own = contributions(held.data)
-    ends = [fitness(tree.contributions(held.data, at_depth(paths, depth)), own)[held.positive] for depth in (10**6, 2)]
+    ends = [fitness(read.rho[read.at(depth)], held.own)[held.positive] for depth in (10**6, 2)]
     return ends[0] - ends[1]
-
-
-def baselines(x: Floats, decided: NDArray[np.bool_], unseen: Floats, seed: int) -> dict[TreeModel, NDArray[np.bool_]]:
-    """What a scikit-learn tree and a logistic regression on the same x^(d) say of unseen images.
-
-    Args:
-        x: (images, filters) of the images that the tree grew from.
-        decided: (images,) the network's own decisions on them: what is imitated.
-        unseen: (images, filters).
-        seed: of the tree's ties.
-
-    Returns:
-        decisions on the unseen images, by model; nothing where the network decided all one way.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.tree import DecisionTreeClassifier
-
-    if decided.all() or not decided.any():
-        return {}
-    models: dict[TreeModel, Any] = {
-        "scikit-learn tree": DecisionTreeClassifier(random_state=seed),
-        "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
-    }
-    return {name: model.fit(x, decided).predict(unseen).astype(bool) for name, model in models.items()}

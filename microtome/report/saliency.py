@@ -178,6 +178,7 @@ def _table(tests: Sequence[ReliabilityRow], verdicts: Mapping[str, Mapping[str, 
     note = (
         "Invariance: the worst score over all shifts, 1 is perfect. Randomisation: cosine to the own map after the "
         "last layer was drawn anew; should be low. Class sensitivity: cosine between the maps of the two best classes. "
+        "Maps that are nowhere negative (Grad-CAM) are compared about their means. "
         "Brackets: 95 % bootstrap intervals over pictures."
     )
     return views.Section("Verdict", [views.Table(columns, lines, note)])

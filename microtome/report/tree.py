@@ -15,10 +15,19 @@ SHOWN_FILTERS, TOLD_FILTERS, NOTED_PARTS = 8, 4, 2
 MEASURES: Mapping[LevelMeasure, str] = {
     "accuracy": "right",
     "fidelity": "as the network",
+    "fidelity on positives": "of the category",
+    "fidelity on others": "of the others",
+    "auc": "AUC",
     "error": "error",
     "fitness": "fitness",
     "part error": "part error",
-    "merged": "at merged nodes",
+    "merged": "at inner nodes",
+}
+LINEAR: tuple[TreeModel, ...] = ("ridge", "ridge per cell", "logistic regression")
+WEIGHED = {
+    "cells": "each cell of each filter",
+    "weighted": "filters as a whole",
+    "uniform": "filters as a whole, gradients averaged plainly",
 }
 
 
@@ -28,11 +37,12 @@ class TreeNode:
 
     Args:
         number: its own.
-        pictures: leaves below it.
-        filters: that its rule uses.
+        pictures: that the tree grew from, in it.
+        filters: that its rule uses, or rests on.
         visits: held-out pictures of the category whose path leads through it.
         below: its children; none for a leaf.
-        file: of a leaf, the name of its picture where that is known.
+        file: of a leaf of a single picture, its name where that is known.
+        others: held-out pictures that are not of the category, whose path leads through it.
     """
 
     number: int
@@ -41,11 +51,22 @@ class TreeNode:
     visits: int
     below: Sequence[int] = ()
     file: str | None = None
+    others: int = 0
+
+    @property
+    def single(self) -> bool:
+        """Whether it is a picture's own leaf."""
+        return not self.below and self.pictures == 1
+
+    @property
+    def visited(self) -> bool:
+        """Whether any held-out picture's path leads through it."""
+        return self.visits + self.others > 0
 
     @property
     def name(self) -> str:
         """In words."""
-        return f"node {self.number}" if self.below else f"leaf {self.number}"
+        return f"leaf {self.number}" if self.single else f"node {self.number}"
 
 
 @dataclass(frozen=True)
@@ -117,6 +138,7 @@ class TreeMetricRow(TypedDict):
     high: float
     images: int
     model: TreeModel
+    against: TreeModel | None
 
 
 @dataclass(frozen=True)
@@ -132,6 +154,8 @@ class TreeFindings:
         metrics: the rows of the table `tree_metrics`.
         shown: nodes that many pictures visit.
         paths: of some pictures.
+        fitted: whether nodes are fitted to their visitors; else they are merged from pictures, as in the paper.
+        features: that the rules weigh: cells, weighted or uniform.
     """
 
     category: str
@@ -142,23 +166,38 @@ class TreeFindings:
     metrics: Sequence[TreeMetricRow]
     shown: Sequence[ShownNode]
     paths: Sequence[ParsePath]
+    fitted: bool = True
+    features: str = "weighted"
 
     @property
-    def leaves(self) -> int:
-        """How many."""
-        return sum(not node.below for node in self.nodes)
+    def pictures(self) -> int:
+        """How many the tree grew from."""
+        return sum(self.nodes[number].pictures for number in self.top)
 
-    def metric(self, name: TreeMeasure, model: TreeModel = "tree") -> TreeMetricRow | None:
+    @property
+    def ways(self) -> int:
+        """Nodes of the second layer that held-out pictures visit."""
+        return sum(self.nodes[number].visited for number in self.top)
+
+    def metric(
+        self, name: TreeMeasure, model: TreeModel = "tree", against: TreeModel | None = None
+    ) -> TreeMetricRow | None:
         """Of the second layer, or of a model without depth; None where it was not measured."""
-        return next(
-            (r for r in self.metrics if r["metric"] == name and r["model"] == model and r["depth"] in (2, None)), None
-        )
+        wanted = (name, model, against)
+        own = (row for row in self.metrics if (row["metric"], row["model"], row["against"]) == wanted)
+        return next((row for row in own if row["depth"] in (2, None)), None)
+
+    @property
+    def rival(self) -> TreeMetricRow | None:
+        """Fidelity of the linear model that decides most nearly as the network; None where there is none."""
+        found = [row for model in LINEAR if (row := self.metric("fidelity", model))]
+        return max(found, key=lambda row: row["value"], default=None)
 
 
 def page(told: TreeFindings) -> views.Page:
     """The page."""
     sections = [
-        views.Section("How far it speaks for the network", [_levels(told), _others(told), _how()]),
+        views.Section("How far it speaks for the network", [_levels(told), _others(told), _how(told)]),
         views.Section("The tree", [views.Text(_legend(told), "quiet"), views.Outline(outline(told))]),
         views.Section("Nodes", [views.Text(_NODE_LEGEND, "quiet"), views.Gallery(_cards(told), True)]),
     ]
@@ -189,31 +228,41 @@ def path_page(path: ParsePath) -> views.Page:
 
 
 def _headline(told: TreeFindings) -> str:
-    visited = sum(told.nodes[number].visits > 0 for number in told.top)
-    text = (
-        f"{told.leaves} pictures of {told.category} gather under {len(told.top)} ways to decide, of which pictures "
-        f"that the tree did not grow from take {visited}"
-    )
+    """What can be read aloud: how many ways, how far they speak for the network, and what does without them."""
+    ways = "one way" if told.ways == 1 else f"{told.ways} ways"
+    text = f"The network decides about {told.category} in {ways}"
     if fidelity := told.metric("fidelity"):
         text += (
-            f". There it decides as the network does in {fidelity['value']:.0%} "
-            f"[{fidelity['low']:.0%}, {fidelity['high']:.0%}] of {fidelity['images']} pictures"
+            f", whose rules give its own decision in {fidelity['value']:.0%} [{fidelity['low']:.0%}, "
+            f"{fidelity['high']:.0%}] of {fidelity['images']} pictures that the tree did not grow from"
         )
-    other = told.metric("fidelity", "logistic regression")
-    return text + (f"; a logistic regression on the same sums does in {other['value']:.0%}." if other else ".")
+    if other := told.rival:
+        text += f"; a single linear model ({other['model']}) gives it in {other['value']:.0%}"
+    return text + "." + _nothing_to_explain(told)
+
+
+def _nothing_to_explain(told: TreeFindings) -> str:
+    """A sentence where the network is not right more often than who always names the larger side."""
+    right, yes = told.metric("accuracy", "network"), told.metric("accuracy", "always yes")
+    if not right or not yes or right["low"] > max(yes["value"], 1 - yes["value"]):
+        return ""
+    share = max(yes["value"], 1 - yes["value"])
+    return (
+        f" But the network itself is right in {right['value']:.0%} [{right['low']:.0%}, {right['high']:.0%}], and who "
+        f"always gives the same answer in {share:.0%}: there is little to explain."
+    )
 
 
 def _figures(told: TreeFindings) -> views.Figures:
-    items = [("second-layer nodes", str(len(told.top)), f"of {told.leaves} leaves")]
-    notes: dict[LevelMeasure, str] = {
-        "fidelity": "second layer",
-        "fitness": "second layer",
-        "merged": "of held-out positives",
-    }
-    for name, note in notes.items():
+    items = [("ways to decide", str(told.ways), f"visited nodes of the second layer, of {len(told.top)}")]
+    names: dict[TreeMeasure, str] = {"fidelity": "as the network", "auc": "AUC", "fitness": "fitness"}
+    for name, label in names.items():
         if row := told.metric(name):
-            between = f"{note}, 95 %: {row['low']:.0%} to {row['high']:.0%}"
-            items.append((MEASURES[name], f"{row['value']:.0%}", between))
+            shown = f"{row['value']:.2f}" if name == "auc" else f"{row['value']:.0%}"
+            items.append((label, shown, f"second layer, 95 %: {row['low']:.0%} to {row['high']:.0%}"))
+    if row := told.metric("deletion", against="random filters"):
+        note = f"of a decision, 95 %: {row['low']:+.0%} to {row['high']:+.0%}; without the filters that nodes name"
+        items.append(("beyond others deleted", f"{row['value']:+.0%}", note))
     return views.Figures(items)
 
 
@@ -222,42 +271,86 @@ def _cell(row: TreeMetricRow | None) -> str:
 
 
 def _levels(told: TreeFindings) -> views.Table:
-    own = {(r["metric"], depth): r for r in told.metrics if r["model"] == "tree" and (depth := r["depth"]) is not None}
-    deepest = max(depth for _, depth in own)
-    lines = []
-    for depth in range(2, deepest + 1):
-        name = {2: "2, below the root", deepest: f"{deepest}, leaves"}.get(depth, str(depth))
-        lines.append([name, *(_cell(own.get((measure, depth))) for measure in MEASURES)])
+    own = {
+        (r["metric"], depth): r
+        for r in told.metrics
+        if r["model"] == "tree" and r["against"] is None and (depth := r["depth"]) is not None
+    }
+    first, deepest = min(depth for _, depth in own), max(depth for _, depth in own)
+    names = {1: "1, one rule for all", 2: "2, below the root", deepest: f"{deepest}, leaves"}
+    lines = [
+        [names.get(depth, str(depth)), *(_cell(own.get((measure, depth))) for measure in MEASURES)]
+        for depth in range(first, deepest + 1)
+    ]
     note = (
-        "On held-out pictures, with 95 % bootstrap intervals. Error: of the decision, by its range. Fitness: overlap "
-        "(Jaccard) of the node's filter contributions with the network's own; part error: of what parts add, by the "
-        "mean decision; at merged nodes: share of parse paths that are at an inner node. The last three over pictures "
-        "of the category."
+        "On held-out pictures, with 95 % intervals (of shares Wilson's, else bootstrap). As the network: over all "
+        "pictures, those of the category, the others; AUC: how the estimate ranks the network's decisions. Error: of "
+        "the decision, by its range. Fitness: overlap (Jaccard) of the node's filter contributions with the network's "
+        "own; part error: of what parts add, by the mean decision; at inner nodes: share of parse paths that are. The "
+        "last three over pictures of the category."
     )
     return views.Table([("depth", False), *((name, True) for name in MEASURES.values())], lines, note)
 
 
+OTHERS: tuple[TreeMeasure, ...] = ("accuracy", "fidelity", "fidelity on positives", "fidelity on others", "auc")
+
+
 def _others(told: TreeFindings) -> views.Table:
-    models: list[TreeModel] = list(dict.fromkeys(row["model"] for row in told.metrics if row["model"] != "tree"))
-    lines = [[model, _cell(told.metric("accuracy", model)), _cell(told.metric("fidelity", model))] for model in models]
-    note = "Fitted to the network's own decisions on the same x^(d). They say what is decided, not how."
-    return views.Table([("beside it", False), ("right", True), ("as the network", True)], lines, note)
-
-
-def _how() -> views.Text:
-    return views.Text(
-        "A node is a rule: these filters, so much each. A picture takes, from the root on, the child whose rule points "
-        "most nearly where its own rationale points. If the tree agrees with the network much less often than the "
-        "logistic regression does, its rules describe typical reasons, not this network's boundary.",
-        "quiet",
+    found = dict.fromkeys(row["model"] for row in told.metrics if row["model"] not in ("tree", "random filters"))
+    models: list[TreeModel] = list(found)
+    lines = [
+        [
+            model,
+            *(_cell(told.metric(measure, model)) for measure in (*OTHERS, "fitness")),
+            _cell(told.metric("fidelity", against=model)),
+            _cell(told.metric("auc", against=model)),
+        ]
+        for model in models
+    ]
+    names = (
+        "right",
+        "as the network",
+        "of the category",
+        "of the others",
+        "AUC",
+        "fitness",
+        "tree minus it",
+        "AUC, too",
     )
+    note = (
+        "Fitted to the network's own decisions on the same pictures; differences are paired, of the second layer. "
+        "Calibrated: the tree's own estimate behind one threshold, fitted on the pictures that it grew from. The tree "
+        "is told each picture's own rationale, by which it picks the rule; the others are not."
+    )
+    return views.Table([("beside it", False), *((name, True) for name in names)], lines, note)
+
+
+def _how(told: TreeFindings) -> views.Text:
+    text = (
+        "A node is a rule: these filters, so much each. A picture takes, from the root on, the child that points most "
+        "nearly where its own rationale points. If the tree agrees with the network much less often than a linear "
+        "model does, its rules describe typical reasons, not this network's boundary."
+    )
+    if told.fitted:
+        text += (
+            f" Rules weigh {WEIGHED[told.features]}, are fitted to all pictures that visit them, and held to the rule "
+            "above."
+        )
+    one, other = told.metric("deletion"), told.metric("deletion", "random filters")
+    if one and other:
+        text += (
+            f" Without the eight filters that a node names the network's decision moves by {one['value']:.0%} of its "
+            f"size, without eight others as active by {other['value']:.0%}."
+        )
+    return views.Text(text, "quiet")
 
 
 def _legend(told: TreeFindings) -> str:
+    leaves = "" if told.fitted else " Leaves are single pictures."
     return (
-        "Unfold a node in the outline, or click it in the drawing; Tab and Enter do it from the keyboard. Leaves are "
-        "single pictures. “Visits” are parse paths of held-out pictures of the category. A node that nobody visits "
-        f"explains nothing: merging such nodes costs no evidence. Parts of filters: {told.parts_source}."
+        f"Unfold a node in the outline, or click it in the drawing; Tab and Enter do it from the keyboard.{leaves} "
+        "“Visits” are parse paths of held-out pictures of the category. A node that nobody visits explains nothing, "
+        f"and is no way to decide. Parts of filters: {told.parts_source}."
     )
 
 
@@ -272,19 +365,22 @@ def outline(told: TreeFindings) -> views.Branch:
     carded = {node.number for node in told.shown}
 
     def branches(numbers: Sequence[int]) -> list[views.Branch]:
-        found = sorted((told.nodes[number] for number in numbers), key=lambda node: (-node.visits, node.number))
+        found = sorted(
+            (told.nodes[number] for number in numbers), key=lambda node: (-node.visits, -node.others, node.number)
+        )
         return [_branch(node, branches, anchored=node.number in carded) for node in found]
 
     first, *others = branches(told.top)
-    note = f"{told.leaves} pictures"
+    note = f"{told.pictures} pictures"
     return views.Branch(told.category, note, "", [replace(first, open=bool(first.below)), *others], open=True)
 
 
 def _branch(node: TreeNode, branches: Callable[[Sequence[int]], list[views.Branch]], *, anchored: bool) -> views.Branch:
-    if not node.below:
+    if node.single:
         visits = f"{node.visits} visits" if node.visits else ""
         return views.Branch((node.file or node.name).rpartition("/")[2], visits, "", ())
     note = f"{node.pictures} pictures, {node.filters} filters, {node.visits} visits"
+    note += f" and {node.others} of others" if node.others else ""
     return views.Branch(node.name, note, _anchor(node.number) if anchored else "", branches(node.below))
 
 
@@ -299,12 +395,16 @@ def _cards(told: TreeFindings) -> list[views.Card]:
 def _card(told: TreeFindings, shown: ShownNode) -> views.Card:
     node = told.nodes[shown.number]
     facts = [
-        ("pictures", str(node.pictures), "leaves below the node"),
+        ("pictures", str(node.pictures), "that the tree grew from, in the node"),
         ("visits", str(node.visits), "held-out pictures of the category whose path leads here"),
-        ("filters", f"{node.filters} of {told.filters}", "filters that the node's rule uses"),
+        ("filters", f"{node.filters} of {told.filters}", _rests(told)),
     ]
     note = ", ".join(share.name for share in shown.parts[:NOTED_PARTS])
     return views.Card(node.name, _anchor(node.number), note, [_spot(item) for item in shown.pictures], facts)
+
+
+def _rests(told: TreeFindings) -> str:
+    return "make up nine tenths of what the rule adds" if told.fitted else "filters that the node's rule uses"
 
 
 def _spot(item: SpottedPicture, caption: str = "") -> views.Spot:

@@ -225,14 +225,24 @@ class Similarity:
 
 
 def similarity(one: torch.Tensor, other: torch.Tensor) -> Similarity:
-    """Compare (pictures, channels, height, width) maps. A map without any signal is like nothing: 0."""
-    first, second = one.double().flatten(1), other.double().flatten(1)
+    """Compare (pictures, channels, height, width) maps. A map without any signal is like nothing: 0.
+
+    The cosine of a map that is nowhere negative (Grad-CAM's) is taken about its mean: as they are, two such maps have a
+    cosine well above 0 whatever they show.
+    """
+    first, second = (_about_its_mean(item.double().flatten(1)) for item in (one, other))
     cosine = functional.cosine_similarity(first, second, dim=1, eps=1e-30)
     size = [item.double().abs().sum(1).cpu().numpy() for item in (one, other)]
     ranks = [torch.from_numpy(rankdata(item.reshape(len(item), -1), axis=1)) for item in size]
     centred = [item - item.mean(1, keepdim=True) for item in ranks]
     spearman = functional.cosine_similarity(centred[0], centred[1], dim=1, eps=1e-30)
     return Similarity(cosine.cpu().numpy(), spearman.numpy(), ssim(*size))
+
+
+def _about_its_mean(flat: torch.Tensor) -> torch.Tensor:
+    """(pictures, values), centred where a picture's values are nowhere negative."""
+    never = (flat >= 0).all(1, keepdim=True)
+    return torch.where(never, flat - flat.mean(1, keepdim=True), flat)
 
 
 def ssim(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,8 +31,7 @@ class Inputs:
 def run(options: GatesOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Judge every gate."""
     store = StageStore(session.files)
-    loaded = {name: store.load(folder) for name, folder in inputs.baseline.folders}
-    before = {name: artifact for name, artifact in loaded.items() if artifact}
+    before = {folder: store.load(folder) for _, folder in inputs.baseline.folders}
     metrics = {f"{metric.table}.{metric.column}": metric for metric in options.metrics}
     results = []
     for gate in options.gates:
@@ -80,10 +79,20 @@ def _title(gate: GateModel) -> str:
     return f"{gate.metric}{layer}: {kind} {limit:g}{', certain' if gate.certain else ''}"
 
 
-def _earlier(gate: GateModel, metric: Metric, before: Mapping[str, Artifact]) -> Measured | None:
-    if gate.max_drop is None or not any(artifact.has(f"{metric.table}.parquet") for artifact in before.values()):
+def _earlier(gate: GateModel, metric: Metric, before: Mapping[str, Artifact | None]) -> Measured | None:
+    """The figure of the audit before; None where it did not measure it. Raises InputError where it is lost."""
+    if gate.max_drop is None:
         return None
-    return _measured(gate, metric, before)
+    there = {folder: artifact for folder, artifact in before.items() if artifact}
+    if any(artifact.has(f"{metric.table}.parquet") for artifact in there.values()):
+        return _measured(gate, metric, there)
+    lost = [folder for folder in before if folder not in there]
+    if lost:
+        raise InputError(
+            f"gates.baseline: must still have its figures, got a run whose {lost[0]} is gone or damaged; name another "
+            "run as `baseline`, or audit what it audited again"
+        )
+    return None
 
 
 def _measured(gate: GateModel, metric: Metric, stages: Mapping[str, Artifact]) -> Measured:

@@ -31,10 +31,12 @@ class TreeOptions(Options):
     """Output of the network that stands for the category; the one that most positives get where left out."""
     images: Annotated[int, Field(ge=4, le=MANY)] = 300
     """At most so many positives and as many negatives, of those to grow from and of those held out."""
-    positions: Literal["weighted", "uniform"] = "weighted"
-    """How a filter's gradients are averaged over its map: weighted by activation, or uniformly as in the paper."""
+    rule: Literal["visitors", "paper"] = "visitors"
+    """How nodes are made: fitted to all pictures that visit them, or merged from positives as in the paper."""
+    positions: Literal["chosen", "cells", "weighted", "uniform"] = "chosen"
+    """What a rule weighs: cells of filters, or filters as a whole, gradients averaged by activation or uniformly."""
     selection: Literal["projected", "lasso"] = "projected"
-    """How a node's filters are chosen: by projected steps and a threshold, or by the lasso."""
+    """How a node of the paper's rule chooses its filters: by projected steps and a threshold, or by the lasso."""
 
 
 class PlannedTree(TreeOptions):
@@ -42,12 +44,19 @@ class PlannedTree(TreeOptions):
 
     layer: str
 
+    @property
+    def averaged(self) -> str:
+        """How a filter's gradients are averaged where it is looked at as a whole."""
+        return "uniform" if self.rule == "paper" and self.positions == "uniform" else "weighted"
+
 
 def plan(audit: Planner, options: TreeOptions) -> Iterable[Job]:
     """Of the fine-tuned network on the pictures that it saw and did not see, or of the audit's own."""
     tuning = audit.asked(FinetuningOptions)
     if tuning and (options.dataset, options.negatives) not in (("main", None), (tuning.dataset, tuning.negatives)):
         raise InputError("stages.tree.dataset, negatives: are those of finetuning, got others; leave them out")
+    if options.rule == "paper" and options.positions == "cells":
+        raise InputError("stages.tree.positions: must be weighted or uniform with the paper's rule, got cells")
     named = tuning or options
     planned = options.model_dump() | {
         "category": options.category or named.category,
@@ -88,18 +97,25 @@ STAGE = Stage(
         table(
             "tree_nodes",
             "A row per node of the tree, and one for its root, which is the last.",
-            node=int32("number: the leaves from zero, then the merged nodes in the order of their merges"),
+            node=int32("number: the leaves from zero, then the inner nodes, children before parents"),
             parent=int32("number of the node above; null for the root"),
             depth=int32("1 is the root, 2 the second layer"),
             images=int32("pictures that the tree grew from below the node; of the root all of them"),
-            filters=int32("filters that the node's rule uses; null for the root, which has none"),
-            bias=float64("b of the node's rule, by the size of a rationale; null for the root"),
+            filters=int32(
+                "filters that make up nine tenths of what the node's rule adds in its visitors; by the paper's rule "
+                "those that it uses, null for the root, which has none"
+            ),
+            bias=float64(
+                "b of the node's rule, in logits; by the paper's rule by the size of a rationale, null for the root"
+            ),
             visitors=int32("pictures of the category that the tree grew from whose parse path leads through the node"),
             held_out=int32("held-out pictures of the category whose parse path leads through the node"),
+            other_visitors=int32("other training pictures whose parse path leads through the node"),
+            other_held_out=int32("other held-out pictures whose parse path leads through the node"),
         ),
         table(
             "tree_merges",
-            "A row per merge: the log from which the tree can be made again.",
+            "A row per merge of the paper's rule: the log from which the tree can be made again.",
             step=int32("from zero"),
             left=int32("number of a merged node"),
             right=int32("number of the other"),
@@ -108,14 +124,15 @@ STAGE = Stage(
         ),
         table(
             "tree_metrics",
-            "A row per measure, model and depth: means over held-out pictures, with 95 % bootstrap intervals.",
-            depth=int32("of the tree's nodes, 2 is the second layer; null for what has no depth"),
+            "A row per measure, model and depth, over held-out pictures, with 95 % intervals.",
+            depth=int32("of the tree's nodes: 1 is the root's rule, 2 the second layer; null for what has no depth"),
             metric=string("what is measured"),
-            value=float64("mean over the pictures"),
-            low=float64("95 % bootstrap interval over pictures"),
-            high=float64("95 % bootstrap interval over pictures"),
+            value=float64("mean over the pictures; of auc the area; of deletion by the mean size of a decision"),
+            low=float64("95 % interval over pictures: Wilson's of a share, else a bootstrap's"),
+            high=float64("95 % interval over pictures"),
             images=int32("pictures that it is a mean of"),
-            model=string("the tree, the network itself, or what imitates it on the same sums"),
+            model=string("the tree, the network itself, or what imitates it on the same pictures"),
+            against=string("the model that it is compared with: the value is a paired difference; null for none"),
         ),
         table(
             "tree_paths",
@@ -123,7 +140,8 @@ STAGE = Stage(
             image=int32("number of the picture in its data set"),
             depth=int32("2 is the second layer"),
             node=int32("number of the node"),
-            cosine=float64("of the node's rule and the picture's own rationale"),
+            cosine=float64("of the node's direction and the picture's own rationale"),
+            estimate=float64("what the node's rule says of the picture, in logits"),
             dataset=string("dataset, or negatives"),
         ),
         table(
@@ -135,13 +153,13 @@ STAGE = Stage(
             positive=flag("whether it is of the category"),
             split=string("train: the tree grew from it; val: held out"),
             y=float64("the network's decision, in logits"),
-            leaf=int32("number of its own leaf; null where it has none"),
+            leaf=int32("number of its own leaf, by the paper's rule; null where it has none"),
         ),
         table(
             "tree_filters",
             "A row per filter of the layer.",
             filter=int32("number of the filter"),
-            size=float64("s_d, its mean activation over the positives that the tree grew from"),
+            size=float64("s_d, its mean activation over the training pictures; by the paper's rule over the positives"),
             dropped=flag("whether it is silent in them, and so in no rule"),
             part=string("that it stands for; null where nothing is known"),
             share=float64("how sure the part is: share of pictures, or IoU of the concept"),

@@ -38,14 +38,16 @@ class TreeShown:
 
     def findings(self) -> TreeFindings:
         """All that the report shows."""
-        grown, tree = self.grown, self.grown.tree
-        visited = [node for node in self.nodes if node.below and node.visits]
+        grown = self.grown
+        visited = [node for node in self.nodes if node.visits and (node.below or grown.rule == "visitors")]
         return TreeFindings(
             category=grown.category,
             parts_source=grown.parts_source,
             nodes=self.nodes,
-            top=tree.second_layer.tolist(),
-            filters=tree.kept.shape[1],
+            top=list(grown.routes.top),
+            filters=grown.filters,
+            fitted=grown.rule == "visitors",
+            features=grown.features,
             metrics=grown.typed("tree_metrics", TreeMetricRow),
             shown=[self._node(node.number) for node in sorted(visited, key=_by_visits)[:SHOWN_NODES]],
             paths=[self.path(place) for place in self._typical()],
@@ -56,8 +58,16 @@ class TreeShown:
         """All, by number."""
         files = {row["leaf"]: row["file"] for row in self.grown.pictures if row["leaf"] is not None}
         return [
-            TreeNode(row["node"], row["images"], row["filters"], row["held_out"], below, files.get(row["node"]))
-            for row, below in zip(self.grown.nodes[:-1], self._below, strict=True)
+            TreeNode(
+                number=row["node"],
+                pictures=row["images"],
+                filters=row["filters"],
+                visits=row["held_out"],
+                below=below,
+                file=files.get(row["node"]),
+                others=row["other_held_out"],
+            )
+            for row, below in zip(self.grown.nodes[:-1], self.grown.routes.below, strict=True)
         ]
 
     def path(self, place: int) -> ParsePath:
@@ -79,10 +89,6 @@ class TreeShown:
             nodes=[self.nodes[step.node] for step in steps],
             parts=parsed.part_shares(place, steps[0].node),
         )
-
-    @property
-    def _below(self) -> list[list[int]]:
-        return [[child for child in children if child >= 0] for children in self.grown.tree.children.tolist()]
 
     def _typical(self) -> list[int]:
         """Held-out pictures of the category, one from each of the nodes most visited."""

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.disentangle.decision_tree import Merge, Tree, structure
 from microtome.disentangle.parse_paths import FrozenTree, ParsedPictures
 from microtome.disentangle.rationales import FilterScale, Rationales
+from microtome.disentangle.readings import Readings
+from microtome.disentangle.routes import Routes, children_of
 from microtome.networks.geometry import LayerGeometry
 from storage.tables import ReadRow
 from tasks.activations.result import geometry_from
@@ -43,6 +44,21 @@ class GrownTree(StageResult):
         return str(self._about["parts"])
 
     @property
+    def rule(self) -> str:
+        """How the tree was made: visitors, or paper."""
+        return str(self._about["rule"])
+
+    @property
+    def features(self) -> str:
+        """What its rules weigh: cells, weighted or uniform."""
+        return str(self._about["features"])
+
+    @property
+    def filters(self) -> int:
+        """How many of the layer are not silent."""
+        return len(self._arrays["filters"])
+
+    @property
     def geometry(self) -> LayerGeometry:
         """Of the filters' layer."""
         return geometry_from(self._about["geometry"])
@@ -69,12 +85,26 @@ class GrownTree(StageResult):
         return kept_thumbnails(self.artifact)
 
     @cached_property
-    def tree(self) -> Tree:
-        """Its nodes."""
-        arrays = self._arrays
-        merges = [Merge(**row) for row in self.rows("tree_merges")]
-        members, parent, children = structure(len(arrays["b"]) - len(merges), merges)
-        return Tree(arrays["w"], arrays["b"], arrays["kept"] > 0, parent, children, members, merges)
+    def routes(self) -> Routes:
+        """Where pictures go in the tree."""
+        root = len(self.nodes) - 1
+        parent = [-1 if row["parent"] == root else row["parent"] for row in self.nodes[:-1]]
+        top = [node for node, above in enumerate(parent) if above < 0]
+        return Routes(self._arrays["direction"], children_of(parent), top)
+
+    @cached_property
+    def read(self) -> Readings:
+        """What the tree says of all pictures."""
+        paths: list[list[int]] = []
+        rows = self.rows("tree_paths")
+        for row in rows:
+            if row["depth"] == 2:
+                paths.append([])
+            paths[-1].append(row["node"])
+        cosine, estimate = (np.array([row[name] for row in rows], np.float64) for name in ("cosine", "estimate"))
+        data = self.data
+        own, rho = data.g * data.x * data.norm[:, None], self._arrays["rho"].astype(np.float64)
+        return Readings(paths, cosine, estimate, rho, data.y * data.norm, own)
 
     @cached_property
     def data(self) -> Rationales:
@@ -86,14 +116,14 @@ class GrownTree(StageResult):
     def parsed(self) -> ParsedPictures:
         """The pictures in the tree."""
         parts = self.table("tree_filters", ["part"]).column("part").to_pylist()
-        return ParsedPictures(self.tree, self.data, self._arrays["filters"], parts)
+        return ParsedPictures(self.read, self._arrays["filters"], parts)
 
     @property
     def frozen(self) -> FrozenTree:
         """The tree with all that is needed to find its paths in new pictures."""
         about = self._about
         scale = FilterScale(self._arrays["size"], self._arrays["filters"], about["positions"])
-        return FrozenTree(self.tree, scale, about["layer"], about["output"], self.category)
+        return FrozenTree(self.routes, scale, about["layer"], about["output"], self.category)
 
     @cached_property
     def _about(self) -> Mapping[str, Any]:

@@ -12,8 +12,11 @@ from torch import nn
 from microtome.disentangle.decision_tree import RationaleExamples, grow
 from microtome.disentangle.examples import HELD_OUT, TRAIN, examples
 from microtome.disentangle.filter_parts import FilterParts, no_parts, parts_by_concept, parts_by_landmark
+from microtome.disentangle.fitted_tree import fit_tree, imitators
 from microtome.disentangle.rationales import LayersAbove, RawRationales, joined
-from microtome.disentangle.tree_metrics import HeldOut, judged
+from microtome.disentangle.readings import read_tree
+from microtome.disentangle.rule_features import CELL_BYTES, FeatureChoice
+from microtome.disentangle.tree_metrics import Answers, HeldOut, judged, network_itself
 from microtome.errors import InputError
 from microtome.networks import LayerGeometry, walk
 from microtome.quantify.stability import cell_centres
@@ -24,8 +27,12 @@ from tasks.finetuning.sets import Sets
 from tasks.session import Session
 from tasks.subject import Subject, network_of
 from tasks.tree import PlannedTree
+from tasks.tree.deletion import deletions
+from tasks.tree.nodes import Grown, paper_nodes, visited_nodes
 from tasks.tree.pictures import BATCH, TreePictures, chosen, said_of
 from tasks.tree.writing import MadeTree, PictureRationales, write, write_metrics
+
+Maps = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +51,49 @@ def run(options: PlannedTree, inputs: Inputs, draft: Draft, session: Session) ->
     tail = LayersAbove(network, options.layer, _output(options, inputs, pictures, network))
     tail.check(pictures.batch(pictures.places(TRAIN, True)[:BATCH]))
     session.begin(2 * len(pictures), "pictures and merges")
-    raw = _rationales(pictures, tail, session)
+    raw, cells = _rationales(pictures, tail, options, session)
     geometry = _geometry(options, inputs, network)
-    seen = PictureRationales.of(raw, pictures, geometry, options.positions)
+    seen = PictureRationales.of(raw, pictures, geometry, options)
     parts = _parts(inputs, pictures, seen)
+    choice = FeatureChoice(raw, seen.scale, seen.kept, cells)
     with threadpool_limits(1):  # sums split over threads round differently
-        grown = _examples(pictures, seen, options.selection)
-        tree = grow(grown, session.advance)
+        grown, root = _grown(options, pictures, seen, choice, session)
         removed = _removed(pictures, tail, parts.groups(), session)
         held = _held_out(pictures, seen, removed, parts.groups()[:, seen.scale.filters])
-        write_metrics(draft, judged(tree, held, grown, session.seed))
-    write(draft, MadeTree(options, pictures, seen, parts, tree), tail.output)
+        split = _inside(pictures, seen), seen.inside(pictures.places(HELD_OUT))
+        weighed = grown.features == "cells"
+        others = [network_itself(held), *root, *imitators(grown.read, choice, split, cells=weighed, seed=session.seed)]
+        found = judged(grown.read.of(split[1]), held, others)
+    deleted = deletions(pictures, tail, seen, grown.read, split, session)
+    write_metrics(draft, [*found, *deleted])
+    write(draft, MadeTree(options, pictures, seen, parts, grown), tail.output)
+
+
+def _grown(
+    options: PlannedTree, pictures: TreePictures, seen: PictureRationales, choice: FeatureChoice, session: Session
+) -> tuple[Grown, list[Answers]]:
+    """The tree, and what the rule at its root says of the held-out pictures, if it has one."""
+    if options.rule == "paper":
+        tree = grow(_examples(pictures, seen, options.selection), session.advance)
+        return Grown(paper_nodes(tree), read_tree(tree, seen.data), options.averaged), []
+    inside, data = _inside(pictures, seen), seen.data
+    wanted = None if options.positions == "chosen" else options.positions
+    made = fit_tree(data.g, choice, inside, features=wanted, seed=session.seed)
+    session.advance(len(pictures))
+    unseen = seen.inside(pictures.places(HELD_OUT))
+    return Grown(visited_nodes(made), made.read, made.features), [made.root(unseen)]
+
+
+def _inside(pictures: TreePictures, seen: PictureRationales) -> NDArray[np.int64]:
+    """Places of the training pictures among the kept ones."""
+    inside = seen.inside(pictures.places(TRAIN))
+    positive = pictures.positive[seen.kept[inside]]
+    if positive.sum() < 2 or positive.all():
+        raise InputError(
+            f"tree: needs two positives and a negative, got {int(positive.sum())} and {int((~positive).sum())}; with "
+            "positives alone there is nothing to decide"
+        )
+    return inside
 
 
 def _pictures(options: PlannedTree, inputs: Inputs, session: Session) -> TreePictures:
@@ -77,13 +116,27 @@ def _output(options: PlannedTree, inputs: Inputs, pictures: TreePictures, networ
     return said_of(network, pictures, pictures.places(TRAIN, True))
 
 
-def _rationales(pictures: TreePictures, tail: LayersAbove, session: Session) -> RawRationales:
-    parts = []
+def _rationales(
+    pictures: TreePictures, tail: LayersAbove, options: PlannedTree, session: Session
+) -> tuple[RawRationales, tuple[Maps, Maps] | None]:
+    """Of all pictures; and x and g of every cell, where they are looked at and not too many."""
+    parts, x, g = [], [], []
+    keep = options.rule == "visitors" and options.positions in ("chosen", "cells")
     for start in range(0, len(pictures), BATCH):
         places = range(start, min(start + BATCH, len(pictures)))
-        parts.append(tail.rationales(pictures.batch(places)))
+        raw, maps, slope = tail.whole(pictures.batch(places))
+        keep = keep and 2 * maps[0].numel() * maps.element_size() * len(pictures) <= CELL_BYTES
+        if keep:
+            x.append(maps.flatten(2).numpy())
+            g.append(slope.flatten(2).numpy())
+        parts.append(raw)
         session.advance(len(places))
-    return joined(parts)
+    if options.positions == "cells" and not keep:
+        raise InputError(
+            f"tree.positions: the cells of all pictures must fit {CELL_BYTES / 1e9:g} GB, got {len(pictures)} of "
+            "them; lower `images`, or take weighted"
+        )
+    return joined(parts), (np.concatenate(x), np.concatenate(g)) if keep else None
 
 
 def _geometry(options: PlannedTree, inputs: Inputs, network: nn.Module) -> LayerGeometry:

@@ -6,24 +6,23 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 
 import networkx
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.disentangle.decision_tree import Merge, Tree
+from microtome.disentangle.decision_tree import Merge
 from microtome.disentangle.examples import HELD_OUT, TRAIN
 from microtome.disentangle.filter_parts import FilterParts
 from microtome.disentangle.rationales import FilterScale, Rationales, RawRationales
 from microtome.disentangle.tree_metrics import TreeMetric
 from microtome.networks import LayerGeometry
-from microtome.quantify.intervals import mean_interval
 from storage import Draft
 from storage.tables import Row, from_rows
 from tasks.activations.result import geometry_row
 from tasks.thumbnails import SIDE, keep_thumbnails
 from tasks.tree import PlannedTree
+from tasks.tree.nodes import Grown, GrownNodes
 from tasks.tree.pictures import TreePictures
 from tasks.tree.result import ABOUT, ARRAYS
 
@@ -34,7 +33,7 @@ class PictureRationales:
 
     Args:
         raw: rationales of all of them.
-        scale: of the filters, over the positives to grow from.
+        scale: of the filters, over the pictures to grow from.
         data: rationales, scaled, of those whose gradient is not zero.
         kept: which those are.
         geometry: of the layer.
@@ -48,10 +47,11 @@ class PictureRationales:
 
     @classmethod
     def of(
-        cls, raw: RawRationales, pictures: TreePictures, geometry: LayerGeometry, positions: str
+        cls, raw: RawRationales, pictures: TreePictures, geometry: LayerGeometry, options: PlannedTree
     ) -> PictureRationales:
-        """Scaled by the positives to grow from."""
-        scale = FilterScale.of(raw.of(pictures.places(TRAIN, True)), positions)
+        """Scaled by the pictures to grow from: with the paper's rule by the positives alone."""
+        grown = pictures.places(TRAIN, True if options.rule == "paper" else None)
+        scale = FilterScale.of(raw.of(grown), options.averaged)
         return cls(raw, scale, *scale.apply(raw), geometry)
 
     def inside(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -67,12 +67,12 @@ class MadeTree:
     pictures: TreePictures
     seen: PictureRationales
     parts: FilterParts
-    tree: Tree
+    grown: Grown
 
-    @cached_property
-    def paths(self) -> list[list[int]]:
+    @property
+    def paths(self) -> Sequence[Sequence[int]]:
         """Parse paths of the kept pictures."""
-        return self.tree.paths(self.seen.data.g)
+        return self.grown.read.paths
 
     def where(self, place: int) -> Row:
         """What names a kept picture in the tables."""
@@ -104,13 +104,13 @@ def write(draft: Draft, made: MadeTree, output: int) -> None:
     _table(draft, "tree_paths", _path_rows(made))
     _table(draft, "tree_nodes", _node_rows(made))
     names = [item.name for item in fields(Merge)]
-    draft.table("tree_merges", from_rows(names, [asdict(merge) for merge in made.tree.merges]))
+    draft.table("tree_merges", from_rows(names, [asdict(merge) for merge in made.grown.nodes.merges]))
     _table(draft, "tree_filters", _filter_rows(made))
     _arrays(draft, made)
     located = map(made.pictures.located, made.seen.kept.tolist())
     keep_thumbnails(draft, (index.source.thumbnail(image, SIDE) for index, image in located))
     draft.write(ABOUT, json.dumps(_about(made, output), indent=1).encode())
-    _export(draft, made.tree)
+    _export(draft, made.grown.nodes)
 
 
 def _table(draft: Draft, name: str, rows: Iterator[Row]) -> None:
@@ -119,50 +119,56 @@ def _table(draft: Draft, name: str, rows: Iterator[Row]) -> None:
 
 
 def _metric_row(metric: TreeMetric) -> Row:
-    value, low, high = mean_interval(metric.values)
+    value, low, high = metric.interval
     about = {"depth": metric.depth, "metric": metric.name, "model": metric.model, "images": len(metric.values)}
+    about |= {"against": metric.against}
     return {**about, "value": value, "low": low, "high": high}
 
 
 def _image_rows(made: MadeTree) -> Iterator[Row]:
     grown = made.seen.inside(made.pictures.places(TRAIN, True)).tolist()
-    leaves = {place: leaf for leaf, place in enumerate(grown)}
+    leaves = {place: leaf for leaf, place in enumerate(grown)} if made.grown.nodes.leaves else {}
     decisions = made.seen.data.y * made.seen.data.norm
     for place, decision in enumerate(decisions.tolist()):
         yield {**made.picture(place), "y": decision, "leaf": leaves.get(place)}
 
 
 def _path_rows(made: MadeTree) -> Iterator[Row]:
+    read = made.grown.read
     for place, path in enumerate(made.paths):
-        cosines = made.tree.cosine(made.seen.data.g[place : place + 1], np.array(path))[0]
-        for depth, (node, cosine) in enumerate(zip(path, cosines.tolist(), strict=True), 2):
-            yield {**made.where(place), "depth": depth, "node": node, "cosine": cosine}
+        for depth, (node, step) in enumerate(zip(path, read.steps(place), strict=True), 2):
+            said = {"cosine": float(read.cosine[step]), "estimate": float(read.estimate[step])}
+            yield {**made.where(place), "depth": depth, "node": node, **said}
 
 
 def _node_rows(made: MadeTree) -> Iterator[Row]:
     """The nodes, and last the root."""
-    tree, root, depth = made.tree, len(made.tree.b), made.tree.depth()
-    visits = {split: _visits(made, split) for split in (TRAIN, HELD_OUT)}
-    for node in range(root):
-        parent = int(tree.parent[node]) if tree.parent[node] >= 0 else root
-        row = {"node": node, "parent": parent, "depth": depth[node], "images": len(tree.members[node])}
-        row |= {"filters": int(tree.kept[node].sum()), "bias": float(tree.b[node])}
-        yield {**row, "visitors": visits[TRAIN][node], "held_out": visits[HELD_OUT][node]}
-    top = {split: sum(counted[node] for node in tree.second_layer.tolist()) for split, counted in visits.items()}
-    last = {"node": root, "parent": None, "depth": 1, "images": _leaves(tree), "filters": None, "bias": None}
-    yield {**last, "visitors": top[TRAIN], "held_out": top[HELD_OUT]}
+    nodes = made.grown.nodes
+    root, depth = len(nodes.parent), nodes.depth()
+    visits = {name: _visits(made, *which) for name, which in VISITS.items()}
+    for node, above in enumerate(nodes.parent):
+        row = {"node": node, "parent": above if above >= 0 else root, "depth": depth[node]}
+        about: Row = {"images": nodes.pictures[node], "filters": nodes.filters[node], "bias": nodes.bias[node]}
+        yield {**row, **about, **{name: counted[node] for name, counted in visits.items()}}
+    pictures, filters, bias = nodes.root
+    top = {name: sum(counted[node] for node in nodes.routes.top) for name, counted in visits.items()}
+    yield {"node": root, "parent": None, "depth": 1, "images": pictures, "filters": filters, "bias": bias, **top}
 
 
-def _visits(made: MadeTree, split: str) -> Counter[int]:
-    """Positives of a split whose path leads through each node."""
+VISITS = {
+    "visitors": (TRAIN, True),
+    "held_out": (HELD_OUT, True),
+    "other_visitors": (TRAIN, False),
+    "other_held_out": (HELD_OUT, False),
+}
+
+
+def _visits(made: MadeTree, split: str, positive: bool) -> Counter[int]:
+    """Pictures of a split, of the category or not, whose path leads through each node."""
     counted: Counter[int] = Counter()
-    for place in made.seen.inside(made.pictures.places(split, True)).tolist():
+    for place in made.seen.inside(made.pictures.places(split, positive)).tolist():
         counted.update(made.paths[place])
     return counted
-
-
-def _leaves(tree: Tree) -> int:
-    return len(tree.members) - len(tree.merges)
 
 
 def _filter_rows(made: MadeTree) -> Iterator[Row]:
@@ -177,10 +183,11 @@ def _filter_rows(made: MadeTree) -> Iterator[Row]:
 def _arrays(draft: Draft, made: MadeTree) -> None:
     from safetensors.numpy import save
 
-    tree, seen = made.tree, made.seen
+    seen = made.seen
     arrays = {
-        "w": tree.w, "b": tree.b, "kept": tree.kept.astype(np.uint8), "x": seen.data.x, "g": seen.data.g,
-        "y": seen.data.y, "norm": seen.data.norm, "peak": seen.raw.peak[seen.kept], "filters": seen.scale.filters,
+        **made.grown.nodes.arrays, "direction": made.grown.nodes.routes.direction,
+        "rho": made.grown.read.rho.astype(np.float32), "x": seen.data.x, "g": seen.data.g, "y": seen.data.y,
+        "norm": seen.data.norm, "peak": seen.raw.peak[seen.kept], "filters": seen.scale.filters,
         "size": seen.scale.size,
     }  # fmt: skip
     draft.write(ARRAYS, save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
@@ -190,24 +197,20 @@ def _about(made: MadeTree, output: int) -> Row:
     seen = made.seen
     return {
         "category": made.pictures.category, "layer": made.options.layer, "output": output, "parts": made.parts.source,
-        "positions": seen.scale.positions, "geometry": geometry_row(seen.geometry),
-        "silent": int((seen.scale.size <= 0).sum()), "without_gradient": len(made.pictures) - len(seen.kept),
-        "cells": seen.raw.cells,
+        "rule": made.options.rule, "features": made.grown.features, "positions": seen.scale.positions,
+        "geometry": geometry_row(seen.geometry), "silent": int((seen.scale.size <= 0).sum()),
+        "without_gradient": len(made.pictures) - len(seen.kept), "cells": seen.raw.cells,
     }  # fmt: skip
 
 
-def _export(draft: Draft, tree: Tree) -> None:
+def _export(draft: Draft, nodes: GrownNodes) -> None:
     """For other programs: GraphML, and JSON as networkx reads it."""
-    graph, root = networkx.DiGraph(), len(tree.b)
-    graph.add_node(root, images=_leaves(tree), merged=True)
+    graph, root = networkx.DiGraph(), len(nodes.parent)
+    graph.add_node(root, images=nodes.root[0], merged=True)
     for node in range(root):
-        graph.add_node(
-            node,
-            images=len(tree.members[node]),
-            filters=int(tree.kept[node].sum()),
-            bias=float(tree.b[node]),
-            merged=bool(tree.children[node, 0] >= 0),
-        )
-    graph.add_edges_from((int(p) if p >= 0 else root, node) for node, p in enumerate(tree.parent))
+        below = nodes.routes.below[node]
+        about = {"images": nodes.pictures[node], "filters": nodes.filters[node], "bias": nodes.bias[node]}
+        graph.add_node(node, **about, merged=len(below) > 0)
+    graph.add_edges_from((above if above >= 0 else root, node) for node, above in enumerate(nodes.parent))
     draft.write("tree.json", json.dumps(networkx.node_link_data(graph, edges="edges"), indent=1).encode())
     draft.write("tree.graphml", "\n".join(networkx.generate_graphml(graph)).encode())

@@ -1,0 +1,124 @@
+"""A disk that is full in mid-stage: said, nothing half-written, what was finished is kept and gone on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.plan import Plan, Request
+from flows.run import StageFailed, carry_out
+from storage import Artifact
+from tasks.session import Session
+from tests.conftest import NETWORK, clean_environment, contents, count, every_stage, soak, write_audit
+from tests.test_deaths import SLOW
+from tests.test_pipeline import Silent
+
+PAGE = 4096
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A disk of 64 MB in memory."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    call = ["mount", "-t", "tmpfs", "-o", "size=64m", "microtome-test", str(place)]
+    if os.getuid() != 0 or subprocess.run(call, capture_output=True).returncode != 0:
+        pytest.skip("a small disk can only be mounted by root: tests/test_cli.py fills one through the file interface")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def free(disk: Path) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
+
+
+def fill(disk: Path, leave: int) -> None:
+    """Take all of a disk but so many bytes."""
+    with (disk / "ballast").open("wb") as ballast:
+        while (rest := free(disk) - leave) >= PAGE:
+            ballast.write(bytes(min(rest, 1 << 20)))
+            ballast.flush()
+
+
+class Filling(Silent):
+    """Progress that fills the disk when a stage has begun: what a stage foresees at its start has been seen by then."""
+
+    def __init__(self, disk: Path, leave: int):
+        super().__init__()
+        self._fill = lambda: fill(disk, leave)
+
+    def begin(self, *_):
+        self._fill()
+
+
+def taken(artifact: Artifact) -> int:
+    """Bytes that a stage takes of a disk, which gives whole pages, and a page to a folder."""
+    place = Path(artifact.files.location(artifact.folder))
+    return sum(found.stat().st_blocks * 512 or PAGE for found in place.rglob("*"))
+
+
+@pytest.mark.soak
+def test_a_disk_that_is_full_in_the_middle_of_a_stage(tmp_path, disk):
+    """Each of some stages (all in the long form) is left half of the bytes that it needs, then all of them."""
+    file = every_stage(tmp_path)
+    plan = Plan(Request(file, overrides=(f"workspace={disk / 'w'}",)))
+    whole = Plan(Request(file, overrides=(f"workspace={tmp_path / 'whole'}",)))
+    names = [job.name for job in plan.jobs]
+    chosen = random.Random(0).sample(names, soak(3, len(names)))
+    for job, wanted in zip(plan.jobs, whole.jobs, strict=True):
+        made = carry_out(wanted, Session(whole.files, whole.settings, Silent()), refresh=False)[0]
+        if job.name in chosen:
+            leave = taken(made) // 2
+            if job.name == "gates":
+                fill(disk, leave)
+            with pytest.raises(StageFailed, match=rf"^stage {job.name} failed: the disk is full; free some space"):
+                carry_out(job, Session(plan.files, plan.settings, Filling(disk, leave)), refresh=False)
+            count("stages whose disk was full")
+            (disk / "ballast").unlink()
+            assert not list(disk.rglob("*.part"))
+            assert not (disk / "w" / job.key.folder / "manifest.json").exists()
+        again = carry_out(job, Session(plan.files, plan.settings, heard := Silent()), refresh=False)[0]
+        assert contents(again) == contents(made), job.name
+        assert heard.heard == []
+    cached = [carry_out(job, Session(plan.files, plan.settings, Silent()), refresh=False)[1] for job in plan.jobs]
+    assert all(cached)
+
+
+@pytest.mark.slow
+def test_a_full_disk_takes_prefects_database_along_and_is_still_one_sentence(tmp_path, disk, broden):
+    """As a user has it: the embedded server's database lies in the workspace, which is full."""
+    (tmp_path / "nets.py").write_text(NETWORK + SLOW)
+    content = {
+        "name": "tiny",
+        "network": {"load": "nets:slow", "layers": ["4"], "input": {"size": [64, 64]}},
+        "dataset": {"format": "broden", "root": str(broden)},
+        "stages": {"dissection": {"bootstrap": 0, "permutations": 0}},
+        "workspace": str(disk),
+    }
+    write_audit(tmp_path / "audit.yaml", content)
+    call = [sys.executable, "-m", "flows.cli", "audit", "audit.yaml"]
+    more = {"cwd": tmp_path, "env": clean_environment(tmp_path), "text": True, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, **more)
+    said = ""
+    for line in process.stderr:
+        said += line
+        if line.startswith("activations  70"):
+            fill(disk, 0)
+    assert process.wait(120) == 3, said
+    assert "error: stage activations failed: the disk is full; free some space and run it again" in said
+    assert "Traceback" not in said
+    tidied = subprocess.run([*call[:3], "gc", "--workspace", str(disk)], stdout=subprocess.PIPE, **more)
+    assert tidied.returncode == 0, tidied.stderr  # what makes room must not need any
+    assert "removed stages/index/" in tidied.stdout
+    (disk / "ballast").unlink()
+    again = subprocess.run(call, stdout=subprocess.PIPE, **more)
+    assert again.returncode == 0, again.stderr
+    assert sorted(json.loads(file.read_text())["status"] for file in disk.glob("runs/*/run.json")) == ["done", "killed"]
