@@ -108,7 +108,7 @@ class WeightedCounts:
     @property
     def images(self) -> int:
         """Number of images."""
-        return self._weights.shape[1]
+        return int(self._weights.shape[1])
 
     def scores(self, weighting: int) -> NDArray[np.float64]:
         """(units, concepts) IoU under one weighting."""
