@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,7 @@ def _explain(error: BaseException) -> int:
         for fault in error.faults:
             print(f"error: {fault}", file=sys.stderr)
         return 2
-    if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
+    if any(isinstance(cause, Interrupted | KeyboardInterrupt | click.Abort) for cause in _causes(error)):
         print("stopped; everything finished is kept", file=sys.stderr)
         return 130
     if isinstance(error, SystemExit):  # not ours: some code that was called wants the process to end
@@ -75,6 +75,14 @@ def _explain(error: BaseException) -> int:
     text = str(error) if known else f"{type(error).__name__}: {error}"
     print(f"error: {text}\n(--debug shows where)", file=sys.stderr)
     return 3
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from: a Ctrl-C while a class is made comes as a RuntimeError before Python 3.12."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

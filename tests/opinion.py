@@ -25,7 +25,6 @@ OUTSIDE = {"network": Root(("microtome.networks.small:creature_net",))}
 OUTSIDE |= {f"format {name}": Root((root,)) for name, root in FORMATS.items()}
 """Where the code of what stages read from outside begins; its digest is among what they read."""
 
-READ_BY_ALL = ("network", "format creatures")  # in the audits that were watched
 NAMING = {("storage.stages", "StageKey"), ("tasks.stage", "Job")}  # they make the names of outputs, and no output
 DISK = {("storage.files", "LocalFiles"), ("storage.files", "HashingSink")}  # they say where bytes lie, not which
 ROOTS = {**STAGE_ROOTS, **OUTSIDE}
@@ -47,10 +46,12 @@ class Opinion:
     Args:
         project: the code, unchanged.
         called: functions that each watched stage called.
+        read_by_all: things outside that every watched stage read, directly or through others.
     """
 
     project: Project
     called: Mapping[str, Called]
+    read_by_all: tuple[str, ...] = ("network", "format creatures")
 
     @cached_property
     def ran(self) -> dict[str, Called]:
@@ -129,6 +130,6 @@ def judged(tree: Tree, mutant: Mutant, opinion: Opinion) -> Verdict:
         opinion: of the unchanged code.
     """
     changed = tree.changed(mutant, ROOTS)
-    read = bool(changed.intersection(READ_BY_ALL))
+    read = bool(changed.intersection(opinion.read_by_all))
     stayed = set() if read else opinion.must(mutant, tree.root) - changed
     return Verdict({name: opinion.why(name, mutant, tree.root) for name in changed}, frozenset(stayed))

@@ -833,7 +833,7 @@ def one(tree: Tree, file: str, definition: str, description: str) -> Mutant:
 
 
 def test_wilson_counts_for_what_names_it(tree: Tree):
-    mutant = one(tree, "microtome/quantify/intervals.py", "wilson", "'wilson' -> 'wilsonx'")
+    mutant = one(tree, "microtome/quantify/intervals.py", "wilson", "4 -> 5")
     changed = tree.changed(mutant, {**ROOTS, "finetuning": Root(("tasks.finetuning.work:run",))})
     assert "finetuning" in changed
     assert not changed & {"thresholds", "index", "activations", "tally", "creature_net"}
@@ -942,6 +942,7 @@ def test_what_is_reached_is_written_somewhere(stage: str):
         text = file_of(module).read_text()
         for node in ast.parse(text).body:
             targets = getattr(node, "targets", [getattr(node, "target", node)])
+            targets = [part for target in targets for part in getattr(target, "elts", [target])]
             if name in (getattr(node, "name", None), *(getattr(target, "id", None) for target in targets)):
                 words[key] = {getattr(inner, "id", getattr(inner, "attr", "")) for inner in ast.walk(node)}
     renamed = {"science", "__getattr__"}
