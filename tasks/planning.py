@@ -181,12 +181,18 @@ class Planner:
         """Take a job into the audit, with what it reads; the same job asked for twice is one.
 
         Raises:
+            InputError: a data set has the name of a stage's own variant.
             RuntimeError: another job has its name: a plan must give it a variant.
         """
         for needed in job.jobs.values():
             self.add(needed)
         known = self.jobs.setdefault(job.name, job)
         if known.key != job.key:
+            if job.variant in self.audit.named_datasets:
+                raise InputError(
+                    f"datasets.{job.variant}: must not be what a stage calls its own, got {job.name!r} twice; rename "
+                    "the data set"
+                )
             raise RuntimeError(f"a job's name must mean one job, got two that are called {job.name!r}; name a variant")
         return known
 
