@@ -23,9 +23,6 @@ test: setup
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 soak: setup
-	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak
-
-soak: setup
 	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600
 
 lint: setup

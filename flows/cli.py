@@ -423,11 +423,17 @@ def _open(workspace: str) -> Files:
     from storage import open_files
 
     if not Path(workspace).is_dir():
-        raise InputError(f"--workspace: no such folder, got {workspace!r}")
+        raise InputError(f"--workspace: no such folder, got {workspace!r}{_elsewhere()}")
     try:
         return open_files(workspace, say=warn)
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def _elsewhere() -> str:
+    """Where workspaces lie near the current folder: an audit's lies beside its file."""
+    near = sorted(Path().glob("*/.microtome/"))
+    return f"; there is {str(near[0])!r}" if near else "; it lies beside the audit's file"
 
 
 def _writable(workspace: str, name: str) -> Files:

@@ -213,7 +213,7 @@ def test_a_failed_gate_is_exit_status_one(finished, command):
         (["audit", "audit.yaml", "--device", "cuda"], "got no CUDA device"),
         (["audit"], "Missing argument"),
         (["adit", "audit.yaml"], "No such command"),
-        (["runs", "--workspace", "gone"], "no such folder"),
+        (["runs", "--workspace", "gone"], "no such folder, got 'gone'; it lies beside the audit's file"),
         (["gc", "--keep", "0"], "0 is not in the range x>=1"),
         (["gc", "--keep", "-1"], "-1 is not in the range x>=1"),
     ],
@@ -226,6 +226,18 @@ def test_bad_usage_is_exit_status_two_with_one_clear_error(finished, command, ar
     assert process.returncode == 2, process.stderr
     assert words in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_a_workspace_that_lies_beside_an_audit_file_elsewhere_is_named(tmp_path, monkeypatch):
+    from flows.cli import _open
+    from microtome.errors import InputError
+
+    (tmp_path / "examples/.microtome").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/.microtome").touch()  # a file is no workspace
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"got '\.microtome'; there is 'examples/\.microtome'$"):
+        _open(".microtome")
 
 
 def test_faults_of_the_data_are_all_listed_with_exit_status_two(finished, command, broden, tmp_path):

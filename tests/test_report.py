@@ -29,7 +29,20 @@ def unit(number: int, concept: str, category: str, iou: float) -> views.Unit:
     facts = [("held out", "0.1", "explained")]
     anchor = f"layer/{number}"
     return views.Unit(
-        number, anchor, concept, category, iou > 0.04, f"{iou:.3f}", "", facts, scale, [picture] * 5, "", iou, 0.5
+        number,
+        anchor,
+        concept,
+        category,
+        iou > 0.04,
+        iou > 0.1,
+        f"{iou:.3f}",
+        "",
+        facts,
+        scale,
+        [picture] * 5,
+        "",
+        iou,
+        0.5,
     )
 
 
