@@ -139,8 +139,6 @@ def audit(
     with stoppable(), remembered():
         plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides), verify))
         with claiming(plan) as fault:
-            if verify:
-                plan.verify()
             outcome = from_cache(plan) if fault else None
             if outcome is None:
                 plan.probe()

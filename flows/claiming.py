@@ -17,7 +17,8 @@ from tasks.stage import Job
 
 @contextmanager
 def claiming(plan: Plan) -> Iterator[OSError | None]:
-    """Claim the plan's stages; whoever enters this looks afterwards which of them are done.
+    """Claim the plan's stages, and verify them where that was asked for; whoever enters this looks afterwards which of
+    them are done.
 
     Gives why the workspace cannot be written, where it cannot and there is nothing to do.
 

@@ -111,8 +111,6 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
     request = Request(file, only, refresh, options["workspace"], options["device"], options["overrides"], verify)
     plan = Plan(request)
     with claiming(plan) as fault:
-        if verify:
-            plan.verify()
         outcome = from_cache(plan) if fault or not server_configured() else None
         if outcome is None:
             plan.preflight()

@@ -53,7 +53,7 @@ class RunRecord:
         stages: stage -> folder, seconds, whether it was cached, digest.
         gates: what was demanded, and what came out.
         about: configuration, digests, versions, device.
-        inputs: `network`, or a data set's name -> the list of its files (storage.inputs).
+        inputs: a network or a data set, as the audit calls it -> the list of its files (storage.inputs).
         layout: of the record.
     """
 

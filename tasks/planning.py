@@ -168,7 +168,7 @@ class Planner:
         self.audit, self.base, self.files, self.settings = audit, base, files, settings
         self.digests = FileDigests(files, reread=reread)
         self.inputs: dict[str, dict[str, str]] = {}
-        """Of `network` and each data set: content digests of their files, by absolute path."""
+        """Of every network and data set: content digests of their files, by absolute path."""
         self.jobs: dict[str, Job] = {}
         self._asked = asked
         self._data: dict[str, DataSpec] = {}
@@ -181,12 +181,18 @@ class Planner:
         """Take a job into the audit, with what it reads; the same job asked for twice is one.
 
         Raises:
+            InputError: a data set has the name of a stage's own variant.
             RuntimeError: another job has its name: a plan must give it a variant.
         """
         for needed in job.jobs.values():
             self.add(needed)
         known = self.jobs.setdefault(job.name, job)
         if known.key != job.key:
+            if job.variant in self.audit.named_datasets:
+                raise InputError(
+                    f"datasets.{job.variant}: must not be what a stage calls its own, got {job.name!r} twice; rename "
+                    "the data set"
+                )
             raise RuntimeError(f"a job's name must mean one job, got two that are called {job.name!r}; name a variant")
         return known
 
@@ -208,7 +214,7 @@ class Planner:
         """The network under audit."""
         model = self.audit.network
         spec = NetworkSpec(model.load, model.arguments, model.weights, self.base, self.audit.seed)
-        return Subject(spec, self.scale, network_digest(spec, self._noted("network")))
+        return Subject(spec, self.scale, network_digest(spec, self.noted("network")))
 
     @property
     def described(self) -> dict[str, object]:
@@ -237,11 +243,15 @@ class Planner:
             model = named[name]
             root = self.base / model.root if model.root else None
             place = DataPlace(model.format, root, model.options, self.base)
-            self._data[name] = data_spec(place, self.scale, self._noted(f"data set {name}"))
+            self._data[name] = data_spec(place, self.scale, self.noted(f"data set {name}"))
         return self._data[name]
 
-    def _noted(self, of: str) -> Callable[[Path], str]:
-        """Digests of files, each noted among the inputs of the network or of a data set."""
+    def noted(self, of: str) -> Callable[[Path], str]:
+        """Digests of files, each noted among the audit's inputs, which `microtome verify` reads again.
+
+        Args:
+            of: what the files are of, as `inputs` calls it.
+        """
         noted = self.inputs.setdefault(of, {})
 
         def digest(file: Path) -> str:

@@ -1,5 +1,7 @@
 """The audit file: every fault with its line and key, all at once."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -9,6 +11,7 @@ from flows.plan import Plan, Request
 from flows.starter import starter
 from microtome.errors import InputError
 from tasks.options import kinds_of
+from tests.conftest import NETWORK, write_audit
 
 GOOD = """\
 name: x
@@ -257,3 +260,35 @@ def test_true_is_no_number_at_any_key(path, flag):
         AuditModel.model_validate(content)
     (fault,) = [fault for fault in caught.value.errors() if path[-1] in fault["loc"]]
     assert "must be a number, not true or false" in fault["msg"]
+
+
+def shifted_audit(folder: Path, *, moved: float, dataset: str, **stages: object) -> Path:
+    """An audit of two data sets with a shift test of `parts` on the first."""
+    small = {"format": "creatures", "count": 12, "size": 64}
+    content = {
+        "name": "shifted",
+        "network": {"load": "nets:tiny", "layers": ["4"], "input": {"size": [64, 64]}},
+        "datasets": {"main": small, dataset: {**small, "seed": 2}},
+        "stages": {"parts": {"category": "bird", "shift": moved}, **stages},
+    }
+    (folder / "nets.py").write_text(NETWORK)
+    return write_audit(folder / "audit.yaml", content)
+
+
+def test_two_stages_may_move_the_same_pictures_differently(tmp_path):
+    file = shifted_audit(tmp_path, moved=0.15, dataset="other", stability={"shift": 0.1})
+    names = [job.name for job in Plan(Request(file)).jobs if job.stage.name == "activations"]
+    assert names == ["activations", "activations:moved 0.1", "activations:moved 0.15"]
+
+
+def test_a_data_set_may_be_called_moved(tmp_path):
+    file = shifted_audit(tmp_path, moved=0.15, dataset="moved", stability={"dataset": "moved"})
+    names = {job.name for job in Plan(Request(file)).jobs if job.stage.name == "activations"}
+    assert names == {"activations", "activations:moved", "activations:moved 0.15", "activations:moved moved 0.15"}
+
+
+def test_a_data_set_with_the_name_of_a_stages_own_variant_is_refused(tmp_path):
+    stages = {"finetuning": {"category": "bird"}, "stability": {}, "dissection": {"dataset": "interpretable"}}
+    file = shifted_audit(tmp_path, moved=0.0, dataset="interpretable", **stages)
+    with pytest.raises(InputError, match=r"^datasets\.interpretable: must not be what a stage calls its own"):
+        _ = Plan(Request(file)).jobs

@@ -314,6 +314,12 @@ def test_a_checkpoint_beside_an_earlier_one(checkpoints):
             assert units[f"{name}_{when}"].tolist() == expected[name].tolist()
 
 
+def test_the_earlier_checkpoint_is_an_input_that_verify_reads(checkpoints):
+    folder = checkpoints.parent
+    read = {file for files in Plan(Request(checkpoints)).planner.inputs.values() for file in files}
+    assert {str(folder / "now.safetensors"), str(folder / "earlier.safetensors")} <= read
+
+
 def test_what_is_known_is_not_computed_again(checkpoints):
     run(checkpoints)
     assert all(cached for _, cached in run(checkpoints).values())

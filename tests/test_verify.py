@@ -75,6 +75,12 @@ def test_audit_verify_makes_damaged_stages_again(folder):
     assert status("verify")[0] == 0
 
 
+def test_audit_verify_reads_every_stage_once(folder):
+    ended, _, said = status("audit", "audit.yaml", "--verify")
+    assert ended == 0
+    assert [line for line in said.splitlines() if "stages read" in line] == ["verify       8 stages read"]
+
+
 def test_inputs_that_changed_or_went_are_named(folder):
     picture, mask, table = (folder / "data/images" / name for name in ("0.jpg", "1_part_0.png", "../label.csv"))
     picture.write_bytes(picture.read_bytes() + b"x")

@@ -111,7 +111,7 @@ def random_changed(before: Labels, after: Labels) -> float | None:
 
 @dataclass(frozen=True)
 class DetectorDrift:
-    """DetectorDrift of two networks: units whose IoU with their label lies above the limit.
+    """Detectors of two networks: units whose IoU with their label lies above the limit.
 
     Args:
         before, after: how many in each.

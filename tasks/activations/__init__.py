@@ -55,4 +55,4 @@ def maps(
     )
     reads = {"index": index, "network": audit.network if finetuned is None else None, "finetuned": finetuned}
     name = index.variant if variant is None else variant
-    return audit.add(audit.job(STAGE, options, reads, variant=f"{name} moved".strip() if shift else name))
+    return audit.add(audit.job(STAGE, options, reads, variant=f"{name} moved {shift}".strip() if shift else name))

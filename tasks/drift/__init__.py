@@ -87,7 +87,7 @@ def _checkpoint(audit: Planner, weights: str) -> Subject:
     spec = replace(audit.network.spec, weights=weights)
     if spec.weights_file is not None and not os.path.isfile(spec.weights_file):
         raise InputError(f"stages.drift.before: no such file, got {weights!r} (looked for {spec.weights_file})")
-    return replace(audit.network, spec=spec, content=network_digest(spec, audit.digests.of))
+    return replace(audit.network, spec=spec, content=network_digest(spec, audit.noted("network before")))
 
 
 STAGE = Stage(
