@@ -6,6 +6,7 @@ import torch
 
 from microtome.networks import LayerGeometry
 from microtome.quantify.dissection import Labels, best, detectors, iou, tally
+from microtome.quantify.intervals import wilson
 from microtome.quantify.kept_labels import OwnCounts, joined_counts, own_counts
 from microtome.quantify.upsample import Lit, Upsampler, grid_positions
 from tests import literal
@@ -143,4 +144,4 @@ def test_own_counts_are_literal_and_a_resample_weighs_pictures():
         assert counts.kept(weight, limit) == again.kept(np.ones(5, np.int64), limit)
     value, low, high = counts.kept_interval(0.15)
     assert low <= value <= high
-    assert counts.kept_interval(-1.0) == (1, 1, 1)
+    assert counts.kept_interval(-1.0) == (1, *wilson(5, 5))  # all are kept in all resamples, of five pictures

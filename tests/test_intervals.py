@@ -1,12 +1,22 @@
 """Intervals and false discovery rates, against the formulas written out in float64."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
+import scipy.stats
 from scipy.stats import false_discovery_control
 
-from microtome.quantify.intervals import mean_interval, paired_interval, resampled_interval, wilson
+from microtome.quantify.intervals import (
+    expanded_ends,
+    mean_interval,
+    paired_interval,
+    resampled_interval,
+    share_ends,
+    share_interval,
+    wilson,
+)
 from microtome.quantify.significance import null_p95
 
 
@@ -94,3 +104,63 @@ def test_scipys_false_discovery_rates_are_benjamini_and_hochbergs(count):
         got = false_discovery_control(p)
         np.testing.assert_allclose(got, literal_q(p), rtol=1e-15, atol=0)
         assert ((got <= 0.05) == (literal_q(p) <= 0.05)).all()
+
+
+def literal_bca(values):
+    """Efron's BCa (1987) of the mean, with Hesterberg's expansion (2015), in Python floats."""
+    count, mean = len(values), sum(values) / len(values)
+    moments = [sum((value - mean) ** power for value in values) / count for power in (2, 3)]
+    rows = np.random.default_rng(0).integers(count, size=(1000, count)).tolist()
+    drawn = [sum(values[index] for index in row) / count for row in rows]
+    below = sum(1 if value < mean else 0.5 if value == mean else 0 for value in drawn) / 1000
+    bias, acceleration = NormalDist().inv_cdf(below), moments[1] / moments[0] ** 1.5 / (6 * math.sqrt(count))
+    found = []
+    for side in (-1, 1):
+        z = bias + side * scipy.stats.t.ppf(0.975, count - 1) * math.sqrt(count / (count - 1))
+        found.append(quantile(drawn, NormalDist().cdf(bias + z / (1 - acceleration * z))))
+    return found
+
+
+@pytest.mark.parametrize("count", [5, 10, 40])
+def test_the_interval_of_a_mean_is_an_expanded_bca(count):
+    values = np.random.default_rng(count).exponential(size=count)
+    mean, *ends = mean_interval(values)
+    assert mean == values.mean()
+    assert ends == pytest.approx(literal_bca(values.tolist()), rel=1e-9)
+
+
+@pytest.mark.parametrize(("images", "end"), [(10, 0.00855), (20, 0.01588), (1000, 0.02480)])
+def test_ends_lie_farther_out_for_few_images(images, end):
+    """Hesterberg (2015): Phi(-sqrt(n / (n - 1)) t), whose table has 0.9 % for 10 and 1.6 % for 20."""
+    assert expanded_ends(images) == pytest.approx([end, 1 - end], abs=2e-5)
+
+
+def test_a_mean_of_few_and_skewed_values_has_finite_ends_within_them():
+    for count in (2, 3, 10):
+        values = np.zeros(count)
+        values[-1] = 1000.0
+        mean, low, high = mean_interval(values)
+        assert 0 <= low <= mean <= high <= 1000
+    assert mean_interval(np.array([3.0])) == (3, 3, 3)
+
+
+@pytest.mark.parametrize("hits", [0, 1, 7, 19, 20])
+def test_a_share_over_images_has_wilsons_interval(hits):
+    values = np.arange(20) < hits
+    assert share_interval(values.astype(float)) == pytest.approx((hits / 20, *literal_wilson(hits, 20)), abs=1e-12)
+
+
+def test_a_share_of_all_or_none_is_not_certain():
+    assert share_interval(np.ones(10)) == pytest.approx((1, 1 / (1 + 1.959963984540054**2 / 10), 1))
+    assert share_interval(np.zeros(10))[1:] == pytest.approx((0, 0.2775), abs=1e-4)
+    assert share_ends(1.0, 0.0, 50) == wilson(50, 50)
+
+
+def test_shares_of_each_image_count_by_their_own_spread():
+    """Ten images of three draws, a third apart: as sure as p (1 - p) / variance single hits."""
+    values = np.array([1, 1, 1, 1, 2 / 3, 2 / 3, 1, 1 / 3, 1, 1])
+    share, variance = values.mean(), sum((value - values.mean()) ** 2 for value in values) / 100
+    trials = share * (1 - share) / variance
+    assert trials > 10
+    expected = literal_wilson(share * trials, trials)
+    assert share_interval(values) == pytest.approx((share, *expected), abs=1e-12)

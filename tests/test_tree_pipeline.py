@@ -163,6 +163,11 @@ def test_the_plan_gives_the_tree_what_the_audit_has(tmp_path):
         reads({**tuned, "tree": {"dataset": "two"}}, **sets)
 
 
+def test_cells_are_not_for_the_papers_rule(tmp_path):
+    with pytest.raises(InputError, match=r"stages\.tree\.positions: must be weighted or uniform with the paper's rule"):
+        Plan(Request(write_audit(tmp_path / "audit.yaml", content(rule="paper", positions="cells")))).job("tree")
+
+
 def test_names_of_data_sets_do_not_name_a_tree(tmp_path):
     """The same pictures under another name are the same tree."""
     one = Plan(Request(write_audit(tmp_path / "audit.yaml", content()))).job("tree")

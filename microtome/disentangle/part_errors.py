@@ -17,7 +17,7 @@ from microtome.quantify.crossed import (
     crossed_weights,
     holm,
 )
-from microtome.quantify.intervals import ENDS
+from microtome.quantify.intervals import ENDS, share_ends
 from microtome.quantify.shift import following
 
 Floats = NDArray[np.float64]
@@ -72,8 +72,9 @@ def summaries(tried: Sequence[Tried]) -> list[PartSummary]:
 def _summary(item: Tried, method: Locator, weights: CrossedWeights) -> PartSummary:
     errors = item.errors[method]
     near = np.where(np.isfinite(errors), (errors < CLOSE).astype(float), np.nan)
-    error, share = (_interval(values, weights) for values in (errors, near))
     images = int(np.isfinite(errors).any(0).sum())
+    error, hits = _interval(errors, weights), crossed_mean(near)
+    share = (hits, *share_ends(hits, float(crossed_resamples(near, weights).var()), images))
     return PartSummary(item.part, item.boxes, method, *error, *share, images)
 
 

@@ -13,7 +13,7 @@ from microtome.disentangle.rules import Evidence, Numbers, left_out
 
 Images = NDArray[np.int64]
 Features = Literal["cells", "weighted", "uniform"]
-CELL_BYTES = 3e9  # of x and g of all cells; beyond, filters are looked at as a whole
+CELL_BYTES = 1e9  # of x and g of all cells, of which fitting takes some copies; beyond, only whole filters
 
 
 class FeatureChoice:

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from microtome.disentangle.rationales import Rationales
 from microtome.disentangle.readings import Readings
-from microtome.quantify.intervals import ENDS, RESAMPLES, mean_interval, wilson
+from microtome.quantify.intervals import ENDS, RESAMPLES, mean_interval, share_interval
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -53,8 +53,8 @@ class TreeMetric:
         """Value and 95 % interval: Wilson's for a share, else by a bootstrap over the images."""
         if self.span is not None:
             return self.span
-        if self.name in SHARES and self.against is None:
-            return float(self.values.mean()), *wilson(int(self.values.sum()), len(self.values))
+        if self.name in (*SHARES, "merged") and self.against is None:
+            return share_interval(self.values)
         return mean_interval(self.values)
 
 

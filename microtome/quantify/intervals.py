@@ -1,7 +1,10 @@
 """95 % intervals: of a share, of a mean over images, and of what resamples of the images say.
 
-Every resampled interval is a percentile interval. Where a resample judges anew (which images count, how steady a
-filter is), images that are drawn twice shift it: then the interval is moved onto the data's own value.
+A mean's interval takes its ends from resamples of the images, corrected for skewness and for few images. A share's is
+Wilson's, also where resamples say how much it varies: from resamples alone, a share of 1 would have the interval
+[1, 1]. Where a resample judges anew (which images count, how steady a filter is), images that are drawn twice shift it:
+then the percentile interval is moved onto the data's own value. How often each holds the truth is simulated in
+tests/test_calibration.py.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import norm, t
 
 Floats = NDArray[np.float64]
 ENDS = (0.025, 0.975)
@@ -26,9 +29,12 @@ class Interval:
 
 
 def mean_interval(values: Floats) -> tuple[float, float, float]:
-    """A mean over images, and its 95 % percentile interval under resampling of the images.
+    """A mean over images, and its 95 % interval under resampling of the images.
 
-    The resamples are the same ones for equal numbers of images, so that differences are paired.
+    The resamples are the same ones for equal numbers of images, so that differences are paired. Which of their
+    quantiles are the ends: those of the BCa interval (Efron 1987), for skewness, with Student's quantile times
+    sqrt(n / (n - 1)) in place of the normal one (Hesterberg 2015), for few images. Values that are all equal have no
+    width: say `share_interval` of shares.
 
     Args:
         values: (images,).
@@ -36,10 +42,67 @@ def mean_interval(values: Floats) -> tuple[float, float, float]:
     Returns:
         mean, low, high.
     """
+    value, count = float(values.mean()), len(values)
+    if np.ptp(values) == 0:
+        return value, value, value
     rng = np.random.default_rng(0)
-    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
-    low, high = np.quantile(means, ENDS)
-    return float(values.mean()), float(low), float(high)
+    means = values[rng.integers(count, size=(RESAMPLES, count))].mean(1)
+    low, high = np.quantile(means, _ends(values, means))
+    return value, float(low), float(high)
+
+
+def _ends(values: Floats, means: Floats) -> Floats:
+    """Quantiles of the resamples' means that are the ends of an expanded BCa interval; values that differ."""
+    count, apart = len(values), values - values.mean()
+    skewness = (apart**3).mean() / (apart**2).mean() ** 1.5
+    below = ((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2
+    bias = norm.ppf(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
+    z = bias + _expanded(count)
+    ends: Floats = norm.cdf(bias + z / np.maximum(1 - skewness / (6 * np.sqrt(count)) * z, 0.1))
+    return ends
+
+
+def _expanded(images: int) -> Floats:
+    """Student's quantiles times sqrt(n / (n - 1)): how far out the ends of an interval lie where images are few."""
+    ends: Floats = t.ppf(ENDS, images - 1) * np.sqrt(images / (images - 1)) if images > 1 else norm.ppf(ENDS)
+    return ends
+
+
+def expanded_ends(images: int) -> Floats:
+    """The quantiles of resamples that are the ends of a 95 % interval over few images (Hesterberg 2015).
+
+    0.025 and 0.975 of many images, 0.009 and 0.991 of 10: resamples vary less than samples do.
+
+    Args:
+        images: that each resample is drawn from.
+    """
+    ends: Floats = norm.cdf(_expanded(images))
+    return ends
+
+
+def share_interval(values: Floats) -> tuple[float, float, float]:
+    """A share over images, and its 95 % interval: share, low, high.
+
+    Args:
+        values: (images,) 1 for a hit, else 0; or the share of hits in each image, 0 to 1.
+    """
+    share = float(values.mean())
+    return share, *share_ends(share, float(values.var()) / len(values), len(values))
+
+
+def share_ends(share: float, variance: float, images: int) -> tuple[float, float]:
+    """95 % interval of a share whose variance is known: Wilson's, with the effective number of images.
+
+    That is the number of independent hits or misses with this variance, share (1 - share) / variance (Korn and Graubard
+    1998). A share that no resample moves is taken for that many images' own.
+
+    Args:
+        share: 0 to 1.
+        variance: of the share, over images or over resamples.
+        images: that it is a share of.
+    """
+    trials = share * (1 - share) / variance if variance > 0 and 0 < share < 1 else images
+    return wilson(share * trials, trials)
 
 
 def resampled_interval(value: float, drawn: Floats) -> tuple[float, float]:
@@ -73,7 +136,13 @@ def paired_interval(values: tuple[float, float], drawn: tuple[Floats, Floats]) -
     return values[0] - values[1], float(low), float(high)
 
 
-def wilson(hits: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927); never outside [0, 1], sound at 0 and at all hits."""
-    found = binomtest(hits, trials).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+def wilson(hits: float, trials: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson 1927); never outside [0, 1], sound at 0 and at all hits.
+
+    (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    """
+    share, square = hits / trials, float(norm.ppf(ENDS[1])) ** 2 / trials
+    half = float(np.sqrt(square * share * (1 - share) + square**2 / 4))
+    middle = share + square / 2
+    low, high = (middle - half) / (1 + square), (middle + half) / (1 + square)
+    return (0.0 if share == 0 else max(0.0, low)), (1.0 if share == 1 else min(1.0, high))

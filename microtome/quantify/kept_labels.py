@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.quantify.dissection import iou
-from microtome.quantify.intervals import ENDS
+from microtome.quantify.intervals import share_ends
 from microtome.quantify.upsample import Lit
 
 RESAMPLES = 1000
@@ -35,11 +35,12 @@ class OwnCounts:
         return float((iou(*sums) > min_iou).mean())
 
     def kept_interval(self, min_iou: float) -> tuple[float, float, float]:
-        """That share over the pictures, and its 95 % percentile interval: share, low, high."""
+        """That share over the pictures, and its 95 % interval: share, low, high."""
         images = len(self.label)
         weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
-        low, high = np.quantile([self.kept(weight, min_iou) for weight in weights], ENDS)
-        return self.kept(np.ones(images, np.int64), min_iou), float(low), float(high)
+        kept = self.kept(np.ones(images, np.int64), min_iou)
+        variance = float(np.var([self.kept(weight, min_iou) for weight in weights]))
+        return kept, *share_ends(kept, variance, images)
 
 
 def own_counts(

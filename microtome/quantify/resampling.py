@@ -14,7 +14,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from microtome.quantify.dissection import Best, DetectorCount, detectors, iou
-from microtome.quantify.intervals import ENDS, Interval, resampled_interval
+from microtome.quantify.intervals import Interval, expanded_ends, resampled_interval
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,11 @@ class WeightedCounts:
             product = weights[:, chosen].astype(np.float64) @ counts.activated[chosen].astype(np.float64)
             self.activation[number] += product.astype(np.int64)
 
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return int(self._weights.shape[1])
+
     def scores(self, weighting: int) -> NDArray[np.float64]:
         """(units, concepts) IoU under one weighting."""
         counts, activation, pixels = self.at(weighting)
@@ -152,7 +157,7 @@ def bootstrap(
             own.append(scores[np.arange(len(wins)), labels.concept])
             wins += scores.argmax(1) == labels.concept
             layer.append(_counts(detectors(scores, labels, min_iou)))
-    low, high = np.quantile(own, ENDS, axis=0)
+    low, high = np.quantile(own, expanded_ends(block.images), axis=0)
     most = (len(wins), block.label_pixels.shape[1], block.label_pixels.shape[1])
     drawn = np.array(layer, float).T
     bounds = [count_interval(*column) for column in zip(_counts(counted), drawn, most, strict=True)]

@@ -122,7 +122,8 @@ def _headline(found: AttackFindings) -> str:
 
 def _note() -> views.Text:
     return views.Text(
-        "Means over pictures with 95 % bootstrap intervals. “Noise like”: every pixel moved as far, in a random "
+        "Means over pictures with 95 % intervals: of shares by Wilson, else by bootstrap. "
+        "“Noise like”: every pixel moved as far, in a random "
         "direction: what does not exceed it is no effect of the attack. Tree and graph speak of their own category.",
         "quiet",
     )

@@ -197,7 +197,15 @@ class TreeFindings:
 def page(told: TreeFindings) -> views.Page:
     """The page."""
     sections = [
-        views.Section("How far it speaks for the network", [_levels(told), _others(told), _how(told)]),
+        views.Section(
+            "How far it speaks for the network",
+            [
+                _levels(told, DECISIONS, _DECISIONS_NOTE),
+                _levels(told, REASONS, _REASONS_NOTE),
+                *_others(told),
+                _how(told),
+            ],
+        ),
         views.Section("The tree", [views.Text(_legend(told), "quiet"), views.Outline(outline(told))]),
         views.Section("Nodes", [views.Text(_NODE_LEGEND, "quiet"), views.Gallery(_cards(told), True)]),
     ]
@@ -229,11 +237,14 @@ def path_page(path: ParsePath) -> views.Page:
 
 def _headline(told: TreeFindings) -> str:
     """What can be read aloud: how many ways, how far they speak for the network, and what does without them."""
-    ways = "one way" if told.ways == 1 else f"{told.ways} ways"
-    text = f"The network decides about {told.category} in {ways}"
+    text = f"The network decides about {told.category} in " + ("one way" if told.ways == 1 else f"{told.ways} ways")
+    mostly = sum(node.visits > node.others for node in map(told.nodes.__getitem__, told.top))
+    if mostly < told.ways:
+        text += f", {mostly or 'none'} of them taken mostly by pictures of it"
     if fidelity := told.metric("fidelity"):
+        rules = "its rule gives the network's" if told.ways == 1 else "their rules give its"
         text += (
-            f", whose rules give its own decision in {fidelity['value']:.0%} [{fidelity['low']:.0%}, "
+            f"; {rules} own decision in {fidelity['value']:.0%} [{fidelity['low']:.0%}, "
             f"{fidelity['high']:.0%}] of {fidelity['images']} pictures that the tree did not grow from"
         )
     if other := told.rival:
@@ -270,7 +281,15 @@ def _cell(row: TreeMetricRow | None) -> str:
     return "–" if row is None else f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def _levels(told: TreeFindings) -> views.Table:
+DECISIONS: tuple[LevelMeasure, ...] = (
+    "accuracy", "fidelity", "fidelity on positives", "fidelity on others", "auc", "error",
+)  # fmt: skip
+REASONS: tuple[LevelMeasure, ...] = ("fitness", "part error", "merged")
+COMPARED: tuple[LevelMeasure, ...] = ("fidelity", "fidelity on positives", "fidelity on others", "auc", "fitness")
+
+
+def _levels(told: TreeFindings, measures: Sequence[LevelMeasure], note: str) -> views.Table:
+    """Measures of the tree at each depth."""
     own = {
         (r["metric"], depth): r
         for r in told.metrics
@@ -279,50 +298,49 @@ def _levels(told: TreeFindings) -> views.Table:
     first, deepest = min(depth for _, depth in own), max(depth for _, depth in own)
     names = {1: "1, one rule for all", 2: "2, below the root", deepest: f"{deepest}, leaves"}
     lines = [
-        [names.get(depth, str(depth)), *(_cell(own.get((measure, depth))) for measure in MEASURES)]
+        [names.get(depth, str(depth)), *(_cell(own.get((measure, depth))) for measure in measures)]
         for depth in range(first, deepest + 1)
     ]
-    note = (
-        "On held-out pictures, with 95 % intervals (of shares Wilson's, else bootstrap). As the network: over all "
-        "pictures, those of the category, the others; AUC: how the estimate ranks the network's decisions. Error: of "
-        "the decision, by its range. Fitness: overlap (Jaccard) of the node's filter contributions with the network's "
-        "own; part error: of what parts add, by the mean decision; at inner nodes: share of parse paths that are. The "
-        "last three over pictures of the category."
-    )
-    return views.Table([("depth", False), *((name, True) for name in MEASURES.values())], lines, note)
+    return views.Table(_columns("depth", measures), lines, note)
 
 
-OTHERS: tuple[TreeMeasure, ...] = ("accuracy", "fidelity", "fidelity on positives", "fidelity on others", "auc")
+def _columns(first: str, measures: Sequence[LevelMeasure]) -> list[tuple[str, bool]]:
+    return [(first, False), *((MEASURES[measure], True) for measure in measures)]
 
 
-def _others(told: TreeFindings) -> views.Table:
+_DECISIONS_NOTE = (
+    "Decisions on held-out pictures, with 95 % intervals (of shares Wilson's, else bootstrap). As the network: over "
+    "all pictures, those of the category, the others; AUC: how the estimate ranks the network's decisions; error: "
+    "of the decision, by its range."
+)
+_REASONS_NOTE = (
+    "Reasons, over held-out pictures of the category. Fitness: overlap (Jaccard) of the node's filter contributions "
+    "with the network's own; part error: of what parts add, by the mean decision; at inner nodes: share of parse paths "
+    "that are."
+)
+_OTHERS_NOTE = (
+    "Fitted to the network's own decisions on the same pictures. Calibrated: the tree's own estimate behind one "
+    "threshold, fitted on the pictures that it grew from. The tree is told each picture's own rationale, by which it "
+    "picks the rule; the others are not."
+)
+
+
+def _others(told: TreeFindings) -> list[views.Part]:
+    """What stands beside the tree, and the tree's second layer minus each of it."""
     found = dict.fromkeys(row["model"] for row in told.metrics if row["model"] not in ("tree", "random filters"))
     models: list[TreeModel] = list(found)
-    lines = [
-        [
-            model,
-            *(_cell(told.metric(measure, model)) for measure in (*OTHERS, "fitness")),
-            _cell(told.metric("fidelity", against=model)),
-            _cell(told.metric("auc", against=model)),
-        ]
+    shown: tuple[LevelMeasure, ...] = (*DECISIONS[:-1], "fitness")
+    lines = [[model, *(_cell(told.metric(measure, model)) for measure in shown)] for model in models]
+    apart = [
+        [model, *(_cell(told.metric(measure, against=model)) for measure in COMPARED)]
         for model in models
+        if told.metric("fidelity", against=model)
     ]
-    names = (
-        "right",
-        "as the network",
-        "of the category",
-        "of the others",
-        "AUC",
-        "fitness",
-        "tree minus it",
-        "AUC, too",
-    )
-    note = (
-        "Fitted to the network's own decisions on the same pictures; differences are paired, of the second layer. "
-        "Calibrated: the tree's own estimate behind one threshold, fitted on the pictures that it grew from. The tree "
-        "is told each picture's own rationale, by which it picks the rule; the others are not."
-    )
-    return views.Table([("beside it", False), *((name, True) for name in names)], lines, note)
+    parts: list[views.Part] = [views.Table(_columns("beside it", shown), lines, _OTHERS_NOTE)]
+    if apart:
+        note = "Paired differences, picture by picture, with 95 % bootstrap intervals: what the second layer adds."
+        parts.append(views.Table(_columns("second layer minus", COMPARED), apart, note))
+    return parts
 
 
 def _how(told: TreeFindings) -> views.Text:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from microtome.quantify.intervals import mean_interval, wilson
+from microtome.quantify.intervals import mean_interval, share_interval
 from microtome.visualize.attribution import at_rest, over_channels
 from microtome.visualize.names import MethodName
 
@@ -193,9 +193,7 @@ def scored(measure: str, values: Floats, *, chance: Floats, control: Floats) -> 
         measure: of MEASURES.
         values, chance, control: (pictures,).
     """
-    value, low, high = mean_interval(values)
-    if measure == "pointing":
-        low, high = wilson(int(values.sum()), len(values))
+    value, low, high = share_interval(values) if measure == "pointing" else mean_interval(values)
     apart, beyond = mean_interval(values - chance), mean_interval(values - control)
     better, beats = (is_good(measure, low, high) for _, low, high in (apart, beyond))
     return Scored(value, low, high, float(chance.mean()), *apart, better, *beyond, beats, len(values))

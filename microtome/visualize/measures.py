@@ -22,6 +22,16 @@ class MeasureKind(Enum):
     LABELS_KEPT = "{}: detectors that keep their label"
 
 
+# Shares of each picture, 0 to 1: their means are shares, too.
+SHARES = frozenset(
+    {
+        MeasureKind.FLIPPED,
+        MeasureKind.UNITS_KEPT,
+        MeasureKind.TREE_NODE_KEPT,
+        MeasureKind.TREE_PATH_KEPT,
+        MeasureKind.NODES_KEPT,
+    }
+)
 # Of the audit's own explanations of the network, rather than of the network itself.
 EXPLANATIONS = frozenset(
     {

@@ -71,8 +71,8 @@ STAGE = Stage(
             eps=float64("bound of the change, of 255"),
             measure=string("what is measured, and of which layer, tree or graph"),
             value=float64("mean over the pictures; of detectors, the share that keep their label"),
-            low=float64("95 % bootstrap interval over the pictures"),
-            high=float64("95 % bootstrap interval over the pictures"),
+            low=float64("95 % interval over the pictures: of shares by Wilson, else by bootstrap"),
+            high=float64("95 % interval over the pictures: of shares by Wilson, else by bootstrap"),
             n=int32("pictures"),
         ),
         table(

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from microtome.datasets.sampling import sampled
 from microtome.datasets.source import Source, webp
 from microtome.networks.geometry import LayerGeometry
-from microtome.quantify.intervals import mean_interval
+from microtome.quantify.intervals import mean_interval, share_interval
 from microtome.quantify.kept_labels import OwnCounts, joined_counts
 from microtome.visualize.adversarial import Attack, attack, fgsm, moved, same_size_noise
 from microtome.visualize.attribution import Scaled, answer_of, at_rest
-from microtome.visualize.measures import AttackMeasure, MeasureKind
+from microtome.visualize.measures import SHARES, AttackMeasure, MeasureKind
 from storage import Draft
 from storage.tables import Row
 from tasks.activations.result import Maps
@@ -190,7 +190,8 @@ class _Tally:
             values = np.concatenate(parts)
             values = values[np.isfinite(values)]  # explanations speak of their own category only
             if len(values) > 1:
-                yield _row(name, measure, mean_interval(values), len(values))
+                interval = share_interval(values) if measure.kind in SHARES else mean_interval(values)
+                yield _row(name, measure, interval, len(values))
         for (name, layer), counted in self.counted.items():
             counts = joined_counts(counted)
             interval = counts.kept_interval(witness.detectors[layer].min_iou)

@@ -91,8 +91,8 @@ STAGE = Stage(
             low=float64("95 % bootstrap interval of the error, over pictures and draws"),
             high=float64("95 % bootstrap interval of the error, over pictures and draws"),
             share=float64("of pictures in which the error is below 0.1"),
-            share_low=float64("95 % bootstrap interval of the share"),
-            share_high=float64("95 % bootstrap interval of the share"),
+            share_low=float64("95 % interval of the share: Wilson's, by its spread over pictures and draws"),
+            share_high=float64("95 % interval of the share: Wilson's, by its spread over pictures and draws"),
             images=int32("pictures in which it was looked for"),
         ),
         table(

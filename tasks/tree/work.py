@@ -27,7 +27,7 @@ from tasks.finetuning.sets import Sets
 from tasks.session import Session
 from tasks.subject import Subject, network_of
 from tasks.tree import PlannedTree
-from tasks.tree.deletion import deletions
+from tasks.tree.deletion import Deletions
 from tasks.tree.nodes import Grown, paper_nodes, visited_nodes
 from tasks.tree.pictures import BATCH, TreePictures, chosen, said_of
 from tasks.tree.writing import MadeTree, PictureRationales, write, write_metrics
@@ -57,20 +57,20 @@ def run(options: PlannedTree, inputs: Inputs, draft: Draft, session: Session) ->
     parts = _parts(inputs, pictures, seen)
     choice = FeatureChoice(raw, seen.scale, seen.kept, cells)
     with threadpool_limits(1):  # sums split over threads round differently
-        grown, root = _grown(options, pictures, seen, choice, session)
+        grown, root = _grown(options, pictures, seen, choice, session=session)
         removed = _removed(pictures, tail, parts.groups(), session)
         held = _held_out(pictures, seen, removed, parts.groups()[:, seen.scale.filters])
         split = _inside(pictures, seen), seen.inside(pictures.places(HELD_OUT))
         weighed = grown.features == "cells"
         others = [network_itself(held), *root, *imitators(grown.read, choice, split, cells=weighed, seed=session.seed)]
         found = judged(grown.read.of(split[1]), held, others)
-    deleted = deletions(pictures, tail, seen, grown.read, split, session)
+    deleted = Deletions(pictures, tail, seen, session).metrics(grown.read, split)
     write_metrics(draft, [*found, *deleted])
     write(draft, MadeTree(options, pictures, seen, parts, grown), tail.output)
 
 
 def _grown(
-    options: PlannedTree, pictures: TreePictures, seen: PictureRationales, choice: FeatureChoice, session: Session
+    options: PlannedTree, pictures: TreePictures, seen: PictureRationales, choice: FeatureChoice, *, session: Session
 ) -> tuple[Grown, list[Answers]]:
     """The tree, and what the rule at its root says of the held-out pictures, if it has one."""
     if options.rule == "paper":
