@@ -144,7 +144,7 @@ def lines(title: str, rows: Sequence[Mapping[str, object]], along: str) -> tuple
         .encode(
             x=alt.X("x:Q", title=along, axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
-            color=alt.Color("line:N", scale=colour, title=None),
+            color=alt.Color("line:N", scale=colour, title=None, legend=alt.Legend(columns=3)),
         )
         .properties(width=290, height=170, config=_config())
     )
