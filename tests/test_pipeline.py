@@ -190,8 +190,8 @@ def test_a_disk_too_small_is_refused_before_the_first_byte(audit_file, monkeypat
 def test_values_that_are_not_finite_are_refused(audit_file):
     text = (audit_file.parent / "nets.py").read_text()
     (audit_file.parent / "nets.py").write_text(
-        text
-        + "\ndef bad():\n    net = tiny()\n    for part in (net[0], net[3]):\n        part.weight.data *= 1e30\n    return net\n"
+        text + "\ndef bad():\n    net = tiny()\n    net[0].weight.data *= 1e30\n    net[3].weight.data *= 1e30\n"
+        "    return net\n"
     )
     change_audit(audit_file, network={"load": "nets:bad", "layers": ["3"], "input": {"size": [64, 64]}})
     import sys
