@@ -253,6 +253,9 @@ def page(tally: Tally, plans: Declared, seconds: float, share: float) -> Iterato
         "Left out of what must change, though stages call it: the classes that make names of outputs "
         f"({_listed(NAMING)}) and the disk ({_listed(DISK)})."
     )
+    if faults := [*tally.faults, *plans.faults]:
+        yield "What stays or changes against that, one by one:"
+        yield "\n".join(f"* `{fault}`" for fault in faults)
 
 
 def _table(tally: Tally) -> Iterator[str]:
