@@ -467,7 +467,9 @@ def _run(files: Files, run_id: str | None) -> RunRecord:
 
 def _report_page(files: Files, run: RunRecord) -> Path:
     if "report" not in run.stages:
-        raise InputError(f"run {run.run_id}: has no report; it was {run.status}")
+        raise InputError(
+            f"run {run.run_id}: has no report, it was {run.status}; name another of `microtome runs`, or run the audit"
+        )
     page = Path(files.location(f"{run.stages['report']['folder']}/index.html"))
     if not page.is_file():
         raise InputError(f"run {run.run_id}: its report is not there any more; run the audit again")

@@ -18,7 +18,9 @@ def stage_of(files: Files, run: RunRecord, stage: str) -> Artifact:
     found = run.stages.get(stage)
     artifact = StageStore(files, warn).load(found["folder"]) if found else None
     if artifact is None:
-        raise InputError(f"run {run.run_id}: has no finished stage {stage!r}{suggest(stage, list(run.stages))}")
+        raise InputError(
+            f"run {run.run_id}: has no finished stage {stage!r}; ask for it under `stages:` of its audit file"
+        )
     return artifact
 
 

@@ -108,6 +108,13 @@ def test_only_refresh_and_rerun(finished, command):
     assert again.returncode == 0
     assert "dissection   done in" in again.stderr
     assert "null         cached" in again.stderr
+    run_id = next(line.split()[1] for line in again.stdout.splitlines() if line.startswith("run"))
+    opened = command("open", run_id, cwd=folder)
+    assert opened.returncode == 2
+    assert f"run {run_id}: has no report, it was done; name another of `microtome runs`" in opened.stderr
+    explained = command("explain", run_id, "0", cwd=folder)
+    assert explained.returncode == 2
+    assert "has no finished stage 'tree'; ask for it under `stages:`" in explained.stderr
     missing = command("rerun", "dissection", "audit.yaml", "--set", "stages.dissection.tail=0.002", cwd=folder)
     assert missing.returncode == 2
     assert "its inputs must be done, got none of tally, null" in missing.stderr
