@@ -20,7 +20,7 @@ audit: setup
 	$(BIN)/microtome compare creatures-random creatures --workspace examples/.microtome
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 soak: setup
 	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600

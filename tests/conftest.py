@@ -44,6 +44,15 @@ def soak(short: Number, long: Number) -> Number:
     return long if os.environ.get("MICROTOME_SOAK") == "1" else short
 
 
+LONG = ("cli", "deaths", "signals", "small", "server_gone", "prefect", "probe", "full_disk", "visualize", "finetuning")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no core waits at the end for one that was begun last."""
+    names = [f"test_{name}.py" for name in LONG]
+    items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
+
+
 def count(what: str, number: int = 1) -> None:
     """Add to what is printed when all tests have ended: `count("kills")`, `count("mutated weights files", 413)`."""
     _COUNTED[what] += number

@@ -360,7 +360,7 @@ def test_no_damage_of_small_files_stops_a_command(finished_workspace, monkeypatc
     monkeypatch.chdir(finished_workspace)
 
     @settings(
-        max_examples=soak(200, 10_000), derandomize=soak(0, 1) == 0, deadline=None, database=None,
+        max_examples=soak(60, 10_000), derandomize=soak(0, 1) == 0, deadline=None, database=None,
         phases=[Phase.generate], suppress_health_check=list(HealthCheck),  # shrinking would take longer than it helps
     )  # fmt: skip
     @given(st.data())
