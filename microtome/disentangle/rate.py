@@ -1,8 +1,9 @@
 """A learning rate by a range test: some steps at a rising rate show where training breaks (Smith, arXiv 1506.01186).
 
     rate_k = LOWEST (HIGHEST / LOWEST)^(k / (STEPS - 1))          k = 0 .. STEPS - 1
-    broken at the first k whose loss exceeds the worst of the first steps and a guess's
-    found: SHARE of the rate there, or of HIGHEST where it never breaks
+    the end is the first k whose loss exceeds both the worst of the first steps and a guess's, or is below LEARNED of
+    their mean: training broke there, or has nothing left to learn
+    found: SHARE of the rate there
 
 On training pictures alone, in an order of its own, without filter loss; the network is as before afterwards.
 """
@@ -18,6 +19,7 @@ from microtome.disentangle.training import FeatureSource, Trainer, seeded
 
 LOWEST, HIGHEST, STEPS = 1e-4, 10.0, 24
 CALM = 6  # first steps, whose losses are ordinary
+LEARNED = 0.1
 SHARE = 0.2
 
 
@@ -33,7 +35,7 @@ def found_rate(trainer: Trainer, source: FeatureSource, images: Sequence[int]) -
     losses = []
     for step in range(STEPS):
         losses.append(_loss(trainer, source, images, step))
-        if broken(losses, trainer.network.classes):
+        if ended(losses, trainer.network.classes):
             break
     trainer.restore(before)
     return SHARE * rate_of(len(losses) - 1)
@@ -44,15 +46,16 @@ def rate_of(step: int) -> float:
     return float(LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)))
 
 
-def broken(losses: Sequence[float], classes: int) -> bool:
-    """Whether the last of some losses shows that training broke.
+def ended(losses: Sequence[float], classes: int) -> bool:
+    """Whether the last of some losses shows that training broke, or has nothing left to learn.
 
     Args:
         losses: of the steps so far.
         classes: outputs of the network.
     """
-    limit = max([*losses[:CALM], math.log(max(classes, 2))])
-    return len(losses) > CALM and not losses[-1] <= limit  # NaN is broken, too
+    first = losses[:CALM]
+    highest, lowest = max(*first, math.log(max(classes, 2))), LEARNED * sum(first) / len(first)
+    return len(losses) > CALM and not lowest <= losses[-1] <= highest  # NaN is an end, too
 
 
 def _loss(trainer: Trainer, source: FeatureSource, images: Sequence[int], step: int) -> float:

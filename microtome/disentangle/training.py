@@ -27,7 +27,7 @@ from microtome.errors import InputError
 MOMENTUM, DECAY = 0.9, 5e-4
 WARM = 0.2  # share of the steps over which the filter gradient grows to its full share
 FALL = 0.1  # of a rate that was found, from the first epoch to the last
-EXPLODED = 10.0  # an epoch's loss above so many times that of a guess has diverged
+EXPLODED = 3.0  # a loss above so many times that of a guess has diverged: over an epoch, or after it
 HALVINGS = 20  # of the rate, before training gives up
 AT_ONCE = 32  # pictures whose answers are read together
 
@@ -253,7 +253,7 @@ class Trainer:
             for count, result in self._steps(number, source, images):
                 steps.append((count, result))
                 seen(count)
-            if self._sane(together(steps)):
+            if self._sane(together(steps).task_loss) and self._sane(self._glance(source, images)):
                 return steps
             self.restore(before)
             self.halvings += 1
@@ -263,8 +263,16 @@ class Trainer:
             f"{number + 1} at any rate down to {self.rate_at(number):g} (strength {self.recipe.strength:g}); lower them"
         )
 
-    def _sane(self, result: Result) -> bool:
-        return result.task_loss <= EXPLODED * math.log(max(self.network.classes, 2))  # False of NaN
+    @torch.inference_mode()
+    def _glance(self, source: FeatureSource, images: Sequence[int]) -> float:
+        """Task loss of a batch of evenly chosen images, without training."""
+        self.network.eval()
+        some = list(images[:: math.ceil(len(images) / self.recipe.batch)])
+        logits, _ = self.network.above(self.tail(source.features(some, [False] * len(some))))
+        return float(self._task_loss(logits, source.labels[some]))
+
+    def _sane(self, loss: float) -> bool:
+        return loss <= EXPLODED * math.log(max(self.network.classes, 2))  # False of NaN
 
     def _steps(self, number: int, source: FeatureSource, images: Sequence[int]) -> Iterator[tuple[int, Result]]:
         """An epoch, step by step, until it ends or its loss is no number."""
