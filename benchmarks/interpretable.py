@@ -63,9 +63,9 @@ class Pictures:
         return tuple([place for place, name in enumerate(split) if name == which] for which in ("train", "val"))
 
 
-def network(data: Path, mask):
+def network(data: Path, mask, head: str = "linear"):
     weights = str(data / "weights/squeezenet1_0.safetensors")
-    return interpretable_cnn("torchvision.models:squeezenet1_0", size=SIZE, weights=weights, mask=mask, head="linear")
+    return interpretable_cnn("torchvision.models:squeezenet1_0", size=SIZE, weights=weights, mask=mask, head=head)
 
 
 def answers(base, source: Source, *, mirror: bool) -> torch.Tensor:
@@ -110,8 +110,8 @@ def features_of(data: Path, category: str) -> dict[str, np.ndarray]:
     }
 
 
-def trained(data: Path, source: Pictures, train: list[int], options, strength: float, fold: int) -> Trainer:
-    built = network(data, {})
+def trained(options, source: Pictures, train: list[int], *, strength: float, fold: int) -> Trainer:
+    built = network(options.data, {}, options.head)
     recipe = TrainingRecipe(options.epochs, 16, (options.rate, options.rate / 10), strength, fold)
     trainer = Trainer(built, frozen_below(built.features, None), recipe)
     trainer.start(source, train)
@@ -176,7 +176,7 @@ def one(options, source: Pictures, category: str, fold: int) -> dict[str, dict[s
 
         def make(name=name, strength=strength):
             began = time.perf_counter()
-            trainer = trained(options.data, source, train, options, strength, fold)
+            trainer = trained(options, source, train, strength=strength, fold=fold)
             made = outcome(trainer, source, held)
             right, seconds = made["right"].mean(), time.perf_counter() - began
             print(f"{category} fold {fold} {name}: accuracy {right:.3f}, {seconds:.0f} s", file=sys.stderr, flush=True)
@@ -348,6 +348,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--strength", type=float, nargs="+", default=[1.0])
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--head", default="linear")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--some", type=int, help="of the folds; all")
     parser.add_argument("--threads", type=int, default=2)

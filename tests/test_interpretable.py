@@ -23,6 +23,7 @@ from microtome.disentangle.training import Membership, Result, Trainer, Training
 from microtome.errors import InputError
 from microtome.networks import Capture, walk
 from tests import literal
+from tests.conftest import soak
 
 N = 5
 
@@ -187,6 +188,30 @@ def test_backbones(backbone: str, size: int, top: str, n: int) -> None:
         found = capture(torch.rand(2, 3, size, size))
     assert found["extra_map"].shape == (2, network.filters, n, n)
     assert network(torch.rand(2, 3, size, size)).shape == (2, 1)
+
+
+BACKBONES = ("resnet18", "alexnet", "vgg16", "mobilenet_v2")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", BACKBONES[: soak(1, 4)])
+def test_one_strength_trains_any_backbone(name: str) -> None:
+    """With random weights, at the rate that is found: the loss stays finite, no step back, and filters are pressed."""
+    torch.manual_seed(0)
+    network = interpretable_cnn(f"torchvision.models:{name}", size=(96, 96), mask={}, head="linear")
+    source = Toy()
+    frozen = frozen_below(network.features, None)
+    with torch.no_grad():
+        grown = torch.nn.functional.interpolate(source.pictures, (96, 96))
+        source.pictures = network.features[:frozen].eval()(grown)
+    one = Trainer(network, frozen, TrainingRecipe(1, 8, (0.01, 0.001), 1.0))
+    one.start(source, range(20))
+    one.train_at(found_rate(one, source, range(20)))
+    steps = one.epoch(0, source, range(20))
+    assert np.isfinite([result.task_loss for _, result in steps]).all()
+    assert one.halvings == 0
+    assert all(float(pressure.size) > 0 for pressure in one.pressure)
+    assert one.evaluate(source, range(20))[0].accuracy == 1.0
 
 
 def test_other_backbones_are_refused_by_name() -> None:

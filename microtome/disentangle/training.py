@@ -314,17 +314,22 @@ class Trainer:
         """
         logits, maps = self.network.above(self.tail(features))
         task = self._task_loss(logits, labels)
+        measured = self._press(maps, labels, strength)
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(task)
+        self.optimiser.step()
+        right = float(self._right(logits.detach(), labels).float().mean())
+        return Result(float(task.detach()), measured, right)
+
+    def _press(self, maps: Sequence[torch.Tensor], labels: torch.Tensor, strength: float) -> float:
+        """Have the filter gradient added to what comes back to both layers; gives the batch's mean -MI."""
         measured = []
         for item, membership, pressure in zip(maps, self.membership, self.pressure, strict=True):
             wanted = membership.update(item.detach(), labels)
             measured.append(float(filter_loss(item.detach()).mean()))
             if strength and item.requires_grad:
                 pressure.press(item, wanted, strength)
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(task)
-        self.optimiser.step()
-        right = float(self._right(logits.detach(), labels).float().mean())
-        return Result(float(task.detach()), sum(measured) / len(measured), right)
+        return sum(measured) / len(measured)
 
     @torch.inference_mode()
     def evaluate(self, source: FeatureSource, images: Sequence[int]) -> tuple[Result, torch.Tensor]:
