@@ -185,9 +185,9 @@ def test_training_alone() -> None:
     ]
     (table,) = parts_of(page, "table")
     assert table.rows == [
-        ["with filter loss", "20 pictures", "90.0%", "85.0%–95.0%", "0.250", "-0.0100"],
-        ["linear probe of the backbone", "20 pictures", "95.0%", "76.0%–99.0%", "", ""],
-        ["always the commonest class", "20 pictures", "55.0%", "", "", ""],
+        ["with filter loss", "20 pictures", "90.0%", "85.0%–95.0%", "0.250", "-0.01000", "0.005"],
+        ["linear probe of the backbone", "20 pictures", "95.0%", "76.0%–99.0%", "", "", ""],
+        ["always the commonest class", "20 pictures", "55.0%", "", "", "", ""],
     ]
     (code,) = parts_of(page, "code")
     assert code.text.startswith("network:\n  load: package:factory\n")
@@ -242,8 +242,8 @@ def test_a_training_that_stepped_back_says_so() -> None:
     page = finetuning_page(replace(found, training=[replace(row, halvings=2) for row in found.training]))
     (text,) = [part.text for part in parts_of(page, "text") if "rate" in part.text]
     assert text == (
-        "Learning rate of the first epoch: with filter loss 0.005. The training with filter loss diverged 2 times, and "
-        "went on from the epoch before at half the rate."
+        "The training of the network with filter loss diverged 2 times, and went on from the epoch before at half the "
+        "rate."
     )
 
 

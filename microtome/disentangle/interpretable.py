@@ -49,7 +49,7 @@ class InterpretableCNN(nn.Module):
             self.classifier = _hidden(filters * cells * cells, head, classes)
         else:
             self.pool = nn.AdaptiveAvgPool2d(1)
-            self.classifier = nn.Sequential(Unit(), nn.Linear(filters, classes))
+            self.classifier = nn.Sequential(HeadScale(), nn.Linear(filters, classes))
         layers: list[nn.Conv2d | nn.Linear] = [self.extra]
         layers += [child for child in self.classifier if isinstance(child, nn.Linear)]
         for layer in layers:
@@ -86,7 +86,7 @@ class InterpretableCNN(nn.Module):
         return read
 
 
-class Unit(nn.Module):
+class HeadScale(nn.Module):
     """Divide by one number, the size of an ordinary picture's features: the head is as steep on every network."""
 
     unit: torch.Tensor

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from microtome.disentangle.filter_loss import filter_loss
-from microtome.disentangle.interpretable import InterpretableCNN, Unit
+from microtome.disentangle.interpretable import InterpretableCNN, HeadScale
 from microtome.disentangle.pressure import FilterPressure
 from microtome.disentangle.probe import fit_probe
 from microtome.errors import InputError
@@ -179,14 +179,14 @@ class Trainer:
             images: those to train on.
         """
         first = self.network.classifier[0]
-        if isinstance(first, Unit):
+        if isinstance(first, HeadScale):
             read, _ = self._read(self.network.read, source, images)
             first.unit.fill_(float(np.sqrt(np.square(read).sum(1).mean())) or 1.0)
             self._fit_last(source, images)
 
     def finish(self, source: FeatureSource, images: Sequence[int]) -> None:
         """Fit the last layer of a head with hidden layers to what reaches it."""
-        if not isinstance(self.network.classifier[0], Unit):
+        if not isinstance(self.network.classifier[0], HeadScale):
             self._fit_last(source, images)
 
     def _fit_last(self, source: FeatureSource, images: Sequence[int]) -> None:

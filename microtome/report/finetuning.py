@@ -232,13 +232,13 @@ def _training(findings: FinetuningFindings) -> list[views.Charts | views.Text]:
             curves("Accuracy", rows, "accuracy"),
         ]
     )
-    rates = ", ".join(f"{NAMES[item.phase]} {item.rate:.2g}" for item in findings.learned)
-    text = f"Learning rate of the first epoch: {rates}."
     back = {row.phase: row.halvings for row in findings.training if row.halvings}
-    for phase, times in back.items():
-        text += f" The training {NAMES[phase]} diverged {_times(times)}, and went on from the epoch before at half the"
-        text += " rate."
-    return [charts, views.Text(text)]
+    said = [
+        f"The training of the network {NAMES[phase]} diverged {_times(times)}, and went on from the epoch before at half "
+        "the rate."
+        for phase, times in back.items()
+    ]
+    return [charts, *map(views.Text, said)]
 
 
 def _times(count: int) -> str:
@@ -248,7 +248,7 @@ def _times(count: int) -> str:
 def _accuracies(findings: FinetuningFindings) -> list[views.Table]:
     """What the networks learned, beside what could be learned from the same pictures."""
     last = {row.phase: row for row in findings.training if row.split == HELD_OUT}
-    names = ("held out", "accuracy", "95 %", "task loss", "filter loss")
+    names = ("held out", "accuracy", "95 %", "task loss", "filter loss", "first rate")
     lines: list[list[str | views.Strip]] = [
         [
             NAMES[item.phase],
@@ -256,18 +256,19 @@ def _accuracies(findings: FinetuningFindings) -> list[views.Table]:
             f"{item.accuracy:.1%}",
             f"{item.low:.1%}–{item.high:.1%}",
             f"{last[item.phase].task_loss:.3f}",
-            f"{last[item.phase].filter_loss:.4f}",
+            f"{last[item.phase].filter_loss:.5f}",
+            f"{item.rate:.2g}",
         ]
         for item in findings.learned
     ]
     top = findings.learned[0]
     pictures, ends = f"{top.images} pictures", f"{top.probe_low:.1%}–{top.probe_high:.1%}"
     lines += [
-        ["linear probe of the backbone", pictures, f"{top.probe:.1%}", ends, "", ""],
-        ["always the commonest class", pictures, f"{top.majority:.1%}", "", "", ""],
+        ["linear probe of the backbone", pictures, f"{top.probe:.1%}", ends, "", "", ""],
+        ["always the commonest class", pictures, f"{top.majority:.1%}", "", "", "", ""],
     ]
     note = (
-        "Wilson intervals. Pictures are split before they are mirrored; no picture is on both sides. The probe is a "
+        "Wilson intervals; rate of the first epoch. Pictures are split before they are mirrored; no picture is on both sides. The probe is a "
         "logistic regression on the mean of each filter of the top convolution as it was, fitted to the same training "
         "pictures: what training should reach."
     )
