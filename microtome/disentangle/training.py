@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from microtome.disentangle.filter_loss import filter_loss
-from microtome.disentangle.interpretable import InterpretableCNN, HeadScale
+from microtome.disentangle.interpretable import HeadScale, InterpretableCNN
 from microtome.disentangle.pressure import FilterPressure
 from microtome.disentangle.probe import fit_probe
 from microtome.errors import InputError

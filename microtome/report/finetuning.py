@@ -234,8 +234,8 @@ def _training(findings: FinetuningFindings) -> list[views.Charts | views.Text]:
     )
     back = {row.phase: row.halvings for row in findings.training if row.halvings}
     said = [
-        f"The training of the network {NAMES[phase]} diverged {_times(times)}, and went on from the epoch before at half "
-        "the rate."
+        f"The training of the network {NAMES[phase]} diverged {_times(times)}, and went on from the epoch before at "
+        "half the rate."
         for phase, times in back.items()
     ]
     return [charts, *map(views.Text, said)]
@@ -268,9 +268,9 @@ def _accuracies(findings: FinetuningFindings) -> list[views.Table]:
         ["always the commonest class", pictures, f"{top.majority:.1%}", "", "", "", ""],
     ]
     note = (
-        "Wilson intervals; rate of the first epoch. Pictures are split before they are mirrored; no picture is on both sides. The probe is a "
-        "logistic regression on the mean of each filter of the top convolution as it was, fitted to the same training "
-        "pictures: what training should reach."
+        "Wilson intervals; rate of the first epoch. Pictures are split before they are mirrored; no picture is on both "
+        "sides. The probe is a logistic regression on the mean of each filter of the top convolution as it was, fitted "
+        "to the same training pictures: what training should reach."
     )
     return [views.Table([("network", False), *((name, True) for name in names)], lines, note)]
 
