@@ -137,6 +137,11 @@ class Plan:
         earlier = (read for job in self.jobs for read in job.reads.values() if isinstance(read, Baseline))
         return [job.key.folder for job in self.jobs] + [folder for read in earlier for _, folder in read.folders]
 
+    @property
+    def anew(self) -> list[str]:
+        """Stage directories that are made again even if they are done."""
+        return [job.key.folder for job in self.jobs if job.called(self.request.refresh)]
+
     def missing(self) -> list[Job]:
         """Jobs that are not done, or are to be refreshed."""
         store = StageStore(self.files)
