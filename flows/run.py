@@ -80,7 +80,7 @@ def start(plan: Plan, session: Session) -> RunRecord:
     _close_orphans(plan.files)
     with _room():
         run = _listed(plan, _begun(plan, session))
-        RunStore(plan.files).save(run)
+        RunStore(plan.files).begin(run)
     return run
 
 
@@ -105,14 +105,14 @@ def _close_orphans(files: Files) -> None:
     store = RunStore(files)
     for orphan in (run for run in store.all() if run.status == "running" and ended(run.about)):
         with _room():
-            store.save(replace(orphan, status="killed"))  # nobody knows when it ended: its seconds stay
+            store.end(replace(orphan, status="killed"))  # nobody knows when it ended: its seconds stay
 
 
 def finish(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]], status: str) -> Outcome:
     """Record how a run ended, and judge its gates."""
     outcome = _outcome(plan, run, done, status)
     with _room():
-        RunStore(plan.files).save(outcome.run)
+        RunStore(plan.files).end(outcome.run)
     BODY.outcome = outcome
     return outcome
 

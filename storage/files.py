@@ -147,6 +147,16 @@ class Files(ABC):
         """
 
     @abstractmethod
+    def reserve(self, name: str, size: int) -> None:
+        """Keep so many bytes of room for a file that is to be written whatever happens to the disk meanwhile."""
+
+    @abstractmethod
+    def write_reserved(self, name: str, content: bytes) -> None:
+        """Write or replace a file, atomically, in the room that was kept for it, which is used up by it; as `write`
+        does where there is none.
+        """
+
+    @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it; no error where there is none."""
 
@@ -205,16 +215,21 @@ class LocalFiles(Files):
             with beside.open("wb") as stream:
                 sink = HashingSink(stream)
                 yield sink
-            if place.is_dir():
-                aside = self.set_aside(name)
-                self.say(f"{name}: is a folder where a file must be; it was set aside as {aside}", damage=True)
-            os.replace(beside, place)
+            self._move(beside, name)
         except BaseException:
             if sink:
                 sink.abandoned = True
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
             raise
+
+    def _move(self, beside: Path, name: str) -> None:
+        """Move a file over its place; a folder there makes way."""
+        place = self._root / name
+        if place.is_dir():
+            aside = self.set_aside(name)
+            self.say(f"{name}: is a folder where a file must be; it was set aside as {aside}", damage=True)
+        os.replace(beside, place)
 
     def source(self, name: str) -> pa.NativeFile:
         """The file for random access."""
@@ -278,6 +293,23 @@ class LocalFiles(Files):
                 fcntl.flock(handle, fcntl.LOCK_UN)  # closing would not do: a child of this process may have it, too
             os.close(handle)
 
+    def reserve(self, name: str, size: int) -> None:
+        """By a file of zeros beside its place."""
+        self.write(_room(name), bytes(size))
+
+    def write_reserved(self, name: str, content: bytes) -> None:
+        """Over the bytes of that file, which takes no new ones of the disk, and then moved to its place."""
+        room = self._root / _room(name)
+        try:
+            with room.open("r+b") as stream:
+                stream.write(content)
+                stream.truncate()
+            self._move(room, name)
+        except OSError as error:
+            if is_full(error):
+                raise
+            self.write(name, content)
+
     def remove(self, name: str) -> None:
         """Remove a file or a folder."""
         place = self._root / name
@@ -303,6 +335,12 @@ class LocalFiles(Files):
     def location(self, name: str) -> str:
         """Absolute path."""
         return str(self._root / name)
+
+
+def _room(name: str) -> str:
+    """Where room for a file is kept."""
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}.{file}.room"
 
 
 def is_full(error: BaseException) -> bool:
