@@ -10,9 +10,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -50,8 +49,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = _explain(error)
     for number in (signal.SIGINT, signal.SIGTERM):  # it is over: nothing more to tell
         signal.signal(number, signal.SIG_DFL)
+    _leave(status if isinstance(status, int) else 0)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process; at once where Prefect's threads would keep it, which ask for a server that is away."""
     sys.stdout.flush()
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.stderr.flush()
+    called = sys.modules.get("flows.called")
+    if called and called.ABANDONED.is_set():
+        os._exit(status)
+    sys.exit(status)
 
 
 def _explain(error: BaseException) -> int:
@@ -104,6 +112,7 @@ def cli() -> None:
 @SET
 def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify: bool, **options: Any) -> int:
     """Run the audit that FILE describes; what is done already is not done again."""
+    from flows.called import with_prefect
     from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import from_cache, prefect_environment, server_configured
@@ -115,7 +124,7 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
         if outcome is None:
             plan.preflight()
             prefect_environment(plan)
-            outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
+            outcome = with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
     return _tell(outcome)
 
 
@@ -127,6 +136,7 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
 @SET
 def rerun(stage: str, file: Path, **options: Any) -> int:
     """Run one STAGE of an audit again, its inputs from the cache."""
+    from flows.called import with_prefect
     from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import prefect_environment
@@ -136,7 +146,7 @@ def rerun(stage: str, file: Path, **options: Any) -> int:
     call = {"file": str(file), "stage": name, "variant": variant, **options}
     with claiming(plan):
         prefect_environment(plan)
-        outcome = _with_prefect(lambda: _flow("flows.stages", "rerun")(**call, return_state=True))
+        outcome = with_prefect(lambda: _flow("flows.stages", "rerun")(**call, return_state=True))
     return _tell(outcome)
 
 
@@ -347,52 +357,6 @@ def init(file: Path) -> None:
         raise InputError(f"{file}: is there already; name another file")
     file.write_text(starter(), encoding="utf-8")
     print(file)
-
-
-def _with_prefect(call: Callable[[], State[Outcome]]) -> Outcome:
-    """Call a flow in a thread, so that the main one is free for signals: Prefect replaces handlers where it can."""
-    from flows.embedded import start_server
-    from flows.run import STOP, StageFailed, await_heeding_signals, server_configured, stoppable
-
-    with stoppable(), ThreadPoolExecutor(1) as thread:
-        if not server_configured():
-            start_server(STOP)
-        called = thread.submit(call)
-        await_heeding_signals(called)
-    try:
-        return called.result().result(raise_on_failure=True)
-    except (InputError, Interrupted, StageFailed):
-        raise
-    except Exception as error:
-        return _despite(error)
-
-
-def _despite(error: Exception) -> Outcome:
-    """What came of a flow whose body ended although Prefect failed: its server went away, or its disk is full.
-
-    Raises:
-        InputError: no body began, since no server answers. Else what the body raised, or what Prefect did.
-    """
-    from flows.run import BODY
-
-    if error is BODY.failure:
-        raise error
-    if BODY.outcome is None and BODY.failure is None:
-        if _unanswered(error):
-            place = os.environ.get("PREFECT_API_URL", "the address of its profile")
-            raise InputError(f"PREFECT_API_URL: no Prefect server answers at {place} ({said(error)})") from error
-        raise error
-    print(f"warning: Prefect could not be told how the run ended: {said(error)}", file=sys.stderr)
-    if BODY.outcome is None or BODY.failure is not None:
-        raise BODY.failure or error
-    return BODY.outcome
-
-
-def _unanswered(error: BaseException | None) -> bool:
-    """Whether an error comes of a server that cannot be reached."""
-    if error is None or type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
-        return error is not None
-    return _unanswered(error.__cause__ or error.__context__)
 
 
 def _flow(module: str, name: str) -> Callable[..., State[Outcome]]:

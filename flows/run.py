@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,8 +50,10 @@ class Outcome:
 
 @dataclass
 class Body:
-    """How the body of the latest flow of this process ended, should Prefect fail to report it."""
+    """How far the body of the latest flow of this process is, and how it ended, should Prefect fail to report it."""
 
+    begun: bool = False
+    ended: bool = False
     outcome: Outcome | None = None
     failure: Exception | None = None
 
@@ -62,12 +64,14 @@ BODY = Body()
 @contextmanager
 def remembered() -> Iterator[None]:
     """Around the body of a flow: keep in BODY how it ends."""
-    BODY.outcome = BODY.failure = None
+    BODY.begun, BODY.ended, BODY.outcome, BODY.failure = True, False, None, None
     try:
         yield
     except Exception as error:
         BODY.failure = error
         raise
+    finally:
+        BODY.ended = True
 
 
 def session_of(plan: Plan) -> Session:
@@ -222,13 +226,17 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def await_heeding_signals(future: Future[Any] | PrefectFuture[Any]) -> None:
+def await_heeding_signals(future: Future[Any] | PrefectFuture[Any], enough: Callable[[], bool] = lambda: False) -> None:
     """Wait for a future, Prefect's or another, in short steps: any thread may be given a signal, but its handler runs
     in the main one, which need not learn of it while it waits.
+
+    Args:
+        future: that is waited for.
+        enough: whether to wait no more.
     """
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
-    while not done.wait(0.2):
+    while not done.wait(0.2) and not enough():
         pass
 
 
