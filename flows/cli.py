@@ -122,7 +122,7 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
     with claiming(plan) as fault:
         outcome = from_cache(plan) if fault or not server_configured() else None
         if outcome is None:
-            plan.preflight()
+            plan.probe()
             prefect_environment(plan)
             outcome = with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
     return _tell(outcome)
@@ -278,7 +278,7 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
 def open_report(run: str | None, workspace: str) -> None:
     """Open the report of a RUN in the browser, and print where it is."""
     files = _open(workspace)
-    page = _report_page(files, _run(files, run))
+    page = _report_page(files, _reported(files, run))
     print(page)
     if sys.stdout.isatty():
         click.launch(page.as_uri())
@@ -300,7 +300,7 @@ def report(run: str | None, single_file: Path, workspace: str) -> None:
     from microtome.report.single import inline
 
     files = _open(workspace)
-    chosen = _run(files, run)
+    chosen = _reported(files, run)
     with reading(files, [chosen]):
         single_file.write_text(inline(_report_page(files, chosen).parent), encoding="utf-8")
     print(single_file)
@@ -429,15 +429,43 @@ def _run(files: Files, run_id: str | None) -> RunRecord:
     return found
 
 
+def _reported(files: Files, wanted: str | None) -> RunRecord:
+    """The run whose report is meant. Where none is named by its number and the latest has no report, as after a rerun,
+    it is the latest that has one, and that is said.
+    """
+    from flows.console import warn
+    from storage import RunStore
+
+    chosen = _run(files, wanted)
+    fault = _no_report(files, chosen)
+    if not fault or wanted not in (None, chosen.name):
+        return chosen
+    others = [run for run in RunStore(files).all() if wanted in (None, run.name) and not _no_report(files, run)]
+    if others:
+        warn(f"{fault.partition(';')[0]}; this is the report of run {others[-1].run_id}, the latest that has one")
+    return others[-1] if others else chosen
+
+
 def _report_page(files: Files, run: RunRecord) -> Path:
+    fault = _no_report(files, run)
+    if fault:
+        raise InputError(fault)
+    return _index(files, run)
+
+
+def _no_report(files: Files, run: RunRecord) -> str:
+    """Why a run's report cannot be shown; empty where it can."""
     if "report" not in run.stages:
-        raise InputError(
+        return (
             f"run {run.run_id}: has no report, it was {run.status}; name another of `microtome runs`, or run the audit"
         )
-    page = Path(files.location(f"{run.stages['report']['folder']}/index.html"))
-    if not page.is_file():
-        raise InputError(f"run {run.run_id}: its report is not there any more; run the audit again")
-    return page
+    if not _index(files, run).is_file():
+        return f"run {run.run_id}: its report is not there any more; run the audit again"
+    return ""
+
+
+def _index(files: Files, run: RunRecord) -> Path:
+    return Path(files.location(f"{run.stages['report']['folder']}/index.html"))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

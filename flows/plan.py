@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,12 @@ from microtome.errors import InputError, refuse, suggest
 from storage import Files, RunStore, StageStore, open_files
 from tasks.gates import Baseline, gates
 from tasks.planning import Planner
-from tasks.preflight import look, probe
+from tasks.preflight import Looked
 from tasks.registry import BY_NAME, STAGES
 from tasks.stage import Job, Settings
 from tasks.subject import Subject
+
+_SOUND: set[tuple[str, Settings, tuple[str, ...]]] = set()  # network, settings and jobs that were probed
 
 
 @dataclass(frozen=True)
@@ -170,25 +172,34 @@ class Plan:
 
     def preflight(self) -> None:
         """Load every network that a stage is to look at, find its layers and ask the stages. Raises InputError."""
-        for network, jobs in self._looking:
-            module, _ = look(self.planner, network)
-            for job in jobs:
-                job.stage.check(job.options, module, self.audit.network.input.size)
+        for looked in self.looked.values():
+            looked.check()
 
     def probe(self) -> None:
-        """The same, before the first stage spends time; and show the networks some pictures. Raises InputError."""
-        for network, jobs in self._looking:
-            probe(self.planner, network, jobs)
+        """The same, before the first stage spends time; and show the networks some pictures. Raises InputError.
 
-    @property
-    def _looking(self) -> list[tuple[Subject, list[Job]]]:
-        """The networks that are to be loaded, each with the jobs that will."""
+        What was found sound in this process is not looked at again: the command looks before it starts Prefect, and
+        the flow that it calls has a plan of its own.
+        """
+        for looked in self._looking().values():
+            wanted = (looked.network.digest, self.settings, tuple(job.key.digest for job in looked.jobs))
+            if wanted not in _SOUND:
+                looked.check()
+                looked.probe()
+                _SOUND.add(wanted)
+
+    @cached_property
+    def looked(self) -> Mapping[str, Looked]:
+        """The networks that are to be loaded, by digest; each stays in memory once it was looked at."""
+        return self._looking()
+
+    def _looking(self) -> Mapping[str, Looked]:
         found: dict[str, tuple[Subject, list[Job]]] = {}
         for job in self.missing():
             for read in job.reads.values():
                 if job.stage.network and isinstance(read, Subject):
                     found.setdefault(read.digest, (read, []))[1].append(job)
-        return list(found.values())
+        return {digest: Looked(self.planner, network, jobs) for digest, (network, jobs) in found.items()}
 
     def _check_stages(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name.partition(":")[0] not in BY_NAME]

@@ -89,7 +89,9 @@ def test_a_fetch_that_fails_is_one_sentence_and_leaves_nothing(server, kept, con
     server.content, weights = content, offered(server, CONTENT)
     with pytest.raises(InputError) as caught:
         fetched(weights)
-    assert str(caught.value).startswith(f"network.weights: V1 must be fetched from {weights.url}, which failed: {words}")
+    assert str(caught.value).startswith(
+        f"network.weights: V1 must be fetched from {weights.url}, which failed: {words}"
+    )
     assert f"put the file at {kept}" in str(caught.value)
     assert list(kept.iterdir()) == []
 
@@ -99,7 +101,9 @@ def test_a_kept_file_that_is_not_what_it_was_is_not_loaded(server, kept, damage)
     weights = offered(server, CONTENT)
     kept.mkdir(parents=True)
     (kept / weights.url.rpartition("/")[2]).write_bytes(damage)
-    with pytest.raises(InputError, match=r"^network.weights: V1 lies at .*, which is damaged: its SHA-256 .*; remove it"):
+    with pytest.raises(
+        InputError, match=r"^network.weights: V1 lies at .*, which is damaged: its SHA-256 .*; remove it"
+    ):
         fetched(weights)
 
 

@@ -38,8 +38,8 @@ def fetched(weights: WeightsEnum) -> dict[str, torch.Tensor]:
         if place.is_file():
             raise _damaged(weights, place, _line(error)) from error
         raise InputError(
-            f"network.weights: {weights.name} must be fetched from {url}, which failed: {_line(error)}; try again where "
-            f"it can be reached, or put the file at {place}"
+            f"network.weights: {weights.name} must be fetched from {url}, which failed: {_line(error)}; try again "
+            f"where it can be reached, or put the file at {place}"
         ) from error
 
 
