@@ -165,6 +165,19 @@ class Files(ABC):
         """Give a file, or a folder with all that is in it, a name that nobody looks for; gives that name."""
 
     @abstractmethod
+    def linked(self, name: str, below: str) -> bool:
+        """Whether a file is a link, or lies in a folder below another that is one: then its content is elsewhere.
+
+        Args:
+            name: of the file, relative to `below`.
+            below: the folder, which may itself be a link: a user's own, to a larger disk.
+        """
+
+    @abstractmethod
+    def cut_links(self, folder: str) -> None:
+        """Remove links below a folder, not what they lead to."""
+
+    @abstractmethod
     def writable(self, name: str) -> bool:
         """Whether this user may write the file or folder, or make it where there is none."""
 
@@ -313,10 +326,22 @@ class LocalFiles(Files):
     def remove(self, name: str) -> None:
         """Remove a file or a folder."""
         place = self._root / name
-        if place.is_dir():
+        if place.is_dir() and not place.is_symlink():
             shutil.rmtree(place)
         else:
             place.unlink(missing_ok=True)
+
+    def linked(self, name: str, below: str) -> bool:
+        """By lstat(2) of the file and of each folder between."""
+        parts, folder = name.split("/"), self._root / below
+        return any(folder.joinpath(*parts[:depth]).is_symlink() for depth in range(1, len(parts) + 1))
+
+    def cut_links(self, folder: str) -> None:
+        """Removed one by one."""
+        for place, folders, files in os.walk(self._root / folder):
+            for name in (*folders, *files):
+                if (link := Path(place, name)).is_symlink():
+                    link.unlink()
 
     def set_aside(self, name: str) -> str:
         """Renamed in its folder."""
