@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+
 from flows.console import warn
 from flows.query import text_table
+from microtome.errors import InputError
 from storage import Files, RunRecord
 from storage.catalogue import connect
 from storage.tables import ReadRow
@@ -51,9 +57,24 @@ def compared(files: Files, first: RunRecord, second: RunRecord) -> str:
     return text_table(head, rows) + "\n\n" + note
 
 
+@contextmanager
+def _readable(*runs: RunRecord) -> Iterator[None]:
+    """Around queries. Raises InputError where a table was altered since its checksum was seen to hold."""
+    try:
+        yield
+    except duckdb.Error as error:
+        names = " or ".join(dict.fromkeys(run.run_id for run in runs))
+        why = str(error).strip().splitlines()[0][:200]
+        raise InputError(
+            f"run {names}: a table cannot be read: {why}; `microtome verify` marks its stage, and the audit makes it "
+            "again"
+        ) from error
+
+
 def _layers(files: Files, run: RunRecord) -> list[ReadRow]:
-    found = connect(files, [run], TABLES, say=warn).sql("select * from layers order by layer")
-    rows: list[ReadRow] = found.to_arrow_table().to_pylist()
+    with _readable(run):
+        found = connect(files, [run], TABLES, say=warn).sql("select * from layers order by layer")
+        rows: list[ReadRow] = found.to_arrow_table().to_pylist()
     return rows
 
 
@@ -63,7 +84,8 @@ def _agreement(files: Files, first: RunRecord, second: RunRecord) -> tuple[int, 
         from units a join units b using (layer, unit)
         where a.run_id = ? and b.run_id = ?
     """
-    (row,) = connect(files, [first, second], TABLES).execute(query, [first.run_id, second.run_id]).fetchall()
+    with _readable(first, second):
+        (row,) = connect(files, [first, second], TABLES).execute(query, [first.run_id, second.run_id]).fetchall()
     return int(row[0]), int(row[1])
 
 

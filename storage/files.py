@@ -221,7 +221,7 @@ class LocalFiles(Files):
         No fsync: a file that a power cut shortens fails its checksum. What is trusted without reading it is settled.
         """
         place = self._root / name
-        place.parent.mkdir(parents=True, exist_ok=True)
+        self._make(place.parent)
         beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}{_PART}")
         sink = None
         try:
@@ -235,6 +235,20 @@ class LocalFiles(Files):
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
             raise
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder; what is in its place, or in that of one above it in the workspace, makes way."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            between = (place for place in (folder, *folder.parents) if self._root in place.parents)
+            wrong = next((place for place in between if os.path.lexists(place) and not place.is_dir()), None)
+            if wrong is None:
+                raise
+            name = wrong.relative_to(self._root).as_posix()
+            aside = self.set_aside(name)
+            self.say(f"{name}: must be a folder ({error.strerror}); it was set aside as {aside}", damage=True)
+            self._make(folder)
 
     def _move(self, beside: Path, name: str) -> None:
         """Move a file over its place; a folder there makes way."""
@@ -293,7 +307,7 @@ class LocalFiles(Files):
     def lock(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
         """By flock(2): it ends with the process that has it, however that ends."""
         place = self._root / name
-        place.parent.mkdir(parents=True, exist_ok=True)
+        self._make(place.parent)
         handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if not _locked(handle):
@@ -329,7 +343,10 @@ class LocalFiles(Files):
         if place.is_dir() and not place.is_symlink():
             shutil.rmtree(place)
         else:
-            place.unlink(missing_ok=True)
+            try:
+                place.unlink()
+            except OSError as error:
+                _unless_gone(error)
 
     def linked(self, name: str, below: str) -> bool:
         """By lstat(2) of the file and of each folder between."""
@@ -374,8 +391,10 @@ def is_full(error: BaseException) -> bool:
 
 
 def _unless_gone(error: OSError) -> None:
-    """A folder that others removed meanwhile is none; one that cannot be listed is not empty."""
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+    """A folder that others removed meanwhile, or that is none, has no files; any other error is raised: one that cannot
+    be listed is not empty.
+    """
+    if not isinstance(error, FileNotFoundError | NotADirectoryError) and error.errno != errno.ELOOP:
         raise error
 
 

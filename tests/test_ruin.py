@@ -6,6 +6,7 @@ tests/test_small.py damages the small files alone. MICROTOME_SOAK=1 ruins 1,000 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -122,7 +123,7 @@ def unfinished(chance: random.Random, _place: Path) -> None:
             return
         manifest.unlink()
         for name, entry in entries.items():
-            beside = manifest.with_name(name + ".check.json")
+            beside = manifest.parent / f"{name}.check.json"
             if chance.random() < 0.7 and beside.parent.is_dir():
                 beside.write_text(json.dumps(entry if chance.random() < 0.7 else {**entry, "bytes": 1}))
 
@@ -158,6 +159,10 @@ def everything() -> list[Path]:
     return sorted(place for place in Path(".microtome").rglob("*") if os.path.lexists(place))
 
 
+def _is_own_file(place: Path) -> bool:
+    return place.is_file() and not place.is_symlink()
+
+
 def ruin(chance: random.Random) -> list[str]:
     """Some damages; gives their names."""
     done = []
@@ -168,7 +173,8 @@ def ruin(chance: random.Random) -> list[str]:
         ]
         if fitting:
             place = chance.choice(fitting)
-            damage(chance, place)
+            with contextlib.suppress(OSError):  # a copy of a loop, of a pipe
+                damage(chance, place)
             done.append(f"{damage.__name__} {place}")
     return done
 
@@ -256,5 +262,5 @@ def one(seed: int) -> None:
     audited(FILE, verify=True)
     assert RunStore(open_files(".microtome")).find("tiny") is not None, (seed, done)
     assert status("verify", "tiny")[0] == 0, (seed, done)
-    made, whole = tables(Path(".microtome")), tables(Path("whole"))
-    assert {name: made.get(name) for name in whole} == whole, (seed, done)
+    for name, content in tables(Path("whole")).items():
+        assert Path(".microtome", name).read_bytes() == content, (seed, name, done)

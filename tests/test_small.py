@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from flows.plan import Plan, Request
 from microtome.errors import InputError
 from storage import RunRecord, RunStore, StageKey, StageStore, open_files
+from storage.claims import Claims
 from storage.digests import FileDigests
 from storage.inputs import keep_inputs, kept_inputs
 from storage.stages import CHECK, MANIFEST
@@ -203,6 +204,31 @@ def test_a_folder_in_the_place_of_a_result_makes_way(files, heard):
     finish(files)
     assert StageStore(files).find(KEY).json("value.json") == 1
     assert len(list(folder.glob("*.damaged-*/foreign"))) == 2
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "loop", "dangling"])
+@pytest.mark.parametrize("place", ["stages", KEY.folder.rpartition("/")[0], KEY.folder, "claims", "runs"])
+def test_what_is_in_the_place_of_a_folder_makes_way(files, heard, place, kind):
+    """Nothing is read from it, and where something is to be written it is set aside, with a sentence."""
+    finished_run(files)
+    there = Path(files.location(place))
+    if there.exists():
+        shutil.rmtree(there)
+    if kind == "file":
+        there.write_bytes(b"3")
+    elif kind == "pipe":
+        os.mkfifo(there)
+    else:
+        there.symlink_to(there if kind == "loop" else "/nowhere/at/all")
+    with Claims(files).held([KEY.folder]) as fault:
+        assert fault is None
+        if place.startswith("stages"):
+            assert StageStore(files).find(KEY) is None
+        finish(files)
+        assert StageStore(files).find(KEY).json("value.json") == 1
+    run, _ = finished_run(files)
+    assert run in RunStore(files).all()
+    assert [said.partition(":")[0] for said in heard if "must be a folder" in said] == [place]
 
 
 def test_one_altered_digit_breaks_the_seal(files, heard):
