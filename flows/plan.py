@@ -12,8 +12,10 @@ from flows.auditfile import AuditModel, read_audit
 from flows.console import progress, warn
 from flows.places import check_places
 from microtome.datasets.tables import name_fault
+from microtome.disentangle.names import LAYERS
 from microtome.errors import InputError, refuse, suggest
 from storage import Files, RunStore, StageStore, open_files
+from tasks.finetuning import FinetuningOptions
 from tasks.gates import Baseline, gates
 from tasks.planning import Planner
 from tasks.preflight import Looked
@@ -174,6 +176,7 @@ class Plan:
         """Load every network that a stage is to look at, find its layers and ask the stages. Raises InputError."""
         for looked in self.looked.values():
             looked.check()
+            self._check_gates(looked)
 
     def probe(self) -> None:
         """The same, before the first stage spends time; and show the networks some pictures. Raises InputError.
@@ -185,6 +188,7 @@ class Plan:
             wanted = (looked.network.digest, self.settings, tuple(job.key.digest for job in looked.jobs))
             if wanted not in _SOUND:
                 looked.check()
+                self._check_gates(looked)
                 looked.probe()
                 _SOUND.add(wanted)
 
@@ -200,6 +204,18 @@ class Plan:
                 if job.stage.network and isinstance(read, Subject):
                     found.setdefault(read.digest, (read, []))[1].append(job)
         return {digest: Looked(self.planner, network, jobs) for digest, (network, jobs) in found.items()}
+
+    def _check_gates(self, looked: Looked) -> None:
+        """The layers that gates name must be among those that are looked at. Raises InputError."""
+        if looked.network.digest != self.planner.network.digest:
+            return
+        known = [*looked.own, *(LAYERS if self.planner.asked(FinetuningOptions) else ())]
+        rule = "must be one that the audit looks at"
+        named = {number: gate.layer for number, gate in enumerate(self.audit.gates) if gate.layer is not None}
+        wrong = {number: layer for number, layer in named.items() if layer not in known}
+        refuse(
+            [f"gates.{number}.layer: {rule}, got {layer!r}{suggest(layer, known)}" for number, layer in wrong.items()]
+        )
 
     def _check_stages(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name.partition(":")[0] not in BY_NAME]

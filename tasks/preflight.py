@@ -51,10 +51,11 @@ class Looked:
         from microtome.networks import walk
 
         with self._keys():
-            return walk(self.module, self.audit.audit.network.input.size, [*self._own, *self._named])
+            return walk(self.module, self.audit.audit.network.input.size, [*self.own, *self._named])
 
     @cached_property
-    def _own(self) -> list[str]:
+    def own(self) -> list[str]:
+        """Names of the layers that the audit's `network` names. Raises InputError where the network has no such."""
         from microtome.networks import match_layers
 
         return match_layers(self.module, self.audit.audit.network.layers)
@@ -65,7 +66,7 @@ class Looked:
         found: dict[str, str] = {}
         for job in self.jobs:
             for option, layer in job.options.layers_named.items():
-                if layer not in self._own:
+                if layer not in self.own:
                     found.setdefault(layer, f"stages.{job.stage.name}.{option}")
         return found
 

@@ -571,6 +571,24 @@ def test_a_layer_that_only_a_stage_names_is_looked_at(odd_audit, stages, words):
     Plan(Request(file)).probe()
 
 
+def test_a_gates_layer_is_known_before_the_first_stage(odd_audit):
+    """Of the audit's own layers; or of the fine-tuned network's, where there is one."""
+    file = odd_audit("x")
+    gate = {"metric": "layers.detectors", "min": 0}
+    tuned = {"dissection": {}, "finetuning": {}, "report": False}
+    for layer, stages in (("3", {"dissection": {}}), ("extra_map", {"dissection": {}}), ("3", tuned)):
+        change_audit(file, gates=[gate | {"layer": "2"}, gate | {"layer": layer}], stages=stages)
+        for look in (Plan(Request(file)).preflight, Plan(Request(file)).probe):
+            with pytest.raises(
+                InputError, match=rf"^gates.1.layer: must be one that the audit looks at, got '{layer}'"
+            ):
+                look()
+    change_audit(file, gates=[gate | {"layer": "2"}], stages={"dissection": {}})
+    Plan(Request(file)).probe()
+    change_audit(file, gates=[gate | {"layer": "extra_map"}], stages=tuned)
+    Plan(Request(file)).probe()
+
+
 def test_a_network_is_loaded_once_however_often_it_is_looked_at(odd_audit):
     file = odd_audit()
     (file.parent / "odd_net.py").write_text(HALF_STEADY.replace("(4, 2)", "(4, 3)"))  # no other test's network
