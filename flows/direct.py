@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from flows.auditfile import AuditModel, understood
 from flows.console import progress, warn
-from flows.missing import needing
 from flows.plan import device_of, threads_of
 from microtome.datasets.base import Dataset
 from microtome.datasets.pairs import Pair, Pairs
 from microtome.errors import InputError, suggest
 from microtome.handed import hand_over
+from microtome.missing import needing
 from microtome.report.plots import ranked
 from storage import Artifact, open_files
 from tasks.execution import execute, outside_of
