@@ -304,7 +304,18 @@ def report(run: str | None, single_file: Path, workspace: str) -> None:
     files = _open(workspace)
     chosen = _reported(files, run)
     with reading(files, [chosen]):
-        single_file.write_text(inline(_report_page(files, chosen).parent), encoding="utf-8")
+        page = _report_page(files, chosen)
+        try:
+            whole = inline(page.parent)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"run {chosen.run_id}: its report cannot be read: {said(error)}; `microtome verify` marks it, and the "
+                "audit makes it again"
+            ) from error
+    try:
+        single_file.write_text(whole, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--single-file: cannot be written: {error.strerror}, got {str(single_file)!r}") from error
     print(single_file)
 
 
@@ -457,12 +468,18 @@ def _report_page(files: Files, run: RunRecord) -> Path:
 
 def _no_report(files: Files, run: RunRecord) -> str:
     """Why a run's report cannot be shown; empty where it can."""
+    from storage import StageStore
+
     if "report" not in run.stages:
         return (
             f"run {run.run_id}: has no report, it was {run.status}; name another of `microtome runs`, or run the audit"
         )
     if not _index(files, run).is_file():
         return f"run {run.run_id}: its report is not there any more; run the audit again"
+    heard: list[str] = []
+    if StageStore(files, heard.append).load(run.stages["report"]["folder"]) is None:
+        why = heard[0].partition(";")[0] if heard else "it is not finished"
+        return f"run {run.run_id}: its report is damaged: {why}; run the audit again"
     return ""
 
 

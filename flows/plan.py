@@ -205,12 +205,10 @@ class Plan:
         if looked.network.digest != self.planner.network.digest:
             return
         known = [*looked.own, *(LAYERS if self.planner.asked(FinetuningOptions) else ())]
-        rule = "must be one that the audit looks at"
         named = {number: gate.layer for number, gate in enumerate(self.audit.gates) if gate.layer is not None}
         wrong = {number: layer for number, layer in named.items() if layer not in known}
-        refuse(
-            [f"gates.{number}.layer: {rule}, got {layer!r}{suggest(layer, known)}" for number, layer in wrong.items()]
-        )
+        rule = "layer: must be one that the audit looks at, got"
+        refuse([f"gates.{number}.{rule} {layer!r}{suggest(layer, known)}" for number, layer in wrong.items()])
 
     def _check_stages(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name.partition(":")[0] not in BY_NAME]

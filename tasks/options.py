@@ -12,12 +12,12 @@ class Outside:
     """Mark of an option that says where something is or how it is carried out, and so does not determine a result."""
 
 
-class Layer:
+class NamesLayer:
     """Mark of an option that names a layer of the network: it is looked at before the first stage."""
 
 
 OUTSIDE = Outside()
-LAYER = Layer()
+LAYER = NamesLayer()
 DatasetName = Annotated[str, OUTSIDE]
 Share = Annotated[float, Field(gt=0, lt=1)]
 MANY = 1_000_000_000  # more is a slip of the finger, and more than some libraries can count

@@ -1,5 +1,6 @@
 """Which run's report, and which picture, is meant; and what is said where none is."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,28 @@ def test_where_no_report_is_left_it_is_one_sentence(folder):
         ended, out, said = status(*words)
         assert (ended, out) == (2, "")
         assert "its report is not there any more; run the audit again" in said
+
+
+def test_a_damaged_report_is_one_sentence(folder):
+    """Said before it is opened where size or time tell; where nothing tells, by the command that takes it apart."""
+    (page,) = Path(".microtome/stages/report").glob("*/index.html")
+    content, before = page.read_bytes(), page.stat()
+    page.write_bytes(bytes(len(content)))
+    os.utime(page, ns=(before.st_atime_ns, before.st_mtime_ns))
+    ended, _, said = status("report", "--single-file", "one.html")
+    assert (ended, said.count("its report cannot be read: ValueError")) == (2, 1)
+    page.write_bytes(content[:-5])
+    for words in (("open",), ("report", "--single-file", "one.html")):
+        ended, _, said = status(*words)
+        assert (ended, said.count("/index.html has ")) == (2, 1)
+        assert "its report is damaged: " in said
+    assert not Path("one.html").exists()
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(folder):
+    ended, _, said = status("report", "--single-file", "nowhere/one.html")
+    assert ended == 2
+    assert said == "--single-file: cannot be written: No such file or directory, got 'nowhere/one.html'"
 
 
 ROWS = [{"image": 9, "file": "b/9.png"}, {"image": 4, "file": "a/4.png"}, {"image": 3, "file": "no.png"}]
