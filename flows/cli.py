@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FILE = click.argument("file", type=click.Path(path_type=Path))
 WORKSPACE = click.option("--workspace", metavar="W", help="Workspace folder, instead of the audit file's.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Instead of the audit file's.")
+OUT = click.Path(path_type=Path, dir_okay=False)
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value: stages.dissection.tail=0.01"
 )
@@ -99,6 +100,8 @@ def cli() -> None:
 @click.option("--only", multiple=True, metavar="STAGE", help="Only this stage and what it needs; may be repeated.")
 @click.option("--refresh", multiple=True, metavar="STAGE", help="Run this stage even if it is done; may be repeated.")
 @click.option("--verify", is_flag=True, help="First read every byte of its inputs and finished stages.")
+@click.option("--junit", type=OUT, metavar="XML", help="Write the gates' verdicts as JUnit XML, a test case each.")
+@click.option("--json", type=OUT, metavar="JSON", help="Write the gates' verdicts and the headline figures as JSON.")
 @WORKSPACE
 @DEVICE
 @SET
@@ -107,15 +110,20 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
     from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import from_cache, prefect_environment, server_configured
+    from flows.verdicts import Verdicts
 
     request = Request(file, only, refresh, options["workspace"], options["device"], options["overrides"], verify)
-    plan = Plan(request)
-    with claiming(plan) as fault:
-        outcome = from_cache(plan) if fault or not server_configured() else None
-        if outcome is None:
-            plan.preflight()
-            prefect_environment(plan)
-            outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
+    verdicts = Verdicts(options["junit"], options["json"])
+    verdicts.check()
+    with verdicts.told(file):
+        plan = Plan(request)
+        with claiming(plan) as fault:
+            outcome = from_cache(plan) if fault or not server_configured() else None
+            if outcome is None:
+                plan.preflight()
+                prefect_environment(plan)
+                outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
+    verdicts.write(outcome.run)
     return _tell(outcome)
 
 
@@ -415,11 +423,12 @@ def _arguments(request: Request) -> dict[str, object]:
 
 def _tell(outcome: Outcome) -> int:
     """Say how a run ended; gives the exit status."""
+    from flows.query import printable
+    from flows.verdicts import gate_lines
+
     run = outcome.run
-    for gate in run.gates:
-        limit = "" if gate["limit"] is None else f", limit {gate['limit']:g}"
-        note = f" ({gate['note']})" if gate["note"] else ""
-        print(f"{'passed' if gate['passed'] else 'FAILED'}  {gate['gate']}: {gate['value']:g}{limit}{note}")
+    for line in gate_lines(run.gates):
+        print(printable(line))
     if outcome.report:
         print(f"report  {outcome.report}")
     print(f"run     {run.run_id}  {run.status} in {run.seconds:.1f} s")

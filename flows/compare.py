@@ -6,6 +6,7 @@ from flows.console import warn
 from flows.query import text_table
 from storage import Files, RunRecord
 from storage.catalogue import connect
+from storage.runs import verdict
 from storage.tables import ReadRow
 from tasks.registry import TABLES
 
@@ -28,8 +29,8 @@ def shown(files: Files, run: RunRecord) -> str:
         rows = [[row["layer"], row["units"], *(_figure(row, *names) for names in FIGURES)] for row in layers]
         parts.append(text_table(head, rows))
     if run.gates:
-        gates = [[gate["gate"], gate["value"], gate["limit"], "yes" if gate["passed"] else "NO"] for gate in run.gates]
-        parts.append(text_table(["gate", "value", "limit", "passed"], gates))
+        gates = [[gate["gate"], gate["value"], gate["limit"], verdict(gate), gate.get("note")] for gate in run.gates]
+        parts.append(text_table(["gate", "value", "limit", "verdict", "note"], gates))
     stages = [
         [name, "cached" if stage.get("cached") else "run", stage.get("seconds"), stage["folder"]]
         for name, stage in run.stages.items()

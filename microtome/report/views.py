@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Gate:
-    """One demand of the audit."""
+    """One demand of the audit; `verdict` is passed, failed, warned or not judged."""
 
     text: str
     value: str
     limit: str
     passed: bool
     note: str
+    verdict: str = "passed"
 
 
 @dataclass(frozen=True)
