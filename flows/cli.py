@@ -196,14 +196,17 @@ def show(run: str | None, workspace: str) -> None:
 @click.argument("second")
 @WHERE
 def compare(first: str, second: str, workspace: str) -> None:
-    """Compare two runs, or the latest of two audits, layer by layer, with intervals."""
+    """Compare two runs, or the latest of two audits, over the same pictures, with paired intervals. Writes a page."""
     from flows.claiming import reading
     from flows.compare import compared
+    from flows.query import printable
 
-    files = _open(workspace)
+    files = _writable(workspace, "reports")
     runs = (_run(files, first), _run(files, second))
     with reading(files, runs):
-        print(compared(files, *runs))
+        text, page = compared(files, *runs)
+    print("\n".join(map(printable, text.splitlines())))
+    print(f"\npage    {page}")
 
 
 @cli.command()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtrit
 
 Floats = NDArray[np.float64]
 ENDS = (0.025, 0.975)
@@ -56,15 +56,15 @@ def _ends(values: Floats, means: Floats) -> Floats:
     count, apart = len(values), values - values.mean()
     skewness = (apart**3).mean() / (apart**2).mean() ** 1.5
     below = ((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2
-    bias = norm.ppf(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
+    bias = ndtri(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
     z = bias + _expanded(count)
-    ends: Floats = norm.cdf(bias + z / np.maximum(1 - skewness / (6 * np.sqrt(count)) * z, 0.1))
+    ends: Floats = ndtr(bias + z / np.maximum(1 - skewness / (6 * np.sqrt(count)) * z, 0.1))
     return ends
 
 
 def _expanded(images: int) -> Floats:
     """Student's quantiles times sqrt(n / (n - 1)): how far out the ends of an interval lie where images are few."""
-    ends: Floats = t.ppf(ENDS, images - 1) * np.sqrt(images / (images - 1)) if images > 1 else norm.ppf(ENDS)
+    ends: Floats = stdtrit(images - 1, ENDS) * np.sqrt(images / (images - 1)) if images > 1 else ndtri(ENDS)
     return ends
 
 
@@ -76,7 +76,7 @@ def expanded_ends(images: int) -> Floats:
     Args:
         images: that each resample is drawn from.
     """
-    ends: Floats = norm.cdf(_expanded(images))
+    ends: Floats = ndtr(_expanded(images))
     return ends
 
 
@@ -141,7 +141,7 @@ def wilson(hits: float, trials: float) -> tuple[float, float]:
 
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     """
-    share, square = hits / trials, float(norm.ppf(ENDS[1])) ** 2 / trials
+    share, square = hits / trials, float(ndtri(ENDS[1])) ** 2 / trials
     half = float(np.sqrt(square * share * (1 - share) + square**2 / 4))
     middle = share + square / 2
     low, high = (middle - half) / (1 + square), (middle + half) / (1 + square)

@@ -158,9 +158,9 @@ def page(findings: DriftFindings) -> views.Page:
         headline=_headline(first, most),
         figures=_figures(most.row),
         sections=[
-            views.Section("Layers", [_named(first), *_tables(findings.pairs), *_advice(first)]),
-            *(_units(layer) for layer in drifted),
-            *(_gallery(layer, findings.size) for layer in drifted),
+            views.Section("Layers", [_named(first), *layer_tables(findings.pairs), *_advice(first)]),
+            *(changed_units(layer) for layer in drifted),
+            *(changed_gallery(layer, findings.size) for layer in drifted),
             _reading(),
         ],
         queries=[
@@ -249,7 +249,8 @@ def _span(low: float | None, high: float | None) -> str:
     return "" if low is None else f"[{_signed(low)}, {_signed(high)}]"
 
 
-def _tables(pairs: Sequence[Drifted]) -> list[views.Table]:
+def layer_tables(pairs: Sequence[Drifted]) -> list[views.Table]:
+    """Labels, detectors and IoUs of every layer."""
     named = [
         (layer.row["layer"] if len(pairs) == 1 else f"{layer.row['layer']}, {pair.after}", layer.row)
         for pair in pairs
@@ -355,7 +356,8 @@ def _advice(pair: Drifted) -> list[views.Text]:
     return []
 
 
-def _units(layer: DriftedLayer) -> views.Section:
+def changed_units(layer: DriftedLayer) -> views.Section:
+    """The units that changed most, a line each."""
     columns = [
         ("unit", False),
         ("label before", False),
@@ -406,7 +408,8 @@ def _change_strip(unit: DriftUnitRow, widest: float) -> views.Strip:
     return views.Strip(place(unit["change"]), low, high, [(50.0, "aim", "no change")], text)
 
 
-def _gallery(layer: DriftedLayer, size: tuple[int, int]) -> views.Section:
+def changed_gallery(layer: DriftedLayer, size: tuple[int, int]) -> views.Section:
+    """What they look at, before and after; `size` is (height, width) of the frame."""
     units, name = {unit["unit"]: unit for unit in layer.units}, layer.row["layer"]
     cards = [_card(units[number], top, f"drift/{name}/{number}", size) for number, top in layer.top.items()]
     text = views.Text("The pictures in which each unit is highest, before and after.", "quiet")

@@ -1,0 +1,32 @@
+"""Pages that are about several runs: written under the workspace's `reports/`, and found there again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from microtome.report import views
+from microtome.report.single import alone
+from storage import Files
+
+FOLDER = "reports"
+
+
+def publish(files: Files, page: views.Page, title: str, runs: str) -> Path:
+    """Write a page whose pictures are in it; the same page again replaces it.
+
+    Args:
+        files: the workspace.
+        page: what it shows.
+        title: of its window.
+        runs: that it is about, for its last line.
+    """
+    name = f"{FOLDER}/{page.page}"
+    files.write(name, alone(page, title, network="", audit="", run=runs).encode())
+    return Path(files.location(name))
+
+
+def find_page(files: Files, wanted: str) -> Path | None:
+    """The latest page whose name begins so, such as `compare`, `history-nightly`; None where there is none."""
+    found = [name for name in files.names(FOLDER) if name.removeprefix(f"{FOLDER}/").startswith(wanted)]
+    stamps = {name: stamp.changed for name in found if (stamp := files.stamp(name))}
+    return Path(files.location(max(stamps, key=lambda name: stamps[name]))) if stamps else None
