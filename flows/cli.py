@@ -199,14 +199,23 @@ def compare(first: str, second: str, workspace: str) -> None:
     """Compare two runs, or the latest of two audits, over the same pictures, with paired intervals. Writes a page."""
     from flows.claiming import reading
     from flows.compare import compared
-    from flows.query import printable
 
     files = _writable(workspace, "reports")
     runs = (_run(files, first), _run(files, second))
     with reading(files, runs):
         text, page = compared(files, *runs)
-    print("\n".join(map(printable, text.splitlines())))
-    print(f"\npage    {page}")
+    print(f"{text}\n\npage    {page}")
+
+
+@cli.command()
+@click.argument("name")
+@WHERE
+def history(name: str, workspace: str) -> None:
+    """Show how every gate and headline figure of the audit NAME went from run to run. Writes a page, too."""
+    from flows.history import history as told
+
+    text, page = told(_writable(workspace, "reports"), name)
+    print(f"{text}\n\npage    {page}")
 
 
 @cli.command()
@@ -277,9 +286,16 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
 @click.argument("run", required=False)
 @WHERE
 def open_report(run: str | None, workspace: str) -> None:
-    """Open the report of a RUN in the browser, and print where it is."""
+    """Open the report of a RUN in the browser, and print where it is.
+
+    RUN may be a page of `compare` or `history`, too: its name below reports/, or the start of it; the latest that fits.
+    """
+    from flows.reports import find_page
+    from storage import RunStore
+
     files = _open(workspace)
-    page = _report_page(files, _run(files, run))
+    found = find_page(files, run) if run and RunStore(files).find(run) is None else None
+    page = found or _report_page(files, _run(files, run))
     print(page)
     if sys.stdout.isatty():
         click.launch(page.as_uri())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.console import warn
-from flows.query import text_table
+from flows.query import printable, text_table
 from flows.reports import publish
 from microtome.report.comparison import ComparedLayer, ComparedRun, Comparison, difference_words, page, sentences
 from storage import Files, RunRecord
@@ -62,10 +62,12 @@ def compared(files: Files, first: RunRecord, second: RunRecord) -> tuple[str, Pa
     found = comparison(files, first, second)
     head = ["stage", "figure", "of", found.first.name, found.second.name, "difference"]
     rows = [[f.stage, f.name, f.row, f.first.words, f.second.words, difference_words(f)] for f in found.figures]
-    text = "\n\n".join([text_table(head, rows), *found.cautions, "\n".join(sentences(found))])
+    text = "\n\n".join(
+        [text_table(head, rows), *map(printable, found.cautions), "\n".join(map(printable, sentences(found)))]
+    )
     view = page(found, f"compare-{first.run_id}-{second.run_id}.html")
     title = f"{found.first.name} beside {found.second.name}"
-    return text, publish(files, view, title, f"{first.run_id} and {second.run_id}")
+    return text, publish(files, view, title, f"From runs {first.run_id} and {second.run_id}")
 
 
 def comparison(files: Files, first: RunRecord, second: RunRecord) -> Comparison:
@@ -133,7 +135,9 @@ def _differences(one: Side, two: Side) -> Iterator[tuple[str, str, str]]:
     versions = [{str(k): _text(v) for k, v in side.run.about.get("environment", {}).items()} for side in (one, two)]
     yield from _apart("version of ", *versions)
     for what, name in (("network", "network"), ("data set", "data")):
-        yield from _apart(f"content of the {what} of ", *(dict(_read(side, name)) for side in (one, two)))
+        read = [dict(_read(side, name)) for side in (one, two)]
+        several = any(len(found) > 1 for found in read)
+        yield from ((f"{what}{f' of {key}' if several else ''}, by content", a, b) for key, a, b in _apart("", *read))
     code = [{name: artifact.manifest["code"] for name, artifact in side.stages.items()} for side in (one, two)]
     shared = [{name: digest for name, digest in here.items() if name in code[0] and name in code[1]} for here in code]
     yield from _apart("microtome's code of ", *shared)

@@ -11,17 +11,17 @@ from storage import Files
 FOLDER = "reports"
 
 
-def publish(files: Files, page: views.Page, title: str, runs: str) -> Path:
+def publish(files: Files, page: views.Page, title: str, footer: str) -> Path:
     """Write a page whose pictures are in it; the same page again replaces it.
 
     Args:
         files: the workspace.
         page: what it shows.
         title: of its window.
-        runs: that it is about, for its last line.
+        footer: its last line.
     """
     name = f"{FOLDER}/{page.page}"
-    files.write(name, alone(page, title, network="", audit="", run=runs).encode())
+    files.write(name, alone(page, title, run="", footer=footer).encode())
     return Path(files.location(name))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from microtome.report import views
-from microtome.report.drift import Drifted, DriftedLayer, changed_gallery, changed_units, layer_tables
+from microtome.report.drift import Drifted, DriftedLayer, advice, changed_gallery, changed_units, layer_tables, named
 
 SHOWN_CONCEPTS = 25
 SHOWN_LISTED = 8  # units or concepts that a line lists
@@ -126,9 +127,9 @@ class Comparison:
 
 def number(value: float) -> str:
     """A figure in words: whole numbers as such, others to four digits."""
-    if value == int(value) and abs(value) >= 1:
+    if value == int(value):
         return f"{value:,.0f}"
-    return "0" if value == 0 else f"{value:.4g}"
+    return f"{value:.4g}" if abs(value) >= 0.1 else f"{value:.3g}"
 
 
 def signed(value: float | None) -> str:
@@ -136,7 +137,7 @@ def signed(value: float | None) -> str:
     if value is None:
         return "–"
     sign = "+" if value > 0 else "−" if value < 0 else ""
-    return f"{sign}{number(abs(value))}"
+    return f"{sign}{number(abs(value)) if value == int(value) else format(abs(value), '.2g')}"
 
 
 def difference_words(figure: ComparedFigure) -> str:
@@ -160,7 +161,7 @@ def page(found: Comparison, file: str) -> views.Page:
         headline=" ".join(sentences(found)),
         figures=_tiles(found),
         sections=[
-            views.Section("The two runs", [*map(_caution, found.cautions), _runs(found)]),
+            views.Section("The two runs", [*map(_caution, found.cautions), *_runs(found)]),
             views.Section("Headline figures", [_figures(found)]),
             *(section for layer in found.layers for section in _layer(found, layer)),
             views.Section("What differs in the making", [_differences(found)]),
@@ -211,10 +212,13 @@ def _share(row: object) -> str:
 def _gone(found: Comparison) -> list[str]:
     """Concepts that one run's units detect and the other's do not."""
     every = [concept for layer in found.layers for concept in layer.concepts]
-    lost = list(dict.fromkeys(concept.concept for concept in every if not concept.second))
-    gained = list(dict.fromkeys(concept.concept for concept in every if not concept.first))
-    told = [("without a detector now", lost), ("with a detector for the first time", gained)]
-    return [f"Concepts {what}: {listed(names)}." for what, names in told if names]
+    first, second = (
+        list(dict.fromkeys(concept.concept for concept in every if units(concept)))
+        for units in (attrgetter("first"), attrgetter("second"))
+    )
+    alone = [(found.first.name, [name for name in first if name not in second])]
+    alone.append((found.second.name, [name for name in second if name not in first]))
+    return [f"Detected in {run} alone: {listed(names)}." for run, names in alone if names]
 
 
 def listed(names: Sequence[object]) -> str:
@@ -245,19 +249,14 @@ def _caution(text: str) -> views.Text:
     return views.Text(text, "advice")
 
 
-def _runs(found: Comparison) -> views.Gallery:
-    cards = [
-        views.Card(
-            f"{which} run",
-            f"{which}-run",
-            run.name,
-            [],
-            [(name, value, "") for name, value in run.facts],
-            [("its report", run.report)] if run.report else [],
-        )
-        for which, run in (("first", found.first), ("second", found.second))
-    ]
-    return views.Gallery(cards)
+def _runs(found: Comparison) -> list[views.Part]:
+    names = [name for name, _ in found.first.facts]
+    facts = [dict(run.facts) for run in (found.first, found.second)]
+    lines = [[name, *(fact[name] for fact in facts)] for name in names]
+    links = [(f"report of {run.name}", run.report) for run in (found.first, found.second) if run.report]
+    columns = [("", False), (found.first.name, False), (found.second.name, False)]
+    note = f"Over the same {found.images:,} pictures." if found.images else ""
+    return [views.Table(columns, lines, note), *([views.Links(links)] if links else [])]
 
 
 def _figures(found: Comparison) -> views.Table:
@@ -288,7 +287,7 @@ def _strip(figure: ComparedFigure) -> views.Strip:
     def place(value: float | None) -> float | None:
         return None if value is None else round(50 + 49 * value / widest, 2)
 
-    found = figure.difference
+    found = Figure(None) if figure.difference.low is None else figure.difference  # nothing to tell it from zero by
     text = f"{figure.name}: difference {difference_words(figure)}"
     return views.Strip(place(found.value), place(found.low), place(found.high), [(50.0, "aim", "no difference")], text)
 
@@ -297,10 +296,11 @@ def _layer(found: Comparison, layer: ComparedLayer) -> list[views.Section]:
     sections = [views.Section(f"Concepts gained and lost in {layer.name}", _concepts(found, layer))]
     if layer.matched is None:
         return [*sections, views.Section(f"Units of {layer.name}", [views.Text(layer.why, "quiet")])]
-    tables = layer_tables([Drifted(found.first.name, found.second.name, [layer.matched])])
-    sections.append(views.Section(f"Units of {layer.name}, number by number", tables))
+    pair = Drifted(found.first.name, found.second.name, [layer.matched])
+    parts: list[views.Part] = [named(pair), *layer_tables([pair]), *advice(pair)]
+    sections.append(views.Section(f"Units of {layer.name}, number by number", parts))
     if not layer.matched.same:
-        sections += [changed_units(layer.matched), changed_gallery(layer.matched, found.size)]
+        sections += [changed_units(layer.matched), changed_gallery(layer.matched, found.size, wide=False)]
     return sections
 
 
@@ -314,10 +314,8 @@ def _concepts(found: Comparison, layer: ComparedLayer) -> list[views.Part]:
     columns += [("change", True)] + ([("confirmed", True)] if sure else [])
     rest = f" The first {SHOWN_CONCEPTS} of {len(moved)} that changed." if len(moved) > SHOWN_CONCEPTS else ""
     lines = [_concept(concept, sure) for concept in moved[:SHOWN_CONCEPTS]]
-    note = (
-        "Units that detect each concept, luck included; then which ones. No line: a concept that the same units detect."
-    )
-    named = [("only in the first", False), ("only in the second", False)]
+    note = "Units that detect each concept, luck included, and which ones. Concepts of the same units are left out."
+    named = [(f"only in {run.name}", False) for run in (found.first, found.second)]
     return [views.Table([*columns, *named], lines, note + rest)]
 
 

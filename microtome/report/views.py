@@ -133,6 +133,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Links:
+    """Where else to look: text and place of each."""
+
+    items: Sequence[tuple[str, str]]
+    kind: str = "links"
+
+
+@dataclass(frozen=True)
 class Code:
     """Something to copy."""
 
@@ -269,7 +277,7 @@ class SignedBars:
     kind: str = "bars"
 
 
-Part = Table | Text | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars
+Part = Table | Text | Links | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars
 
 
 @dataclass(frozen=True)
