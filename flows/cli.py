@@ -200,11 +200,10 @@ def compare(first: str, second: str, workspace: str) -> None:
     from flows.claiming import reading
     from flows.compare import compared
 
-    files = _writable(workspace, "reports")
+    files = _open(workspace)
     runs = (_run(files, first), _run(files, second))
     with reading(files, runs):
-        text, page = compared(files, *runs)
-    print(f"{text}\n\npage    {page}")
+        _tell_page(*compared(files, *runs))
 
 
 @cli.command()
@@ -214,8 +213,7 @@ def history(name: str, workspace: str) -> None:
     """Show how every gate and headline figure of the audit NAME went from run to run. Writes a page, too."""
     from flows.history import history as told
 
-    text, page = told(_writable(workspace, "reports"), name)
-    print(f"{text}\n\npage    {page}")
+    _tell_page(*told(_open(workspace), name))
 
 
 @cli.command()
@@ -245,7 +243,7 @@ def verify(run: str | None, workspace: str) -> int:
     """
     from flows.claiming import reading
     from flows.console import progress
-    from flows.query import printable
+    from flows.text import printable
     from flows.verify import verified
     from storage import RunStore
 
@@ -442,7 +440,7 @@ def _arguments(request: Request) -> dict[str, object]:
 
 def _tell(outcome: Outcome) -> int:
     """Say how a run ended; gives the exit status."""
-    from flows.query import printable
+    from flows.text import printable
     from flows.verdicts import gate_lines
 
     run = outcome.run
@@ -452,6 +450,11 @@ def _tell(outcome: Outcome) -> int:
         print(f"report  {outcome.report}")
     print(f"run     {run.run_id}  {run.status} in {run.seconds:.1f} s")
     return 1 if run.status == "gate failed" else 0
+
+
+def _tell_page(text: str, page: Path | None) -> None:
+    """Print a table, and where its page is."""
+    print(f"{text}\n\npage    {page or 'not written, since the workspace is only read'}")
 
 
 def _open(workspace: str) -> Files:
@@ -505,7 +508,7 @@ def _report_page(files: Files, run: RunRecord) -> Path:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from flows.query import text_table
+    from flows.text import text_table
 
     print(text_table(head, rows))
 

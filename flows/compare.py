@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.console import warn
-from flows.query import printable, text_table
 from flows.reports import publish
+from flows.text import printable, text_table
 from microtome.report.comparison import ComparedLayer, ComparedRun, Comparison, difference_words, page, sentences
 from storage import Files, RunRecord
-from storage.catalogue import connect
 from storage.runs import verdict
 from storage.tables import ReadRow
 from tasks.comparison import Side, check_comparable, compared_figures, stability_intervals
@@ -53,7 +52,7 @@ def shown(files: Files, run: RunRecord) -> str:
     return "\n\n".join(parts)
 
 
-def compared(files: Files, first: RunRecord, second: RunRecord) -> tuple[str, Path]:
+def compared(files: Files, first: RunRecord, second: RunRecord) -> tuple[str, Path | None]:
     """Two runs beside each other: the table and the verdict as text, and the page.
 
     Raises:
@@ -193,6 +192,8 @@ def _side(size: tuple[int, int]) -> str:
 
 
 def _layers(files: Files, run: RunRecord) -> list[ReadRow]:
+    from storage.catalogue import connect  # here: DuckDB takes as long to import as runs do to compare
+
     found = connect(files, [run], TABLES, say=warn).sql("select * from layers order by layer")
     rows: list[ReadRow] = found.to_arrow_table().to_pylist()
     return rows

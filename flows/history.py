@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.console import warn
-from flows.query import printable, text_table
 from flows.reports import publish
+from flows.text import printable, text_table
 from microtome.errors import InputError, suggest
 from microtome.report.comparison import Figure
 from microtome.report.history import (
@@ -27,7 +27,7 @@ from storage import Files, RunRecord, RunStore
 from storage.runs import FigureRun, GateRun, verdict
 
 
-def history(files: Files, name: str) -> tuple[str, Path]:
+def history(files: Files, name: str) -> tuple[str, Path | None]:
     """The trends of an audit's runs: table and verdict as text, and the page.
 
     Raises:

@@ -11,8 +11,8 @@ from storage import Files
 FOLDER = "reports"
 
 
-def publish(files: Files, page: views.Page, title: str, footer: str) -> Path:
-    """Write a page whose pictures are in it; the same page again replaces it.
+def publish(files: Files, page: views.Page, title: str, footer: str) -> Path | None:
+    """Write a page whose pictures are in it; the same page again replaces it. None where the workspace is only read.
 
     Args:
         files: the workspace.
@@ -21,6 +21,8 @@ def publish(files: Files, page: views.Page, title: str, footer: str) -> Path:
         footer: its last line.
     """
     name = f"{FOLDER}/{page.page}"
+    if not files.writable(name):
+        return None
     files.write(name, alone(page, title, run="", footer=footer).encode())
     return Path(files.location(name))
 

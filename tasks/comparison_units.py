@@ -136,7 +136,7 @@ class _LayerOf:
         """(units,) labels, NONE for none."""
         return science.labels(self.scores)
 
-    @property
+    @cached_property
     def believed(self) -> NDArray[np.bool_]:
         """(units,) whether chance does not reach it."""
         return np.array([q is not None and float(str(q)) <= LEVEL for q in self.column("q_value")])
@@ -223,7 +223,9 @@ class _LayerPair:
         if self.pair.split is None:
             return []
         whole, second = self.pair.redrawn
-        return [held.Wanted(layer.labels, whole), held.Wanted(layer.half_labels(self.pair.split), second)]
+        only = layer.believed  # no other unit can be confirmed
+        halved = held.Wanted(layer.half_labels(self.pair.split), second, only)
+        return [held.Wanted(layer.labels, whole, only), halved]
 
     def intervals(self) -> dict[str, Interval]:
         """Paired intervals of the layer's headlines, second minus first, by what these are called."""
@@ -247,7 +249,7 @@ class _LayerPair:
         layer, scores, limit = (self.one, self.other)[side], self.scores[side], self.min_iou[side]
         confirmed = None
         if self.pair.split is not None:
-            confirmed = held.drawn_confirmed(scores[1], scores[2], layer.believed, limit)
+            confirmed = held.drawn_confirmed(scores[1], scores[2], limit)
         return held.drawn_counts(scores[0], layer.labels, limit, confirmed)
 
     def compared(self) -> ComparedLayer:

@@ -32,10 +32,12 @@ class Wanted:
     Args:
         labels: (units,) index of each unit's concept; NONE for none, whose IoU is 0.
         weights: (draws, images) how often each picture counts.
+        only: (units,) which units are wanted; None for all.
     """
 
     labels: Labels
     weights: Weights
+    only: Flags | None = None
 
 
 class HeldCounts:
@@ -51,11 +53,14 @@ class HeldCounts:
     """
 
     def __init__(self, wanted: Wanted, category: Labels, *, all_images: bool = False) -> None:
-        self._label = np.where(wanted.labels == NONE, 0, wanted.labels)
-        self._none = wanted.labels == NONE
+        units = np.arange(len(wanted.labels)) if wanted.only is None else np.flatnonzero(wanted.only)
+        self._place = np.full(len(wanted.labels), -1)
+        self._place[units] = np.arange(len(units))
+        labels = wanted.labels[units]
+        self._units, self._none, self._label = units, labels == NONE, np.where(labels == NONE, 0, labels)
         self._weights, self._all_images = wanted.weights.astype(np.float32), all_images
         self._category = category[self._label]
-        shape = (len(wanted.weights), len(wanted.labels))
+        shape = (len(wanted.weights), len(units))
         self._intersection, self._activation = np.zeros(shape), np.zeros(shape)
         self._pixels = np.zeros((len(wanted.weights), len(category)))
         self._group: list[tuple[Counted, Counted, Counted]] = []
@@ -63,11 +68,11 @@ class HeldCounts:
 
     def update(self, counts: ImageCounts) -> None:
         """Take a run of images; runs come in order."""
-        images, units = counts.activated.shape
-        own = counts.concept == self._label[counts.unit]
-        met = np.zeros((images, units), np.float32)
-        met[counts.image[own] - counts.first, counts.unit[own]] = counts.intersection[own]
-        active = counts.activated.astype(np.float32)
+        images, place = len(counts.activated), self._place[counts.unit]
+        own = (place >= 0) & (counts.concept == self._label[place]) if len(self._label) else np.zeros(len(place), bool)
+        met = np.zeros((images, len(self._units)), np.float32)
+        met[counts.image[own] - counts.first, place[own]] = counts.intersection[own]
+        active = counts.activated[:, self._units].astype(np.float32)
         if not self._all_images:
             active *= counts.annotated[:, self._category]
         self._group.append((met, active, counts.label_pixels.astype(np.float32)))
@@ -76,7 +81,7 @@ class HeldCounts:
             self._add()
 
     def scores(self) -> Floats:
-        """(draws, units) IoU = I / (A + L - I); 0 where there is nothing, and of a unit without a label."""
+        """(draws, wanted units) IoU = I / (A + L - I); 0 where there is nothing, and of a unit without a label."""
         if self._group:
             self._add()
         union = self._pixels[:, self._label]
@@ -99,7 +104,7 @@ class HeldCounts:
 def held_scores(
     blocks: Iterable[ImageCounts], wanted: Sequence[Wanted], category: Labels, *, all_images: bool = False
 ) -> list[Floats]:
-    """For each of what is wanted (draws, units) IoU, in one pass over the images.
+    """For each of what is wanted (draws, wanted units) IoU, in one pass over the images.
 
     Args:
         blocks: one network's counts, all images.
@@ -187,16 +192,15 @@ def drawn_counts(own: Floats, labels: Labels, min_iou: float, confirmed: Floats 
     return Drawn(detects.sum(1).astype(float), unique.astype(float), own.mean(1), confirmed)
 
 
-def drawn_confirmed(whole: Floats, held: Floats, believed: Flags, min_iou: float) -> Floats:
+def drawn_confirmed(whole: Floats, held: Floats, min_iou: float) -> Floats:
     """(draws,) confirmed detectors: detectors on all pictures and on the half that did not choose the label.
 
     Args:
-        whole: (draws, units) IoU of each unit's label, over both redrawn halves.
-        held: (draws, units) IoU of the first half's label, over the redrawn second half.
-        believed: (units,) whether q lies at or below LEVEL, in the data.
+        whole: (draws, units) IoU of each unit's label, over both redrawn halves; of units that chance does not reach.
+        held: (draws, units) IoU of the first half's label, over the redrawn second half; of the same units.
         min_iou: of a detector.
     """
-    counted: Floats = (believed & (whole > min_iou) & (held > min_iou)).sum(1).astype(float)
+    counted: Floats = ((whole > min_iou) & (held > min_iou)).sum(1).astype(float)
     return counted
 
 

@@ -142,8 +142,8 @@ def _moved(found: History) -> Iterator[str]:
     more = f"; so do {len(left) - 1} more figures" if len(left) > 2 else "; so does one more" if len(left) == 2 else ""
     if before and now:
         yield (
-            f"{figure.words[:1].upper()}{figure.words[1:]}: the last run lies outside of the interval of the run before, "
-            f"{before.words} then and {now.words} now{more}."
+            f"{figure.words[:1].upper()}{figure.words[1:]}: the last run lies outside of the interval of the run "
+            f"before, {before.words} then and {now.words} now{more}."
         )
 
 
