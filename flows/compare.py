@@ -150,7 +150,7 @@ def _apart(what: str, one: Mapping[str, str], two: Mapping[str, str]) -> Iterato
 
 def _flat(value: object, key: str = "") -> Iterator[tuple[str, str]]:
     """Dotted keys of a configuration, and their values as text."""
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _flat(inner, f"{key}.{name}" if key else str(name))
     elif key not in ("name", "workspace"):

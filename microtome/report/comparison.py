@@ -198,15 +198,9 @@ def _labels(layer: ComparedLayer) -> str:
     if row is None:
         return ""
     kept = round((1 - row["changed_share"]) * row["units"])
-    if kept == row["units"]:
-        return f"All {kept} units of {layer.name} carry the same label in both."
-    redrawn = "" if row["redrawn_share"] is None else f"; redrawing the pictures alone would relabel {_share(row)}"
+    share = row["redrawn_share"]
+    redrawn = "" if share is None else f"; redrawing the pictures alone would relabel {share:.0%}"
     return f"{kept} of {row['units']} units of {layer.name} carry the same label in both{redrawn}."
-
-
-def _share(row: object) -> str:
-    share = row["redrawn_share"] if isinstance(row, dict) else None
-    return "" if share is None else f"{share:.0%}"
 
 
 def _gone(found: Comparison) -> list[str]:
