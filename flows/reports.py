@@ -21,7 +21,7 @@ def publish(files: Files, page: views.Page, title: str, footer: str) -> Path | N
         footer: its last line.
     """
     name = f"{FOLDER}/{page.page}"
-    if not files.writable(name):
+    if not files.writable(FOLDER):
         return None
     files.write(name, alone(page, title, run="", footer=footer).encode())
     return Path(files.location(name))

@@ -58,8 +58,8 @@ def test_figures_of_stages_that_both_have():
 @pytest.mark.parametrize(
     ("value", "words", "apart"),
     [
-        (31.0, "31", "+31"), (0, "0", "0"), (-3, "-3", "−3"), (0.98765, "0.9877", "+0.99"),
-        (12345, "12,345", "+12,345"), (0.036283, "0.0363", "+0.036"), (-0.00021, "-0.00021", "−0.00021"),
+        (31.0, "31", "+31"), (0, "0", "0"), (-3, "−3", "−3"), (0.98765, "0.9877", "+0.99"),
+        (12345, "12,345", "+12,345"), (0.036283, "0.0363", "+0.036"), (-0.00021, "−0.00021", "−0.00021"),
     ],
 )  # fmt: skip
 def test_numbers_in_words(value, words, apart):
@@ -123,6 +123,12 @@ def test_the_verdict(figure, words):
     assert sentences(found(figure))[0].startswith(words)
 
 
+def test_further_figures_that_surely_differ():
+    more = [replace(detectors(3, 9, 5, 7), name=name) for name in "abcd"]
+    told = sentences(found(detectors(31, 31, 0, 0), detectors(1, 2, -1, 3), *more))
+    assert told[1] == "Surely different, too: a of 4 +6 [+5, +7]; b of 4 +6 [+5, +7]; c of 4 +6 [+5, +7]; and 1 more."
+
+
 def test_what_became_of_units_and_concepts():
     told = sentences(found())
     assert (
@@ -148,7 +154,7 @@ def test_the_page():
     assert [cell for cell in figures.rows[0] if isinstance(cell, str)][2:] == ["31", "27", "−4 [−6, −2]"]
     strip = figures.rows[0][-1]
     assert (strip.value, strip.low, strip.high) == (pytest.approx(50 - 49 * 4 / 6, abs=0.01), 1.0, 33.67)
-    assert figures.rows[1][-1].value is None  # nothing to tell it from zero by
+    assert figures.rows[1][-1] == ""  # nothing to tell it from zero by
     assert [row[0] for row in concepts.rows] == [EVIL, "head", "leg"]
     assert list(concepts.rows[1][2:]) == ["2", "1", "−1", "2 → 1", "1", "–"]
     assert [part.text for part in parts_of(view, "text") if part.style == "advice"] == ["they measure otherwise"]

@@ -10,6 +10,7 @@ from microtome.report import views
 from microtome.report.drift import Drifted, DriftedLayer, advice, changed_gallery, changed_units, layer_tables, named
 
 SHOWN_CONCEPTS = 25
+SHOWN_SURE = 3  # figures that the verdict names beside the first
 SHOWN_LISTED = 8  # units or concepts that a line lists
 
 
@@ -126,10 +127,9 @@ class Comparison:
 
 
 def number(value: float) -> str:
-    """A figure in words: whole numbers as such, others to four digits."""
-    if value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.4g}" if abs(value) >= 0.1 else f"{value:.3g}"
+    """A figure in words: whole numbers as such, others to four digits, small ones to three; with a true minus."""
+    form = ",.0f" if value == int(value) else ".4g" if abs(value) >= 0.1 else ".3g"
+    return format(value, form).replace("-", "−")
 
 
 def signed(value: float | None) -> str:
@@ -173,7 +173,7 @@ def page(found: Comparison, file: str) -> views.Page:
 def sentences(found: Comparison) -> list[str]:
     """The verdict: the first figure that both have, then what became of the units."""
     lead = next((figure for figure in found.figures if figure.difference.value is not None), None)
-    told = [] if lead is None else [_verdict(found, lead)]
+    told = [] if lead is None else [_verdict(found, lead), *_others(found, lead)]
     return [*told, *(_labels(layer) for layer in found.layers[:1] if layer.matched), *_gone(found)]
 
 
@@ -190,6 +190,16 @@ def _verdict(found: Comparison, figure: ComparedFigure) -> str:
         return f"No sure difference in {figure.name}{where}: {both}; difference {apart}, over the same pictures."
     word = "More" if (figure.difference.value or 0) > 0 else "Fewer"
     return f"{word} {figure.name}{where} in {found.second.name}: {both}; difference {apart}, over the same pictures."
+
+
+def _others(found: Comparison, lead: ComparedFigure) -> list[str]:
+    """Further figures that surely differ."""
+    sure = [figure for figure in found.figures if figure.sure and figure is not lead]
+    if not sure:
+        return []
+    named = [f"{figure.name}{f' of {figure.row}' if figure.row else ''} {difference_words(figure)}" for figure in sure]
+    rest = f"; and {len(named) - SHOWN_SURE} more" if len(named) > SHOWN_SURE else ""
+    return [f"Surely different, too: {'; '.join(named[:SHOWN_SURE])}{rest}."]
 
 
 def _labels(layer: ComparedLayer) -> str:
@@ -262,7 +272,7 @@ def _figures(found: Comparison) -> views.Table:
             figure.first.words,
             figure.second.words,
             difference_words(figure),
-            _strip(figure),
+            _strip(figure) if figure.difference.low is not None else "",  # else nothing to tell it from zero by
         ]
         for figure in found.figures
     ]
@@ -281,7 +291,7 @@ def _strip(figure: ComparedFigure) -> views.Strip:
     def place(value: float | None) -> float | None:
         return None if value is None else round(50 + 49 * value / widest, 2)
 
-    found = Figure(None) if figure.difference.low is None else figure.difference  # nothing to tell it from zero by
+    found = figure.difference
     text = f"{figure.name}: difference {difference_words(figure)}"
     return views.Strip(place(found.value), place(found.low), place(found.high), [(50.0, "aim", "no difference")], text)
 
