@@ -19,6 +19,7 @@ import click
 from microtome import __version__
 from microtome.errors import InputError, Interrupted
 from microtome.importing import blamed, said
+from microtome.missing import needing
 
 if TYPE_CHECKING:
     from prefect.states import State
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     try:
-        status = cli.main(arguments, prog_name="microtome", standalone_mode=False)
+        with needing(" ".join(["microtome", *arguments[:1]])):
+            status = cli.main(arguments, prog_name="microtome", standalone_mode=False)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if debug:
             raise

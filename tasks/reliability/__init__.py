@@ -27,7 +27,7 @@ class ReliabilityOptions(Options):
     """Attribution methods; those that the network cannot have are left out by name."""
     cam_layer: Word | None = None
     """Layer of Grad-CAM, by dotted name; by default the last maps that the head reads."""
-    layers: Several = 5
+    randomised: Several = 5
     """How many steps of randomisation are shown, the first and the last among them, evenly spread over the layers."""
     invariance_error: Positive = 1e-3
     """Greatest error over the pictures with which a method passes input invariance."""
