@@ -118,12 +118,33 @@ def _changed(before: RunRecord, run: RunRecord) -> list[str]:
 
 
 def _gates(runs: Sequence[RunRecord]) -> list[PastGate]:
-    """Every gate that any of the runs has, those of the last run first."""
-    named = [{gate["gate"]: gate for gate in run.gates} for run in runs]
+    """Every gate that any of the runs has, those of the last run first, by its latest title."""
+    named = [_by_demand(run.gates) for run in runs]
+    keys = dict.fromkeys(key for gates in reversed(named) for key in gates)
     return [
-        PastGate(name, [_verdict(gates[name]) if name in gates else None for gates in named])
-        for name in dict.fromkeys(name for gates in reversed(named) for name in gates)
+        PastGate(
+            next(gates[key]["gate"] for gates in reversed(named) if key in gates),
+            [_verdict(gates[key]) if key in gates else None for gates in named],
+        )
+        for key in keys
     ]
+
+
+def _by_demand(gates: Sequence[GateRun]) -> dict[str, GateRun]:
+    """Gates by what they judge: a limit that was moved does not make another gate of it, where it is the only one."""
+    demands = [_demand(gate["gate"]) for gate in gates]
+    return {
+        demand if demands.count(demand) == 1 else gate["gate"]: gate
+        for demand, gate in zip(demands, gates, strict=True)
+    }
+
+
+def _demand(title: str) -> str:
+    """A gate's title (tasks/gates) without its limit and how strictly it is kept."""
+    found = re.fullmatch(
+        r"(.*: (?:min|max drop|max)) \S+?( since .*?)?(?:, certain)?(?:, warns only)?", title, re.DOTALL
+    )
+    return f"{found[1]}{found[2] or ''}" if found else title
 
 
 def _verdict(gate: GateRun) -> PastVerdict:

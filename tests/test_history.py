@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flows.history import file_name, past
+from flows.history import _gates, file_name, past
 from microtome.errors import InputError
 from microtome.report.comparison import Figure
 from microtome.report.history import History, PastFigure, PastGate, PastRun, PastVerdict, figure_line, page, sentences
@@ -169,3 +169,25 @@ def test_a_page_has_a_file_name_of_its_own(name):
     assert plain.isascii()
     assert (plain == name) == (name in ("nightly", "..", "con"))
     assert len(plain) <= 100
+
+
+def test_a_limit_that_was_moved_makes_no_other_gate():
+    """Unless there are two of one kind, which only their limits tell apart."""
+
+    def titles(*gates: tuple[str, ...]) -> list[tuple[str, int]]:
+        runs = [
+            record(n, gates=tuple({"gate": title, "value": 1.0, "limit": 1.0, "passed": True} for title in some))
+            for n, some in enumerate(gates)
+        ]
+        return [(gate.gate, sum(verdict is not None for verdict in gate.verdicts)) for gate in _gates(runs)]
+
+    a = "layers.detectors of a: b"
+    assert titles((f"{a}: min 10",), (f"{a}: min 12, certain",)) == [(f"{a}: min 12, certain", 2)]
+    assert titles((f"{a}: min 10",), (f"{a}: max 10, warns only",)) == [
+        (f"{a}: max 10, warns only", 1),
+        (f"{a}: min 10", 1),
+    ]
+    drop = f"{a}: max drop 0.1"
+    assert titles((drop,), (f"{drop} since v1",)) == [(f"{drop} since v1", 1), (drop, 1)]
+    two = (f"{a}: min 10", f"{a}: min 12, warns only")
+    assert titles(two, two) == [(two[0], 2), (two[1], 2)]
