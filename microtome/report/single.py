@@ -14,13 +14,14 @@ from microtome.report.render import render
 LIMIT = 25_000_000
 
 
-def alone(page: views.Page, title: str, *, network: str, audit: str, run: str) -> str:
+def alone(page: views.Page, title: str, *, network: str = "", audit: str = "", run: str, footer: str = "") -> str:
     """A page that stands for itself, without a report around it.
 
     Args:
         page: what it shows.
         title: above it.
         network, audit, run: names of what it is about, and of the run that found it.
+        footer: its last line; by default the run.
     """
     report = views.Report(
         title=title,
@@ -32,7 +33,7 @@ def alone(page: views.Page, title: str, *, network: str, audit: str, run: str) -
         provenance=(("Run", run),),
         stages=(),
         configuration="",
-        footer=f"From run {run}",
+        footer=footer or f"From run {run}",
     )
     return render(report, alone=True)[page.page].decode()
 

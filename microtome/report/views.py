@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Gate:
-    """One demand of the audit."""
+    """One demand of the audit; `verdict` is passed, failed, warned or not judged."""
 
     text: str
     value: str
     limit: str
     passed: bool
     note: str
+    verdict: str = "passed"
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,14 @@ class Text:
     text: str
     style: str = "plain"
     kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where else to look: text and place of each."""
+
+    items: Sequence[tuple[str, str]]
+    kind: str = "links"
 
 
 @dataclass(frozen=True)
@@ -268,7 +277,7 @@ class SignedBars:
     kind: str = "bars"
 
 
-Part = Table | Text | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars
+Part = Table | Text | Links | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars
 
 
 @dataclass(frozen=True)
