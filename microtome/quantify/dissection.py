@@ -19,6 +19,7 @@ from microtome.quantify.upsample import Lit
 
 NEAREST = 10  # concepts of each unit that get an interval
 
+
 @dataclass(frozen=True)
 class Labels:
     """Annotations of a batch, at segmentation resolution, in the numbering of the data set's concept table.

@@ -46,7 +46,11 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed"}),
     weight=0.0005,
-    page=PageOf("tasks.dissection.findings:findings", "microtome.report.dissection:pages"),
+    page=PageOf(
+        "tasks.dissection.findings:findings",
+        "microtome.report.dissection:pages",
+        "microtome.report.dissection:of_units",
+    ),
     starter="""\
   dissection:
     tail: 0.005                               # share of a unit's values above its threshold
