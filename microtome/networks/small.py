@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+CLASSES = ("bird", "cat", "bear", "deer", "lizard", "dragon")  # of the shipped weights, in the order of its outputs
+
 
 def creature_net(classes: int = 6, width: int = 64) -> nn.Sequential:
     """A chain of five convolutions for 96 x 96 pictures of `creatures`: about 100,000 weights.
@@ -40,4 +42,6 @@ def creature_net(classes: int = 6, width: int = 64) -> nn.Sequential:
     network.add_module("pool", nn.AdaptiveMaxPool2d(1))
     network.add_module("flatten", nn.Flatten())
     network.add_module("classifier", nn.Linear(width, classes))
+    if classes == len(CLASSES):
+        network.classes = CLASSES  # type: ignore[assignment]
     return network

@@ -295,18 +295,38 @@ def _values(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
 
 
 def _facts(row: UnitRow, *, mixed: bool) -> list[tuple[str, str, str]]:
-    across = ("p across", worded(row["p_value_across"], ".2g"), "the same, annotations exchanged across strata, too")
+    across = ("p across", worded(row["p_value_across"], ".2g"), "the same, annotations exchanged across sources, too")
     return [
         (
             "held out",
             worded(row["heldout_iou"], ".3f"),
-            "IoU on one half of the images of the label that wins on the other",
+            "IoU on one half of the pictures of the label that wins on the other half",
         ),
-        ("null 95 %", worded(row["null_p95"], ".3f"), "IoU that the best label reaches with exchanged annotations"),
-        ("q", worded(row["q_value"], ".2g"), "false discovery rate, Benjamini-Hochberg over the layer's units"),
-        ("stability", worded(row["label_stability"], ".0%"), "share of resamples in which the same label wins"),
-        ("threshold", worded(row["threshold"], ".3g"), "value that the unit exceeds in the tail's share of places"),
-        ("p", worded(row["p_value"], ".2g"), "(1 + permutations at least as good) / (1 + permutations), within strata"),
+        (
+            "null 95 %",
+            worded(row["null_p95"], ".3f"),
+            "IoU that the best label reaches by chance: in 95 % of exchanges of annotations it is lower",
+        ),
+        (
+            "q",
+            worded(row["q_value"], ".2g"),
+            "share of false discoveries if this unit and all better ones of the layer are believed",
+        ),
+        (
+            "stability",
+            worded(row["label_stability"], ".0%"),
+            "share of redrawn sets of pictures in which the same label wins",
+        ),
+        (
+            "threshold",
+            worded(row["threshold"], ".3g"),
+            "value above which its mask begins; it exceeds it in a small, given share of all places",
+        ),
+        (
+            "p",
+            worded(row["p_value"], ".2g"),
+            "how often exchanged annotations, within one source, do as well: (1 + as good ones) / (1 + exchanges)",
+        ),
         *([across] if mixed else []),
     ]
 

@@ -127,6 +127,7 @@ class Strip:
     text: str
 
 
+COVER = 3  # pictures of a page on the overview
 Cell = str | Strip | UnitKey
 
 
@@ -366,6 +367,18 @@ class Page:
     figures: Figures
     sections: Sequence[Section]
     queries: Sequence[tuple[str, str]] = ()
+
+    @property
+    def cover(self) -> Sequence[Spot]:
+        """Pictures that stand for it on the overview: of the first card that has several, or one of each card."""
+        parts = [part for section in self.sections for part in section.parts]
+        for part in parts:
+            if isinstance(part, Drawing):
+                return [Spot(part.thumb, part.alt, part.size, (), ())]
+            if isinstance(part, Gallery) and part.cards:
+                cards = [card for card in part.cards if len(card.spots) >= COVER]
+                return cards[0].spots[:COVER] if cards else [card.spots[0] for card in part.cards[:COVER] if card.spots]
+        return ()
 
 
 @dataclass(frozen=True)

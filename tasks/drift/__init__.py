@@ -98,7 +98,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed"}),
     weight=0.001,
-    page=PageOf("tasks.drift.findings:findings", "microtome.report.drift:page"),
+    page=PageOf("tasks.drift.findings:findings", "microtome.report.drift:page", "microtome.report.drift:of_units"),
     starter="  # drift: {before: weights/earlier.safetensors}    # the same units in an earlier checkpoint\n",
     metrics=(
         Metric("drift_layers", "changed_share", "changed_low", "changed_high"),
