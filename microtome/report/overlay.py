@@ -33,17 +33,15 @@ def rectangles(mask: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
     Args:
         mask: (height, width).
     """
-    padded = np.zeros((mask.shape[0] + 1, mask.shape[1] + 2), np.int8)
-    padded[:-1, 1:-1] = mask
-    edges = np.diff(padded, axis=1)
-    growing: dict[tuple[int, int], int] = {}
+    growing: dict[tuple[int, int], tuple[int, int]] = {}  # column and width -> first row and the one below the last
     done = []
-    for y, row in enumerate(edges):
-        runs = set(zip(np.flatnonzero(row == 1).tolist(), np.flatnonzero(row == -1).tolist(), strict=True))
-        for run in [run for run in growing if run not in runs]:
-            done.append((run[0], growing[run], run[1] - run[0], y - growing.pop(run)))
-        for run in runs:
-            growing.setdefault(run, y)
+    for y, x, width in _runs(mask):
+        top, end = growing.get((x, width), (y, -1))
+        if end != y and end >= 0:
+            done.append((x, top, width, end - top))
+            top = y
+        growing[x, width] = top, y + 1
+    done += [(x, top, width, end - top) for (x, width), (top, end) in growing.items()]
     return sorted(done, key=lambda item: (item[1], item[0]))
 
 

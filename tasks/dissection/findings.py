@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from microtome.report.dissection import DissectedLayer, HistogramRow, LayerRow, NearestRow, TopImage, UnitRow
@@ -17,7 +18,7 @@ from tasks.dissection.result import Dissection
 from tasks.dissection.work import Inputs
 from tasks.index.result import Index
 from tasks.report.shown import Shown
-from tasks.tally.lighting import Lighter
+from tasks.tally.lighting import upsampler
 
 Pair = tuple[int, int]
 OTHERS = 6  # units that a picture is said to excite, too
@@ -31,10 +32,9 @@ def findings(shown: Shown) -> list[DissectedLayer]:
 
 def _layer(shown: Shown, made: Dissection, seen: Inputs, number: int) -> DissectedLayer:
     name, index = seen.activations.layers[number].name, seen.index
-    lighter = Lighter(seen, number, made.options, device=shown.session.device)
     top = _TopImages.of(seen.thresholds.rows("top_images", layer=name), shown.top_images)
     (summary,), units = made.typed("layers", LayerRow, layer=name), made.typed("units", UnitRow, layer=name)
-    masks = _masks(lighter, top, index.frame.masks)
+    masks = _masks(shown, made, seen, number, top)
     labels = {row["unit"]: row["concept_id"] for row in made.rows("units", layer=name)}
     notes = _annotations(index, top, labels)
     shown.thumbnails(index, sorted(top.units_of))
@@ -106,18 +106,25 @@ class _TopImages:
         return [other for other in self.units_of[image] if other != unit][:OTHERS]
 
 
-def _masks(lighter: Lighter, top: _TopImages, size: tuple[int, int]) -> Mapping[Pair, NDArray[np.bool_]]:
-    """Where the wanted units are lit in the wanted images: (image, unit) -> (height, width)."""
-    found = {pair: np.zeros(size, bool) for pair in top.peaks}
-    for notes, maps in lighter.blocks():
-        for offset in range(len(maps)):
-            image = notes.first + offset
+def _masks(
+    shown: Shown, made: Dissection, seen: Inputs, number: int, top: _TopImages
+) -> Mapping[Pair, NDArray[np.bool_]]:
+    """Where the wanted units, and only they, are lit in the wanted images: (image, unit) -> (height, width)."""
+    layer, frame, device = seen.activations.layers[number], seen.index.frame, shown.session.device
+    light = upsampler(frame, layer, made.options, device)
+    thresholds = torch.from_numpy(seen.thresholds.at(layer.name, made.options.tail)).to(device)
+    found = {pair: np.zeros(frame.masks, bool) for pair in top.peaks}
+    for block in seen.activations.blocks(number):
+        for offset in range(len(block.tensors)):
+            image = block.first + offset
             if image not in top.units_of:
                 continue
-            lit = lighter.light(maps[offset : offset + 1])
-            lit_unit, lit_pixel = lit.unit.cpu().numpy(), lit.pixel.cpu().numpy()
-            for unit in top.units_of[image]:
-                found[image, unit].reshape(-1)[lit_pixel[lit_unit == unit]] = True
+            units = top.units_of[image]
+            maps = torch.from_numpy(block.tensors[offset, units].astype(np.float32)).to(device)
+            lit = light(maps[None], thresholds[units])
+            place, pixel = lit.unit.cpu().numpy(), lit.pixel.cpu().numpy()
+            for at, unit in enumerate(units):
+                found[image, unit].reshape(-1)[pixel[place == at]] = True
     return found
 
 
