@@ -3,8 +3,8 @@
     python benchmarks/pages.py [--units N] [--images N] [--threads T]
 
 Audits generated creatures with a layer of so many random units, whole, in a workspace of its own; then writes the pages
-of the units alone again, and opens pages in headless Chromium, where there is one. One line: seconds of the stage report,
-on the clock and of the processor, beside those of the forward pass over the same pictures, pages of units per second,
+of the units alone again, and opens pages in headless Chromium, where there is one. One line: seconds of the stage, on
+the clock and of the processor, beside those of the forward pass over the same pictures, pages of units per second,
 sizes in bytes, and milliseconds to DOMContentLoaded, after which every control works, beside those of an empty page in
 the same browser.
 """

@@ -240,7 +240,7 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
             item["category"],
             f"{item['iou']:.3f}",
             _between(item),
-            _strip(item, row, limit, widest, place),
+            _strip(item, row, limit, widest, label=place == 0),
         ]
         for place, item in enumerate(rows)
     ]
@@ -267,7 +267,7 @@ def _between(row: NearestRow) -> str:
     return "–" if row["iou_low"] is None else f"[{row['iou_low']:.3f}, {row['iou_high']:.3f}]"
 
 
-def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, place: int) -> views.Strip:
+def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, *, label: bool) -> views.Strip:
     def at(value: float) -> float:
         return round(100 * value / widest, 2)
 
@@ -275,7 +275,7 @@ def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, place: i
     marks = [(at(limit), "limit", f"limit {limit:g}")]
     if row["null_p95"] is not None:
         marks.append((at(row["null_p95"]), "luck", f"chance {row['null_p95']:.3f}"))
-    if row["heldout_iou"] and place == 0:
+    if row["heldout_iou"] and label:
         marks.append((at(row["heldout_iou"]), "aim", f"held out {row['heldout_iou']:.3f}"))
     text = f"IoU {item['iou']:.3f}, 95 % {_between(item)}"
     return views.Strip(

@@ -396,7 +396,7 @@ def _advice(pair: Drifted) -> list[views.Text]:
     rows = [layer.row for layer in pair.layers]
     resamples, needed = rows[0]["bootstrap"], max(row["bootstrap_needed"] for row in rows)
     if not resamples:
-        return [views.Text("Without `bootstrap` there are neither intervals nor q-values here.", "advice")]
+        return [views.Text("Without resamples (bootstrap: 0) there are neither intervals nor q-values here.", "advice")]
     if needed > resamples:
         text = f"With {resamples} resamples no q-value of one layer can fall to {LEVEL:g}; {needed} would allow it."
         return [views.Text(text, "advice")]

@@ -308,7 +308,7 @@ def _advice(rows: Sequence[Judged]) -> list[views.Text]:
     if silent > ADVISED:
         texts.append(
             f"In {silent:.0%} of all pairs of {over} the filter is silent, and its first cell counts; "
-            "`firing_only: true` leaves these pictures out, the layer before the activation has none."
+            "The option firing_only: true leaves these pictures out, the layer before the activation has none."
         )
     return [views.Text(text, "advice") for text in texts]
 

@@ -30,7 +30,7 @@
     control.addEventListener("input", show);
     show();
   });
-  if (address.size) put();
+  if (address.toString()) put();
   all("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
 
   // A unit is sought by words that must all be met: a number in any writing, a concept, a category, a layer.
@@ -103,7 +103,7 @@
       return row;
     };
     const show = () => {
-      const firm = (unit) => !find("confirmed").checked || unit.state === "confirmed detector";
+      const firm = (unit) => !find("firm").checked || unit.state === "confirmed detector";
       const some = units.filter((unit) => firm(unit) && found(find("q").value, unit)).sort(order[find("order").value]);
       listing.querySelector("[data-found]").replaceChildren(...some.slice(0, MOST).map(line));
       listing.querySelector("[data-count]").textContent = `${some.length} of ${units.length} units`;
@@ -158,16 +158,24 @@
     image.onerror = () => { image.onerror = null; image.src = small; };
     image.src = small.replace(...LARGE);
     const stage = zoom.querySelector(".stage");
-    stage.classList.toggle("no-mask", scope.classList.contains("no-mask"));
+    for (const what of ["mask", "note"]) stage.classList.toggle(`no-${what}`, scope.classList.contains(`no-${what}`));
     stage.replaceChildren(box);
+    all("[data-step]", zoom).forEach((button) => { button.disabled = group.length < 2; });
+    zoom.querySelector('[aria-label^="mask"]').hidden = !box.querySelector(".m");
+    zoom.querySelector('[aria-label^="annotation"]').hidden = !box.querySelector(".note");
     zoom.querySelector(".file").textContent = image.alt;
     const unit = picture.closest(".card")?.querySelector("h3 a[href]");
     const to = zoom.querySelector("a");
     to.hidden = !unit;
     if (unit) { to.href = unit.href; to.textContent = unit.textContent; }
-    all("[data-step]", zoom).forEach((button) => { button.disabled = group.length < 2; });
     size(1);
     if (!zoom.open) zoom.showModal();
+  };
+  const switched = (what) => {
+    const scope = group[at].closest(".units") || document;
+    const control = scope.querySelector(`[data-shows="${what}"]`);
+    if (control) control.click();
+    zoom.querySelector(".stage").classList.toggle(`no-${what}`, control ? !control.checked : undefined);
   };
   const made = () => {
     zoom = Object.assign(document.createElement("dialog"), { className: "zoom" });
@@ -184,7 +192,8 @@
       Object.assign(document.createElement("span"), { className: "file" }), document.createElement("a"),
       button("←", "previous picture", () => open(at - 1), "-1"), button("→", "next picture", () => open(at + 1), "1"),
       button("−", "smaller", () => size(scale / 1.5)), button("+", "larger", () => size(scale * 1.5)),
-      button("mask", "mask on or off", () => zoom.querySelector(".stage").classList.toggle("no-mask")),
+      button("mask", "mask on or off", () => switched("mask")),
+      button("annotation", "annotation on or off", () => switched("note")),
       button("close", "close", () => zoom.close()),
     );
     const stage = Object.assign(document.createElement("div"), { className: "stage" });
