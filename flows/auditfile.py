@@ -92,16 +92,30 @@ def read_audit(file: Path, overrides: Sequence[str] = ()) -> AuditModel:
     content = read_yaml(file)
     for option in overrides:
         override(content.value, option)
+    return understood(content.value, str(file), content.lines)
+
+
+def understood(content: object, where: str, lines: Mapping[tuple[str | int, ...], int] = {}) -> AuditModel:
+    """What an audit file holds, checked.
+
+    Args:
+        content: as JSON values.
+        where: it comes from, for the error.
+        lines: of the keys, as far as they are known.
+
+    Raises:
+        InputError: keys and values that are not allowed; all of them.
+    """
     try:
-        return AuditModel.model_validate(content.value)
+        return AuditModel.model_validate(content)
     except ValidationError as error:
-        raise InputError([_fault(file, content.lines, fault) for fault in error.errors()]) from error
+        raise InputError([_fault(where, lines, fault) for fault in error.errors()]) from error
 
 
-def _fault(file: Path, lines: Mapping[tuple[str | int, ...], int], fault: ErrorDetails) -> str:
+def _fault(source: str, lines: Mapping[tuple[str | int, ...], int], fault: ErrorDetails) -> str:
     path = tuple(fault["loc"])
     known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in lines), ())
-    where = f"{file}:{lines[known]}" if known else str(file)
+    where = f"{source}:{lines[known]}" if known else source
     key = ".".join(str(part) for part in path)
     if fault["type"] == "extra_forbidden":
         allowed = _keys_beside(path)

@@ -75,13 +75,8 @@ class Plan:
     @cached_property
     def settings(self) -> Settings:
         """Seed, device and threads of every stage."""
-        return Settings(self.audit.seed, _device(self.request.device or self.audit.device), self._threads)
-
-    @property
-    def _threads(self) -> int:
-        """Threads for computation: what this process may use."""
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.audit.execution.threads or usable
+        device = device_of(self.request.device or self.audit.device)
+        return Settings(self.audit.seed, device, threads_of(self.audit))
 
     @cached_property
     def planner(self) -> Planner:
@@ -207,8 +202,18 @@ class Plan:
         return Baseline(tuple((name, str(stages[name]["folder"])) for name in measuring if name in stages))
 
 
-def _device(wanted: str) -> str:
-    """`cpu` or `cuda`; torch is only asked where there is a driver to ask."""
+def threads_of(audit: AuditModel) -> int:
+    """Threads for computation: what an audit file says, else what this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return audit.execution.threads or usable
+
+
+def device_of(wanted: str) -> str:
+    """`cpu` or `cuda` for what an audit file says; torch is only asked where there is a driver to ask.
+
+    Raises:
+        InputError: CUDA was asked for, and there is none.
+    """
     if wanted == "cpu" or (wanted == "auto" and not Path("/dev/nvidiactl").exists() and os.name == "posix"):
         return "cpu"
     import torch
