@@ -640,7 +640,7 @@ def test_advice():
         return [part.text for part in parts_of(page(found(row(**changes))), "text") if part.style == "advice"]
 
     assert advice() == []
-    assert advice(bootstrap=0, bootstrap_needed=0)[0].startswith("Without `bootstrap`")
+    assert advice(bootstrap=0, bootstrap_needed=0)[0].startswith("Without resamples (bootstrap: 0)")
     assert advice(bootstrap_needed=1999) == [
         "With 1000 resamples no q-value of one layer can fall to 0.05; 1999 would allow it."
     ]

@@ -34,7 +34,7 @@ def _layer(shown: Shown, made: Dissection, seen: Inputs, number: int) -> Dissect
     name, index = seen.activations.layers[number].name, seen.index
     top = _TopImages.of(seen.thresholds.rows("top_images", layer=name), shown.top_images)
     (summary,), units = made.typed("layers", LayerRow, layer=name), made.typed("units", UnitRow, layer=name)
-    masks = _masks(shown, made, seen, number, top)
+    masks = _masks(shown, made, seen, number, top=top)
     labels = {row["unit"]: row["concept_id"] for row in made.rows("units", layer=name)}
     notes = _annotations(index, top, labels)
     shown.thumbnails(index, sorted(top.units_of))
@@ -107,7 +107,7 @@ class _TopImages:
 
 
 def _masks(
-    shown: Shown, made: Dissection, seen: Inputs, number: int, top: _TopImages
+    shown: Shown, made: Dissection, seen: Inputs, number: int, *, top: _TopImages
 ) -> Mapping[Pair, NDArray[np.bool_]]:
     """Where the wanted units, and only they, are lit in the wanted images: (image, unit) -> (height, width)."""
     layer, frame, device = seen.activations.layers[number], seen.index.frame, shown.session.device
