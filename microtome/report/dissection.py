@@ -246,10 +246,10 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     ]
     note = (
         "IoU: pixels in both the unit's mask and the concept's annotation, over pixels in either, over all pictures. "
-        f"On each line: the bar is the IoU, the band its 95 % interval over pictures; the thin mark is the limit of "
+        f"On each line: the bar is the IoU, the band its 95 % interval over pictures; the grey mark is the limit of "
         f"{limit:g} above which a unit is a detector"
         + (
-            "; the dark mark is what its best label reaches by chance in 95 % of exchanges"
+            "; the strong mark is what its best label reaches by chance in 95 % of exchanges"
             if chance is not None
             else ""
         )
