@@ -127,8 +127,8 @@ def _reading() -> list[views.Text]:
             "quiet",
         ),
         views.Text(
-            "People predict a unit's answers better from natural pictures than from made ones (92 % right, not 82 %: "
-            "arXiv 2010.12606). The made one shows what a unit can answer to, not what it usually sees.",
+            "People predict a unit's answers better from natural pictures than from made ones (92 % are right, with "
+            "made ones 82 %: arXiv 2010.12606). A made one shows what a unit can answer to, not what it usually sees.",
             "quiet",
         ),
     ]

@@ -308,7 +308,7 @@ def _advice(rows: Sequence[Judged]) -> list[views.Text]:
     if silent > ADVISED:
         texts.append(
             f"In {silent:.0%} of all pairs of {over} the filter is silent, and its first cell counts; "
-            "The option firing_only: true leaves these pictures out, the layer before the activation has none."
+            "the option firing_only: true leaves these pictures out, the layer before the activation has none."
         )
     return [views.Text(text, "advice") for text in texts]
 
@@ -345,7 +345,7 @@ def _card(anchor: str, item: Pictured, size: tuple[int, int]) -> views.Card:
     return views.Card(
         f"filter {found.filter}",
         anchor,
-        f"{found.landmark} of {found.category}",
+        f"follows {found.landmark} of {found.category}",
         [_spot(found, spotted, size) for spotted in item.spots],
         [
             ("D", worded(found.deviation, ".3f"), "deviation of the distance to the landmark"),

@@ -219,6 +219,7 @@
     open(group.indexOf(picture));
   };
   document.addEventListener("click", enlarge);
+  document.addEventListener("pointerover", ({ target }) => { if (target.matches?.(".sheet img:not(.m)")) target.title = target.alt; });
   document.addEventListener("keydown", (event) => { if (event.key === "Enter" && event.target.matches(PICTURES)) enlarge(event); });
   all(".pic, .over").forEach((picture) => { picture.tabIndex = 0; picture.setAttribute("role", "button"); picture.setAttribute("aria-label", `enlarge ${picture.querySelector("img").alt}`); });
 
