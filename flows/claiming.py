@@ -6,15 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from flows.console import progress
-from flows.plan import Plan
-from flows.run import FULL, STOP, StageFailed
 from microtome.errors import InputError, Interrupted
 from storage import Files, RunRecord
 from storage.claims import Claims
 from storage.files import is_full
-from tasks.stage import Job
+
+if TYPE_CHECKING:
+    from flows.plan import Plan
+    from tasks.stage import Job
 
 
 @contextmanager
@@ -39,6 +41,8 @@ def claiming(plan: Plan) -> Iterator[OSError | None]:
 
 
 def _check_writable(plan: Plan, missing: Sequence[Job], fault: OSError | None) -> None:
+    from flows.run import FULL, StageFailed  # here: commands that only read claim, too, and plan nothing
+
     if fault and is_full(fault):
         raise StageFailed(FULL) from fault
     places = ["runs", *(job.key.folder for job in missing)]
@@ -67,6 +71,8 @@ def _busy(words: str) -> Callable[[str], None]:
     said: set[str] = set()
 
     def busy(why: str) -> None:
+        from flows.run import STOP  # here: as above
+
         if STOP.is_set():
             raise Interrupted("stopped by the user while it waited")
         if why not in said:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FILE = click.argument("file", type=click.Path(path_type=Path))
 WORKSPACE = click.option("--workspace", metavar="W", help="Workspace folder, instead of the audit file's.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Instead of the audit file's.")
+OUT = click.Path(path_type=Path, dir_okay=False)
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value: stages.dissection.tail=0.01"
 )
@@ -109,6 +110,8 @@ def cli() -> None:
 @click.option("--only", multiple=True, metavar="STAGE", help="Only this stage and what it needs; may be repeated.")
 @click.option("--refresh", multiple=True, metavar="STAGE", help="Run this stage even if it is done; may be repeated.")
 @click.option("--verify", is_flag=True, help="First read every byte of its inputs and finished stages.")
+@click.option("--junit", type=OUT, metavar="XML", help="Write the gates' verdicts as JUnit XML, a test case each.")
+@click.option("--json", type=OUT, metavar="JSON", help="Write the gates' verdicts and the headline figures as JSON.")
 @WORKSPACE
 @DEVICE
 @SET
@@ -118,15 +121,20 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
     from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import from_cache, prefect_environment, server_configured
+    from flows.verdicts import Verdicts
 
     request = Request(file, only, refresh, options["workspace"], options["device"], options["overrides"], verify)
-    plan = Plan(request)
-    with claiming(plan) as fault:
-        outcome = from_cache(plan) if fault or not server_configured() else None
-        if outcome is None:
-            plan.probe()
-            prefect_environment(plan)
-            outcome = with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
+    verdicts = Verdicts(options["junit"], options["json"])
+    verdicts.check()
+    with verdicts.told(file):
+        plan = Plan(request)
+        with claiming(plan) as fault:
+            outcome = from_cache(plan) if fault or not server_configured() else None
+            if outcome is None:
+                plan.probe()
+                prefect_environment(plan)
+                outcome = with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
+    verdicts.write(outcome.run)
     return _tell(outcome)
 
 
@@ -200,14 +208,24 @@ def show(run: str | None, workspace: str) -> None:
 @click.argument("second")
 @WHERE
 def compare(first: str, second: str, workspace: str) -> None:
-    """Compare two runs, or the latest of two audits, layer by layer, with intervals."""
+    """Compare two runs, or the latest of two audits, over the same pictures, with paired intervals. Writes a page."""
     from flows.claiming import reading
     from flows.compare import compared
 
     files = _open(workspace)
     runs = (_run(files, first), _run(files, second))
     with reading(files, runs):
-        print(compared(files, *runs))
+        _tell_page(*compared(files, *runs))
+
+
+@cli.command()
+@click.argument("name")
+@WHERE
+def history(name: str, workspace: str) -> None:
+    """Show how every gate and headline figure of the audit NAME went from run to run. Writes a page, too."""
+    from flows.history import history as told
+
+    _tell_page(*told(_open(workspace), name))
 
 
 @cli.command()
@@ -237,7 +255,7 @@ def verify(run: str | None, workspace: str) -> int:
     """
     from flows.claiming import reading
     from flows.console import progress
-    from flows.query import printable
+    from flows.text import printable
     from flows.verify import verified
     from storage import RunStore
 
@@ -278,9 +296,16 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
 @click.argument("run", required=False)
 @WHERE
 def open_report(run: str | None, workspace: str) -> None:
-    """Open the report of a RUN in the browser, and print where it is."""
+    """Open the report of a RUN in the browser, and print where it is.
+
+    RUN may be a page of `compare` or `history`, too: its name below reports/, or the start of it; the latest that fits.
+    """
+    from flows.reports import find_page
+    from storage import RunStore
+
     files = _open(workspace)
-    page = _report_page(files, _reported(files, run))
+    found = find_page(files, run) if run and RunStore(files).find(run) is None else None
+    page = found or _report_page(files, _reported(files, run))
     print(page)
     if sys.stdout.isatty():
         click.launch(page.as_uri())
@@ -392,15 +417,21 @@ def _arguments(request: Request) -> dict[str, object]:
 
 def _tell(outcome: Outcome) -> int:
     """Say how a run ended; gives the exit status."""
+    from flows.text import printable
+    from flows.verdicts import gate_lines
+
     run = outcome.run
-    for gate in run.gates:
-        limit = "" if gate["limit"] is None else f", limit {gate['limit']:g}"
-        note = f" ({gate['note']})" if gate["note"] else ""
-        print(f"{'passed' if gate['passed'] else 'FAILED'}  {gate['gate']}: {gate['value']:g}{limit}{note}")
+    for line in gate_lines(run.gates):
+        print(printable(line))
     if outcome.report:
         print(f"report  {outcome.report}")
     print(f"run     {run.run_id}  {run.status} in {run.seconds:.1f} s")
     return 1 if run.status == "gate failed" else 0
+
+
+def _tell_page(text: str, page: Path | None) -> None:
+    """Print a table, and where its page is."""
+    print(f"{text}\n\npage    {page or 'not written, since the workspace is only read'}")
 
 
 def _open(workspace: str) -> Files:
@@ -488,7 +519,7 @@ def _index(files: Files, run: RunRecord) -> Path:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from flows.query import text_table
+    from flows.text import text_table
 
     print(text_table(head, rows))
 

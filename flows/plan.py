@@ -134,7 +134,9 @@ class Plan:
     def folders(self) -> list[str]:
         """Stage directories that the audit reads or writes."""
         earlier = (read for job in self.jobs for read in job.reads.values() if isinstance(read, Baseline))
-        return [job.key.folder for job in self.jobs] + [folder for read in earlier for _, folder in read.folders]
+        return [job.key.folder for job in self.jobs] + [
+            folder for read in earlier for name in read.folders for folder in read.all(name)
+        ]
 
     @property
     def anew(self) -> list[str]:
@@ -216,20 +218,23 @@ class Plan:
             raise InputError(f"stage: unknown stage {unknown[0]!r}{suggest(unknown[0], list(BY_NAME))}")
 
     def _baseline(self, audit: Planner) -> Baseline:
-        """The run to compare with: the named one, else the last of the same audit; none where nothing may drop."""
-        wanted = self.audit.gates
-        named = {gate.baseline for gate in wanted if gate.baseline}
-        if len(named) > 1:
-            raise InputError(f"gates.baseline: must be one run for all gates, got {', '.join(sorted(named))}")
-        if not any(gate.max_drop for gate in wanted):
-            return Baseline()
-        run_id = next(iter(named), None)
-        run = RunStore(self.files).find(run_id or self.audit.name)
-        if run is None and run_id:
-            raise InputError(f"gates.baseline: no run {run_id!r} in this workspace; see `microtome runs`")
+        """The runs to compare with: those that gates name, and the last finished one of the same audit."""
+        wanted = {gate.baseline or "" for gate in self.audit.gates if gate.max_drop is not None}
         measuring = [name for name, job in audit.jobs.items() if job.stage.metrics]
-        stages = run.stages if run else {}
-        return Baseline(tuple((name, str(stages[name]["folder"])) for name in measuring if name in stages))
+        return Baseline({name: self._stages_of(name, measuring) for name in sorted(wanted)})
+
+    def _stages_of(self, baseline: str, measuring: Sequence[str]) -> dict[str, str]:
+        """Folders of a baseline's stages; of the last run, each from the last finished one that has the stage."""
+        store = RunStore(self.files)
+        if baseline:
+            found = store.find(baseline)
+            if found is None:
+                raise InputError(f"gates.baseline: no run {baseline!r} in this workspace; see `microtome runs`")
+            runs = [found]
+        else:
+            runs = [run for run in store.all() if run.name == self.audit.name and run.finished]
+        stages = {name: stage for run in runs for name, stage in run.stages.items()}
+        return {name: str(stages[name]["folder"]) for name in measuring if name in stages}
 
 
 def threads_of(audit: AuditModel) -> int:

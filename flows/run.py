@@ -24,6 +24,7 @@ from storage.inputs import keep_inputs
 from storage.process import ended, this_process
 from storage.runs import StageRun
 from tasks.execution import environment
+from tasks.headlines import headlines
 from tasks.session import Session
 from tasks.stage import Job
 
@@ -140,8 +141,9 @@ def _outcome(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool
     gates = tuple(done["gates"][0].json("gates.json")) if "gates" in done else ()
     if status == "done" and not all(gate["passed"] for gate in gates):
         status = "gate failed"
+    figures = tuple(headlines({name: artifact for name, (artifact, _, _) in done.items()}))
     page = f"{done['report'][0].folder}/index.html" if "report" in done else None
-    ended_run = run.ended(status, stages=stages, gates=gates)
+    ended_run = run.ended(status, stages=stages, gates=gates, figures=figures)
     return Outcome(ended_run, Path(plan.files.location(page)) if page else None)
 
 

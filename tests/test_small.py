@@ -255,11 +255,11 @@ def test_a_record_in_anothers_place_is_damaged(files, heard):
 
 def test_a_newer_layout_is_left_to_the_version_that_wrote_it(files, heard):
     _, name = finished_run(files)
-    content = json.dumps({"layout": 2, "everything": "else"}).encode()
+    content = json.dumps({"layout": 3, "everything": "else"}).encode()
     files.write(name, content)
     assert RunStore(files).all() == []
     assert heard == [
-        f"{name}: this run record was written by a newer version (its layout is 2, this one knows 1); it is passed over"
+        f"{name}: this run record was written by a newer version (its layout is 3, this one knows 2); it is passed over"
     ]
     assert files.read(name) == content
 
@@ -410,7 +410,7 @@ def damage(draw, file: Path) -> None:
     elif way == "altered":
         file.write_text(json.dumps(altered(draw, json.loads(content))))
     elif way == "newer":
-        file.write_text(json.dumps({"layout": draw(st.integers(2, 10**30))}))
+        file.write_text(json.dumps({"layout": draw(st.integers(3, 10**30))}))
     elif way == "folder":
         (file / "in").mkdir(parents=True)
     elif way == "pipe":

@@ -10,6 +10,7 @@ from torch import nn
 from microtome.networks.load import NetworkSpec, load_network
 
 WEIGHTS = Path(__file__).parent / "weights/creature_net.safetensors"
+CLASSES = ("bird", "cat", "bear", "deer", "lizard", "dragon")  # of the shipped weights, in the order of its outputs
 
 
 def creature_net(classes: int = 6, width: int = 64) -> nn.Sequential:
@@ -46,6 +47,8 @@ def creature_net(classes: int = 6, width: int = 64) -> nn.Sequential:
     network.add_module("pool", nn.AdaptiveMaxPool2d(1))
     network.add_module("flatten", nn.Flatten())
     network.add_module("classifier", nn.Linear(width, classes))
+    if classes == len(CLASSES):
+        network.classes = CLASSES  # type: ignore[assignment]
     return network
 
 

@@ -13,7 +13,7 @@ from tasks.index import index
 from tasks.options import LAYER, DatasetName, Options, Positive, Several, Share, Word
 from tasks.planning import Planner
 from tasks.saliency import PAGE, methods_table
-from tasks.stage import Job, Stage
+from tasks.stage import Headline, Job, Metric, Stage
 
 
 class ReliabilityOptions(Options):
@@ -55,6 +55,15 @@ STAGE = Stage(
     page=PAGE,
     preflight="tasks.reliability.work:preflight",
     starter="  # reliability: {images: 16}                 # and which of these methods can be trusted\n",
+    metrics=(Metric("reliability", "value", "low", "high", keys=("method", "test", "shift_or_layer")),),
+    headlines=(
+        Headline(
+            "reliability.value",
+            "likeness to maps of a network whose last layer is drawn anew",
+            rows={"test": "randomisation from the output, cosine", "passed": (True, False)},
+        ),
+        Headline("reliability.value", "likeness of maps for two classes", rows={"test": "class sensitivity"}),
+    ),
     tables=(
         table(
             "reliability",

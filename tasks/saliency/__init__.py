@@ -12,7 +12,7 @@ from storage.tables import TableSchema, flag, float64, int32, string, table
 from tasks.index import index
 from tasks.options import LAYER, Count, DatasetName, Options, Word
 from tasks.planning import Planner
-from tasks.stage import Job, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
 # One page shows the maps and the verdicts on them; either stage may be there without the other.
 PAGE = PageOf("tasks.saliency.findings:findings", "microtome.report.saliency:page")
@@ -60,12 +60,19 @@ STAGE = Stage(
     page=PAGE,
     starter="  # saliency: {images: 12}                    # maps of the predicted class, method by method\n",
     preflight="tasks.saliency.at_hand:preflight",
+    metrics=(
+        Metric("faithfulness", "value", "low", "high", keys=("method", "measure")),
+        Metric("faithfulness", "apart", "apart_low", "apart_high", keys=("method", "measure")),
+        Metric("faithfulness", "beyond", "beyond_low", "beyond_high", keys=("method", "measure")),
+    ),
+    headlines=(Headline("faithfulness.apart", "deletion less chance", rows={"measure": "deletion"}),),
     tables=(
         table(
             "saliency",
             "A row per picture and method: a map of the predicted class.",
             image=int32("number of the picture"),
             target=int32("class that the map is of"),
+            target_name=string("its name, where the network or torchvision says it"),
             method=string("that made it"),
             scale=float64("99th percentile of its absolute values, at which pictures of it saturate"),
             file=string("of the stage, that holds the maps of the method"),

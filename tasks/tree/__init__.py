@@ -13,7 +13,7 @@ from tasks.finetuning import FinetuningOptions
 from tasks.index import index
 from tasks.options import LAYER, MANY, OUTSIDE, DatasetName, Number, Options
 from tasks.planning import Planner
-from tasks.stage import Job, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
 
 class TreeOptions(Options):
@@ -89,10 +89,23 @@ STAGE = Stage(
     threads="all",
     network="answer",
     weight=0.008,
-    page=PageOf("tasks.tree.findings:findings", "microtome.report.tree:page"),
+    page=PageOf("tasks.tree.findings:findings", "microtome.report.tree:page", "microtome.report.tree:of_units"),
     starter="""\
   # tree: {category: bird}                    # the few ways in which the network decides for a category
 """,
+    metrics=(Metric("tree_metrics", "value", "low", "high", keys=("metric", "model"), nullable=("depth", "against")),),
+    headlines=(
+        Headline(
+            "tree_metrics.value",
+            "fidelity of the tree",
+            rows={"metric": "fidelity", "model": "tree", "depth": 2, "against": None},
+        ),
+        Headline(
+            "tree_metrics.value",
+            "error of the tree",
+            rows={"metric": "error", "model": "tree", "depth": 2, "against": None},
+        ),
+    ),
     tables=(
         table(
             "tree_nodes",
