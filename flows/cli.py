@@ -10,9 +10,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -53,8 +52,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = _explain(error)
     for number in (signal.SIGINT, signal.SIGTERM):  # it is over: nothing more to tell
         signal.signal(number, signal.SIG_DFL)
+    _leave(status if isinstance(status, int) else 0)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process; at once where Prefect's threads would keep it, which ask for a server that is away."""
     sys.stdout.flush()
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.stderr.flush()
+    called = sys.modules.get("flows.called")
+    if called and called.ABANDONED.is_set():
+        os._exit(status)
+    sys.exit(status)
 
 
 def _explain(error: BaseException) -> int:
@@ -109,6 +117,7 @@ def cli() -> None:
 @SET
 def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify: bool, **options: Any) -> int:
     """Run the audit that FILE describes; what is done already is not done again."""
+    from flows.called import with_prefect
     from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import from_cache, prefect_environment, server_configured
@@ -122,9 +131,9 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
         with claiming(plan) as fault:
             outcome = from_cache(plan) if fault or not server_configured() else None
             if outcome is None:
-                plan.preflight()
+                plan.probe()
                 prefect_environment(plan)
-                outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
+                outcome = with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
     verdicts.write(outcome.run)
     return _tell(outcome)
 
@@ -137,6 +146,7 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
 @SET
 def rerun(stage: str, file: Path, **options: Any) -> int:
     """Run one STAGE of an audit again, its inputs from the cache."""
+    from flows.called import with_prefect
     from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import prefect_environment
@@ -146,7 +156,7 @@ def rerun(stage: str, file: Path, **options: Any) -> int:
     call = {"file": str(file), "stage": name, "variant": variant, **options}
     with claiming(plan):
         prefect_environment(plan)
-        outcome = _with_prefect(lambda: _flow("flows.stages", "rerun")(**call, return_state=True))
+        outcome = with_prefect(lambda: _flow("flows.stages", "rerun")(**call, return_state=True))
     return _tell(outcome)
 
 
@@ -295,7 +305,7 @@ def open_report(run: str | None, workspace: str) -> None:
 
     files = _open(workspace)
     found = find_page(files, run) if run and RunStore(files).find(run) is None else None
-    page = found or _report_page(files, _run(files, run))
+    page = found or _report_page(files, _reported(files, run))
     print(page)
     if sys.stdout.isatty():
         click.launch(page.as_uri())
@@ -317,9 +327,20 @@ def report(run: str | None, single_file: Path, workspace: str) -> None:
     from microtome.report.single import inline
 
     files = _open(workspace)
-    chosen = _run(files, run)
+    chosen = _reported(files, run)
     with reading(files, [chosen]):
-        single_file.write_text(inline(_report_page(files, chosen).parent), encoding="utf-8")
+        page = _report_page(files, chosen)
+        try:
+            whole = inline(page.parent)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"run {chosen.run_id}: its report cannot be read: {said(error)}; `microtome verify` marks it, and the "
+                "audit makes it again"
+            ) from error
+    try:
+        single_file.write_text(whole, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--single-file: cannot be written: {error.strerror}, got {str(single_file)!r}") from error
     print(single_file)
 
 
@@ -374,52 +395,6 @@ def init(file: Path) -> None:
         raise InputError(f"{file}: is there already; name another file")
     file.write_text(starter(), encoding="utf-8")
     print(file)
-
-
-def _with_prefect(call: Callable[[], State[Outcome]]) -> Outcome:
-    """Call a flow in a thread, so that the main one is free for signals: Prefect replaces handlers where it can."""
-    from flows.embedded import start_server
-    from flows.run import STOP, StageFailed, await_heeding_signals, server_configured, stoppable
-
-    with stoppable(), ThreadPoolExecutor(1) as thread:
-        if not server_configured():
-            start_server(STOP)
-        called = thread.submit(call)
-        await_heeding_signals(called)
-    try:
-        return called.result().result(raise_on_failure=True)
-    except (InputError, Interrupted, StageFailed):
-        raise
-    except Exception as error:
-        return _despite(error)
-
-
-def _despite(error: Exception) -> Outcome:
-    """What came of a flow whose body ended although Prefect failed: its server went away, or its disk is full.
-
-    Raises:
-        InputError: no body began, since no server answers. Else what the body raised, or what Prefect did.
-    """
-    from flows.run import BODY
-
-    if error is BODY.failure:
-        raise error
-    if BODY.outcome is None and BODY.failure is None:
-        if _unanswered(error):
-            place = os.environ.get("PREFECT_API_URL", "the address of its profile")
-            raise InputError(f"PREFECT_API_URL: no Prefect server answers at {place} ({said(error)})") from error
-        raise error
-    print(f"warning: Prefect could not be told how the run ended: {said(error)}", file=sys.stderr)
-    if BODY.outcome is None or BODY.failure is not None:
-        raise BODY.failure or error
-    return BODY.outcome
-
-
-def _unanswered(error: BaseException | None) -> bool:
-    """Whether an error comes of a server that cannot be reached."""
-    if error is None or type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
-        return error is not None
-    return _unanswered(error.__cause__ or error.__context__)
 
 
 def _flow(module: str, name: str) -> Callable[..., State[Outcome]]:
@@ -498,15 +473,49 @@ def _run(files: Files, run_id: str | None) -> RunRecord:
     return found
 
 
+def _reported(files: Files, wanted: str | None) -> RunRecord:
+    """The run whose report is meant. Where none is named by its number and the latest has no report, as after a rerun,
+    it is the latest that has one, and that is said.
+    """
+    from flows.console import warn
+    from storage import RunStore
+
+    chosen = _run(files, wanted)
+    fault = _no_report(files, chosen)
+    if not fault or wanted not in (None, chosen.name):
+        return chosen
+    others = [run for run in RunStore(files).all() if wanted in (None, run.name) and not _no_report(files, run)]
+    if others:
+        warn(f"{fault.partition(';')[0]}; this is the report of run {others[-1].run_id}, the latest that has one")
+    return others[-1] if others else chosen
+
+
 def _report_page(files: Files, run: RunRecord) -> Path:
+    fault = _no_report(files, run)
+    if fault:
+        raise InputError(fault)
+    return _index(files, run)
+
+
+def _no_report(files: Files, run: RunRecord) -> str:
+    """Why a run's report cannot be shown; empty where it can."""
+    from storage import StageStore
+
     if "report" not in run.stages:
-        raise InputError(
+        return (
             f"run {run.run_id}: has no report, it was {run.status}; name another of `microtome runs`, or run the audit"
         )
-    page = Path(files.location(f"{run.stages['report']['folder']}/index.html"))
-    if not page.is_file():
-        raise InputError(f"run {run.run_id}: its report is not there any more; run the audit again")
-    return page
+    if not _index(files, run).is_file():
+        return f"run {run.run_id}: its report is not there any more; run the audit again"
+    heard: list[str] = []
+    if StageStore(files, heard.append).load(run.stages["report"]["folder"]) is None:
+        why = heard[0].partition(";")[0] if heard else "it is not finished"
+        return f"run {run.run_id}: its report is damaged: {why}; run the audit again"
+    return ""
+
+
+def _index(files: Files, run: RunRecord) -> Path:
+    return Path(files.location(f"{run.stages['report']['folder']}/index.html"))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

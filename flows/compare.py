@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from flows.console import warn
 from flows.reports import publish
 from flows.text import printable, text_table
+from microtome.errors import InputError
 from microtome.report.comparison import ComparedLayer, ComparedRun, Comparison, difference_words, page, sentences
 from storage import Files, RunRecord
 from storage.runs import verdict
@@ -58,7 +60,8 @@ def compared(files: Files, first: RunRecord, second: RunRecord) -> tuple[str, Pa
     Raises:
         InputError: they cannot be compared, and why.
     """
-    found = comparison(files, first, second)
+    with _readable(first, second):
+        found = comparison(files, first, second)
     head = ["stage", "figure", "of", found.first.name, found.second.name, "difference"]
     rows = [[f.stage, f.name, f.row, f.first.words, f.second.words, difference_words(f)] for f in found.figures]
     text = "\n\n".join(
@@ -191,11 +194,28 @@ def _side(size: tuple[int, int]) -> str:
     return f"{size[0]} × {size[1]}"
 
 
+@contextmanager
+def _readable(*runs: RunRecord) -> Iterator[None]:
+    """Around queries. Raises InputError where a table was altered since its checksum was seen to hold."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError | ValueError) and type(error).__module__ not in ("duckdb", "_duckdb"):
+            raise
+        names = " or ".join(dict.fromkeys(run.run_id for run in runs))
+        why = str(error).strip().splitlines()[0][:200]
+        raise InputError(
+            f"run {names}: a table cannot be read: {why}; `microtome verify` marks its stage, and the audit makes it "
+            "again"
+        ) from error
+
+
 def _layers(files: Files, run: RunRecord) -> list[ReadRow]:
     from storage.catalogue import connect  # here: DuckDB takes as long to import as runs do to compare
 
-    found = connect(files, [run], TABLES, say=warn).sql("select * from layers order by layer")
-    rows: list[ReadRow] = found.to_arrow_table().to_pylist()
+    with _readable(run):
+        found = connect(files, [run], TABLES, say=warn).sql("select * from layers order by layer")
+        rows: list[ReadRow] = found.to_arrow_table().to_pylist()
     return rows
 
 

@@ -17,6 +17,7 @@ from storage.files import Files
 from storage.small import FileName, Kind, Moment, Seconds
 
 _LAYOUT = 2  # of the record; 1 had no figures, and no gate without a value
+_GROWTH = 64 << 10  # bytes by which a record grows: some 200 for each stage, for each gate and for each headline figure
 _FOLDER = re.compile(rb"stages/\w+/[0-9a-f]{32}")
 
 
@@ -120,9 +121,32 @@ class RunStore:
     def __init__(self, files: Files) -> None:
         self._files = files
 
+    def begin(self, run: RunRecord) -> None:
+        """Write the record of a run that begins, and keep room for how it ends: a run may fail since the disk is full.
+
+        Raises OSError, with nothing written, where there is no room for both.
+        """
+        name = _name(run.run_id)
+        try:
+            self._files.reserve(name, 2 * len(RUN.dump(run)) + _GROWTH)
+            RUN.save(self._files, name, run)
+        except OSError:
+            with suppress(OSError):
+                self._files.remove(f"runs/{run.run_id}")
+            raise
+
+    def end(self, run: RunRecord) -> None:
+        """Write how a run ended, in the room that was kept; without its figures where they do not fit."""
+        try:
+            RUN.save_reserved(self._files, _name(run.run_id), run)
+        except OSError:
+            if not run.figures:
+                raise
+            RUN.save_reserved(self._files, _name(run.run_id), replace(run, figures=()))
+
     def save(self, run: RunRecord) -> None:
-        """Write or replace a run's record."""
-        RUN.save(self._files, f"runs/{run.run_id}/run.json", run)
+        """Write the record of a run that is over before it was recorded."""
+        RUN.save(self._files, _name(run.run_id), run)
 
     def all(self) -> list[RunRecord]:
         """All runs, oldest first."""
@@ -165,7 +189,11 @@ class RunStore:
         def fault(run: RunRecord) -> str:
             return "" if run.run_id == folder else f"it is the record of another run, {run.run_id!r:.60}"
 
-        return RUN.load(self._files, f"runs/{folder}/run.json", fault)
+        return RUN.load(self._files, _name(folder), fault)
+
+
+def _name(run_id: str) -> str:
+    return f"runs/{run_id}/run.json"
 
 
 def _latest(runs: Sequence[RunRecord]) -> RunRecord:

@@ -85,7 +85,11 @@ def _main(page: str) -> str:
 
 
 def _data(folder: Path, name: str) -> str:
-    file = (folder / name).resolve()
-    if not file.is_relative_to((folder / "assets").resolve()) or not file.is_file():
+    try:
+        file = (folder / name).resolve()
+        inside = file.is_relative_to((folder / "assets").resolve()) and file.is_file()
+    except (OSError, RuntimeError):  # a link to itself
+        inside = False
+    if not inside:
         raise InputError(f"report: its pictures must lie in {folder / 'assets'}, got {name!r}")
     return "data:image/webp;base64," + base64.b64encode(file.read_bytes()).decode()

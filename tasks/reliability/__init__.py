@@ -10,7 +10,7 @@ from pydantic import Field
 from microtome.visualize.names import TESTED, MethodName
 from storage.tables import flag, float64, int32, string, table
 from tasks.index import index
-from tasks.options import DatasetName, Options, Positive, Several, Share, Word
+from tasks.options import LAYER, DatasetName, Options, Positive, Several, Share, Word
 from tasks.planning import Planner
 from tasks.saliency import PAGE, methods_table
 from tasks.stage import Headline, Job, Metric, Stage
@@ -25,7 +25,7 @@ class ReliabilityOptions(Options):
     """How many pictures, drawn at random."""
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = TESTED
     """Attribution methods; those that the network cannot have are left out by name."""
-    cam_layer: Word | None = None
+    cam_layer: Annotated[Word | None, LAYER] = None
     """Layer of Grad-CAM, by dotted name; by default the last maps that the head reads."""
     randomised: Several = 5
     """How many steps of randomisation are shown, the first and the last among them, evenly spread over the layers."""

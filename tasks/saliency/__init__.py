@@ -10,7 +10,7 @@ from pydantic import Field
 from microtome.visualize.names import METHODS, MethodName
 from storage.tables import TableSchema, flag, float64, int32, string, table
 from tasks.index import index
-from tasks.options import Count, DatasetName, Options, Word
+from tasks.options import LAYER, Count, DatasetName, Options, Word
 from tasks.planning import Planner
 from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
@@ -27,7 +27,7 @@ class SaliencyOptions(Options):
     """How many pictures, drawn at random."""
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = METHODS
     """Attribution methods; those that the network cannot have are left out by name."""
-    cam_layer: Word | None = None
+    cam_layer: Annotated[Word | None, LAYER] = None
     """Layer of Grad-CAM, by dotted name; by default the last maps that the head reads."""
 
 
