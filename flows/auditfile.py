@@ -69,7 +69,7 @@ class AuditModel(AuditFile):
             raise ValueError(f"gates: no stage measures {unknown[0]!r}{suggest(unknown[0], list(METRICS))}")
         more = LAYERS if "finetuning" in self.asked else ()
         faults = [
-            f"gates.{number}: {fault}"
+            f"gates.{number}{fault}"
             for number, gate in enumerate(self.gates)
             for fault in gate_faults(gate, METRICS[gate.metric], self.network.layers, more)
         ]
