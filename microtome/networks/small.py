@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-CLASSES = ("bird", "cat", "bear", "deer", "lizard", "dragon")  # of the shipped weights, in the order of its outputs
-
 
 def creature_net(classes: int = 6, width: int = 64) -> nn.Sequential:
     """A chain of five convolutions for 96 x 96 pictures of `creatures`: about 100,000 weights.
@@ -42,6 +40,7 @@ def creature_net(classes: int = 6, width: int = 64) -> nn.Sequential:
     network.add_module("pool", nn.AdaptiveMaxPool2d(1))
     network.add_module("flatten", nn.Flatten())
     network.add_module("classifier", nn.Linear(width, classes))
-    if classes == len(CLASSES):
-        network.classes = CLASSES  # type: ignore[assignment]
+    shipped = ("bird", "cat", "bear", "deer", "lizard", "dragon")  # what the outputs of the weights mean, in order
+    if classes == len(shipped):
+        network.classes = shipped  # type: ignore[assignment]
     return network
