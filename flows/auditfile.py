@@ -11,10 +11,10 @@ from pydantic_core import ErrorDetails
 
 from flows.yamlfile import override, read_yaml
 from microtome.errors import InputError, suggest
-from tasks.gates import GateModel
+from tasks.gates import GateModel, gate_faults
 from tasks.options import Options, Strict
 from tasks.planning import AuditFile
-from tasks.registry import METRICS, STAGES, TABLES
+from tasks.registry import METRICS, STAGES
 from tasks.report import STAGE as REPORT
 
 
@@ -66,10 +66,13 @@ class AuditModel(AuditFile):
         unknown = [gate.metric for gate in self.gates if gate.metric not in METRICS]
         if unknown:
             raise ValueError(f"gates: no stage measures {unknown[0]!r}{suggest(unknown[0], list(METRICS))}")
-        columns = {table.name: table.columns for table in TABLES}
-        without = [g.metric for g in self.gates if g.layer and "layer" not in columns[METRICS[g.metric].table]]
-        if without:
-            raise ValueError(f"gates: {without[0]} has no layers, leave `layer` out")
+        faults = [
+            f"gates.{number}: {fault}"
+            for number, gate in enumerate(self.gates)
+            for fault in gate_faults(gate, METRICS[gate.metric], self.network.layers)
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
 
     @property

@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from flows.auditfile import AuditModel, understood
 from flows.console import progress, warn
-from flows.missing import needing
 from flows.plan import device_of, threads_of
 from microtome.datasets.base import Dataset
 from microtome.datasets.pairs import Pair, Pairs
 from microtome.errors import InputError, suggest
 from microtome.handed import hand_over
+from microtome.missing import needing
 from microtome.report.plots import ranked
 from storage import Artifact, open_files
 from tasks.execution import execute, outside_of
 from tasks.finetuning.result import Finetuned
 from tasks.planning import Planner
-from tasks.preflight import probe
+from tasks.preflight import Looked
 from tasks.registry import BY_NAME
 from tasks.report import ReportOptions
 from tasks.report import plan as plan_report
@@ -226,7 +226,7 @@ def _found(stage: Stage, audit: AuditModel, objects: tuple[object, ...]) -> Foun
         planner.add(job)
     looking = [job for job in planner.jobs.values() if job.stage.network]
     if looking:
-        probe(planner, planner.network, looking)
+        Looked(planner, planner.network, looking).probe()
     session = Session(files, settings, progress())
     artifacts = {name: execute(job, session)[0] for name, job in planner.jobs.items()}
     return Found(stage, planner, session, artifacts, (folder, *objects))

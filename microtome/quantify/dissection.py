@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from microtome.quantify.upsample import Lit
+if TYPE_CHECKING:
+    from microtome.quantify.upsample import Lit
 
 NEAREST = 10  # concepts of each unit that get an interval
 
@@ -76,6 +77,8 @@ def tally(lit: Lit, labels: Labels) -> Counts:
         lit: the lit pixels of a batch.
         labels: the batch's annotations.
     """
+    import torch  # here, since resampling and comparing need none
+
     images, units = len(labels.present), lit.units
     activated = torch.bincount(lit.map, minlength=images * units).cpu().numpy().reshape(images, units)
     most = max((len(present) for present in labels.present), default=0) + 1

@@ -159,9 +159,9 @@ def page(findings: DriftFindings) -> views.Page:
         headline=_headline(first, most),
         figures=_figures(most.row),
         sections=[
-            views.Section("Layers", [_named(first), *_tables(findings.pairs), *_advice(first)]),
-            *(_units(layer) for layer in drifted),
-            *(_gallery(layer, findings.size) for layer in drifted),
+            views.Section("Layers", [named(first), *layer_tables(findings.pairs), *advice(first)]),
+            *(changed_units(layer) for layer in drifted),
+            *(changed_gallery(layer, findings.size) for layer in drifted),
             _reading(),
         ],
         queries=[
@@ -283,7 +283,8 @@ def _between(low: float | None, high: float | None, form: str) -> str:
     return "" if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
 
 
-def _named(pair: Drifted) -> views.Text:
+def named(pair: Drifted) -> views.Text:
+    """Which network is which."""
     images = pair.layers[0].row["images"]
     return views.Text(f"Before: {pair.before}. After: {pair.after}. Over the same {images:,} pictures.", "quiet")
 
@@ -297,7 +298,8 @@ def _span(low: float | None, high: float | None) -> str:
     return "" if low is None else f"[{_signed(low)}, {_signed(high)}]"
 
 
-def _tables(pairs: Sequence[Drifted]) -> list[views.Table]:
+def layer_tables(pairs: Sequence[Drifted]) -> list[views.Table]:
+    """Labels, detectors and IoUs of every layer."""
     named = [
         (layer.row["layer"] if len(pairs) == 1 else f"{layer.row['layer']}, {pair.after}", layer.row)
         for pair in pairs
@@ -392,7 +394,8 @@ def _iou_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
     return views.Table([("change of IoU", False), *((name, True) for name in columns)], lines, note)
 
 
-def _advice(pair: Drifted) -> list[views.Text]:
+def advice(pair: Drifted) -> list[views.Text]:
+    """What to ask for, where something cannot be told."""
     rows = [layer.row for layer in pair.layers]
     resamples, needed = rows[0]["bootstrap"], max(row["bootstrap_needed"] for row in rows)
     if not resamples:
@@ -403,7 +406,8 @@ def _advice(pair: Drifted) -> list[views.Text]:
     return []
 
 
-def _units(layer: DriftedLayer) -> views.Section:
+def changed_units(layer: DriftedLayer) -> views.Section:
+    """The units that changed most, a line each."""
     columns = [
         ("unit", False),
         ("label before", False),
@@ -455,12 +459,19 @@ def _change_strip(unit: DriftUnitRow, widest: float) -> views.Strip:
     return views.Strip(place(unit["change"]), low, high, [(50.0, "aim", "no change")], text)
 
 
-def _gallery(layer: DriftedLayer, size: tuple[int, int]) -> views.Section:
+def changed_gallery(layer: DriftedLayer, size: tuple[int, int], *, wide: bool = True) -> views.Section:
+    """What they look at, before and after.
+
+    Args:
+        layer: whose.
+        size: (height, width) of the frame.
+        wide: as of a gallery; without it each row holds five pictures.
+    """
     units, name = {unit["unit"]: unit for unit in layer.units}, layer.row["layer"]
     shown = [unit["unit"] for unit in leading(layer.units, SHOWN_UNITS) if unit["unit"] in layer.top]
     cards = [_card(units[number], layer.top[number], views.UnitKey(name, number), size) for number in shown]
     text = views.Text("The pictures in which each unit is highest, before and after.", "quiet")
-    return views.Section(f"What units of {name} look at", [text, views.Gallery(cards, wide=True)])
+    return views.Section(f"What units of {name} look at", [text, views.Gallery(cards, wide=wide)])
 
 
 def _card(unit: DriftUnitRow, top: UnitPictures, key: views.UnitKey, size: tuple[int, int]) -> views.Card:

@@ -19,8 +19,11 @@ class GateRow(TypedDict):
     """What a gate demanded, and what came of it."""
 
     gate: str
-    value: float
+    value: float | None
+    low: float | None
+    high: float | None
     limit: float | None
+    verdict: str
     passed: bool
     note: str
 
@@ -59,7 +62,7 @@ class Audited:
     Args:
         audit: the audit file, as JSON values.
         stages: by name, in order.
-        gates: gate, value, limit, passed, note of each.
+        gates: what each demanded, and what came of it.
     """
 
     audit: Mapping[str, Any]
@@ -126,5 +129,8 @@ def _dataset(index: Finished, audit: Mapping[str, Any]) -> str:
 
 
 def _gate(row: GateRow) -> views.Gate:
-    limit = "–" if row["limit"] is None else f"{row['limit']:g}"
-    return views.Gate(row["gate"], f"{row['value']:g}", limit, row["passed"], row["note"])
+    limit, value, low, high = (
+        "–" if number is None else f"{number:g}" for number in (row["limit"], row["value"], row["low"], row["high"])
+    )
+    interval = "" if row["low"] is None or row["high"] is None else f" [{low}, {high}]"
+    return views.Gate(row["gate"], f"{value}{interval}", limit, row["passed"], row["note"], row["verdict"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from microtome.errors import InputError, suggest
@@ -10,14 +11,12 @@ if TYPE_CHECKING:
     import altair
     import pandas
 
-ENDS = ("_low", "_high")
-
 
 def ranked(frame: pandas.DataFrame, column: str | None, *, most: int, title: str) -> altair.LayerChart:
     """The highest values of a column, as dots with their 95 % intervals.
 
     Args:
-        frame: a table; an interval of `iou` lies in `iou_low` and `iou_high`.
+        frame: a table.
         column: of numbers; the first with an interval where None, else the first of fractions.
         most: rows that are drawn.
         title: above.
@@ -32,15 +31,25 @@ def ranked(frame: pandas.DataFrame, column: str | None, *, most: int, title: str
     shown = shown.assign(row=_names(shown, name))
     base = alt.Chart(shown).encode(y=alt.Y("row:N", sort=None, title=None))
     dots = base.mark_point(filled=True, size=50).encode(x=alt.X(f"{name}:Q"), tooltip=list(map(str, frame.columns)))
-    low, high = (f"{name}{end}" for end in ENDS)
-    ends = [base.mark_rule().encode(x=alt.X(f"{low}:Q", title=f"{name}, 95 % interval"), x2=f"{high}:Q")]
-    return alt.LayerChart(layer=[*(ends if low in frame.columns else []), dots], title=title)
+    ends = [
+        base.mark_rule().encode(x=alt.X(f"{low}:Q", title=f"{name}, 95 % interval"), x2=f"{high}:Q")
+        for low, high in _interval(list(frame.columns), name)
+    ]
+    return alt.LayerChart(layer=[*ends, dots], title=title)
+
+
+def _interval(columns: Sequence[str], name: str) -> list[tuple[str, str]]:
+    """The ends of a column's interval, if it has one: `iou_low` and `iou_high`, or `low` and `high` right behind."""
+    if f"{name}_low" in columns:
+        return [(f"{name}_low", f"{name}_high")]
+    follows = columns[columns.index(name) + 1 :][:2]
+    return [("low", "high")] if follows == ["low", "high"] else []
 
 
 def _column(frame: pandas.DataFrame, wanted: str | None) -> str:
     numbers = list(frame.select_dtypes("number").columns)
     if wanted is None:
-        with_interval = [name for name in numbers if f"{name}{ENDS[0]}" in frame.columns]
+        with_interval = [name for name in numbers if _interval(list(frame.columns), name)]
         found = [*with_interval, *frame.select_dtypes("floating").columns, *numbers]
         if not found:
             raise InputError("column: the table must have one of numbers, got none")

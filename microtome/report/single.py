@@ -15,13 +15,14 @@ from microtome.report.render import render
 LIMIT = 25_000_000
 
 
-def alone(page: views.Page, title: str, *, network: str, audit: str, run: str) -> str:
+def alone(page: views.Page, title: str, *, network: str = "", audit: str = "", run: str, footer: str = "") -> str:
     """A page that stands for itself, without a report around it.
 
     Args:
         page: what it shows.
         title: above it.
         network, audit, run: names of what it is about, and of the run that found it.
+        footer: its last line; by default the run.
     """
     report = views.Report(
         title=title,
@@ -33,7 +34,7 @@ def alone(page: views.Page, title: str, *, network: str, audit: str, run: str) -
         provenance=(("Run", run),),
         stages=(),
         configuration="",
-        footer=f"From run {run}",
+        footer=footer or f"From run {run}",
     )
     return render(report, alone=True)[page.page].decode()
 
@@ -112,8 +113,12 @@ def _main(page: str) -> str:
 
 
 def _data(folder: Path, name: str) -> str:
-    file = (folder / name).resolve()
-    if not file.is_relative_to((folder / "assets").resolve()) or not file.is_file():
+    try:
+        file = (folder / name).resolve()
+        inside = file.is_relative_to((folder / "assets").resolve()) and file.is_file()
+    except (OSError, RuntimeError):  # a link to itself
+        inside = False
+    if not inside:
         raise InputError(f"report: its pictures must lie in {folder / 'assets'}, got {name!r}")
     kind = "png" if file.suffix == ".png" else "webp"
     return f"data:image/{kind};base64," + base64.b64encode(file.read_bytes()).decode()

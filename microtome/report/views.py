@@ -26,13 +26,14 @@ class UnitKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Gate:
-    """One demand of the audit."""
+    """One demand of the audit; `verdict` is passed, failed, warned or not judged."""
 
     text: str
     value: str
     limit: str
     passed: bool
     note: str
+    verdict: str = "passed"
 
 
 @dataclass(frozen=True)
@@ -337,7 +338,7 @@ class SignedBars:
     kind: str = "bars"
 
 
-Part = Table | Text | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars | Plates | Links
+Part = Table | Text | Links | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars | Plates
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tasks.null import STAGE as NULL
 from tasks.null import NullOptions
 from tasks.options import DatasetName, Resamples
 from tasks.planning import Planner
-from tasks.stage import Job, Metric, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 from tasks.tally import STAGE as TALLY
 from tasks.tally import TallyOptions
 from tasks.thresholds import seen
@@ -59,16 +59,23 @@ STAGE = Stage(
     permutations: 200                         # of annotations among images, for the null; 0 for none
 """,
     metrics=(
-        Metric("layers", "confirmed", "confirmed_low", "confirmed_high"),
-        Metric("layers", "detectors", "detectors_low", "detectors_high"),
-        Metric("layers", "unique_per_category", "unique_low", "unique_high"),
-        Metric("layers", "unique_per_unit", "unique_per_unit_low", "unique_per_unit_high"),
-        Metric("layers", "significant"),
-        Metric("layers", "saturated"),
-        Metric("layers", "dead"),
-        Metric("layers", "mean_iou"),
-        Metric("units", "iou", "iou_low", "iou_high"),
-        Metric("units", "heldout_iou"),
+        Metric("layers", "confirmed", "confirmed_low", "confirmed_high", keys=("layer",)),
+        Metric("layers", "detectors", "detectors_low", "detectors_high", keys=("layer",)),
+        Metric("layers", "unique_per_category", "unique_low", "unique_high", keys=("layer",)),
+        Metric("layers", "unique_per_unit", "unique_per_unit_low", "unique_per_unit_high", keys=("layer",)),
+        Metric("layers", "significant", keys=("layer",)),
+        Metric("layers", "saturated", keys=("layer",)),
+        Metric("layers", "dead", keys=("layer",)),
+        Metric("layers", "mean_iou", keys=("layer",)),
+        Metric("units", "iou", "iou_low", "iou_high", keys=("layer", "unit")),
+        Metric("units", "heldout_iou", keys=("layer", "unit")),
+    ),
+    headlines=(
+        Headline("layers.confirmed", "confirmed detectors"),
+        Headline("layers.detectors", "detectors, luck included"),
+        Headline("layers.unique_per_category", "unique detectors, per category"),
+        Headline("layers.unique_per_unit", "unique detectors, per unit"),
+        Headline("layers.mean_iou", "mean IoU of the labels"),
     ),
     tables=(
         table(

@@ -8,7 +8,7 @@ from typing import Literal
 from storage.tables import flag, float64, int32, string, table
 from tasks.options import Count, DatasetName, Options
 from tasks.planning import Planner
-from tasks.stage import Job, Metric, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 from tasks.thresholds import seen
 
 
@@ -47,7 +47,11 @@ STAGE = Stage(
         "tasks.features.findings:findings", "microtome.report.features:page", "microtome.report.features:of_units"
     ),
     starter="  # features: {units: 16}                     # synthetic pictures beside natural ones\n",
-    metrics=(Metric("features", "ratio"), Metric("features", "high_frequency")),
+    metrics=(
+        Metric("features", "ratio", keys=("layer", "unit")),
+        Metric("features", "high_frequency", keys=("layer", "unit")),
+    ),
+    headlines=(Headline("features.ratio", "peak over the highest natural value, median", median=True),),
     tables=(
         table(
             "features",
