@@ -10,7 +10,6 @@ from torch import nn
 from microtome.networks.load import NetworkSpec, load_network
 
 WEIGHTS = Path(__file__).parent / "weights/creature_net.safetensors"
-CLASSES = ("bird", "cat", "bear", "deer", "lizard", "dragon")  # of the shipped weights, in the order of its outputs
 
 
 def creature_net(classes: int = 6, width: int = 64) -> nn.Sequential:
@@ -47,8 +46,9 @@ def creature_net(classes: int = 6, width: int = 64) -> nn.Sequential:
     network.add_module("pool", nn.AdaptiveMaxPool2d(1))
     network.add_module("flatten", nn.Flatten())
     network.add_module("classifier", nn.Linear(width, classes))
-    if classes == len(CLASSES):
-        network.classes = CLASSES  # type: ignore[assignment]
+    shipped = ("bird", "cat", "bear", "deer", "lizard", "dragon")  # what the outputs of the weights mean, in order
+    if classes == len(shipped):
+        network.classes = shipped  # type: ignore[assignment]
     return network
 
 
