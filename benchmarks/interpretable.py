@@ -346,7 +346,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("data", type=Path)
     parser.add_argument("--categories", nargs="+")
     parser.add_argument("--strength", type=float, nargs="+", default=[1.0])
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=5e-3)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--head", default="linear")
     parser.add_argument("--folds", type=int, default=5)
