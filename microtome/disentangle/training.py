@@ -27,7 +27,7 @@ from microtome.errors import InputError
 MOMENTUM, DECAY = 0.9, 5e-4
 WARM = 0.2  # share of the steps over which the filter gradient grows to its full share
 FALL = 0.1  # of a rate that was found, from the first epoch to the last
-EXPLODED = 3.0  # a loss above so many times that of a guess has diverged: over an epoch, or after it
+EXPLODED = 10.0  # a loss above so many times that of a guess has diverged: over an epoch, or after it
 HALVINGS = 20  # of the rate, before training gives up
 AT_ONCE = 32  # pictures whose answers are read together
 
