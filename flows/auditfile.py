@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
 from flows.yamlfile import override, read_yaml
+from microtome.disentangle.names import LAYERS
 from microtome.errors import InputError, suggest
 from tasks.gates import GateModel, gate_faults
 from tasks.options import Options, Strict
@@ -66,10 +67,11 @@ class AuditModel(AuditFile):
         unknown = [gate.metric for gate in self.gates if gate.metric not in METRICS]
         if unknown:
             raise ValueError(f"gates: no stage measures {unknown[0]!r}{suggest(unknown[0], list(METRICS))}")
+        more = LAYERS if "finetuning" in self.asked else ()
         faults = [
-            f"gates.{number}: {fault}"
+            f"gates.{number}{fault}"
             for number, gate in enumerate(self.gates)
-            for fault in gate_faults(gate, METRICS[gate.metric], self.network.layers)
+            for fault in gate_faults(gate, METRICS[gate.metric], self.network.layers, more)
         ]
         if faults:
             raise ValueError("; ".join(faults))

@@ -16,7 +16,7 @@ from flows.reports import publish
 from flows.text import printable, text_table
 from microtome.errors import InputError
 from microtome.report.comparison import ComparedLayer, ComparedRun, Comparison, difference_words, page, sentences
-from storage import Files, RunRecord
+from storage import Artifact, Files, RunRecord
 from storage.runs import verdict
 from storage.tables import ReadRow
 from tasks.comparison import Side, check_comparable, compared_figures, stability_intervals
@@ -60,7 +60,8 @@ def compared(files: Files, first: RunRecord, second: RunRecord) -> tuple[str, Pa
     Raises:
         InputError: they cannot be compared, and why.
     """
-    found = comparison(files, first, second)
+    with _readable(first, second):
+        found = comparison(files, first, second)
     head = ["stage", "figure", "of", found.first.name, found.second.name, "difference"]
     rows = [[f.stage, f.name, f.row, f.first.words, f.second.words, difference_words(f)] for f in found.figures]
     text = "\n\n".join(
@@ -113,18 +114,21 @@ def _about(side: Side, name: str) -> ComparedRun:
 
 def _thumbnails(*sides: Side) -> Callable[[int], str]:
     """Pictures of the index that both runs share, out of whichever report has them, as data for the page."""
-    reports = [side.stages["report"] for side in sides if "report" in side.stages]
-    places = {
-        name.rpartition("/")[2].partition(".")[0]: (report, name)
-        for side in sides
-        for report in reports
-        for name in report.names(f"assets/{side.index.digest}/")
-    }
+    places: dict[str, tuple[int, Artifact, str]] = {}  # the smallest one of each picture
+    for side in sides:
+        for report in (other.stages["report"] for other in sides if "report" in other.stages):
+            for name in report.names(f"assets/{side.index.digest[:12]}"):
+                found = (report.manifest["files"][name]["bytes"], report, name)
+                image = name.rpartition("/")[2].partition(".")[0]
+                places[image] = min(found, places.get(image, found), key=lambda item: item[0])
 
     @cache
     def thumbnail(image: int) -> str:
-        report, name = places.get(f"{image:06d}", (None, ""))
-        return f"data:image/webp;base64,{base64.b64encode(report.read(name)).decode()}" if report else ""
+        place = places.get(f"{image:06d}")
+        if place is None:
+            return ""
+        _, report, name = place
+        return f"data:image/webp;base64,{base64.b64encode(report.read(name)).decode()}"
 
     return thumbnail
 
@@ -194,17 +198,18 @@ def _side(size: tuple[int, int]) -> str:
 
 
 @contextmanager
-def _readable(run: RunRecord) -> Iterator[None]:
+def _readable(*runs: RunRecord) -> Iterator[None]:
     """Around queries. Raises InputError where a table was altered since its checksum was seen to hold."""
-    import duckdb
-
     try:
         yield
-    except duckdb.Error as error:
+    except Exception as error:
+        if not isinstance(error, OSError | ValueError) and type(error).__module__ not in ("duckdb", "_duckdb"):
+            raise
+        names = " or ".join(dict.fromkeys(run.run_id for run in runs))
         why = str(error).strip().splitlines()[0][:200]
         raise InputError(
-            f"run {run.run_id}: a table cannot be read: {why}; `microtome verify` marks its stage, and the audit makes "
-            "it again"
+            f"run {names}: a table cannot be read: {why}; `microtome verify` marks its stage, and the audit makes it "
+            "again"
         ) from error
 
 

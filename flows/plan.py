@@ -207,7 +207,7 @@ class Plan:
         if looked.network.digest != self.planner.network.digest:
             return
         known = [*looked.own, *(LAYERS if self.planner.asked(FinetuningOptions) else ())]
-        named = {number: gate.layer for number, gate in enumerate(self.audit.gates) if gate.layer is not None}
+        named = {n: str(gate.row["layer"]) for n, gate in enumerate(self.audit.gates) if "layer" in gate.row}
         wrong = {number: layer for number, layer in named.items() if layer not in known}
         rule = "layer: must be one that the audit looks at, got"
         refuse([f"gates.{number}.{rule} {layer!r}{suggest(layer, known)}" for number, layer in wrong.items()])

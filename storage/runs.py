@@ -17,7 +17,7 @@ from storage.files import Files
 from storage.small import FileName, Kind, Moment, Seconds
 
 _LAYOUT = 2  # of the record; 1 had no figures, and no gate without a value
-_STAGES = 64 << 10  # bytes by which a record grows at most: some 200 for each stage, and its headline figures
+_GROWTH = 64 << 10  # bytes by which a record grows: some 200 for each stage, for each gate and for each headline figure
 _FOLDER = re.compile(rb"stages/\w+/[0-9a-f]{32}")
 
 
@@ -128,7 +128,7 @@ class RunStore:
         """
         name = _name(run.run_id)
         try:
-            self._files.reserve(name, 2 * len(RUN.dump(run)) + _STAGES)
+            self._files.reserve(name, 2 * len(RUN.dump(run)) + _GROWTH)
             RUN.save(self._files, name, run)
         except OSError:
             with suppress(OSError):
@@ -136,8 +136,13 @@ class RunStore:
             raise
 
     def end(self, run: RunRecord) -> None:
-        """Write how a run ended, in the room that was kept."""
-        RUN.save_reserved(self._files, _name(run.run_id), run)
+        """Write how a run ended, in the room that was kept; without its figures where they do not fit."""
+        try:
+            RUN.save_reserved(self._files, _name(run.run_id), run)
+        except OSError:
+            if not run.figures:
+                raise
+            RUN.save_reserved(self._files, _name(run.run_id), replace(run, figures=()))
 
     def save(self, run: RunRecord) -> None:
         """Write the record of a run that is over before it was recorded."""

@@ -219,7 +219,7 @@ def test_a_gate_asks_for_a_figure_and_layers_that_there_are(tmp_path):
         "`where: {attack: ..., norm: ..., eps: ..., measure: ...}`",
         "{metric: units.iou, min: 0.1}": "must say which row of units is judged, got none: add `where: {unit: ...}`",
         "{metric: minimal_images.area, max: 1, layer: x}": "minimal_images.area has no layers, leave `layer` out",
-        "{metric: layers.detectors, min: 1, layer: features.1}": "layer: the audit does not look at 'features.1'; did",
+        "{metric: layers.detectors, min: 1, layer: features.1}": "gates.0.layer: must be one that the audit looks at",
         "{metric: layers.detectors, min: 1, where: {unit: 3}}": "rows of layers are not told apart by 'unit'; allowed",
         "{metric: layers.mean_iou, min: 1, certain: true}": "certain: layers.mean_iou has no interval, leave `certain`",
     }.items():

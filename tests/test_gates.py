@@ -1,5 +1,6 @@
 """Gates: every rule by toys worked out by hand, and what machines are told of them."""
 
+import errno
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from flows.verdicts import Verdicts, as_json, gate_lines, junit
 from microtome.errors import InputError
-from storage import RunRecord, RunStore
+from storage import RunRecord, RunStore, open_files
 from storage.runs import verdict
 from tasks.gates import GateModel
 from tasks.gates.work import Measured, judge, title
@@ -220,3 +221,22 @@ def _files(audit_file):
     from flows.plan import Plan, Request
 
     return Plan(Request(audit_file)).files
+
+
+def test_a_record_for_which_there_is_no_room_goes_without_its_figures(tmp_path, monkeypatch):
+    files = open_files(str(tmp_path))
+    store, run = RunStore(files), RunRecord.start("a", "net", {})
+    store.begin(run)
+    write = files.write_reserved
+
+    def full(name: str, content: bytes) -> None:
+        if len(content) > 2000:
+            raise OSError(errno.ENOSPC, "full")
+        write(name, content)
+
+    monkeypatch.setattr(files, "write_reserved", full)
+    figure = {"stage": "dissection", "figure": "detectors", "row": "4", "value": 3, "low": None, "high": None}
+    store.end(run.ended("done", figures=(figure,) * 50))
+    assert (store.find(run.run_id).status, store.find(run.run_id).figures) == ("done", ())
+    store.end(run.ended("done", figures=(figure,)))
+    assert store.find(run.run_id).figures == (figure,)

@@ -572,17 +572,22 @@ def test_a_layer_that_only_a_stage_names_is_looked_at(odd_audit, stages, words):
 
 
 def test_a_gates_layer_is_known_before_the_first_stage(odd_audit):
-    """Of the audit's own layers; or of the fine-tuned network's, where there is one."""
+    """Of the audit's own layers; or of the fine-tuned network's, where there is one. Before the network is loaded where
+    no layer is named with a star.
+    """
     file = odd_audit("x")
     gate = {"metric": "layers.detectors", "min": 0}
     tuned = {"dissection": {}, "finetuning": {}, "report": False}
+    rule = "gates.1.layer: must be one that the audit looks at, got"
     for layer, stages in (("3", {"dissection": {}}), ("extra_map", {"dissection": {}}), ("3", tuned)):
         change_audit(file, gates=[gate | {"layer": "2"}, gate | {"layer": layer}], stages=stages)
-        for look in (Plan(Request(file)).preflight, Plan(Request(file)).probe):
-            with pytest.raises(
-                InputError, match=rf"^gates.1.layer: must be one that the audit looks at, got '{layer}'"
-            ):
-                look()
+        with pytest.raises(InputError, match=f"{rule} '{layer}'"):
+            Plan(Request(file))
+    change_audit(file, gates=[gate | {"layer": "2"}, gate | {"layer": "29"}], stages={"dissection": {}})
+    override = ("network.layers=['2*']",)
+    for look in (Plan(Request(file, overrides=override)).preflight, Plan(Request(file, overrides=override)).probe):
+        with pytest.raises(InputError, match=f"^{rule} '29'"):
+            look()
     change_audit(file, gates=[gate | {"layer": "2"}], stages={"dissection": {}})
     Plan(Request(file)).probe()
     change_audit(file, gates=[gate | {"layer": "extra_map"}], stages=tuned)

@@ -103,28 +103,30 @@ def gates(audit: Planner, wanted: Sequence[GateModel], baseline: Baseline) -> Jo
     return audit.add(audit.job(STAGE, options, {**reads, "baseline": baseline}))
 
 
-def gate_faults(gate: GateModel, metric: Metric, layers: Sequence[str]) -> Iterator[str]:
-    """What a gate does not say, or says wrongly, of the one row that it judges.
+def gate_faults(gate: GateModel, metric: Metric, layers: Sequence[str], more: Sequence[str] = ()) -> Iterator[str]:
+    """What a gate does not say, or says wrongly, of the one row that it judges: its key, and what is wrong with it.
 
     Args:
         gate: as the audit file has it.
         metric: that it asks for.
         layers: of the audit, as it names them: `*` and `?` stand for any characters.
+        more: that it looks at, too: those of a fine-tuned network.
     """
     keys = (*metric.keys, *metric.nullable)
     if gate.certain and metric.low is None:
-        yield f"certain: {gate.metric} has no interval, leave `certain` out"
+        yield f".certain: {gate.metric} has no interval, leave `certain` out"
     unknown = [name for name in gate.row if name not in keys]
     if unknown == [LAYER]:
-        yield f"{gate.metric} has no layers, leave `layer` out"
+        yield f".layer: {gate.metric} has no layers, leave `layer` out"
     elif unknown:
-        yield f"where: rows of {metric.table} are not told apart by {unknown[0]!r}{suggest(unknown[0], keys)}"
+        yield f".where: rows of {metric.table} are not told apart by {unknown[0]!r}{suggest(unknown[0], keys)}"
     missing = [name for name in metric.keys if name not in gate.row and not (name == LAYER and _single(layers))]
     if missing:
-        yield f"must say which row of {metric.table} is judged, got none: {_row_wanted(metric, missing)}"
+        yield f": must say which row of {metric.table} is judged, got none: {_row_wanted(metric, missing)}"
     layer = gate.row.get(LAYER)
-    if layer is not None and LAYER in keys and not any(fnmatchcase(str(layer), pattern) for pattern in layers):
-        yield f"layer: the audit does not look at {layer!r}{suggest(str(layer), layers)}"
+    known = [*layers, *more]
+    if layer is not None and LAYER in keys and not any(fnmatchcase(str(layer), pattern) for pattern in known):
+        yield f".layer: must be one that the audit looks at, got {layer!r}{suggest(str(layer), known)}"
 
 
 def _single(layers: Collection[str]) -> bool:
