@@ -71,7 +71,7 @@ def _busy(words: str) -> Callable[[str], None]:
     said: set[str] = set()
 
     def busy(why: str) -> None:
-        from flows.run import STOP
+        from flows.run import STOP  # here: as above
 
         if STOP.is_set():
             raise Interrupted("stopped by the user while it waited")

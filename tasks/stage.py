@@ -72,10 +72,17 @@ class PageOf:
     Args:
         findings: `module:function` of tasks, from the stage's readers to a frozen dataclass.
         page: `module:function` of microtome.report, from that to a page.
+        units: `module:function` of microtome.report, from that to sections of units' own pages; empty for none.
     """
 
     findings: str
     page: str
+    units: str = ""
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Where the code of what is shown begins."""
+        return tuple(root for root in (self.findings, self.page, self.units) if root)
 
 
 @dataclass(frozen=True, eq=False)

@@ -160,7 +160,7 @@ def test_the_page():
     assert [part.text for part in parts_of(view, "text") if part.style == "advice"] == ["they measure otherwise"]
     (gallery,) = parts_of(view, "gallery")
     assert [spot.caption for spot in gallery.cards[0].spots] == ["before"] * 5 + ["after"] * 5
-    assert parts_of(view, "links")[0].items[0] == ("report of old", "../x/index.html")
+    assert parts_of(view, "links")[0].links[0] == ("report of old", "../x/index.html")
 
 
 def test_units_that_cannot_be_matched_say_why():

@@ -9,6 +9,7 @@ import pytest
 
 from flows.told import picture_among
 from microtome.errors import InputError
+from microtome.report.single import inline
 from storage import RunRecord, RunStore, open_files
 from tests.commands import status
 
@@ -74,6 +75,17 @@ def test_a_damaged_report_is_one_sentence(folder):
         assert (ended, said.count("/index.html has ")) == (2, 1)
         assert "its report is damaged: " in said
     assert not Path("one.html").exists()
+
+
+def test_a_picture_of_the_report_that_is_a_link_to_itself_is_one_sentence(folder):
+    """It is taken for what the manifest says until it is looked at: a link is none of the stage's files."""
+    picture = sorted(Path(".microtome/stages/report").glob("*/assets/**/*.webp"))[0]
+    picture.unlink()
+    picture.symlink_to(picture.name)
+    ended, _, said = status("report", "--single-file", "one.html")
+    assert (ended, said.count("its report is damaged: ")) == (2, 1)
+    with pytest.raises(InputError, match="its pictures must lie in"):
+        inline(next(Path(".microtome/stages/report").iterdir()))
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(folder):

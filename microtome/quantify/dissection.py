@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from microtome.quantify.upsample import Lit
 
+NEAREST = 10  # concepts of each unit that get an interval
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -136,11 +138,13 @@ class Best:
         concept: (units,) the unit's label: its best concept of all. Ties: the lowest number.
         iou: (units,) its IoU.
         by_category: (units, categories) the unit's best concept within each category; -1 where a category is empty.
+        nearest: (units, up to NEAREST) the concepts of the highest IoU, the label first.
     """
 
     concept: NDArray[np.int64]
     iou: NDArray[np.float64]
     by_category: NDArray[np.int64]
+    nearest: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,8 @@ def best(scores: NDArray[np.float64], category: NDArray[np.int64]) -> Best:
         columns = np.flatnonzero(category == number)
         if len(columns):
             inside[:, number] = columns[scores[:, columns].argmax(1)]
-    return Best(label, np.take_along_axis(scores, label[:, None], 1)[:, 0], inside)
+    nearest = np.argsort(-scores, axis=1, kind="stable")[:, :NEAREST]
+    return Best(label, np.take_along_axis(scores, label[:, None], 1)[:, 0], inside, nearest)
 
 
 def detectors(scores: NDArray[np.float64], labels: Best, min_iou: float) -> DetectorCount:

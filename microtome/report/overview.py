@@ -80,7 +80,12 @@ class Audited:
         return [stage for stage in self.stages.values() if stage.stage == "index"]
 
 
-def overview(audited: Audited, layers: Sequence[views.Layer], pages: Sequence[views.Page]) -> views.Report:
+def overview(
+    audited: Audited,
+    layers: Sequence[views.Layer],
+    pages: Sequence[views.Page],
+    units: Sequence[views.UnitPage] = (),
+) -> views.Report:
     """The report: its pages, and where everything in them comes from."""
     audit, first = audited.audit, next(iter(audited.stages.values()))
     environment = first.environment
@@ -107,6 +112,7 @@ def overview(audited: Audited, layers: Sequence[views.Layer], pages: Sequence[vi
         configuration=yaml.safe_dump(dict(audit), sort_keys=False, allow_unicode=True),
         footer=f"Audited {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))}, "
         f"microtome {environment['microtome']}",
+        units=units,
     )
 
 

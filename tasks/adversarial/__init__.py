@@ -86,6 +86,8 @@ STAGE = Stage(
             image=int32("number of the picture"),
             before=int32("class predicted before"),
             after=int32("class predicted after"),
+            before_name=string("its name, where the network or torchvision says it"),
+            after_name=string("the same, of the class after"),
             file=string("of the stage: start of the names of the changed picture and of the difference"),
         ),
     ),

@@ -46,7 +46,11 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed"}),
     weight=0.0005,
-    page=PageOf("tasks.dissection.findings:findings", "microtome.report.dissection:pages"),
+    page=PageOf(
+        "tasks.dissection.findings:findings",
+        "microtome.report.dissection:pages",
+        "microtome.report.dissection:of_units",
+    ),
     starter="""\
   dissection:
     tail: 0.005                               # share of a unit's values above its threshold
@@ -95,6 +99,19 @@ STAGE = Stage(
             confirmed=flag("whether it is a detector, heldout_iou lies above min_iou, and q_value is at most 0.05"),
             concept_id=int32("number of the label"),
             reason=string("why the unit can have no label: saturated, or dead"),
+        ),
+        table(
+            "nearest",
+            "A row per unit and concept, for up to ten concepts of each unit: those of the highest IoU that it meets.",
+            layer=string("dotted name"),
+            unit=int32("number of the unit, from zero"),
+            rank=int32("from zero, the highest IoU first: the label"),
+            concept_id=int32("number of the concept"),
+            concept=string("its name"),
+            category=string("in which it is scored"),
+            iou=float64("of unit and concept"),
+            iou_low=float64("95 % bootstrap interval over pictures, of this concept"),
+            iou_high=float64("95 % bootstrap interval over pictures, of this concept"),
         ),
         table(
             "layers",

@@ -43,7 +43,9 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="maps",
-    page=PageOf("tasks.features.findings:findings", "microtome.report.features:page"),
+    page=PageOf(
+        "tasks.features.findings:findings", "microtome.report.features:page", "microtome.report.features:of_units"
+    ),
     starter="  # features: {units: 16}                     # synthetic pictures beside natural ones\n",
     metrics=(
         Metric("features", "ratio", keys=("layer", "unit")),
@@ -61,7 +63,7 @@ STAGE = Stage(
             natural_max=float64("highest value of the unit in any indexed picture"),
             ratio=float64("peak / natural_max; null where no picture lights the unit"),
             high_frequency=float64("share of the picture's energy above a quarter cycle per pixel"),
-            dead=flag("whether the gradient stayed exactly zero: nothing can be shown"),
+            unreached=flag("whether the gradient stayed exactly zero, so that no picture could be made"),
             file=string("of the stage, that holds the picture"),
             peak=float64("highest value of the unit in the synthetic picture"),
         ),

@@ -58,7 +58,7 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device", "threads"}),
     threads="all",
     weight=0.25,
-    page=PageOf("tasks.graph.findings:findings", "microtome.report.graph:page"),
+    page=PageOf("tasks.graph.findings:findings", "microtome.report.graph:page", "microtome.report.graph:of_units"),
     starter="  # graph: {category: bird}                   # part patterns that the filters answer to\n",
     metrics=(Metric("graph_metrics", "value", "low", "high", keys=("layer", "metric", "of"), nullable=("round",)),),
     headlines=(

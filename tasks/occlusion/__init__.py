@@ -46,7 +46,9 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="answer",
-    page=PageOf("tasks.occlusion.findings:findings", "microtome.report.fields:page"),
+    page=PageOf(
+        "tasks.occlusion.findings:findings", "microtome.report.fields:page", "microtome.report.fields:of_units"
+    ),
     starter="  # occlusion: {units: 8}                     # measured receptive fields, minimal images\n",
     metrics=(Metric("minimal_images", "area", keys=("image",)),),
     headlines=(Headline("minimal_images.area", "share of a picture that its prediction needs, median", median=True),),

@@ -72,6 +72,7 @@ STAGE = Stage(
             "A row per picture and method: a map of the predicted class.",
             image=int32("number of the picture"),
             target=int32("class that the map is of"),
+            target_name=string("its name, where the network or torchvision says it"),
             method=string("that made it"),
             scale=float64("99th percentile of its absolute values, at which pictures of it saturate"),
             file=string("of the stage, that holds the maps of the method"),

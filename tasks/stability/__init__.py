@@ -86,7 +86,9 @@ STAGE = Stage(
     work="tasks.stability.work:run",
     plan=plan,
     determined_by=frozenset({"seed"}),
-    page=PageOf("tasks.stability.findings:findings", "microtome.report.stability:page"),
+    page=PageOf(
+        "tasks.stability.findings:findings", "microtome.report.stability:page", "microtome.report.stability:of_units"
+    ),
     starter="  # stability: {}                             # how steadily filters sit on part landmarks\n",
     weight=0.01,
     metrics=(

@@ -89,7 +89,7 @@ STAGE = Stage(
     threads="all",
     network="answer",
     weight=0.008,
-    page=PageOf("tasks.tree.findings:findings", "microtome.report.tree:page"),
+    page=PageOf("tasks.tree.findings:findings", "microtome.report.tree:page", "microtome.report.tree:of_units"),
     starter="""\
   # tree: {category: bird}                    # the few ways in which the network decides for a category
 """,
