@@ -38,7 +38,7 @@ mutation: setup
 	$(BIN)/python benchmarks/mutation.py > benchmarks/results/mutation.md
 
 docs: setup
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) .microtome examples/.microtome site
