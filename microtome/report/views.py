@@ -290,6 +290,7 @@ class Page:
         figures: for the overview too.
         sections: the rest.
         queries: what, and the query for `microtome sql` that gives it.
+        subject: the name as it stands in a sentence, where it takes an article.
     """
 
     name: str
@@ -298,6 +299,7 @@ class Page:
     figures: Figures
     sections: Sequence[Section]
     queries: Sequence[tuple[str, str]] = ()
+    subject: str = ""
 
 
 @dataclass(frozen=True)
