@@ -40,6 +40,7 @@ from microtome.networks.load import NetworkSpec, load_network
 from microtome.quantify.intervals import mean_interval, paired_interval
 from microtome.quantify.shift import Shifted
 
+WEIGHTS = "weights/squeezenet1_0.safetensors"
 LAYERS = {2: ["features.9", "features.12"], 4: ["features.7", "features.9", "features.10", "features.12"]}
 FILTERS, SHIFT, PERMUTATIONS, RESAMPLES = 64, 0.15, 200, 300
 RIVALS = {"filters": Of.DIFFERENCE, "themselves frozen": Of.OWN_FROZEN}
@@ -47,7 +48,7 @@ RIVALS = {"filters": Of.DIFFERENCE, "themselves frozen": Of.OWN_FROZEN}
 
 @dataclass(frozen=True)
 class Scene:
-    """A category: geometries, maps of its pictures and of their moved copies, landmarks, offsets; all by layer's name."""
+    """A category: geometries, maps of its pictures and of their moved copies, by layer; landmarks, and offsets."""
 
     layers: dict
     maps: dict
@@ -69,9 +70,6 @@ def scene_of(options, category: str) -> Scene:
     marks = {name: np.array([own.get(name, (np.nan, np.nan)) for own in shown]) for name in ("front_legs", "head")}
     shifted = Shifted(np.array([place.offset for place in places]), np.array([place.inside for place in places]))
     return Scene(layers, captured(network, layers, source), captured(network, layers, copy), marks, shifted)
-
-
-WEIGHTS = "weights/squeezenet1_0.safetensors"
 
 
 def captured(network, layers, source):
@@ -202,56 +200,50 @@ def cells(found, depth: int):
 
 def pooled(options, everything, depth: int) -> None:
     """Each category beside its rivals, then all of them together."""
-    base = {"rule": options.rule, "weights": options.weights, "depth": depth}
-    names = list(everything)
-    for rival, of in RIVALS.items():
-        values = [
-            (
-                mean_of(found, depth, "instability"),
-                mean_of(found, depth, "of filters" if rival == "filters" else "frozen"),
-            )
-            for found in everything.values()
-        ]
-        draws = [
-            tuple(drawn_of(found, depth, "drawn", key.value) for key in (Of.NODES, of)) for found in everything.values()
-        ]
-        p = [2 * norm.sf(abs(v[0] - v[1]) / (d[0] - d[1]).std()) for v, d in zip(values, draws, strict=True)]
-        for name, value, draw, plain, adjusted in zip(names, values, draws, p, holm(p), strict=True):
-            between = dict(zip(("difference", "low", "high"), map(rounded, paired_interval(value, draw)), strict=True))
-            line = {"nodes": value[0], "rival's": value[1], "p": plain, "holm": adjusted}
-            print(
-                json.dumps(
-                    {**base, "category": name, "rival": rival, **between, **{k: rounded(v) for k, v in line.items()}}
-                )
-            )
-        own, other = (tuple(np.mean(part, 0) for part in zip(*group, strict=True)) for group in (values, draws))
-        between = paired_interval(own, other)
-        print(json.dumps({**base, "rival": rival, "categories": len(names), "nodes": rounded(own[0]),
-                          "rival's": rounded(own[1]), "difference, low, high": [rounded(v) for v in between]}))  # fmt: skip
-    for of in (Of.NODES, Of.FILTERS):
-        value = np.mean(
-            [mean_of(f, depth, "slope" + ("" if of is Of.NODES else " of filters")) for f in everything.values()]
-        )
-        draw = np.mean([drawn_of(f, depth, "slopes", of.value) for f in everything.values()], axis=0)
-        print(json.dumps({**base, "slope of": of.value, "value": rounded(value), "low, high": [rounded(v) for v in np.quantile(draw, (0.025, 0.975))]}))  # fmt: skip
-    apart = np.array([mean_of(f, depth, "track") - mean_of(f, depth, "track of filters") for f in everything.values()])
-    each = {name: rounded(np.mean([mean_of(f, depth, name) for f in everything.values()])) for name in MEANS}
-    print(
-        json.dumps({**base, **each, "nodes track more, low, high": [rounded(v) for v in mean_interval(apart)]}),
-        flush=True,
-    )
+    base = {"rule": options.rule, "weights": options.weights, "depth": depth, "categories": len(everything)}
+    for rival in RIVALS:
+        against(base, everything, depth, rival)
+    for of, name in ((Of.NODES, "slope"), (Of.FILTERS, "slope of filters")):
+        drawn = np.mean([drawn_of(found, depth, "slopes", of.value) for found in everything.values()], axis=0)
+        ends = [rounded(value) for value in np.quantile(drawn, (0.025, 0.975))]
+        print(json.dumps({**base, name: over_all(everything, depth, name), "low, high": ends}))
+    apart = [
+        mean_of(found, depth, "track") - mean_of(found, depth, "track of filters") for found in everything.values()
+    ]
+    more = [rounded(value) for value in mean_interval(np.array(apart))]
+    each = {name: over_all(everything, depth, name) for name in MEANS}
+    print(json.dumps({**base, **each, "nodes track more, low, high": more}), flush=True)
+
+
+def against(base, everything, depth: int, rival: str) -> None:
+    """Nodes' instability less a rival's: of each category, with Holm's p over them; then of all."""
+    own = "of filters" if rival == "filters" else "frozen"
+    values = [(mean_of(found, depth, "instability"), mean_of(found, depth, own)) for found in everything.values()]
+    whose = (Of.NODES, RIVALS[rival])
+    draws = [tuple(drawn_of(found, depth, "drawn", of.value) for of in whose) for found in everything.values()]
+    p = [2 * norm.sf(abs(v[0] - v[1]) / (d[0] - d[1]).std()) for v, d in zip(values, draws, strict=True)]
+    adjusted = holm(p)
+    for number, name in enumerate(everything):
+        told = difference(values[number], draws[number])
+        print(json.dumps({**base, "category": name, "rival": rival, **told, "holm": rounded(adjusted[number])}))
+    together = [tuple(np.mean(part, 0) for part in zip(*group, strict=True)) for group in (values, draws)]
+    print(json.dumps({**base, "rival": rival, **difference(*together)}))
+
+
+def difference(value, drawn):
+    """Of two means, and its interval."""
+    between = [rounded(own) for own in paired_interval(value, drawn)]
+    return {"nodes": rounded(value[0]), "rival's": rounded(value[1]), "difference, low, high": between}
+
+
+def over_all(everything, depth: int, name: str) -> float:
+    return rounded(np.mean([mean_of(found, depth, name) for found in everything.values()]))
 
 
 MEANS = (
-    "track",
-    "track of filters",
-    "shuffled tracks",
-    "follow",
-    "follow of filters",
-    "shuffled",
-    "best constant",
-    "own spread",
-)
+    "track", "track of filters", "shuffled tracks", "follow", "follow of filters", "shuffled", "best constant",
+    "own spread", "nodes",
+)  # fmt: skip
 
 
 def holm(p):

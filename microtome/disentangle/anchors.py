@@ -149,7 +149,7 @@ def followed(before: torch.Tensor, after: torch.Tensor, offset: torch.Tensor) ->
 
 def unit_vectors(maps: torch.Tensor) -> torch.Tensor:
     """(pictures, filters, rows, columns) of length 1, or 0 where a cell has nothing."""
-    length = torch.linalg.vector_norm(maps, dim=1, keepdim=True)
+    length: torch.Tensor = torch.linalg.vector_norm(maps, dim=1, keepdim=True)
     return maps / length.clamp(min=1e-12)
 
 
@@ -235,7 +235,7 @@ def _patches(fields: torch.Tensor, weights: torch.Tensor, generator: torch.Gener
 
 
 def _normal(templates: torch.Tensor) -> torch.Tensor:
-    length = torch.linalg.vector_norm(templates.flatten(1), dim=1)
+    length: torch.Tensor = torch.linalg.vector_norm(templates.flatten(1), dim=1)
     return templates / length.clamp(min=1e-12)[:, None, None, None]
 
 

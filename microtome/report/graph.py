@@ -185,9 +185,9 @@ def _steady_row(layer: str, rows: Figures) -> list[str]:
 def _steady_note() -> views.Text:
     return views.Text(
         "Only pictures that the graph was not learned from. Location instability of the nodes that are shown below, "
-        "and of the filters, in the 20 pictures where each is highest; 95 % intervals over pictures, paired. A position "
-        "that never moves is steady, too: nodes stand beside themselves frozen at their own mean places. They track if "
-        "their places vary with a landmark's (q at most 0.05). Spread: how much the position itself moves, by the "
+        "and of the filters, in the 20 pictures where each is highest; 95 % intervals over pictures, paired. A place "
+        "that never moves is steady, too: nodes stand beside themselves frozen at their own mean places. They track "
+        "if their places vary with a landmark's (q at most 0.05). Spread: how much the position itself moves, by the "
         "diagonal.",
         "quiet",
     )

@@ -78,13 +78,12 @@ def anchor_columns(anchors: Anchors | None) -> Columns:
     """Columns of `graph_anchors`: none where the graph hangs on nothing."""
     if anchors is None:
         return {name: [] for name in ("anchor", "home_x", "home_y", "slope", "sigma")}
-    home_x, home_y = _flat(anchors.home[:, 0]), _flat(anchors.home[:, 1])
     return {
-        "anchor": list(range(len(home_x))),
-        "home_x": home_x,
-        "home_y": home_y,
-        "slope": _flat(anchors.slope),
-        "sigma": _flat(anchors.sigma),
+        "anchor": list(range(len(anchors.sigma))),
+        "home_x": list(_flat(anchors.home[:, 0])),
+        "home_y": list(_flat(anchors.home[:, 1])),
+        "slope": list(_flat(anchors.slope)),
+        "sigma": list(_flat(anchors.sigma)),
     }
 
 
