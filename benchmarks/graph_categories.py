@@ -34,7 +34,7 @@ from microtome.disentangle import graph
 from microtome.disentangle.anchors import learn_anchors
 from microtome.disentangle.graph_keys import Measure, Of
 from microtome.disentangle.graph_layers import GraphFilters, LearnedLayer, raw_maps, seen_in, top_first
-from microtome.disentangle.graph_metrics import SHOWN, HeldOut, MovedLayer, chosen_nodes, steadiness
+from microtome.disentangle.graph_metrics import SHOWN, JudgedLayer, MovedLayer, chosen_nodes, steadiness
 from microtome.networks import Capture, match_layers, walk
 from microtome.networks.load import NetworkSpec, load_network
 from microtome.quantify.intervals import mean_interval, paired_interval
@@ -116,7 +116,7 @@ def judged(scene: Scene, train, options, depth: int):
     for part, own, moved in zip(learned, seen, after, strict=True):
         best = chosen_nodes(own.of(flags[0]), moved.of(flags[0]), offset[train], count=SHOWN // depth)
         maps, copy = (every[part.name][kept][:, part.filters.numbers] for every in (scene.maps, scene.moved))
-        held = HeldOut(
+        held = JudgedLayer(
             own.of(flags[1]), maps, part.filters.geometry, marks, MovedLayer(moved.of(flags[1]), copy, shown)
         )
         steady = steadiness(held, best, size=SIZE, permutations=PERMUTATIONS)

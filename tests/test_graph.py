@@ -22,7 +22,7 @@ from microtome.disentangle.graph import (
     upper_of,
 )
 from microtome.disentangle.graph_inference import REACH, SPREAD, TAU, LayerMaps, Nodes, Seen, Upper, look
-from microtome.disentangle.graph_metrics import HeldOut, MovedLayer, nodes_moved, purity, steadiness
+from microtome.disentangle.graph_metrics import JudgedLayer, MovedLayer, nodes_moved, purity, steadiness
 from microtome.disentangle.parts import (
     DEFORMATION,
     Candidates,
@@ -432,7 +432,7 @@ def test_nodes_beside_filters_by_one_rule():
     found = {
         (row.metric, row.of): row
         for row in steadiness(
-            HeldOut(seen_at(position, score), maps.reshape(60, 3, 12, 12), of, {"eye": thing}),
+            JudgedLayer(seen_at(position, score), maps.reshape(60, 3, 12, 12), of, {"eye": thing}),
             best,
             size=(96, 96),
             permutations=99,
@@ -465,7 +465,7 @@ def test_steadiness_says_who_follows_what_is_shown_and_what_standing_still_would
     score = rng.random((60, 2, 1)) + 1
     before, after = (seen_at(where[:, None, None].repeat(2, 1) / 96, score) for where in (thing, thing + offset))
     moved = MovedLayer(after, maps, Shifted(offset, np.ones(60, bool)))
-    layer, every = HeldOut(before, maps, of, {"eye": thing}, moved), np.arange(2)
+    layer, every = JudgedLayer(before, maps, of, {"eye": thing}, moved), np.arange(2)
     rows = steadiness(layer, every, size=(96, 96), permutations=9).rows
     found = {(row.metric, row.of): row for row in rows}
     assert (found["slope when moved", "nodes"].value, found["slope when moved", "filters"].value) == pytest.approx(

@@ -78,7 +78,7 @@ class Steadiness:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class JudgedLayer:
     """A layer in pictures that it was not learned from.
 
     Args:
@@ -96,7 +96,7 @@ class HeldOut:
     moved: MovedLayer | None = None
 
 
-def steadiness(layer: HeldOut, nodes: NDArray[np.int64], *, size: tuple[int, int], permutations: int) -> Steadiness:
+def steadiness(layer: JudgedLayer, nodes: NDArray[np.int64], *, size: tuple[int, int], permutations: int) -> Steadiness:
     """Location instability of some nodes and of the raw filters, by one rule, on the same pictures.
 
     Each node and each filter in its own top pictures. Resamples are paired. Nodes must not have been chosen by looking
@@ -153,7 +153,7 @@ def _frozen_at_their_own(
 
 
 def _shift_tested(
-    layer: HeldOut, nodes: NDArray[np.int64], judged: Mapping[Of, CategoryStability], protocol: Protocol
+    layer: JudgedLayer, nodes: NDArray[np.int64], judged: Mapping[Of, CategoryStability], protocol: Protocol
 ) -> dict[Of, CategoryShift]:
     """The shift test of nodes and filters; empty where nothing was moved."""
     moved, grid = layer.moved, cell_centres(layer.geometry)

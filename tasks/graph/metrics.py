@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.disentangle.graph_metrics import GraphMetric, HeldOut, learning_curve, purity, steadiness
+from microtome.disentangle.graph_metrics import GraphMetric, JudgedLayer, learning_curve, purity, steadiness
 from storage.tables import Gathered, Row, from_rows
 from tasks.graph.found import FoundLayer
 from tasks.index.result import Index
@@ -20,7 +20,7 @@ Pure = tuple[float, str]
 
 def metric_rows(
     found: Sequence[FoundLayer],
-    held: Sequence[HeldOut],
+    held: Sequence[JudgedLayer],
     best: Sequence[NDArray[np.int64]],
     *,
     size: tuple[int, int],

@@ -15,7 +15,7 @@ from microtome.disentangle.folds import split_by_file
 from microtome.disentangle.graph import Hung, hung_on, learn
 from microtome.disentangle.graph_inference import Seen
 from microtome.disentangle.graph_layers import GraphFilters, LearnedLayer, raw_maps, seen_in
-from microtome.disentangle.graph_metrics import SHOWN, HeldOut, MovedLayer, chosen_nodes
+from microtome.disentangle.graph_metrics import SHOWN, JudgedLayer, MovedLayer, chosen_nodes
 from microtome.errors import InputError
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.shift import Shifted
@@ -51,7 +51,7 @@ def run(options: GraphOptions, inputs: Inputs, draft: Draft, session: Session) -
     """Learn from half of the pictures of a category; look all of them up, and judge the graph in the other half."""
     chosen = category_images(inputs.index, options, session.name)
     splits = split_by_file(chosen.files, [chosen.category] * len(chosen.files), seed=session.seed, folds=HALVES)
-    scene = _Scene(options, inputs, chosen.images, np.array([split == "train" for split in splits]))
+    scene = _Copies(options, inputs, chosen.images, np.array([split == "train" for split in splits]))
     learned = _learned(scene, session)
     seen, moved = (seen_in(learned, maps, scene.size, session.device) if maps else None for maps in scene.copies)
     found = numbered(learned, seen or [])
@@ -70,7 +70,7 @@ def run(options: GraphOptions, inputs: Inputs, draft: Draft, session: Session) -
 
 
 @dataclass(frozen=True)
-class _Scene:
+class _Copies:
     """Maps of a category's pictures, and of their moved copies where there are any.
 
     Args:
@@ -120,7 +120,7 @@ class _Scene:
         return offset
 
 
-def _learned(scene: _Scene, session: Session) -> list[LearnedLayer]:
+def _learned(scene: _Copies, session: Session) -> list[LearnedLayer]:
     """Learn from the training pictures; where nodes hang on anchors, from their moved copies, too."""
     (maps, moved), train, options = scene.copies, scene.train, scene.options
     session.begin(len(scene.layers) * options.rounds, "rounds")
@@ -141,7 +141,7 @@ def _learned(scene: _Scene, session: Session) -> list[LearnedLayer]:
     ]
 
 
-def _anchors(scene: _Scene, session: Session) -> tuple[Anchors, Hung]:
+def _anchors(scene: _Copies, session: Session) -> tuple[Anchors, Hung]:
     """Learned from the training pictures and their moved copies, and where they are in both."""
     maps, moved = scene.copies
     if moved is None:
@@ -152,7 +152,7 @@ def _anchors(scene: _Scene, session: Session) -> tuple[Anchors, Hung]:
     return anchors, hung_on(anchors, raw[0], raw[1])
 
 
-def _best(scene: _Scene, found: Sequence[FoundLayer], moved: Sequence[Seen] | None) -> list[NDArray[np.int64]]:
+def _best(scene: _Copies, found: Sequence[FoundLayer], moved: Sequence[Seen] | None) -> list[NDArray[np.int64]]:
     """Per layer the nodes that the page shows, chosen in the training pictures."""
     train = torch.from_numpy(scene.train)
     return [
@@ -166,7 +166,7 @@ def _best(scene: _Scene, found: Sequence[FoundLayer], moved: Sequence[Seen] | No
     ]
 
 
-def _held_out(scene: _Scene, found: Sequence[FoundLayer], moved: Sequence[Seen] | None) -> list[HeldOut]:
+def _held_out(scene: _Copies, found: Sequence[FoundLayer], moved: Sequence[Seen] | None) -> list[JudgedLayer]:
     """The layers in the pictures that they were not learned from; none where no landmark is shown there."""
     kept = scene.held_out
     marks = shown_landmarks(scene.inputs.landmarks, scene.images[kept])
@@ -175,7 +175,7 @@ def _held_out(scene: _Scene, found: Sequence[FoundLayer], moved: Sequence[Seen] 
     maps, copies = scene.copies
     shown = Shifted(scene.shifted.offset[kept], scene.shifted.inside[kept]) if moved else None
     return [
-        HeldOut(
+        JudgedLayer(
             part.seen.of(torch.from_numpy(kept)),
             maps[number][kept][:, part.learned.filters.numbers],
             part.learned.filters.geometry,
