@@ -128,12 +128,9 @@ def page(found: GraphFindings) -> views.Page:
 def _headline(found: GraphFindings) -> str:
     nodes, layers = len(found.graph.nodes), len(found.graph.layers)
     text = f"{nodes:,} part patterns in {layers} layers share out what the filters answer to"
-    slopes = [row.value for row in found.figures if row.metric is Measure.SLOPE and row.of is Of.NODES]
+    slopes = [row for row in found.figures if row.metric is Measure.SLOPE and row.of is Of.NODES]
     if slopes:
-        text += (
-            ". When what held-out pictures show is moved, the shown nodes go along by "
-            f"{_shares(slopes)} of it, layer by layer"
-        )
+        text += f". When what held-out pictures show is moved, the shown nodes go along by {_shares(slopes)}"
     apart = [row for row in found.figures if row.of is Of.DIFFERENCE]
     if apart:
         still = [row for row in found.figures if row.of is Of.OWN_FROZEN]
@@ -150,8 +147,8 @@ def _sure(rows: Sequence[LayerFigure]) -> int:
     return sum(row.high is not None and row.high < 0 for row in rows)
 
 
-def _shares(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.0%}" for value in values)
+def _shares(rows: Sequence[LayerFigure]) -> str:
+    return ", ".join(f"{row.value:.0%} of it in {row.layer}" for row in rows)
 
 
 def _steadiness(found: GraphFindings) -> views.Part:
@@ -159,8 +156,8 @@ def _steadiness(found: GraphFindings) -> views.Part:
     if not rows:
         return views.Text("The data set has no landmarks: nothing to be steady against.", "quiet")
     names = (
-        "nodes", "filters", "nodes - filters", "nodes - themselves frozen", "random", "best constant",
-        "nodes that track", "filters that track", "spread, nodes", "spread, filters",
+        "nodes", "filters", "nodes - filters", "nodes - themselves frozen", "random, best constant",
+        "track: nodes, filters", "spread: nodes, filters",
     )  # fmt: skip
     table = [_steady_row(layer, rows) for layer in found.graph.layers]
     return views.Table([("layer", False), *((name, True) for name in names)], table)
@@ -176,9 +173,9 @@ def _steady_row(layer: str, rows: Figures) -> list[str]:
     return [
         layer,
         *("–" if row is None else row.interval for row in compared),
-        *(worded(row.value, ".3f") for row in frozen),
-        *(f"{row.value:.0%}" for row in good),
-        *(f"{row.value:.3f}" for row in spread),
+        ", ".join(worded(row.value, ".3f") for row in frozen),
+        ", ".join(f"{row.value:.0%}" for row in good),
+        ", ".join(f"{row.value:.2f}" for row in spread),
     ]
 
 
