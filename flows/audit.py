@@ -96,7 +96,7 @@ def resolve(plan: Plan, futures: dict[str, PrefectFuture[Done]], run: RunRecord)
         elif failure is None:
             failure = _failure(future)
     if failure is not None:
-        with suppress(OSError, StageFailed):  # a full disk must not hide why: the next audit closes the record
+        with suppress(OSError, StageFailed):  # must not hide why; the next audit closes the record
             finish(plan, run, done, "stopped" if isinstance(failure, Interrupted) else "failed")
         raise failure
     return finish(plan, run, done, "done")

@@ -10,11 +10,12 @@ from pydantic import BaseModel, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
 from flows.yamlfile import override, read_yaml
+from microtome.disentangle.names import LAYERS
 from microtome.errors import InputError, suggest
-from tasks.gates import GateModel
+from tasks.gates import GateModel, gate_faults
 from tasks.options import Options, Strict
 from tasks.planning import AuditFile
-from tasks.registry import METRICS, STAGES, TABLES
+from tasks.registry import METRICS, STAGES
 from tasks.report import STAGE as REPORT
 
 
@@ -66,10 +67,14 @@ class AuditModel(AuditFile):
         unknown = [gate.metric for gate in self.gates if gate.metric not in METRICS]
         if unknown:
             raise ValueError(f"gates: no stage measures {unknown[0]!r}{suggest(unknown[0], list(METRICS))}")
-        columns = {table.name: table.columns for table in TABLES}
-        without = [g.metric for g in self.gates if g.layer and "layer" not in columns[METRICS[g.metric].table]]
-        if without:
-            raise ValueError(f"gates: {without[0]} has no layers, leave `layer` out")
+        more = LAYERS if "finetuning" in self.asked else ()
+        faults = [
+            f"gates.{number}{fault}"
+            for number, gate in enumerate(self.gates)
+            for fault in gate_faults(gate, METRICS[gate.metric], self.network.layers, more)
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
 
     @property
@@ -92,16 +97,30 @@ def read_audit(file: Path, overrides: Sequence[str] = ()) -> AuditModel:
     content = read_yaml(file)
     for option in overrides:
         override(content.value, option)
+    return understood(content.value, str(file), content.lines)
+
+
+def understood(content: object, where: str, lines: Mapping[tuple[str | int, ...], int] = {}) -> AuditModel:
+    """What an audit file holds, checked.
+
+    Args:
+        content: as JSON values.
+        where: it comes from, for the error.
+        lines: of the keys, as far as they are known.
+
+    Raises:
+        InputError: keys and values that are not allowed; all of them.
+    """
     try:
-        return AuditModel.model_validate(content.value)
+        return AuditModel.model_validate(content)
     except ValidationError as error:
-        raise InputError([_fault(file, content.lines, fault) for fault in error.errors()]) from error
+        raise InputError([_fault(where, lines, fault) for fault in error.errors()]) from error
 
 
-def _fault(file: Path, lines: Mapping[tuple[str | int, ...], int], fault: ErrorDetails) -> str:
+def _fault(source: str, lines: Mapping[tuple[str | int, ...], int], fault: ErrorDetails) -> str:
     path = tuple(fault["loc"])
     known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in lines), ())
-    where = f"{file}:{lines[known]}" if known else str(file)
+    where = f"{source}:{lines[known]}" if known else source
     key = ".".join(str(part) for part in path)
     if fault["type"] == "extra_forbidden":
         allowed = _keys_beside(path)

@@ -1,32 +1,37 @@
-"""Stages are claimed before they are looked at, so that no collection takes them away meanwhile (storage/claims)."""
+"""Stages are claimed before they are looked at, so that no collection takes them away meanwhile, and nobody makes them
+again under somebody who reads them (storage/claims).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from flows.console import progress
-from flows.plan import Plan
-from flows.run import FULL, StageFailed
-from microtome.errors import InputError
+from microtome.errors import InputError, Interrupted
 from storage import Files, RunRecord
 from storage.claims import Claims
 from storage.files import is_full
-from tasks.stage import Job
+
+if TYPE_CHECKING:
+    from flows.plan import Plan
+    from tasks.stage import Job
 
 
 @contextmanager
 def claiming(plan: Plan) -> Iterator[OSError | None]:
     """Claim the plan's stages, and verify them where that was asked for; whoever enters this looks afterwards which of
-    them are done.
+    them are done. Waits where another process uses what is to be made again, or makes again what is used.
 
     Gives why the workspace cannot be written, where it cannot and there is nothing to do.
 
     Raises:
         InputError: something is to do, and the workspace cannot be written.
         StageFailed: something is to do, and the disk is full.
+        Interrupted: the user asked to stop while it waited.
     """
-    with Claims(plan.files, waiting).held(plan.folders) as fault:
+    with Claims(plan.files, waiting, _busy("waiting until {}")).held(plan.folders, anew=plan.anew) as fault:
         if plan.request.verify:
             plan.verify()
         missing = plan.missing()
@@ -36,6 +41,8 @@ def claiming(plan: Plan) -> Iterator[OSError | None]:
 
 
 def _check_writable(plan: Plan, missing: Sequence[Job], fault: OSError | None) -> None:
+    from flows.run import FULL, StageFailed  # here: commands that only read claim, too, and plan nothing
+
     if fault and is_full(fault):
         raise StageFailed(FULL) from fault
     places = ["runs", *(job.key.folder for job in missing)]
@@ -50,10 +57,29 @@ def _check_writable(plan: Plan, missing: Sequence[Job], fault: OSError | None) -
 
 @contextmanager
 def reading(files: Files, runs: Iterable[RunRecord]) -> Iterator[None]:
-    """Claim the stages of runs; where the workspace cannot be written they are read unclaimed."""
+    """Claim the stages of runs; where the workspace cannot be written they are read unclaimed. It does not wait for
+    stages that are being made again, but says so.
+    """
     folders = [str(stage["folder"]) for run in runs for stage in run.stages.values()]
-    with Claims(files, waiting).held(folders):
+    busy = _busy("some of it may be missing until {}")
+    with Claims(files, waiting, busy).held(folders, patient=False):
         yield
+
+
+def _busy(words: str) -> Callable[[str], None]:
+    """Says what is waited for, each sentence once, for as long as nobody asks to stop."""
+    said: set[str] = set()
+
+    def busy(why: str) -> None:
+        from flows.run import STOP  # here: as above
+
+        if STOP.is_set():
+            raise Interrupted("stopped by the user while it waited")
+        if why not in said:
+            progress().say(words.format(why))
+        said.add(why)
+
+    return busy
 
 
 def waiting() -> None:

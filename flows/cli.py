@@ -10,15 +10,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from microtome import __version__
 from microtome.errors import InputError, Interrupted
 from microtome.importing import blamed, said
+from microtome.missing import needing
 
 if TYPE_CHECKING:
     from prefect.states import State
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FILE = click.argument("file", type=click.Path(path_type=Path))
 WORKSPACE = click.option("--workspace", metavar="W", help="Workspace folder, instead of the audit file's.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Instead of the audit file's.")
+OUT = click.Path(path_type=Path, dir_okay=False)
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value: stages.dissection.tail=0.01"
 )
@@ -43,15 +44,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     try:
-        status = cli.main(arguments, prog_name="microtome", standalone_mode=False)
+        with needing(" ".join(["microtome", *arguments[:1]])):
+            status = cli.main(arguments, prog_name="microtome", standalone_mode=False)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if debug:
             raise
         status = _explain(error)
     for number in (signal.SIGINT, signal.SIGTERM):  # it is over: nothing more to tell
         signal.signal(number, signal.SIG_DFL)
+    _leave(status if isinstance(status, int) else 0)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process; at once where Prefect's threads would keep it, which ask for a server that is away."""
     sys.stdout.flush()
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.stderr.flush()
+    called = sys.modules.get("flows.called")
+    if called and called.ABANDONED.is_set():
+        os._exit(status)
+    sys.exit(status)
 
 
 def _explain(error: BaseException) -> int:
@@ -99,23 +110,31 @@ def cli() -> None:
 @click.option("--only", multiple=True, metavar="STAGE", help="Only this stage and what it needs; may be repeated.")
 @click.option("--refresh", multiple=True, metavar="STAGE", help="Run this stage even if it is done; may be repeated.")
 @click.option("--verify", is_flag=True, help="First read every byte of its inputs and finished stages.")
+@click.option("--junit", type=OUT, metavar="XML", help="Write the gates' verdicts as JUnit XML, a test case each.")
+@click.option("--json", type=OUT, metavar="JSON", help="Write the gates' verdicts and the headline figures as JSON.")
 @WORKSPACE
 @DEVICE
 @SET
 def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify: bool, **options: Any) -> int:
     """Run the audit that FILE describes; what is done already is not done again."""
+    from flows.called import with_prefect
     from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import from_cache, prefect_environment, server_configured
+    from flows.verdicts import Verdicts
 
     request = Request(file, only, refresh, options["workspace"], options["device"], options["overrides"], verify)
-    plan = Plan(request)
-    with claiming(plan) as fault:
-        outcome = from_cache(plan) if fault or not server_configured() else None
-        if outcome is None:
-            plan.preflight()
-            prefect_environment(plan)
-            outcome = _with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
+    verdicts = Verdicts(options["junit"], options["json"])
+    verdicts.check()
+    with verdicts.told(file):
+        plan = Plan(request)
+        with claiming(plan) as fault:
+            outcome = from_cache(plan) if fault or not server_configured() else None
+            if outcome is None:
+                plan.probe()
+                prefect_environment(plan)
+                outcome = with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
+    verdicts.write(outcome.run)
     return _tell(outcome)
 
 
@@ -127,6 +146,7 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
 @SET
 def rerun(stage: str, file: Path, **options: Any) -> int:
     """Run one STAGE of an audit again, its inputs from the cache."""
+    from flows.called import with_prefect
     from flows.claiming import claiming
     from flows.plan import Plan, Request
     from flows.run import prefect_environment
@@ -136,7 +156,7 @@ def rerun(stage: str, file: Path, **options: Any) -> int:
     call = {"file": str(file), "stage": name, "variant": variant, **options}
     with claiming(plan):
         prefect_environment(plan)
-        outcome = _with_prefect(lambda: _flow("flows.stages", "rerun")(**call, return_state=True))
+        outcome = with_prefect(lambda: _flow("flows.stages", "rerun")(**call, return_state=True))
     return _tell(outcome)
 
 
@@ -188,14 +208,24 @@ def show(run: str | None, workspace: str) -> None:
 @click.argument("second")
 @WHERE
 def compare(first: str, second: str, workspace: str) -> None:
-    """Compare two runs, or the latest of two audits, layer by layer, with intervals."""
+    """Compare two runs, or the latest of two audits, over the same pictures, with paired intervals. Writes a page."""
     from flows.claiming import reading
     from flows.compare import compared
 
     files = _open(workspace)
     runs = (_run(files, first), _run(files, second))
     with reading(files, runs):
-        print(compared(files, *runs))
+        _tell_page(*compared(files, *runs))
+
+
+@cli.command()
+@click.argument("name")
+@WHERE
+def history(name: str, workspace: str) -> None:
+    """Show how every gate and headline figure of the audit NAME went from run to run. Writes a page, too."""
+    from flows.history import history as told
+
+    _tell_page(*told(_open(workspace), name))
 
 
 @cli.command()
@@ -225,7 +255,7 @@ def verify(run: str | None, workspace: str) -> int:
     """
     from flows.claiming import reading
     from flows.console import progress
-    from flows.query import printable
+    from flows.text import printable
     from flows.verify import verified
     from storage import RunStore
 
@@ -266,9 +296,16 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
 @click.argument("run", required=False)
 @WHERE
 def open_report(run: str | None, workspace: str) -> None:
-    """Open the report of a RUN in the browser, and print where it is."""
+    """Open the report of a RUN in the browser, and print where it is.
+
+    RUN may be a page of `compare` or `history`, too: its name below reports/, or the start of it; the latest that fits.
+    """
+    from flows.reports import find_page
+    from storage import RunStore
+
     files = _open(workspace)
-    page = _report_page(files, _run(files, run))
+    found = find_page(files, run) if run and RunStore(files).find(run) is None else None
+    page = found or _report_page(files, _reported(files, run))
     print(page)
     if sys.stdout.isatty():
         click.launch(page.as_uri())
@@ -290,9 +327,20 @@ def report(run: str | None, single_file: Path, workspace: str) -> None:
     from microtome.report.single import inline
 
     files = _open(workspace)
-    chosen = _run(files, run)
+    chosen = _reported(files, run)
     with reading(files, [chosen]):
-        single_file.write_text(inline(_report_page(files, chosen).parent), encoding="utf-8")
+        page = _report_page(files, chosen)
+        try:
+            whole = inline(page.parent)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"run {chosen.run_id}: its report cannot be read: {said(error)}; `microtome verify` marks it, and the "
+                "audit makes it again"
+            ) from error
+    try:
+        single_file.write_text(whole, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--single-file: cannot be written: {error.strerror}, got {str(single_file)!r}") from error
     print(single_file)
 
 
@@ -349,52 +397,6 @@ def init(file: Path) -> None:
     print(file)
 
 
-def _with_prefect(call: Callable[[], State[Outcome]]) -> Outcome:
-    """Call a flow in a thread, so that the main one is free for signals: Prefect replaces handlers where it can."""
-    from flows.embedded import start_server
-    from flows.run import STOP, StageFailed, await_heeding_signals, server_configured, stoppable
-
-    with stoppable(), ThreadPoolExecutor(1) as thread:
-        if not server_configured():
-            start_server(STOP)
-        called = thread.submit(call)
-        await_heeding_signals(called)
-    try:
-        return called.result().result(raise_on_failure=True)
-    except (InputError, Interrupted, StageFailed):
-        raise
-    except Exception as error:
-        return _despite(error)
-
-
-def _despite(error: Exception) -> Outcome:
-    """What came of a flow whose body ended although Prefect failed: its server went away, or its disk is full.
-
-    Raises:
-        InputError: no body began, since no server answers. Else what the body raised, or what Prefect did.
-    """
-    from flows.run import BODY
-
-    if error is BODY.failure:
-        raise error
-    if BODY.outcome is None and BODY.failure is None:
-        if _unanswered(error):
-            place = os.environ.get("PREFECT_API_URL", "the address of its profile")
-            raise InputError(f"PREFECT_API_URL: no Prefect server answers at {place} ({said(error)})") from error
-        raise error
-    print(f"warning: Prefect could not be told how the run ended: {said(error)}", file=sys.stderr)
-    if BODY.outcome is None or BODY.failure is not None:
-        raise BODY.failure or error
-    return BODY.outcome
-
-
-def _unanswered(error: BaseException | None) -> bool:
-    """Whether an error comes of a server that cannot be reached."""
-    if error is None or type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
-        return error is not None
-    return _unanswered(error.__cause__ or error.__context__)
-
-
 def _flow(module: str, name: str) -> Callable[..., State[Outcome]]:
     from importlib import import_module
 
@@ -415,15 +417,21 @@ def _arguments(request: Request) -> dict[str, object]:
 
 def _tell(outcome: Outcome) -> int:
     """Say how a run ended; gives the exit status."""
+    from flows.text import printable
+    from flows.verdicts import gate_lines
+
     run = outcome.run
-    for gate in run.gates:
-        limit = "" if gate["limit"] is None else f", limit {gate['limit']:g}"
-        note = f" ({gate['note']})" if gate["note"] else ""
-        print(f"{'passed' if gate['passed'] else 'FAILED'}  {gate['gate']}: {gate['value']:g}{limit}{note}")
+    for line in gate_lines(run.gates):
+        print(printable(line))
     if outcome.report:
         print(f"report  {outcome.report}")
     print(f"run     {run.run_id}  {run.status} in {run.seconds:.1f} s")
     return 1 if run.status == "gate failed" else 0
+
+
+def _tell_page(text: str, page: Path | None) -> None:
+    """Print a table, and where its page is."""
+    print(f"{text}\n\npage    {page or 'not written, since the workspace is only read'}")
 
 
 def _open(workspace: str) -> Files:
@@ -465,19 +473,53 @@ def _run(files: Files, run_id: str | None) -> RunRecord:
     return found
 
 
+def _reported(files: Files, wanted: str | None) -> RunRecord:
+    """The run whose report is meant. Where none is named by its number and the latest has no report, as after a rerun,
+    it is the latest that has one, and that is said.
+    """
+    from flows.console import warn
+    from storage import RunStore
+
+    chosen = _run(files, wanted)
+    fault = _no_report(files, chosen)
+    if not fault or wanted not in (None, chosen.name):
+        return chosen
+    others = [run for run in RunStore(files).all() if wanted in (None, run.name) and not _no_report(files, run)]
+    if others:
+        warn(f"{fault.partition(';')[0]}; this is the report of run {others[-1].run_id}, the latest that has one")
+    return others[-1] if others else chosen
+
+
 def _report_page(files: Files, run: RunRecord) -> Path:
+    fault = _no_report(files, run)
+    if fault:
+        raise InputError(fault)
+    return _index(files, run)
+
+
+def _no_report(files: Files, run: RunRecord) -> str:
+    """Why a run's report cannot be shown; empty where it can."""
+    from storage import StageStore
+
     if "report" not in run.stages:
-        raise InputError(
+        return (
             f"run {run.run_id}: has no report, it was {run.status}; name another of `microtome runs`, or run the audit"
         )
-    page = Path(files.location(f"{run.stages['report']['folder']}/index.html"))
-    if not page.is_file():
-        raise InputError(f"run {run.run_id}: its report is not there any more; run the audit again")
-    return page
+    if not _index(files, run).is_file():
+        return f"run {run.run_id}: its report is not there any more; run the audit again"
+    heard: list[str] = []
+    if StageStore(files, heard.append).load(run.stages["report"]["folder"]) is None:
+        why = heard[0].partition(";")[0] if heard else "it is not finished"
+        return f"run {run.run_id}: its report is damaged: {why}; run the audit again"
+    return ""
+
+
+def _index(files: Files, run: RunRecord) -> Path:
+    return Path(files.location(f"{run.stages['report']['folder']}/index.html"))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from flows.query import text_table
+    from flows.text import text_table
 
     print(text_table(head, rows))
 

@@ -1,12 +1,26 @@
-"""What runs found, one beside another."""
+"""What runs found, one beside another: in the terminal, and as a page."""
 
 from __future__ import annotations
 
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
 from flows.console import warn
-from flows.query import text_table
-from storage import Files, RunRecord
-from storage.catalogue import connect
+from flows.reports import publish
+from flows.text import printable, text_table
+from microtome.errors import InputError
+from microtome.report.comparison import ComparedLayer, ComparedRun, Comparison, difference_words, page, sentences
+from storage import Artifact, Files, RunRecord
+from storage.runs import verdict
 from storage.tables import ReadRow
+from tasks.comparison import Side, check_comparable, compared_figures, stability_intervals
+from tasks.comparison_units import DissectedPair
 from tasks.registry import TABLES
 
 FIGURES = (
@@ -17,6 +31,8 @@ FIGURES = (
     ("significant", None, None),
     ("mean_iou", None, None),
 )
+MEASURING = ("tail", "align", "inclusive", "denominator", "min_iou")
+"""Options of a dissection that change its counts though nothing changed in the network."""
 
 
 def shown(files: Files, run: RunRecord) -> str:
@@ -28,8 +44,8 @@ def shown(files: Files, run: RunRecord) -> str:
         rows = [[row["layer"], row["units"], *(_figure(row, *names) for names in FIGURES)] for row in layers]
         parts.append(text_table(head, rows))
     if run.gates:
-        gates = [[gate["gate"], gate["value"], gate["limit"], "yes" if gate["passed"] else "NO"] for gate in run.gates]
-        parts.append(text_table(["gate", "value", "limit", "passed"], gates))
+        gates = [[gate["gate"], gate["value"], gate["limit"], verdict(gate), gate.get("note")] for gate in run.gates]
+        parts.append(text_table(["gate", "value", "limit", "verdict", "note"], gates))
     stages = [
         [name, "cached" if stage.get("cached") else "run", stage.get("seconds"), stage["folder"]]
         for name, stage in run.stages.items()
@@ -38,33 +54,172 @@ def shown(files: Files, run: RunRecord) -> str:
     return "\n\n".join(parts)
 
 
-def compared(files: Files, first: RunRecord, second: RunRecord) -> str:
-    """Two runs' layers beside each other, in order, and how many labels agree."""
-    one, two = _layers(files, first), _layers(files, second)
-    rows: list[list[object]] = []
-    for a, b in zip(one, two, strict=False):
-        name = a["layer"] if a["layer"] == b["layer"] else f"{a['layer']} / {b['layer']}"
-        rows += [[name, names[0], _figure(a, *names), _figure(b, *names)] for names in FIGURES]
-    head = ["layer", "figure", f"{first.name} {first.run_id}", f"{second.name} {second.run_id}"]
-    same, units = _agreement(files, first, second)
-    note = f"{same} of {units} units carry the same label in both" if units else "no layer in common"
-    return text_table(head, rows) + "\n\n" + note
+def compared(files: Files, first: RunRecord, second: RunRecord) -> tuple[str, Path | None]:
+    """Two runs beside each other: the table and the verdict as text, and the page.
+
+    Raises:
+        InputError: they cannot be compared, and why.
+    """
+    with _readable(first, second):
+        found = comparison(files, first, second)
+    head = ["stage", "figure", "of", found.first.name, found.second.name, "difference"]
+    rows = [[f.stage, f.name, f.row, f.first.words, f.second.words, difference_words(f)] for f in found.figures]
+    text = "\n\n".join(
+        [text_table(head, rows), *map(printable, found.cautions), "\n".join(map(printable, sentences(found)))]
+    )
+    view = page(found, f"compare-{first.run_id}-{second.run_id}.html")
+    title = f"{found.first.name} beside {found.second.name}"
+    return text, publish(files, view, title, f"From runs {first.run_id} and {second.run_id}")
+
+
+def comparison(files: Files, first: RunRecord, second: RunRecord) -> Comparison:
+    """What two runs differ in. Raises InputError where they cannot be compared."""
+    one, two = Side.of(files, first, warn), Side.of(files, second, warn)
+    check_comparable(one, two)
+    paired = stability_intervals(one, two)
+    layers: list[ComparedLayer] = []
+    images, size = 0, (1, 1)
+    if "dissection" in one.stages and "dissection" in two.stages:
+        layers, intervals = DissectedPair(one, two, _thumbnails(one, two)).layers()
+        images, size = one.index.images, one.index.frame.size
+        paired |= intervals
+    figures = compared_figures(one.figures, two.figures, paired)
+    names = (first.name, second.name) if first.name != second.name else (first.run_id, second.run_id)
+    return Comparison(
+        _about(one, names[0]),
+        _about(two, names[1]),
+        figures,
+        layers,
+        list(_differences(one, two)),
+        list(_cautions(one, two)),
+        images,
+        size,
+    )
+
+
+def _about(side: Side, name: str) -> ComparedRun:
+    run = side.run
+    audit = run.about.get("audit", {})
+    facts = [
+        ("run", run.run_id),
+        ("audit", run.name),
+        ("network", run.network),
+        ("seed", str(audit.get("seed", "–"))),
+        ("begun", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.started))),
+        ("status", run.status),
+    ]
+    report = f"../{run.stages['report']['folder']}/index.html" if "report" in side.stages else ""
+    return ComparedRun(name, run.run_id, facts, report)
+
+
+def _thumbnails(*sides: Side) -> Callable[[int], str]:
+    """Pictures of the index that both runs share, out of whichever report has them, as data for the page."""
+    places: dict[str, tuple[int, Artifact, str]] = {}  # the smallest one of each picture
+    for side in sides:
+        for report in (other.stages["report"] for other in sides if "report" in other.stages):
+            for name in report.names(f"assets/{side.index.digest[:12]}"):
+                found = (report.manifest["files"][name]["bytes"], report, name)
+                image = name.rpartition("/")[2].partition(".")[0]
+                places[image] = min(found, places.get(image, found), key=lambda item: item[0])
+
+    @cache
+    def thumbnail(image: int) -> str:
+        place = places.get(f"{image:06d}")
+        if place is None:
+            return ""
+        _, report, name = place
+        return f"data:image/webp;base64,{base64.b64encode(report.read(name)).decode()}"
+
+    return thumbnail
+
+
+def _differences(one: Side, two: Side) -> Iterator[tuple[str, str, str]]:
+    """Configuration, networks, data, code and versions that are not the same in both."""
+    told = [dict(_flat(side.run.about.get("audit", {}))) for side in (one, two)]
+    yield from _apart("", *told)
+    versions = [{str(k): _text(v) for k, v in side.run.about.get("environment", {}).items()} for side in (one, two)]
+    yield from _apart("version of ", *versions)
+    for what, name in (("network", "network"), ("data set", "data")):
+        read = [dict(_read(side, name)) for side in (one, two)]
+        several = any(len(found) > 1 for found in read)
+        yield from ((f"{what}{f' of {key}' if several else ''}, by content", a, b) for key, a, b in _apart("", *read))
+    code = [{name: artifact.manifest["code"] for name, artifact in side.stages.items()} for side in (one, two)]
+    shared = [{name: digest for name, digest in here.items() if name in code[0] and name in code[1]} for here in code]
+    yield from _apart("microtome's code of ", *shared)
+
+
+def _apart(what: str, one: Mapping[str, str], two: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    for key in dict.fromkeys([*one, *two]):
+        if one.get(key) != two.get(key):
+            yield f"{what}{key}", one.get(key, "–"), two.get(key, "–")
+
+
+def _flat(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys of a configuration, and their values as text."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}" if key else str(name))
+    elif key not in ("name", "workspace"):
+        yield key, _text(value)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _read(side: Side, name: str) -> Iterator[tuple[str, str]]:
+    """Digest of an outside thing that stages read, once each, by the first stage that read it."""
+    seen = set()
+    for stage, artifact in side.stages.items():
+        digest = artifact.manifest["inputs"].get(name)
+        if digest and digest not in seen:
+            seen.add(digest)
+            yield stage, digest[:12]
+
+
+def _cautions(one: Side, two: Side) -> Iterator[str]:
+    """What makes figures differ though nothing changed in the network."""
+    if "dissection" not in one.stages or "dissection" not in two.stages:
+        return
+    options = [side.dissection.options.model_dump(mode="json") for side in (one, two)]
+    apart = [f"{name} is {options[0][name]} in the first run and {options[1][name]} in the second"
+             for name in MEASURING if options[0][name] != options[1][name]]  # fmt: skip
+    frames = [side.index.frame for side in (one, two)]
+    if frames[0].masks != frames[1].masks:
+        apart.append(
+            f"masks have {_side(frames[0].masks)} pixels in the first run and {_side(frames[1].masks)} in the second"
+        )
+    if apart:
+        yield f"The two dissections do not measure alike, so their counts differ for that, too: {'; '.join(apart)}."
+
+
+def _side(size: tuple[int, int]) -> str:
+    return f"{size[0]} × {size[1]}"
+
+
+@contextmanager
+def _readable(*runs: RunRecord) -> Iterator[None]:
+    """Around queries. Raises InputError where a table was altered since its checksum was seen to hold."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError | ValueError) and type(error).__module__ not in ("duckdb", "_duckdb"):
+            raise
+        names = " or ".join(dict.fromkeys(run.run_id for run in runs))
+        why = str(error).strip().splitlines()[0][:200]
+        raise InputError(
+            f"run {names}: a table cannot be read: {why}; `microtome verify` marks its stage, and the audit makes it "
+            "again"
+        ) from error
 
 
 def _layers(files: Files, run: RunRecord) -> list[ReadRow]:
-    found = connect(files, [run], TABLES, say=warn).sql("select * from layers order by layer")
-    rows: list[ReadRow] = found.to_arrow_table().to_pylist()
+    from storage.catalogue import connect  # here: DuckDB takes as long to import as runs do to compare
+
+    with _readable(run):
+        found = connect(files, [run], TABLES, say=warn).sql("select * from layers order by layer")
+        rows: list[ReadRow] = found.to_arrow_table().to_pylist()
     return rows
-
-
-def _agreement(files: Files, first: RunRecord, second: RunRecord) -> tuple[int, int]:
-    query = """
-        select count(*) filter (a.concept_id is not distinct from b.concept_id), count(*)
-        from units a join units b using (layer, unit)
-        where a.run_id = ? and b.run_id = ?
-    """
-    (row,) = connect(files, [first, second], TABLES).execute(query, [first.run_id, second.run_id]).fetchall()
-    return int(row[0]), int(row[1])
 
 
 def _figure(row: ReadRow, name: str, low: str | None, high: str | None) -> str:

@@ -11,7 +11,6 @@ from storage import StageStore
 from tasks.activations import ActivationsOptions
 from tasks.data import DataSpec
 from tasks.index import IndexOptions
-from tasks.preflight import look
 from tasks.stage import Job
 from tasks.subject import Subject
 
@@ -44,9 +43,11 @@ def _activation_bytes(plan: Plan, job: Job) -> int | None:
     index, network = job.reads["index"], job.reads.get("network")
     if not (isinstance(network, Subject) and isinstance(index, Job) and isinstance(job.options, ActivationsOptions)):
         return None
+    from microtome.networks import match_layers
     from tasks.activations.work import forecast
 
-    _, layers = look(plan.planner, network)
+    looked = plan.looked[network.digest]
+    layers = [layer for layer in looked.layers if layer.name in match_layers(looked.module, job.options.layers)]
     return forecast(job.options, layers, _pictures(index))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +12,18 @@ from flows.auditfile import AuditModel, read_audit
 from flows.console import progress, warn
 from flows.places import check_places
 from microtome.datasets.tables import name_fault
+from microtome.disentangle.names import LAYERS
 from microtome.errors import InputError, refuse, suggest
 from storage import Files, RunStore, StageStore, open_files
+from tasks.finetuning import FinetuningOptions
 from tasks.gates import Baseline, gates
 from tasks.planning import Planner
-from tasks.preflight import look, probe
+from tasks.preflight import Looked
 from tasks.registry import BY_NAME, STAGES
 from tasks.stage import Job, Settings
 from tasks.subject import Subject
+
+_SOUND: set[tuple[str, Settings, tuple[str, ...]]] = set()  # network, settings and jobs that were probed
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,8 @@ class Plan:
     @cached_property
     def settings(self) -> Settings:
         """Seed, device and threads of every stage."""
-        return Settings(self.audit.seed, _device(self.request.device or self.audit.device), self._threads)
-
-    @property
-    def _threads(self) -> int:
-        """Threads for computation: what this process may use."""
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.audit.execution.threads or usable
+        device = device_of(self.request.device or self.audit.device)
+        return Settings(self.audit.seed, device, threads_of(self.audit))
 
     @cached_property
     def planner(self) -> Planner:
@@ -135,7 +134,14 @@ class Plan:
     def folders(self) -> list[str]:
         """Stage directories that the audit reads or writes."""
         earlier = (read for job in self.jobs for read in job.reads.values() if isinstance(read, Baseline))
-        return [job.key.folder for job in self.jobs] + [folder for read in earlier for _, folder in read.folders]
+        return [job.key.folder for job in self.jobs] + [
+            folder for read in earlier for name in read.folders for folder in read.all(name)
+        ]
+
+    @property
+    def anew(self) -> list[str]:
+        """Stage directories that are made again even if they are done."""
+        return [job.key.folder for job in self.jobs if job.called(self.request.refresh)]
 
     def missing(self) -> list[Job]:
         """Jobs that are not done, or are to be refreshed."""
@@ -165,25 +171,46 @@ class Plan:
 
     def preflight(self) -> None:
         """Load every network that a stage is to look at, find its layers and ask the stages. Raises InputError."""
-        for network, jobs in self._looking:
-            module, _ = look(self.planner, network)
-            for job in jobs:
-                job.stage.check(job.options, module, self.audit.network.input.size)
+        for looked in self.looked.values():
+            looked.check()
+            self._check_gates(looked)
 
     def probe(self) -> None:
-        """The same, before the first stage spends time; and show the networks some pictures. Raises InputError."""
-        for network, jobs in self._looking:
-            probe(self.planner, network, jobs)
+        """The same, before the first stage spends time; and show the networks some pictures. Raises InputError.
 
-    @property
-    def _looking(self) -> list[tuple[Subject, list[Job]]]:
-        """The networks that are to be loaded, each with the jobs that will."""
+        What was found sound in this process is not looked at again: the command looks before it starts Prefect, and
+        the flow that it calls has a plan of its own.
+        """
+        for looked in self._looking().values():
+            wanted = (looked.network.digest, self.settings, tuple(job.key.digest for job in looked.jobs))
+            if wanted not in _SOUND:
+                looked.check()
+                self._check_gates(looked)
+                looked.probe()
+                _SOUND.add(wanted)
+
+    @cached_property
+    def looked(self) -> Mapping[str, Looked]:
+        """The networks that are to be loaded, by digest; each stays in memory once it was looked at."""
+        return self._looking()
+
+    def _looking(self) -> Mapping[str, Looked]:
         found: dict[str, tuple[Subject, list[Job]]] = {}
         for job in self.missing():
             for read in job.reads.values():
                 if job.stage.network and isinstance(read, Subject):
                     found.setdefault(read.digest, (read, []))[1].append(job)
-        return list(found.values())
+        return {digest: Looked(self.planner, network, jobs) for digest, (network, jobs) in found.items()}
+
+    def _check_gates(self, looked: Looked) -> None:
+        """The layers that gates name must be among those that are looked at. Raises InputError."""
+        if looked.network.digest != self.planner.network.digest:
+            return
+        known = [*looked.own, *(LAYERS if self.planner.asked(FinetuningOptions) else ())]
+        named = {n: str(gate.row["layer"]) for n, gate in enumerate(self.audit.gates) if "layer" in gate.row}
+        wrong = {number: layer for number, layer in named.items() if layer not in known}
+        rule = "layer: must be one that the audit looks at, got"
+        refuse([f"gates.{number}.{rule} {layer!r}{suggest(layer, known)}" for number, layer in wrong.items()])
 
     def _check_stages(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name.partition(":")[0] not in BY_NAME]
@@ -191,24 +218,37 @@ class Plan:
             raise InputError(f"stage: unknown stage {unknown[0]!r}{suggest(unknown[0], list(BY_NAME))}")
 
     def _baseline(self, audit: Planner) -> Baseline:
-        """The run to compare with: the named one, else the last of the same audit; none where nothing may drop."""
-        wanted = self.audit.gates
-        named = {gate.baseline for gate in wanted if gate.baseline}
-        if len(named) > 1:
-            raise InputError(f"gates.baseline: must be one run for all gates, got {', '.join(sorted(named))}")
-        if not any(gate.max_drop for gate in wanted):
-            return Baseline()
-        run_id = next(iter(named), None)
-        run = RunStore(self.files).find(run_id or self.audit.name)
-        if run is None and run_id:
-            raise InputError(f"gates.baseline: no run {run_id!r} in this workspace; see `microtome runs`")
+        """The runs to compare with: those that gates name, and the last finished one of the same audit."""
+        wanted = {gate.baseline or "" for gate in self.audit.gates if gate.max_drop is not None}
         measuring = [name for name, job in audit.jobs.items() if job.stage.metrics]
-        stages = run.stages if run else {}
-        return Baseline(tuple((name, str(stages[name]["folder"])) for name in measuring if name in stages))
+        return Baseline({name: self._stages_of(name, measuring) for name in sorted(wanted)})
+
+    def _stages_of(self, baseline: str, measuring: Sequence[str]) -> dict[str, str]:
+        """Folders of a baseline's stages; of the last run, each from the last finished one that has the stage."""
+        store = RunStore(self.files)
+        if baseline:
+            found = store.find(baseline)
+            if found is None:
+                raise InputError(f"gates.baseline: no run {baseline!r} in this workspace; see `microtome runs`")
+            runs = [found]
+        else:
+            runs = [run for run in store.all() if run.name == self.audit.name and run.finished]
+        stages = {name: stage for run in runs for name, stage in run.stages.items()}
+        return {name: str(stages[name]["folder"]) for name in measuring if name in stages}
 
 
-def _device(wanted: str) -> str:
-    """`cpu` or `cuda`; torch is only asked where there is a driver to ask."""
+def threads_of(audit: AuditModel) -> int:
+    """Threads for computation: what an audit file says, else what this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return audit.execution.threads or usable
+
+
+def device_of(wanted: str) -> str:
+    """`cpu` or `cuda` for what an audit file says; torch is only asked where there is a driver to ask.
+
+    Raises:
+        InputError: CUDA was asked for, and there is none.
+    """
     if wanted == "cpu" or (wanted == "auto" and not Path("/dev/nvidiactl").exists() and os.name == "posix"):
         return "cpu"
     import torch

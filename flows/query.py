@@ -1,4 +1,4 @@
-"""SQL over the tables, and plain text tables."""
+"""SQL over the tables."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import pyarrow as pa
 
 from flows.console import warn
 from flows.sqlguard import check_query
+from flows.text import text_table
 from microtome.errors import InputError
 from storage import Files, RunRecord
 from storage.catalogue import connect
 from tasks.registry import TABLES
-
-WIDEST = 60  # characters of a cell
 
 
 def answer(
@@ -101,34 +100,3 @@ def _rows(table: pa.Table) -> list[tuple[object, ...]]:
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
     except (ValueError, OverflowError) as error:
         raise InputError(f"sql: a value cannot be shown: {error}; cast it to varchar") from error
-
-
-def text_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table of plain text: numbers to the right, words to the left.
-
-    Control characters, and those that turn the direction of writing, are shown as escapes: names from data must not
-    steer the terminal.
-    """
-    cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(len(head[i]), *(len(row[i]) for row in cells)) if cells else len(head[i]) for i in range(len(head))]
-    right = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
-
-    def line(values: Sequence[str]) -> str:
-        padded = (v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True))
-        return "  ".join(padded).rstrip()
-
-    return "\n".join([line(head), line(["-" * width for width in widths]), *(line(row) for row in cells)])
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
-    text = printable(str(value))
-    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
-
-
-def printable(text: str) -> str:
-    """Text whose control characters, and those that turn the direction of writing, are escapes."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -70,6 +71,14 @@ def _tables(stage: Stage) -> Iterator[str]:
         yield ""
 
 
+def _metrics(stage: Stage) -> Iterator[str]:
+    """Figures that gates may ask for, those of one table together, with what tells its rows apart."""
+    for keys, metrics in groupby(stage.metrics, lambda metric: (metric.keys, metric.nullable)):
+        named = ", ".join(f"`{metric.table}.{metric.column}`" for metric in metrics)
+        told = [f"`{name}`" for name in keys[0]] + [f"`{name}` (may be null)" for name in keys[1]]
+        yield f"{named}, by {', '.join(told)}" if told else named
+
+
 def _stage(stage: Stage) -> Iterator[str]:
     asked = "" if stage.plan else " Other stages pull it in."
     yield f"## {stage.name}\n\n{stage.about}{asked}\n"
@@ -77,7 +86,7 @@ def _stage(stage: Stage) -> Iterator[str]:
         yield from (*HEAD, *_options(stage.options.model_fields), "")
     facts = {
         "Tables": ", ".join(f"[`{table.name}`](tables.md#{table.name})" for table in stage.tables),
-        "Gates may ask for": ", ".join(f"`{metric.table}.{metric.column}`" for metric in stage.metrics),
+        "[Gates](gates.md) may ask for": "; ".join(_metrics(stage)),
         "Named by its options, what it reads, its code, and": ", ".join(sorted(stage.determined_by)),
     }
     yield from (f"{name}: {value}.\n" for name, value in facts.items() if value)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from storage.inputs import keep_inputs
 from storage.process import ended, this_process
 from storage.runs import StageRun
 from tasks.execution import environment
+from tasks.headlines import headlines
 from tasks.session import Session
 from tasks.stage import Job
 
@@ -50,8 +51,10 @@ class Outcome:
 
 @dataclass
 class Body:
-    """How the body of the latest flow of this process ended, should Prefect fail to report it."""
+    """How far the body of the latest flow of this process is, and how it ended, should Prefect fail to report it."""
 
+    begun: bool = False
+    ended: bool = False
     outcome: Outcome | None = None
     failure: Exception | None = None
 
@@ -62,12 +65,14 @@ BODY = Body()
 @contextmanager
 def remembered() -> Iterator[None]:
     """Around the body of a flow: keep in BODY how it ends."""
-    BODY.outcome = BODY.failure = None
+    BODY.begun, BODY.ended, BODY.outcome, BODY.failure = True, False, None, None
     try:
         yield
     except Exception as error:
         BODY.failure = error
         raise
+    finally:
+        BODY.ended = True
 
 
 def session_of(plan: Plan) -> Session:
@@ -80,7 +85,7 @@ def start(plan: Plan, session: Session) -> RunRecord:
     _close_orphans(plan.files)
     with _room():
         run = _listed(plan, _begun(plan, session))
-        RunStore(plan.files).save(run)
+        RunStore(plan.files).begin(run)
     return run
 
 
@@ -105,14 +110,14 @@ def _close_orphans(files: Files) -> None:
     store = RunStore(files)
     for orphan in (run for run in store.all() if run.status == "running" and ended(run.about)):
         with _room():
-            store.save(replace(orphan, status="killed"))  # nobody knows when it ended: its seconds stay
+            store.end(replace(orphan, status="killed"))  # nobody knows when it ended: its seconds stay
 
 
 def finish(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]], status: str) -> Outcome:
     """Record how a run ended, and judge its gates."""
     outcome = _outcome(plan, run, done, status)
     with _room():
-        RunStore(plan.files).save(outcome.run)
+        RunStore(plan.files).end(outcome.run)
     BODY.outcome = outcome
     return outcome
 
@@ -136,8 +141,9 @@ def _outcome(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool
     gates = tuple(done["gates"][0].json("gates.json")) if "gates" in done else ()
     if status == "done" and not all(gate["passed"] for gate in gates):
         status = "gate failed"
+    figures = tuple(headlines({name: artifact for name, (artifact, _, _) in done.items()}))
     page = f"{done['report'][0].folder}/index.html" if "report" in done else None
-    ended_run = run.ended(status, stages=stages, gates=gates)
+    ended_run = run.ended(status, stages=stages, gates=gates, figures=figures)
     return Outcome(ended_run, Path(plan.files.location(page)) if page else None)
 
 
@@ -222,13 +228,17 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def await_heeding_signals(future: Future[Any] | PrefectFuture[Any]) -> None:
+def await_heeding_signals(future: Future[Any] | PrefectFuture[Any], enough: Callable[[], bool] = lambda: False) -> None:
     """Wait for a future, Prefect's or another, in short steps: any thread may be given a signal, but its handler runs
     in the main one, which need not learn of it while it waits.
+
+    Args:
+        future: that is waited for.
+        enough: whether to wait no more.
     """
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
-    while not done.wait(0.2):
+    while not done.wait(0.2) and not enough():
         pass
 
 

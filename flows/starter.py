@@ -37,7 +37,7 @@ _TAIL = """\
 
 # gates:                                      # what makes the audit fail (exit status 1)
 #   - {metric: layers.unique_per_unit, min: 10}
-#   - {metric: layers.confirmed, max_drop: 0.1, certain: true}   # against the last run of the same name
+#   - {metric: layers.confirmed, max_drop: 0.1, warn: true}      # against the last run of the same name; only warns
 """
 
 

@@ -41,9 +41,23 @@ def picture_among(rows: Sequence[ReadRow], image: str) -> int:
         fitting = fitting or [n for n, row in enumerate(rows) if row["file"].endswith(image)]
     if len(fitting) != 1:
         names = [row["file"] for row in rows]
-        hint = suggest(image, names) if not fitting else f"; fit: {', '.join(names[n] for n in fitting[:5])}"
+        hint = _accepted(image, rows) if not fitting else f"; fit: {', '.join(names[n] for n in fitting[:5])}"
         raise InputError(f"image: must mean one picture of the run, got {image!r}, which fits {len(fitting)}{hint}")
     return fitting[0]
+
+
+def _accepted(image: str, rows: Sequence[ReadRow]) -> str:
+    """What could have been given, since the stage looked at some of the data set's pictures only."""
+    if not rows:
+        return "; it looked at none"
+    own = [row for row in rows if row.get("dataset") != "negatives"] or rows
+    numbers = ", ".join(str(number) for number in sorted(row["image"] for row in own)[:5])
+    more = f" ... ({len(own)} in all)" if len(own) > 5 else ""
+    near = "" if image.isdigit() else suggest(image, [row["file"] for row in rows])
+    return (
+        f"{near}; give the number of a picture that it looked at, {numbers}{more}, or a file name, or the end of one, "
+        f"such as {own[0]['file']!r}"
+    )
 
 
 def single_page(folder: Path, run: RunRecord, page: views.Page, title: str) -> Path:

@@ -50,14 +50,29 @@ def connect(
             nothing to disk, and its configuration is locked.
         say: told in one sentence of each stage whose rows are missing because it is damaged or gone.
     """
+    try:
+        return _connected(files, list(runs), tables, shut=shut, say=say)
+    except duckdb.Error:  # of a file that is not what its checksum was: it is looked for only now, since it takes time
+        return _connected(files, list(runs), tables, shut=shut, say=say, wary=True)
+
+
+def _connected(
+    files: Files,
+    runs: list[RunRecord],
+    tables: Sequence[TableSchema],
+    *,
+    shut: bool,
+    say: Callable[[str], None],
+    wary: bool = False,
+) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config=dict(_CONFIGURATION))
-    shelf, chosen = Shelf(files), list(runs)
+    shelf = Shelf(files)
     connection.register_filesystem(shelf)
     connection.execute("create table _artifacts (run_id varchar, network varchar, name varchar, path varchar)")
-    rows = list(_artifacts(chosen, shelf, {table.name for table in tables}, say))
+    rows = list(_artifacts(runs, shelf, {table.name for table in tables}, say, wary=wary))
     if rows:
         connection.executemany("insert into _artifacts values (?, ?, ?, ?)", rows)
-    _runs_view(connection, chosen)
+    _runs_view(connection, runs)
     for table in tables:
         _view(connection, table, any(row[2] == table.name for row in rows))
     if shut:
@@ -67,21 +82,24 @@ def connect(
 
 
 def _artifacts(
-    runs: list[RunRecord], shelf: Shelf, names: set[str], say: Callable[[str], None]
+    runs: list[RunRecord], shelf: Shelf, names: set[str], say: Callable[[str], None], *, wary: bool
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Run, network, table and shelf name of every table file."""
+    """Run, network, table and shelf name of every table file; of those that are whole where one is wary."""
     for run in runs:
         for stage, entry in run.stages.items():
-            artifact = _loaded(shelf.files, str(entry.get("folder")), f"run {run.run_id}: stage {stage}", say)
+            artifact = _loaded(
+                shelf.files, str(entry.get("folder")), f"run {run.run_id}: stage {stage}", say, wary=wary
+            )
             for file in artifact.names() if artifact else ():
                 name = file.removesuffix(".parquet").partition("/")[0]
                 if artifact and name in names and file.endswith(".parquet"):
                     yield run.run_id, run.network, name, shelf.put(name, f"{artifact.folder}/{file}")
 
 
-def _loaded(files: Files, folder: str, whose: str, say: Callable[[str], None]) -> Artifact | None:
+def _loaded(files: Files, folder: str, whose: str, say: Callable[[str], None], *, wary: bool) -> Artifact | None:
     heard: list[str] = []
-    artifact = StageStore(files, heard.append).load(folder)
+    store = StageStore(files, heard.append)
+    artifact = None if wary and store.verify(folder) else store.load(folder)
     if artifact is None:
         why = heard[0].partition(";")[0] if heard else f"{folder} is not there any more"
         say(f"{whose} is damaged: {why}; its rows are missing here until the audit runs again")

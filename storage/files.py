@@ -147,12 +147,35 @@ class Files(ABC):
         """
 
     @abstractmethod
+    def reserve(self, name: str, size: int) -> None:
+        """Keep so many bytes of room for a file that is to be written whatever happens to the disk meanwhile."""
+
+    @abstractmethod
+    def write_reserved(self, name: str, content: bytes) -> None:
+        """Write or replace a file, atomically, in the room that was kept for it, which is used up by it; as `write`
+        does where there is none.
+        """
+
+    @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it; no error where there is none."""
 
     @abstractmethod
     def set_aside(self, name: str) -> str:
         """Give a file, or a folder with all that is in it, a name that nobody looks for; gives that name."""
+
+    @abstractmethod
+    def linked(self, name: str, below: str) -> bool:
+        """Whether a file is a link, or lies in a folder below another that is one: then its content is elsewhere.
+
+        Args:
+            name: of the file, relative to `below`.
+            below: the folder, which may itself be a link: a user's own, to a larger disk.
+        """
+
+    @abstractmethod
+    def cut_links(self, folder: str) -> None:
+        """Remove links below a folder, not what they lead to."""
 
     @abstractmethod
     def writable(self, name: str) -> bool:
@@ -198,23 +221,42 @@ class LocalFiles(Files):
         No fsync: a file that a power cut shortens fails its checksum. What is trusted without reading it is settled.
         """
         place = self._root / name
-        place.parent.mkdir(parents=True, exist_ok=True)
+        self._make(place.parent)
         beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}{_PART}")
         sink = None
         try:
             with beside.open("wb") as stream:
                 sink = HashingSink(stream)
                 yield sink
-            if place.is_dir():
-                aside = self.set_aside(name)
-                self.say(f"{name}: is a folder where a file must be; it was set aside as {aside}", damage=True)
-            os.replace(beside, place)
+            self._move(beside, name)
         except BaseException:
             if sink:
                 sink.abandoned = True
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
             raise
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder; what is in its place, or in that of one above it in the workspace, makes way."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            between = (place for place in (folder, *folder.parents) if self._root in place.parents)
+            wrong = next((place for place in between if os.path.lexists(place) and not place.is_dir()), None)
+            if wrong is None:
+                raise
+            name = wrong.relative_to(self._root).as_posix()
+            aside = self.set_aside(name)
+            self.say(f"{name}: must be a folder ({error.strerror}); it was set aside as {aside}", damage=True)
+            self._make(folder)
+
+    def _move(self, beside: Path, name: str) -> None:
+        """Move a file over its place; a folder there makes way."""
+        place = self._root / name
+        if place.is_dir():
+            aside = self.set_aside(name)
+            self.say(f"{name}: is a folder where a file must be; it was set aside as {aside}", damage=True)
+        os.replace(beside, place)
 
     def source(self, name: str) -> pa.NativeFile:
         """The file for random access."""
@@ -265,7 +307,7 @@ class LocalFiles(Files):
     def lock(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
         """By flock(2): it ends with the process that has it, however that ends."""
         place = self._root / name
-        place.parent.mkdir(parents=True, exist_ok=True)
+        self._make(place.parent)
         handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if not _locked(handle):
@@ -278,13 +320,45 @@ class LocalFiles(Files):
                 fcntl.flock(handle, fcntl.LOCK_UN)  # closing would not do: a child of this process may have it, too
             os.close(handle)
 
+    def reserve(self, name: str, size: int) -> None:
+        """By a file of zeros beside its place."""
+        self.write(_room(name), bytes(size))
+
+    def write_reserved(self, name: str, content: bytes) -> None:
+        """Over the bytes of that file, which takes no new ones of the disk, and then moved to its place."""
+        room = self._root / _room(name)
+        try:
+            with room.open("r+b") as stream:
+                stream.write(content)
+                stream.truncate()
+            self._move(room, name)
+        except OSError as error:
+            if is_full(error):
+                raise
+            self.write(name, content)
+
     def remove(self, name: str) -> None:
         """Remove a file or a folder."""
         place = self._root / name
-        if place.is_dir():
+        if place.is_dir() and not place.is_symlink():
             shutil.rmtree(place)
         else:
-            place.unlink(missing_ok=True)
+            try:
+                place.unlink()
+            except OSError as error:
+                _unless_gone(error)
+
+    def linked(self, name: str, below: str) -> bool:
+        """By lstat(2) of the file and of each folder between."""
+        parts, folder = name.split("/"), self._root / below
+        return any(folder.joinpath(*parts[:depth]).is_symlink() for depth in range(1, len(parts) + 1))
+
+    def cut_links(self, folder: str) -> None:
+        """Removed one by one."""
+        for place, folders, files in os.walk(self._root / folder):
+            for name in (*folders, *files):
+                if (link := Path(place, name)).is_symlink():
+                    link.unlink()
 
     def set_aside(self, name: str) -> str:
         """Renamed in its folder."""
@@ -305,14 +379,22 @@ class LocalFiles(Files):
         return str(self._root / name)
 
 
+def _room(name: str) -> str:
+    """Where room for a file is kept."""
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}.{file}.room"
+
+
 def is_full(error: BaseException) -> bool:
     """Whether it says that a disk, or the share of it that a user may fill, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _unless_gone(error: OSError) -> None:
-    """A folder that others removed meanwhile is none; one that cannot be listed is not empty."""
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+    """A folder that others removed meanwhile, or that is none, has no files; any other error is raised: one that cannot
+    be listed is not empty.
+    """
+    if not isinstance(error, FileNotFoundError | NotADirectoryError) and error.errno != errno.ELOOP:
         raise error
 
 

@@ -16,7 +16,8 @@ from typing_extensions import TypedDict
 from storage.files import Files
 from storage.small import FileName, Kind, Moment, Seconds
 
-_LAYOUT = 1  # of the record
+_LAYOUT = 2  # of the record; 1 had no figures, and no gate without a value
+_GROWTH = 64 << 10  # bytes by which a record grows: some 200 for each stage, for each gate and for each headline figure
 _FOLDER = re.compile(rb"stages/\w+/[0-9a-f]{32}")
 
 
@@ -33,10 +34,29 @@ class GateRun(TypedDict):
     """What a record says of one of the run's gates."""
 
     gate: str
-    value: float
+    value: float | None
     limit: float | None
     passed: bool
     note: NotRequired[str]
+    low: NotRequired[float | None]
+    high: NotRequired[float | None]
+    verdict: NotRequired[str]
+
+
+def verdict(gate: GateRun) -> str:
+    """A gate's verdict: passed, failed, warned, or not judged; the first two alone in records of layout 1."""
+    return gate.get("verdict") or ("passed" if gate["passed"] else "failed")
+
+
+class FigureRun(TypedDict):
+    """What a record says of one of the run's headline figures, and of its 95 % interval."""
+
+    stage: str
+    figure: str
+    row: str
+    value: float | None
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,7 @@ class RunRecord:
         status: `running`, `done`, `gate failed`, `failed`, `stopped`, `killed`.
         stages: stage -> folder, seconds, whether it was cached, digest.
         gates: what was demanded, and what came out.
+        figures: headlines of its stages, which outlive these.
         about: configuration, digests, versions, device.
         inputs: a network or a data set, as the audit calls it -> the list of its files (storage.inputs).
         layout: of the record.
@@ -65,6 +86,7 @@ class RunRecord:
     status: str = "running"
     stages: Mapping[str, StageRun] = field(default_factory=dict)
     gates: tuple[GateRun, ...] = ()
+    figures: tuple[FigureRun, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, FileName] = field(default_factory=dict)
     layout: Annotated[int, Field(ge=1, le=_LAYOUT)] = _LAYOUT
@@ -75,6 +97,11 @@ class RunRecord:
         now = time.time()
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
         return cls(f"{stamp}-{uuid.uuid4().hex[:6]}", name, network, now, about=about)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end: done, or a gate failed."""
+        return self.status in ("done", "gate failed")
 
     def ended(self, status: str, **changes: Any) -> RunRecord:
         """The same run, ended now."""
@@ -94,9 +121,32 @@ class RunStore:
     def __init__(self, files: Files) -> None:
         self._files = files
 
+    def begin(self, run: RunRecord) -> None:
+        """Write the record of a run that begins, and keep room for how it ends: a run may fail since the disk is full.
+
+        Raises OSError, with nothing written, where there is no room for both.
+        """
+        name = _name(run.run_id)
+        try:
+            self._files.reserve(name, 2 * len(RUN.dump(run)) + _GROWTH)
+            RUN.save(self._files, name, run)
+        except OSError:
+            with suppress(OSError):
+                self._files.remove(f"runs/{run.run_id}")
+            raise
+
+    def end(self, run: RunRecord) -> None:
+        """Write how a run ended, in the room that was kept; without its figures where they do not fit."""
+        try:
+            RUN.save_reserved(self._files, _name(run.run_id), run)
+        except OSError:
+            if not run.figures:
+                raise
+            RUN.save_reserved(self._files, _name(run.run_id), replace(run, figures=()))
+
     def save(self, run: RunRecord) -> None:
-        """Write or replace a run's record."""
-        RUN.save(self._files, f"runs/{run.run_id}/run.json", run)
+        """Write the record of a run that is over before it was recorded."""
+        RUN.save(self._files, _name(run.run_id), run)
 
     def all(self) -> list[RunRecord]:
         """All runs, oldest first."""
@@ -139,11 +189,15 @@ class RunStore:
         def fault(run: RunRecord) -> str:
             return "" if run.run_id == folder else f"it is the record of another run, {run.run_id!r:.60}"
 
-        return RUN.load(self._files, f"runs/{folder}/run.json", fault)
+        return RUN.load(self._files, _name(folder), fault)
+
+
+def _name(run_id: str) -> str:
+    return f"runs/{run_id}/run.json"
 
 
 def _latest(runs: Sequence[RunRecord]) -> RunRecord:
-    done = [run for run in runs if run.status in ("done", "gate failed")]
+    done = [run for run in runs if run.finished]
     return (done or runs)[-1]
 
 

@@ -135,6 +135,10 @@ class Kind(Generic[T]):
         """Write or replace a file, atomically."""
         files.write(name, self.dump(value))
 
+    def save_reserved(self, files: Files, name: str, value: T) -> None:
+        """The same, in the room that `Files.reserve` kept for it."""
+        files.write_reserved(name, self.dump(value))
+
 
 def _seal(plain: object) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -153,7 +153,8 @@ class Artifact:
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """A table, by its name without suffix."""
         with self.source(f"{name}.parquet") as source:
-            return pq.read_table(source, columns=columns)
+            found = pq.ParquetFile(source).read(columns)  # pq.read_table would import pandas first
+        return found if columns is None else found.select(columns)
 
 
 class Draft:
@@ -316,6 +317,7 @@ class StageStore:
             tables: that it declares.
         """
         self._files.remove(f"{key.folder}/{_MANIFEST}")
+        self._files.cut_links(key.folder)
         return Draft(self._files, key, tables, self._say)
 
     def verify(self, folder: str) -> list[str] | None:
@@ -326,7 +328,7 @@ class StageStore:
         manifest = self._manifest(folder)
         if manifest is None:
             return None
-        checked = ((name, _fault(self._files, f"{folder}/{name}", entry)) for name, entry in manifest["files"].items())
+        checked = ((name, _fault(self._files, folder, name, entry)) for name, entry in manifest["files"].items())
         faults = [f"{folder}/{name} {fault}" for name, fault in checked if fault]
         for fault in faults:
             self._say(f"{fault}; the stage runs again")
@@ -363,25 +365,28 @@ class StageStore:
 
     def _unmarked_fault(self, folder: str, name: str, entry: FileEntry, marks: Marks) -> str:
         """What is wrong with a file; one that is as it was when its checksum was last seen to hold is not read."""
-        path = f"{folder}/{name}"
-        stamp = _stamp(self._files, path)
+        stamp = _stamp(self._files, folder, name)
         if stamp is not None and stamp.size == entry["bytes"] and marks.get(name) == (stamp.size, stamp.changed):
             return ""
-        fault = _fault(self._files, path, entry)
+        fault = _fault(self._files, folder, name, entry)
         if not fault and stamp is not None:
             marks[name] = (stamp.size, stamp.changed)
         return fault
 
 
-def _stamp(files: Files, path: str) -> FileStamp | None:
+def _stamp(files: Files, folder: str, name: str) -> FileStamp | None:
+    """Of a file of a stage; none of a link, whose content is not the stage's own."""
     with contextlib.suppress(OSError):  # a name that no file can have
-        return files.stamp(path)
+        return None if files.linked(name, folder) else files.stamp(f"{folder}/{name}")
     return None
 
 
-def _fault(files: Files, path: str, entry: FileEntry) -> str:
-    """What is wrong with a file, whose every byte is read: nothing, or that it is missing, short or altered."""
-    stamp = _stamp(files, path)
+def _fault(files: Files, folder: str, name: str, entry: FileEntry) -> str:
+    """What is wrong with a file, whose every byte is read: nothing, or that it is missing, a link, short or altered."""
+    path = f"{folder}/{name}"
+    if files.linked(name, folder):
+        return "is a link, or in a linked folder, and so none of the stage's own files"
+    stamp = _stamp(files, folder, name)
     if stamp is None:
         return "is missing"
     if stamp.size != entry["bytes"]:
@@ -407,13 +412,14 @@ def _finished(files: Files, folder: str, say: Callable[[str], None]) -> dict[str
             continue
         name = path.removesuffix(_CHECKS)
         entry = _check(files, path)
-        fault = "has a damaged checksum beside it" if entry is None else _fault(files, name, entry)
+        own = name.removeprefix(folder + "/")
+        fault = "has a damaged checksum beside it" if entry is None else _fault(files, folder, own, entry)
         if entry is None or fault:
             say(f"{name} {fault}; it is made again")
             files.remove(name)
             files.remove(path)
         else:
-            entries[name.removeprefix(folder + "/")] = entry
+            entries[own] = entry
     return entries
 
 

@@ -114,6 +114,11 @@ def floats(meaning: str) -> Column:
     return Column(pa.list_(pa.float32()), meaning)
 
 
+def integers(meaning: str) -> Column:
+    """A column of lists of large counts."""
+    return Column(pa.list_(pa.int64()), meaning)
+
+
 def write_table(sink: IO[bytes] | HashingSink, content: pa.Table) -> None:
     """A whole table as Parquet; same content, same bytes."""
     pq.write_table(content, sink, compression="zstd", row_group_size=1 << 16)

@@ -12,7 +12,12 @@ class Outside:
     """Mark of an option that says where something is or how it is carried out, and so does not determine a result."""
 
 
+class NamesLayer:
+    """Mark of an option that names a layer of the network: it is looked at before the first stage."""
+
+
 OUTSIDE = Outside()
+LAYER = NamesLayer()
 DatasetName = Annotated[str, OUTSIDE]
 Share = Annotated[float, Field(gt=0, lt=1)]
 MANY = 1_000_000_000  # more is a slip of the finger, and more than some libraries can count
@@ -65,6 +70,12 @@ class Options(Strict):
         """The options that determine the result, as JSON values."""
         outside = {name for name, field in type(self).model_fields.items() if OUTSIDE in field.metadata}
         return self.model_dump(mode="json", exclude=outside)
+
+    @property
+    def layers_named(self) -> dict[str, str]:
+        """Layers of the network, by the options that name them."""
+        marked = (name for name, field in type(self).model_fields.items() if LAYER in field.metadata)
+        return {name: layer for name in marked if (layer := getattr(self, name)) is not None}
 
     def narrowed(self, kind: type[AnyOptions]) -> AnyOptions:
         """The part of the options that another stage has, too."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from microtome.errors import InputError, suggest
 from tasks.data import DataSpec
 from tasks.index import IndexOptions
 from tasks.planning import Planner
@@ -19,36 +22,87 @@ if TYPE_CHECKING:
     from microtome.networks import LayerGeometry
 
 
-def look(audit: Planner, network: Subject) -> tuple[torch.nn.Module, list[LayerGeometry]]:
-    """A network loaded, and the geometry of the layers that the audit names.
-
-    Raises:
-        InputError: it cannot be loaded, has no such layers, or they give no maps.
-    """
-    from microtome.networks import match_layers, walk
-
-    model = audit.audit.network
-    module = network.load()
-    return module, walk(module, model.input.size, match_layers(module, model.layers))
-
-
-def probe(audit: Planner, network: Subject, jobs: Sequence[Job]) -> None:
-    """The same, and what the network does with some of the pictures that it will be shown.
+@dataclass(frozen=True)
+class Looked:
+    """A network that is looked at: loaded once, however often it is asked for.
 
     Args:
         audit: the audit.
-        network: to be looked at.
-        jobs: that will load the network, at least one.
-
-    Raises:
-        InputError: see `look`, and `microtome.networks.probe`.
+        network: under audit, or an earlier checkpoint of it.
+        jobs: that will load it.
     """
-    from microtome.networks.probe import probe as probe_network
 
-    module, layers = look(audit, network)
-    device = audit.settings.device
-    batches = [batch.to(device) for batch in _batches(jobs)]
-    probe_network(module.to(device), layers, batches, answer=any(job.stage.network == "answer" for job in jobs))
+    audit: Planner
+    network: Subject
+    jobs: Sequence[Job]
+
+    @cached_property
+    def module(self) -> torch.nn.Module:
+        """Loaded. Raises InputError where it cannot be."""
+        return self.network.load()
+
+    @cached_property
+    def layers(self) -> list[LayerGeometry]:
+        """Geometry of the layers that the audit names, those of its `network` first.
+
+        Raises:
+            InputError: the network has no such layers, or they give no maps.
+        """
+        from microtome.networks import walk
+
+        with self._keys():
+            return walk(self.module, self.audit.audit.network.input.size, [*self.own, *self._named])
+
+    @cached_property
+    def own(self) -> list[str]:
+        """Names of the layers that the audit's `network` names. Raises InputError where the network has no such."""
+        from microtome.networks import match_layers
+
+        return match_layers(self.module, self.audit.audit.network.layers)
+
+    @cached_property
+    def _named(self) -> Mapping[str, str]:
+        """Of layers that nothing but a stage's option names: that option, by the layer's name."""
+        found: dict[str, str] = {}
+        for job in self.jobs:
+            for option, layer in job.options.layers_named.items():
+                if layer not in self.own:
+                    found.setdefault(layer, f"stages.{job.stage.name}.{option}")
+        return found
+
+    @contextlib.contextmanager
+    def _keys(self) -> Iterator[None]:
+        """Faults of such a layer are the option's."""
+        from microtome.networks.layers import layer_names
+
+        try:
+            yield
+        except InputError as error:
+            names, faults = layer_names(self.module), list(error.faults)
+            for layer, key in self._named.items():
+                hint = "" if layer in names else suggest(layer, names)
+                faults = [_moved(fault, f"network.layers: {layer}: ", f"{key}: {layer}: ", hint) for fault in faults]
+            raise InputError(faults) from error
+
+    def check(self) -> None:
+        """Look at it, and ask the stages. Raises InputError: see `layers`, and what stages refuse."""
+        self.layers  # noqa: B018  # which looks
+        for job in self.jobs:
+            job.stage.check(job.options, self.module, self.audit.audit.network.input.size)
+
+    def probe(self) -> None:
+        """Show it some of the pictures that it will be shown. Raises InputError: see `microtome.networks.probe`."""
+        from microtome.networks.probe import probe
+
+        device = self.audit.settings.device
+        batches = [batch.to(device) for batch in _batches(self.jobs)]
+        answer = any(job.stage.network == "answer" for job in self.jobs)
+        with self._keys():
+            probe(self.module.to(device), self.layers, batches, answer=answer)
+
+
+def _moved(fault: str, before: str, after: str, hint: str) -> str:
+    return after + fault.removeprefix(before) + hint if fault.startswith(before) else fault
 
 
 def _batches(jobs: Sequence[Job]) -> Iterator[torch.Tensor]:

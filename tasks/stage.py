@@ -29,12 +29,40 @@ HANDED = ("storage.stages:Draft", "storage.tables:TableSchema", "tasks.session:S
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure that gates may ask for: a column of one of the stage's tables, and of its interval where it has one."""
+    """A figure that gates may ask for: a column of one of the stage's tables, and of its interval where it has one.
+
+    Args:
+        table, column: where it stands.
+        low, high: columns of its 95 % interval.
+        keys: columns that tell the table's rows apart; a gate names them, for its figure is that of one row.
+        nullable: further ones, which may be null: where a gate leaves one out, the row is meant in which it is null.
+    """
 
     table: str
     column: str
     low: str | None = None
     high: str | None = None
+    keys: tuple[str, ...] = ()
+    nullable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Figures of a stage that runs are compared by: one for each row of a metric's table that is wanted.
+
+    Args:
+        metric: `table.column`.
+        words: what it is called, for example `confirmed detectors`.
+        rows: values that columns of a wanted row have; several as a tuple.
+        latest: column whose greatest value is wanted alone, such as the last epoch.
+        median: whether the rows are of a sample, and their median is the figure.
+    """
+
+    metric: str
+    words: str
+    rows: Mapping[str, object] = field(default_factory=dict, hash=False)
+    latest: str = ""
+    median: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,10 +72,17 @@ class PageOf:
     Args:
         findings: `module:function` of tasks, from the stage's readers to a frozen dataclass.
         page: `module:function` of microtome.report, from that to a page.
+        units: `module:function` of microtome.report, from that to sections of units' own pages; empty for none.
     """
 
     findings: str
     page: str
+    units: str = ""
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Where the code of what is shown begins."""
+        return tuple(root for root in (self.findings, self.page, self.units) if root)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +102,7 @@ class Stage:
         network: what it asks of the audit's network, if it loads it: `maps` of layers, or its `answer` too. That is
             looked at before the first stage.
         metrics: that gates may ask for.
+        headlines: that runs are compared by, and whose trend is shown; each of one of the metrics.
         page: what the report shows of it.
         starter: its lines of `microtome init`.
         weight: foreseen seconds per picture on one core, for a first `plan`; None where nobody can say.
@@ -86,6 +122,7 @@ class Stage:
     threads: Literal["all", "one", "none"] = "none"
     network: Literal["maps", "answer"] | None = None
     metrics: tuple[Metric, ...] = ()
+    headlines: tuple[Headline, ...] = ()
     page: PageOf | None = None
     starter: str = ""
     weight: float | None = None

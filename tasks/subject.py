@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -49,6 +50,23 @@ class Subject:
         from microtome.visualize.attribution import scaled
 
         return scaled(self.load(), self.scale.mean, self.scale.std).to(device)
+
+    def named(self, network: Scaled, pictures: torch.Tensor) -> Callable[[int], str | None]:
+        """What an output stands for, by its number; None where nobody says.
+
+        Args:
+            network: from `pixels`.
+            pictures: some, to see how many outputs it has.
+        """
+        import torch
+
+        from microtome.networks.classes import class_names
+        from microtome.visualize.attribution import at_rest
+
+        with torch.no_grad(), at_rest(network):
+            outputs = network(pictures[:1]).shape[1]
+        names = class_names(network.network, self.spec.load, outputs)
+        return lambda number: None if names is None else names[number]
 
 
 class Loadable(Protocol):

@@ -255,7 +255,7 @@ def _ious(count: int) -> Iterator[Case]:
         counted = detectors(world.scores, labels, MIN_IOU)
         found = bootstrap([world.weighted(bootstrap_weights(count, RESAMPLES, rng))], labels, MIN_IOU, counted)
         unit = int(rng.integers(UNITS))
-        return float(found.low[unit]), float(found.high[unit]), float(truth[unit, labels.concept[unit]])
+        return float(found.low[unit, 0]), float(found.high[unit, 0]), float(truth[unit, labels.concept[unit]])
 
     yield Case("IoU of a unit's label", "24 units, 12 concepts", count, own)
 

@@ -121,7 +121,7 @@ def every_stage(folder: Path) -> Path:
             "saliency": {"dataset": "birds", "images": 2},
             "features": {"dataset": "birds", "units": 2, "steps": 4},
             "occlusion": {"dataset": "birds", "units": 1, "top_images": 1, "stride": 24, "minimal_images": 1},
-            "reliability": {"dataset": "birds", "images": 2, "layers": 2, "methods": ["gradient", "guided"]},
+            "reliability": {"dataset": "birds", "images": 2, "randomised": 2, "methods": ["gradient", "guided"]},
             "adversarial": {"dataset": "birds", "images": 4, "eps": [4], "steps": 2},
             "report": {"top_images": 3},
         },

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microtome.quantify.accumulate import ExactSum, Moments, Tail, TopImages, rank
+from microtome.quantify.accumulate import BINS, ExactSum, Histogram, Moments, Tail, TopImages, rank
 from tests import literal
 
 
@@ -123,3 +123,44 @@ def test_top_images_break_ties_by_the_earlier_image():
         merged.merge(shard)
     assert whole.compute()[0].tolist() == [[1, 2, 4], [0, 1, 2]]
     assert merged.compute()[0].tolist() == [[1, 2, 4], [0, 1, 2]]
+
+
+def literal_histogram(values):
+    """The narrowest power of two with which all values lie in 64 bins on either side of zero, value by value."""
+    power = next(p for p in range(-100, 130) if all(-64 * 2.0**p <= value < 64 * 2.0**p for value in values))
+    counts = [0] * (2 * BINS)
+    for value in values:
+        counts[int(value / 2.0**power // 1) + 64] += 1
+    return 2.0**power, counts
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30), st.randoms())
+@settings(deadline=None)
+def test_a_histogram_depends_on_the_values_alone(values, random):
+    values = [value for value in values if value == 0 or abs(value) > 1e-25]
+    values.append(0.0)
+    width, counts = literal_histogram(values)
+    whole = Histogram(1)
+    whole.update(np.array(values, np.float32).reshape(1, 1, 1, -1))
+    random.shuffle(values)
+    merged = Histogram(1)
+    for value in values:
+        part = Histogram(1)
+        part.update(np.full((1, 1, 1, 1), value, np.float32))
+        merged.merge(part)
+    for found in (whole, merged):
+        assert found.compute()[0].tolist() == [width]
+        assert found.compute()[1].tolist() == [counts]
+
+
+def test_histograms_of_several_units_stay_apart():
+    data = maps()
+    data[:, 1] *= -100
+    data[:, 2] = 0
+    batched = Histogram(5)
+    for part in batches(data, 4):
+        batched.update(part)
+    widths, counts = batched.compute()
+    for unit in range(5):
+        width, expected = literal_histogram(data[:, unit].ravel().tolist())
+        assert (widths[unit], counts[unit].tolist()) == (width, expected)

@@ -212,13 +212,43 @@ def test_the_workspace_of_an_object_store_is_refused_clearly(tmp_path):
 
 
 def test_a_gate_asks_for_a_figure_and_layers_that_there_are(tmp_path):
-    """A mean over unlike rows is no figure: reliability and attacks have none to ask for."""
+    """A mean over unlike rows is no figure: a gate says which row, or is refused."""
     for gate, words in {
         "{metric: layers.detektors, min: 1}": "no stage measures 'layers.detektors'; did you mean 'layers.detectors'",
-        "{metric: adversarial.value, max: 1}": "no stage measures 'adversarial.value'",
-        "{metric: minimal_images.area, max: 1, layer: x}": "minimal_images.area has no layers",
+        "{metric: adversarial.value, max: 1}": "gates.0: must say which row of adversarial is judged, got none: add "
+        "`where: {attack: ..., norm: ..., eps: ..., measure: ...}`",
+        "{metric: units.iou, min: 0.1}": "must say which row of units is judged, got none: add `where: {unit: ...}`",
+        "{metric: minimal_images.area, max: 1, layer: x}": "minimal_images.area has no layers, leave `layer` out",
+        "{metric: layers.detectors, min: 1, layer: features.1}": "gates.0.layer: must be one that the audit looks at",
+        "{metric: layers.detectors, min: 1, where: {unit: 3}}": "rows of layers are not told apart by 'unit'; allowed",
+        "{metric: layers.mean_iou, min: 1, certain: true}": "certain: layers.mean_iou has no interval, leave `certain`",
     }.items():
         assert words in faults(tmp_path, GOOD + f"gates:\n  - {gate}\n")[0]
+
+
+def test_a_gate_names_its_layer_where_there_may_be_several(tmp_path):
+    gate = "gates:\n  - {metric: layers.detectors, min: 1}\n"
+    for layers in ("[features.3, features.11]", '["features.*"]'):
+        text = GOOD.replace("[features.11]", layers)
+        assert "must say which row of layers is judged, got none: add `layer`" in faults(tmp_path, text + gate)[0]
+        (tmp_path / "audit.yaml").write_text(text + gate.replace("min: 1", "min: 1, layer: features.11"))
+        assert read_audit(tmp_path / "audit.yaml").gates[0].row == {"layer": "features.11"}
+    (tmp_path / "audit.yaml").write_text(GOOD + gate)
+    assert read_audit(tmp_path / "audit.yaml").gates[0].row == {}
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        ("{metric: layers.detectors, min: 1, baseline: x}", "must have `baseline` beside max_drop only"),
+        ("{metric: layers.detectors, max_drop: 0.1, baseline: ''}", "at least 1 character"),
+        ("{metric: units.iou, min: 0, layer: a, where: {layer: a, unit: 1}}", "must name the layer once"),
+        ("{metric: units.iou, min: 0, where: {unit: [1, 2]}}", "gates.0.where.unit"),
+        ("{metric: units.iou, min: 0, max: 1, where: {unit: 1}}", "exactly one of min, max, max_drop"),
+    ],
+)
+def test_what_a_gate_may_not_say(tmp_path, gate, words):
+    assert any(words in fault for fault in faults(tmp_path, GOOD + f"gates:\n  - {gate}\n"))
 
 
 def test_two_jobs_of_one_name_are_refused(tmp_path):

@@ -26,7 +26,7 @@ OTHER = "network.arguments={seed: 1}"
 
 def test_a_drop_is_measured_against_the_last_run(compared):
     store = RunStore(Plan(Request(compared)).files)
-    assert store.find().gates[0]["note"] == "no earlier audit to compare with"
+    assert store.find().gates[0]["note"] == "judged nothing: there is no earlier run to compare with"
     audited(compared, OTHER)
     assert store.find().gates[0]["note"].startswith("before: ")
 

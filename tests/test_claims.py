@@ -1,7 +1,9 @@
 """What running audits use is never collected; what the dead left is."""
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +17,8 @@ from flows.collect import collect
 from storage import RunRecord, RunStore, StageKey, StageStore, open_files
 from storage.claims import EXPIRY, Claims
 from storage.process import this_process
-from tests.conftest import change_audit, clean_environment, count, soak
+from tests.conftest import NETWORK, change_audit, clean_environment, count, soak
+from tests.test_deaths import SLOW
 
 
 @pytest.fixture
@@ -193,6 +196,83 @@ def test_a_kill_in_a_claim_or_a_collection_holds_nobody_up(files, tmp_path):
     assert [name for name in files.names("claims") if name.endswith(".json")] == []
 
 
+def held_elsewhere(tmp_path, folders, anew) -> subprocess.Popen:
+    """A process that has claimed, until it is told to end."""
+    code = (
+        "import sys\nfrom storage import open_files\nfrom storage.claims import Claims\n"
+        f"with Claims(open_files(sys.argv[1])).held({folders!r}, anew={anew!r}):\n"
+        "    print('claimed', flush=True)\n    input()\n"
+    )
+    call, pipe = [sys.executable, "-c", code, str(tmp_path)], subprocess.PIPE
+    process = subprocess.Popen(call, env=clean_environment(tmp_path), stdin=pipe, stdout=pipe, text=True)
+    assert process.stdout.readline() == "claimed\n"
+    return process
+
+
+class Waited(Exception):
+    pass
+
+
+def impatient(why: str) -> None:
+    raise Waited(why)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine", "words"),
+    [
+        ([], [], None),
+        (["stages/index/two"], [], None),
+        ([], ["stages/index/three"], None),
+        (["stages/index/one"], [], "has made stages/index/one again"),
+        ([], ["stages/index/one"], "has ended, which uses stages/index/one, which is to be made again"),
+        (["stages/index/one"], ["stages/index/one"], "has made stages/index/one again"),
+    ],
+)
+def test_what_one_process_makes_anew_no_other_uses(files, tmp_path, theirs, mine, words):
+    """They share one stage of three; whoever comes second waits, until the other has ended, however it ends."""
+    process = held_elsewhere(tmp_path, ["stages/index/one", "stages/index/two"], theirs)
+    claims, folders = Claims(files, busy=impatient), ["stages/index/one", "stages/index/three"]
+    try:
+        if words is None:
+            with claims.held(folders, anew=mine):
+                return
+        with pytest.raises(Waited, match=f"^process {process.pid} {words}$"), claims.held(folders, anew=mine):
+            pass
+        assert len([name for name in files.names("claims") if name.endswith(".json")]) == 1
+    finally:
+        process.kill()
+        process.communicate()
+    with claims.held(folders, anew=mine) as fault:
+        assert fault is None
+
+
+def test_who_only_looks_is_told_and_does_not_wait(files, tmp_path):
+    process, heard = held_elsewhere(tmp_path, ["stages/index/one"], ["stages/index/one"]), []
+    with Claims(files, busy=heard.append).held(["stages/index/one"], patient=False):
+        assert heard == [f"process {process.pid} has made stages/index/one again"]
+        assert len([name for name in files.names("claims") if name.endswith(".json")]) == 2
+    process.kill()
+    process.communicate()
+
+
+def test_a_process_does_not_wait_for_itself(files):
+    """The command claims, and so does the flow in it."""
+    one, claims = ["stages/index/one"], Claims(files, busy=impatient)
+    with claims.held(one, anew=one), claims.held(one, anew=one) as fault:
+        assert fault is None
+
+
+@pytest.mark.parametrize(("age", "waits"), [(EXPIRY - 60, True), (EXPIRY + 60, False)])
+def test_another_host_is_waited_for_while_it_renews_its_claim(files, age, waits):
+    name = dead_claim(files, "stages/index/one", host="elsewhere", process=7, anew=["stages/index/one"])
+    then = time.time() - age
+    os.utime(files.location(name), (then, then))
+    words = "^process 7 of elsewhere has made stages/index/one again$"
+    told = pytest.raises(Waited, match=words) if waits else contextlib.nullcontext()
+    with told, Claims(files, busy=impatient).held(["stages/index/one"]) as fault:
+        assert fault is None
+
+
 AUDITS = """
 import sys
 from pathlib import Path
@@ -207,6 +287,23 @@ for number in range(int(sys.argv[1]), int(sys.argv[2])):
         run = start(plan, session)
         finish(plan, run, {job.name: carry_out(job, session, refresh=False) for job in plan.jobs}, "done")
     print("done", number, flush=True)
+"""
+RERUNS = """
+import random, sys
+from pathlib import Path
+from flows.claiming import claiming
+from flows.plan import Plan, Request
+from flows.run import carry_out, finish, session_of, start
+chance = random.Random(int(sys.argv[1]))
+for number in range(int(sys.argv[2])):
+    stage = (chance.choice(["index", "activations", "thresholds", "tally", "dissection"]),)
+    plan = Plan(Request(Path("audit.yaml"), stage, stage))
+    with claiming(plan):
+        session = session_of(plan)
+        run = start(plan, session)
+        done = {job.name: carry_out(job, session, refresh=job.called(stage)) for job in plan.jobs}
+        finish(plan, run, done, "done")
+    print("done", *stage, flush=True)
 """
 COLLECTIONS = """
 import time
@@ -253,6 +350,61 @@ def test_audits_and_collections_beside_each_other(audit_file, tmp_path):
     left = written(audit_file.parent / ".microtome")
     assert left
     assert left.items() <= written(audit_file.parent / "clean").items()
+
+
+@pytest.mark.soak
+def test_reruns_beside_each_other(audit_file, tmp_path):
+    """Processes that make random stages of one audit again and again, each of which the others read."""
+    environment = clean_environment(tmp_path)
+    change_audit(
+        audit_file,
+        stages={"dissection": {"bootstrap": 0, "permutations": 0}, "report": False},
+        execution={"threads": 1},
+    )
+    processes, reruns = soak(2, 4), soak(3, 40)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    calls = [[sys.executable, "-c", RERUNS, str(number), str(reruns)] for number in range(processes)]
+    for process in [subprocess.Popen(call, cwd=audit_file.parent, **pipes) for call in calls]:
+        said = process.communicate(timeout=soak(300, 3600))
+        assert process.returncode == 0, said[1]
+        assert said[0].count("done") == reruns
+        assert "runs again" not in said[1]
+    count("reruns beside each other", processes * reruns)
+    records = [json.loads(file.read_text()) for file in audit_file.parent.glob(".microtome/runs/*/run.json")]
+    assert [record["status"] for record in records] == ["done"] * processes * reruns
+
+
+@pytest.mark.slow
+def test_a_rerun_waits_for_the_audit_that_reads_its_stage(audit_file, server):
+    """As users have it. A Ctrl-C ends the waiting."""
+    (audit_file.parent / "nets.py").write_text(NETWORK + SLOW)
+    network = {"load": "nets:slow", "arguments": {"seconds": 0.8}, "layers": ["4"], "input": {"size": [64, 64]}}
+    change_audit(audit_file, network=network, stages={"dissection": {"bootstrap": 0, "permutations": 0}})
+
+    def started(*arguments):
+        call, pipe = [sys.executable, "-m", "flows.cli", *arguments], subprocess.PIPE
+        return subprocess.Popen(call, cwd=audit_file.parent, env=server, stdout=pipe, stderr=pipe, text=True)
+
+    def heard(process, words):
+        return next(line for line in process.stderr if words in line)
+
+    audit = started("audit", "audit.yaml")
+    heard(audit, "activations  70")
+    (folder,) = (audit_file.parent / ".microtome/stages/index").iterdir()
+    waiting = f"waiting until process {audit.pid} has ended, which uses stages/index/{folder.name}, which is to be made"
+    stopped, rerun = started("rerun", "index", "audit.yaml"), started("rerun", "index", "audit.yaml")
+    for process in (stopped, rerun):
+        heard(process, waiting)
+    stopped.send_signal(signal.SIGINT)
+    assert "stopped" in stopped.communicate(timeout=60)[1]
+    assert stopped.returncode == 130
+    assert (folder / "manifest.json").exists()
+    said = audit.communicate(timeout=120)[1]
+    assert audit.returncode == 0, said
+    assert "runs again" not in said
+    said = rerun.communicate(timeout=120)[1]
+    assert rerun.returncode == 0, said
+    assert (folder / "manifest.json").exists()
 
 
 def written(workspace: Path) -> dict[str, bytes]:

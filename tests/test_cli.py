@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -160,7 +161,7 @@ def test_reading_commands(finished, command):
     first = listed[2].split()[0]
     assert "tiny" in listed[2]
     assert "dissection" in command("show", first, cwd=folder).stdout
-    assert "units carry the same label in both" in command("compare", first, "tiny", cwd=folder).stdout
+    assert "12 of 12 units of 4 carry the same label in both" in command("compare", first, "tiny", cwd=folder).stdout
     assert command("open", first, cwd=folder).stdout.strip().endswith("index.html")
     single = command("report", first, "--single-file", "one.html", cwd=folder)
     assert single.returncode == 0
@@ -202,9 +203,18 @@ def test_no_damage_of_every_small_file_at_once_stops_an_audit(finished, command)
 
 def test_a_failed_gate_is_exit_status_one(finished, command):
     folder, _ = finished
-    process = command("audit", "audit.yaml", "--set", "gates=[{metric: layers.detectors, min: 99}]", cwd=folder)
+    gates = "gates=[{metric: layers.detectors, min: 99}, {metric: layers.detectors, min: 98, warn: true}]"
+    files = ("--junit", "gates.xml", "--json", "gates.json")
+    process = command("audit", "audit.yaml", "--set", gates, *files, cwd=folder)
     assert process.returncode == 1
     assert "FAILED  layers.detectors: min 99" in process.stdout
+    assert "warning  layers.detectors: min 98, warns only" in process.stdout
+    cases = ElementTree.parse(folder / "gates.xml").findall("testsuite/testcase")
+    assert [[child.tag for child in case] for case in cases] == [["failure"], ["system-out"]]
+    plain = json.loads((folder / "gates.json").read_text())
+    assert (plain["status"], [gate["verdict"] for gate in plain["gates"]]) == ("gate failed", ["failed", "warned"])
+    nowhere = command("audit", "audit.yaml", "--junit", "no/gates.xml", cwd=folder)
+    assert (nowhere.returncode, "--junit: must be a file in a folder that is there" in nowhere.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -342,7 +342,7 @@ def test_without_resamples_and_without_a_dissection(checkpoints):
     done = run(checkpoints, "stages.dissection.bootstrap=0")
     for row in done["drift"][0].table("drift_layers").to_pylist():
         assert row["changed_low"] is row["redrawn_share"] is row["fallen"] is None
-    assert "Without `bootstrap`" in done["report"][0].read("drift.html").decode()
+    assert "Without resamples (bootstrap: 0)" in done["report"][0].read("drift.html").decode()
     change_audit(checkpoints, stages={"drift": {"before": "earlier.safetensors"}})
     alone = run(checkpoints)
     assert "dissection" not in alone
@@ -597,8 +597,9 @@ def test_tables():
     ]  # fmt: skip
     (line,) = units.rows
     assert [cell for cell in line if isinstance(cell, str)] == [
-        "3", "wing", "0.200", "0.100", "-0.1000 [-0.2000, -0.0500]", "0.01", "tail", "0.150", "+0.50",
+        "wing", "0.200", "0.100", "-0.1000 [-0.2000, -0.0500]", "0.01", "tail", "0.150", "+0.50",
     ]  # fmt: skip
+    assert line[0] == ("conv", 3)
     strip = line[5]
     assert (strip.low, strip.value, strip.high, strip.marks[0][:2]) == (0, 25, 37.5, (50, "aim"))
 
@@ -607,7 +608,7 @@ def test_a_unit_that_had_no_label():
     none = unit(4, concept_before=None, change=None, change_low=None, change_high=None, q_value=None, kept_iou=0.0)
     made = page(found(row(change=None, change_low=None, change_high=None), units=[none]))
     line = parts_of(made, "table")[3].rows[0]
-    assert line[:5] == ["4", "none", "0.200", "–", "–"]
+    assert line[:5] == [("conv", 4), "none", "0.200", "–", "–"]
     assert (line[5].value, line[6]) == (None, "–")
 
 
@@ -639,7 +640,7 @@ def test_advice():
         return [part.text for part in parts_of(page(found(row(**changes))), "text") if part.style == "advice"]
 
     assert advice() == []
-    assert advice(bootstrap=0, bootstrap_needed=0)[0].startswith("Without `bootstrap`")
+    assert advice(bootstrap=0, bootstrap_needed=0)[0].startswith("Without resamples (bootstrap: 0)")
     assert advice(bootstrap_needed=1999) == [
         "With 1000 resamples no q-value of one layer can fall to 0.05; 1999 would allow it."
     ]

@@ -8,13 +8,14 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flows.plan import Plan, Request
 from flows.run import StageFailed, carry_out
-from storage import Artifact
+from storage import Artifact, RunRecord, RunStore, StageKey, StageStore, open_files
 from tasks.session import Session
 from tests.conftest import NETWORK, clean_environment, contents, count, every_stage, soak, write_audit
 from tests.test_deaths import SLOW
@@ -104,6 +105,7 @@ def test_a_full_disk_takes_prefects_database_along_and_is_still_one_sentence(tmp
         "workspace": str(disk),
     }
     write_audit(tmp_path / "audit.yaml", content)
+    superseded = StageStore(open_files(str(disk))).draft(StageKey("index", "code"), ()).commit(environment={})
     call = [sys.executable, "-m", "flows.cli", "audit", "audit.yaml"]
     more = {"cwd": tmp_path, "env": clean_environment(tmp_path), "text": True, "stderr": subprocess.PIPE}
     process = subprocess.Popen(call, stdout=subprocess.DEVNULL, **more)
@@ -115,10 +117,46 @@ def test_a_full_disk_takes_prefects_database_along_and_is_still_one_sentence(tmp
     assert process.wait(120) == 3, said
     assert "error: stage activations failed: the disk is full; free some space and run it again" in said
     assert "Traceback" not in said
+    assert statuses(disk) == ["failed"]
     tidied = subprocess.run([*call[:3], "gc", "--workspace", str(disk)], stdout=subprocess.PIPE, **more)
     assert tidied.returncode == 0, tidied.stderr  # what makes room must not need any
-    assert "removed stages/index/" in tidied.stdout
+    assert f"removed {superseded.folder}" in tidied.stdout
     (disk / "ballast").unlink()
     again = subprocess.run(call, stdout=subprocess.PIPE, **more)
     assert again.returncode == 0, again.stderr
-    assert sorted(json.loads(file.read_text())["status"] for file in disk.glob("runs/*/run.json")) == ["done", "killed"]
+    assert statuses(disk) == ["done", "failed"]
+
+
+def statuses(disk: Path) -> list[str]:
+    return sorted(json.loads(file.read_text())["status"] for file in disk.glob("runs/*/run.json"))
+
+
+def run_with_stages(name: str) -> RunRecord:
+    """As large a record as that of an audit with every stage."""
+    stages = {f"stage-{n}": {"folder": f"stages/index/{n:032x}", "cached": True, "seconds": 1.0} for n in range(40)}
+    return replace(RunRecord.start(name, "net", {}), stages=stages)
+
+
+def test_how_a_run_ended_is_recorded_on_a_full_disk(disk):
+    """In room that was kept, even if it is to the last page, and nobody else can take it; a dead one's, too."""
+    files = open_files(str(disk))
+    store, run, dead = RunStore(files), RunRecord.start("one", "net", {}), RunRecord.start("dead", "net", {})
+    store.begin(run)
+    store.begin(dead)
+    fill(disk, 0)
+    with pytest.raises(OSError, match="No space left"):
+        store.save(run.ended("failed"))
+    store.end(replace(run_with_stages("one"), run_id=run.run_id).ended("failed"))
+    store.end(replace(dead, status="killed"))
+    assert {found.name: found.status for found in store.all()} == {"one": "failed", "dead": "killed"}
+    assert sorted(files.names("runs")) == sorted(f"runs/{found.run_id}/run.json" for found in (run, dead))
+
+
+def test_a_run_for_which_there_is_no_room_does_not_begin(disk):
+    """The room for its end is asked for, too: nothing says `running` that nobody could end."""
+    files = open_files(str(disk))
+    fill(disk, 3 * PAGE)
+    with pytest.raises(OSError, match="No space left"):
+        RunStore(files).begin(RunRecord.start("one", "net", {}))
+    assert files.names("") == ["ballast"]
+    assert files.unfinished("") == []

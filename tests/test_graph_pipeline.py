@@ -138,10 +138,10 @@ def test_attacks_are_looked_at_through_tree_and_graph(tmp_path):
     audit["network"] = NETWORK
     audit["dataset"] = {"format": "creatures", "count": 110, "seed": 3}
     made = run(write_audit(tmp_path / "audit.yaml", audit))
-    page, layer = (made["report"][0].read(name).decode() for name in ("graph.html", "layer-000.html"))
-    links = re.findall(r'href="layer-000.html#([^"]+)"', page)
+    report = made["report"][0]
+    links = re.findall(r'href="(unit/[^"]+)"', report.read("graph.html").decode())
     assert links
-    assert all(f'id="{anchor}"' in layer for anchor in links)
+    assert all("graph.html#node/" in report.read(place).decode() for place in links)
     rows = made["adversarial"][0].table("adversarial").to_pylist()
     found = {(row["attack"], row["measure"]): row for row in rows}
     for measure in (

@@ -86,7 +86,7 @@ AUDIT = {
     "stages": {
         "dissection": {"bootstrap": 0, "permutations": 0},
         "saliency": {"images": 1, "methods": ["gradient", "black"]},
-        "reliability": {"images": 2, "layers": 2, "methods": ["gradient", "black"]},
+        "reliability": {"images": 2, "randomised": 2, "methods": ["gradient", "black"]},
         "report": {"top_images": 1},
     },
 }

@@ -43,7 +43,7 @@ def microtome(grown, folder, broden):
         "network": {"load": "nets:tiny", "layers": ["4"], "input": {"size": [64, 64]}},
         "dataset": {"format": "broden", "root": str(broden)},
         "stages": {"brightness": {"gamma": 2.0}},
-        "gates": [{"metric": "brightness.brightness", "min": 0.05}],
+        "gates": [{"metric": "brightness.brightness", "where": {"image": 0}, "min": 0.05}],
     }
     write_audit(folder / "audit.yaml", content)
     environment = clean_environment(folder) | {"PYTHONPATH": str(grown)}
@@ -61,13 +61,14 @@ def test_a_new_stage_is_everywhere(microtome):
     assert re.search(r"brightness +would run +small +\d+ \(a guess\)", microtome("plan", "audit.yaml").stdout)
     first = microtome("audit", "audit.yaml")
     assert first.returncode == 0, first.stderr
-    assert "passed  brightness.brightness: min 0.05" in first.stdout
+    assert "passed  brightness.brightness of image 0: min 0.05" in first.stdout
     second = microtome("audit", "audit.yaml")
     assert second.stderr.count("cached") == 4
     rows = json.loads(microtome("sql", "select avg(brightness) mean from brightness", "--format", "json").stdout)
     report = Path(re.search(r"report +(.*)", second.stdout)[1]).with_name("brightness.html")
     assert f"Mean brightness {rows[0]['mean']:.3f}." in report.read_text()
-    failed = microtome("audit", "audit.yaml", "--set", "gates=[{metric: brightness.brightness, min: 0.99}]")
+    gate = "{metric: brightness.brightness, where: {image: 0}, min: 0.99}"
+    failed = microtome("audit", "audit.yaml", "--set", f"gates=[{gate}]")
     assert failed.returncode == 1
     again = microtome("rerun", "brightness", "audit.yaml")
     assert again.returncode == 0, again.stderr

@@ -177,9 +177,9 @@ def test_cards_link_to_units_and_to_parents_that_have_cards():
     assert [card.title for card in gallery.cards] == ["node 1", "node 0", "node 2", "node 3"]
     one, zero, two, three = gallery.cards
     assert two.links == [
-        ("filter 2: wing", "layer-001.html#low/2"), ("parent 1", "#node/1"), ("parent 0", "#node/0")
+        ("filter 2: wing", "unit/low/2.html"), ("parent 1", "#node/1"), ("parent 0", "#node/0")
     ]  # fmt: skip
-    assert three.links[0] == ("filter 0: no concept", "layer-001.html#low/0")
+    assert three.links[0] == ("filter 0: no concept", "unit/low/0.html")
     assert two.facts[:3] == [
         ("deviation", "0.031", "sigma, by the side of the picture"),
         ("parents", "1, 0", "nodes of the layer above"),

@@ -136,7 +136,7 @@ def test_ties_and_silence_are_advised_against() -> None:
 def test_a_filters_card() -> None:
     (gallery,) = parts_of(stability_page(stable(("conv", "bird", None, SUMMARY))), "gallery")
     (card,) = gallery.cards
-    assert (card.title, card.anchor, card.note) == ("filter 3", "conv/3", "head of bird")
+    assert (card.title, card.anchor, card.note) == ("filter 3", "conv/3", "follows head of bird")
     assert [fact[:2] for fact in card.facts] == [("D", "0.051"), ("R²", "0.50"), ("q", "0.012")]
     (spot,) = card.spots
     assert (spot.circles, spot.crosses) == ([(10.0, 20.1, 10.0)], [(11.1, 21.2)])

@@ -39,7 +39,7 @@ STAGES = {
     "dissection": {"bootstrap": 0, "permutations": 0},
     "saliency": {"images": 3, "methods": ["gradient", "input x gradient", "integrated gradients", "grad-cam"]},
     "features": {"units": 3, "steps": 8, "batch": 2},
-    "reliability": {"images": 4, "methods": ["gradient", "guided", "input x gradient"], "layers": 2},
+    "reliability": {"images": 4, "methods": ["gradient", "guided", "input x gradient"], "randomised": 2},
     "occlusion": {"units": 2, "top_images": 2, "stride": 12, "minimal_images": 2, "segments": 8},
     "adversarial": {"images": 10, "eps": [4], "norms": ["linf", "l2"], "steps": 4},
 }
@@ -192,7 +192,7 @@ def test_methods_that_a_network_cannot_have_are_left_out_by_name(tmp_path):
         "dataset": {"format": "creatures", "count": 6, "size": 32},
         "stages": {
             "saliency": {"images": 2, "methods": ["gradient", "guided", "grad-cam"]},
-            "reliability": {"images": 2, "methods": ["gradient", "guided", "grad-cam"], "layers": 3},
+            "reliability": {"images": 2, "methods": ["gradient", "guided", "grad-cam"], "randomised": 3},
         },
     }
     done = run(write_audit(tmp_path / "audit.yaml", content))

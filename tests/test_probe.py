@@ -523,6 +523,102 @@ def test_a_picture_that_cannot_be_read_is_left_to_the_index(odd_audit, one_cut_o
         Plan(Request(odd_audit(**wanted))).probe()
 
 
+HALF_STEADY = """
+from pathlib import Path
+from torch import nn
+from torch.nn import functional
+class Noisy(nn.Module):
+    def forward(self, x):
+        return functional.dropout(x, 0.5)
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.steady, self.noisy, self.head = nn.Conv2d(3, 4, 3), Noisy(), nn.Linear(4, 2)
+    def forward(self, x):
+        maps = self.steady(x)
+        self.noisy(maps)
+        return self.head(maps.mean((2, 3)))
+def net():
+    with Path(__file__).with_name("loads").open("a") as loads:
+        loads.write("x")
+    return Net()
+"""
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        ({"tree": {"layer": "noisy"}}, "stages.tree.layer: noisy: must answer the same to the same picture"),
+        ({"tree": {"layer": "steadi"}}, "stages.tree.layer: steadi: never runs .*; did you mean 'steady'"),
+        ({"tree": {"layer": "head"}}, "stages.tree.layer: head: its output is not a map"),
+        ({"saliency": {"cam_layer": "noisy"}}, "stages.saliency.cam_layer: noisy: must answer the same"),
+        ({"reliability": {"cam_layer": "noisy"}}, "stages.reliability.cam_layer: noisy: must answer the same"),
+    ],
+)
+def test_a_layer_that_only_a_stage_names_is_looked_at(odd_audit, stages, words):
+    """Beside the audit's own, which is steady; and not for the other stages."""
+    file = odd_audit(stages={**stages, "report": False})
+    (file.parent / "odd_net.py").write_text(HALF_STEADY)
+    network = {"load": "odd_net:net", "layers": ["steady"], "input": {"size": [64, 64]}}
+    change_audit(file, network=network)
+    with pytest.raises(InputError, match=words):
+        Plan(Request(file)).probe()
+    change_audit(file, network=network | {"layers": ["steady", "noisy"]})
+    if "noisy" in words:
+        with pytest.raises(InputError, match=r"network.layers: noisy: must answer the same"):
+            Plan(Request(file)).probe()
+    change_audit(file, network=network, stages={"dissection": {}, "report": False})
+    Plan(Request(file)).probe()
+
+
+def test_a_gates_layer_is_known_before_the_first_stage(odd_audit):
+    """Of the audit's own layers; or of the fine-tuned network's, where there is one. Before the network is loaded where
+    no layer is named with a star.
+    """
+    file = odd_audit("x")
+    gate = {"metric": "layers.detectors", "min": 0}
+    tuned = {"dissection": {}, "finetuning": {}, "report": False}
+    rule = "gates.1.layer: must be one that the audit looks at, got"
+    for layer, stages in (("3", {"dissection": {}}), ("extra_map", {"dissection": {}}), ("3", tuned)):
+        change_audit(file, gates=[gate | {"layer": "2"}, gate | {"layer": layer}], stages=stages)
+        with pytest.raises(InputError, match=f"{rule} '{layer}'"):
+            Plan(Request(file))
+    change_audit(file, gates=[gate | {"layer": "2"}, gate | {"layer": "29"}], stages={"dissection": {}})
+    override = ("network.layers=['2*']",)
+    for look in (Plan(Request(file, overrides=override)).preflight, Plan(Request(file, overrides=override)).probe):
+        with pytest.raises(InputError, match=f"^{rule} '29'"):
+            look()
+    change_audit(file, gates=[gate | {"layer": "2"}], stages={"dissection": {}})
+    Plan(Request(file)).probe()
+    change_audit(file, gates=[gate | {"layer": "extra_map"}], stages=tuned)
+    Plan(Request(file)).probe()
+
+
+def test_a_network_is_loaded_once_however_often_it_is_looked_at(odd_audit):
+    file = odd_audit()
+    (file.parent / "odd_net.py").write_text(HALF_STEADY.replace("(4, 2)", "(4, 3)"))  # no other test's network
+    change_audit(file, network={"load": "odd_net:net", "layers": ["steady"], "input": {"size": [64, 64]}})
+    loads = file.parent / "loads"
+    list(foresee(plan := Plan(Request(file))))
+    plan.preflight()
+    assert loads.read_text() == "x"
+    for _ in range(2):  # the command's plan, and the flow's
+        Plan(Request(file)).probe()
+    assert loads.read_text() == "xx"
+    change_audit(file, network={"load": "odd_net:net", "layers": ["st*"], "input": {"size": [64, 64]}})
+    Plan(Request(file)).probe()
+    assert loads.read_text() == "xxx"
+
+
+@pytest.mark.slow
+def test_a_command_loads_the_network_to_look_at_it_and_once_for_each_stage(odd_audit, command):
+    file = odd_audit(stages={"dissection": {"bootstrap": 0, "permutations": 0}, "report": False})
+    (file.parent / "odd_net.py").write_text(HALF_STEADY)
+    change_audit(file, network={"load": "odd_net:net", "layers": ["steady"], "input": {"size": [64, 64]}})
+    assert command("audit", file).returncode == 0
+    assert (file.parent / "loads").read_text() == "xx"
+
+
 @pytest.mark.slow
 def test_audit_and_rerun_end_with_status_two_before_anything_is_made(odd_audit, command):
     file = odd_audit()

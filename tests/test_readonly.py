@@ -15,6 +15,7 @@ import pytest
 from flows.claiming import claiming
 from flows.plan import Plan, Request
 from flows.run import carry_out, finish, session_of, start
+from storage import RunRecord
 from tests.conftest import NETWORK, clean_environment, write_audit
 
 OWNER = 12345  # a user number that is nobody's
@@ -41,13 +42,14 @@ def stranger() -> dict[str, object]:
     return NOBODY
 
 
-def audited(file: Path, *overrides: str) -> None:
-    """An audit carried out and recorded, without Prefect."""
+def audited(file: Path, *overrides: str) -> RunRecord:
+    """An audit carried out, without Prefect; gives its record."""
     plan = Plan(Request(file, overrides=overrides))
     with claiming(plan):
         session = session_of(plan)
         run = start(plan, session)
-        finish(plan, run, {job.name: carry_out(job, session, refresh=False) for job in plan.jobs}, "done")
+        done = {job.name: carry_out(job, session, refresh=False) for job in plan.jobs}
+        return finish(plan, run, done, "done").run
 
 
 def give_away(folder: Path) -> None:
@@ -140,7 +142,7 @@ def test_reading_commands_work(microtome, arguments, words):
 
 def test_two_runs_are_compared_and_a_report_is_written_elsewhere(folder, microtome):
     first, second = (line.split()[0] for line in microtome("runs").stdout.splitlines()[2:])
-    assert "12 of 12 units carry the same label" in microtome("compare", first, second).stdout
+    assert "12 of 12 units of 4 carry the same label" in microtome("compare", first, second).stdout
     process = microtome("report", "--single-file", microtome.home / "report.html")
     assert process.returncode == 0, process.stderr
     assert "<html" in (microtome.home / "report.html").read_text()

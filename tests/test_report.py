@@ -14,10 +14,11 @@ from markupsafe import escape
 
 from microtome.errors import InputError
 from microtome.report import views
-from microtome.report.charts import concept_bars, curves, lines
-from microtome.report.overlay import dim_path, rectangles
-from microtome.report.render import render
+from microtome.report.charts import concept_bars, curves, histogram, lines
+from microtome.report.overlay import dim_path, mask_sheet, outline_path, rectangles
+from microtome.report.render import render, render_units
 from microtome.report.single import inline, with_pictures
+from microtome.report.unit import unit_pages
 from tests.conftest import opened, write_audit
 
 EVIL = "<script>alert('x')</script>"
@@ -25,7 +26,7 @@ EVIL = "<script>alert('x')</script>"
 
 def unit(number: int, concept: str, category: str, iou: float) -> views.Unit:
     scale = views.IouScale(50.0, 40.0, 60.0, 20.0, 10.0)
-    picture = views.Picture("assets/thumbs/000000.webp", f"{concept}.jpg", dim_path(np.eye(4, dtype=bool)), "1")
+    picture = views.Picture("assets/0a/s/000000.webp", f"{concept}.jpg")
     facts = [("held out", "0.1", "explained")]
     anchor = f"layer/{number}"
     return views.Unit(
@@ -43,6 +44,7 @@ def unit(number: int, concept: str, category: str, iou: float) -> views.Unit:
         "",
         iou,
         0.5,
+        "assets/masks/000/0.png",
     )
 
 
@@ -55,7 +57,22 @@ def report(units: int = 6) -> views.Report:
     )
     gates = [views.Gate(EVIL, "1", "2", False, "")]
     stages = [views.StageLine("index", "1 s", "1 MB", "abc")]
-    return views.Report(EVIL, EVIL, EVIL, gates, [layer], [page()], [("Network", EVIL)], stages, EVIL, "footer")
+    told = {views.UnitKey("layer", card.number): told_of(card) for card in cards}
+    own = unit_pages([layer], [told])
+    return views.Report(EVIL, EVIL, EVIL, gates, [layer], [page()], [("Network", EVIL)], stages, EVIL, "footer", own)
+
+
+def told_of(card: views.Unit) -> list[views.Section]:
+    """A section with all that only units' pages have."""
+    dim, outline = dim_path(np.eye(4, dtype=bool)), outline_path(np.eye(4, dtype=bool))
+    others = [views.UnitKey("layer", 0), views.UnitKey("elsewhere", 7)]
+    plates = [
+        views.Plate("assets/0a/s/000000.webp", f"{EVIL}/a\nb'\".png", number, "1.5", dim, outline, EVIL, others)
+        for number in (1, 2, 3)
+    ]
+    drawn = views.Charts([histogram(-1.0, 0.5, [1, 100, 10, 0, 1], 0.4)])
+    where = views.Links([(EVIL, "method.html#one/1")])
+    return [views.Section(EVIL, [views.Plates(plates, (4, 4), card.concept), drawn, where])]
 
 
 def page() -> views.Page:
@@ -67,7 +84,7 @@ def page() -> views.Page:
         for s in ("train", "val")
     ]
     strip = views.Strip(40.0, 30.0, 50.0, [(70.0, "chance", EVIL), (20.0, "aim", EVIL)], EVIL)
-    spot = views.Spot("assets/thumbs/000000.webp", EVIL, (64, 64), [(9, 9, 5)], [(30, 30)], EVIL)
+    spot = views.Spot("assets/0a/s/000000.webp", EVIL, (64, 64), [(9, 9, 5)], [(30, 30)], EVIL)
     parts = [
         views.Figures([(EVIL, "1", EVIL)]),
         views.Text(EVIL, "advice"),
@@ -75,6 +92,8 @@ def page() -> views.Page:
         views.Table([(EVIL, False), ("b", True), ("c", False)], [[EVIL, EVIL, strip]], EVIL),
         views.Charts([curves(EVIL, rows, "loss")]),
         views.Gallery([views.Card(EVIL, "one/1", EVIL, [spot], [(EVIL, EVIL, EVIL)])], True),
+        views.Gallery([views.Card("unit 2", "two/2", EVIL, [spot], unit=views.UnitKey("layer", 2))]),
+        views.Table([("unit", False), ("other", False)], [[views.UnitKey("layer", 3), views.UnitKey("gone", 3)]]),
     ]
     return views.Page("method", "method.html", EVIL, parts[0], [views.Section(EVIL, parts)], [(EVIL, EVIL)])
 
@@ -95,11 +114,15 @@ def test_a_block_is_one_rectangle():
 
 
 def test_names_from_data_are_shown_and_not_run():
-    for name, content in render(report()).items():
+    for name, content in everything(report()).items():
         text = content.decode()
         assert EVIL not in text, name
         assert "&lt;script&gt;" in text
-        assert len(re.findall(r"<script", text)) == 1
+        assert len(re.findall(r"<script", text)) == (2 if name == "units.html" else 1)
+
+
+def everything(made: views.Report) -> dict[str, bytes]:
+    return {**render(made), **dict(render_units(made))}
 
 
 ODD = ["a\x01b", "a\0b", "\x1b[31m", "\ud800", "\uffff", "\u202eabc", "a\nb", "]]>", "'; drop table units;--", EVIL]
@@ -133,7 +156,7 @@ def test_a_page_of_somebody_elses_puts_no_other_file_into_the_single_one(tmp_pat
 
 
 def test_same_view_same_bytes():
-    assert render(report()) == render(report())
+    assert everything(report()) == everything(report())
 
 
 def test_charts_take_their_colours_from_the_page():
@@ -144,19 +167,24 @@ def test_charts_take_their_colours_from_the_page():
 
 
 def test_nothing_points_outside():
-    for content in render(report()).values():
+    for content in everything(report()).values():
         assert not re.search(r"""(src|href)=["'](https?:)?//""", content.decode())
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """A written report of 512 units."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A written report of 512 units; read only."""
     from PIL import Image
 
-    for name, content in render(report(512)).items():
+    tmp_path = tmp_path_factory.mktemp("report")
+    for name, content in everything(report(512)).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    (tmp_path / "assets/thumbs").mkdir(parents=True)
-    Image.new("RGB", (112, 112), "teal").save(tmp_path / "assets/thumbs/000000.webp")
+    for size, side in (("s", 112), ("l", 224)):
+        (tmp_path / "assets/0a" / size).mkdir(parents=True)
+        Image.new("RGB", (side, side), "teal").save(tmp_path / "assets/0a" / size / "000000.webp")
+    (tmp_path / "assets/masks/000").mkdir(parents=True)
+    (tmp_path / "assets/masks/000/0.png").write_bytes(mask_sheet(np.ones((5, 4, 4), bool)))
     return tmp_path
 
 
@@ -164,13 +192,16 @@ def test_one_file_has_everything_or_says_what_is_too_large(folder):
     text = inline(folder)
     assert 'src="assets' not in text
     assert 'href="#layer-000.html"' in text
+    assert 'href="unit/' not in text
+    assert '<a href="#layer/2">unit 2</a>' in text
+    assert "leaves out the pages of its 512 single units" in text
     with pytest.raises(InputError, match=r"one file may have 0 MB, got .*thumbnails"):
         inline(folder, limit=1000)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("page", ["index.html", "layer-000.html", "method.html"])
+@pytest.mark.parametrize("page", ["index.html", "layer-000.html", "method.html", "units.html", "unit/layer/2.html"])
 def test_pages_load_without_error_request_or_sideways_scroll(browser, folder, page, width):
     tab, heard = opened(browser, folder / page, width)
     assert heard == []
@@ -179,7 +210,7 @@ def test_pages_load_without_error_request_or_sideways_scroll(browser, folder, pa
     levels = tab.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert tab.evaluate("[...document.images].every(i => i.alt)")
+    assert tab.evaluate("[...document.images].every(i => i.alt || i.matches('.sheet > .m'))")
 
 
 @pytest.mark.browser
@@ -190,20 +221,27 @@ def test_sort_filter_masks_and_anchors(browser, folder):
         return tab.evaluate("[...document.querySelectorAll('.card:not([hidden])')].map(c => +c.dataset.unit)")
 
     assert shown()[:3] == [0, 1, 2]
-    tab.select_option("[data-sort]", "label")
+    tab.select_option("[data-state=sort]", "label")
     assert tab.evaluate("document.querySelector('.card').dataset.label") == EVIL
-    tab.select_option("[data-sort]", "unit")
-    tab.fill("[data-find]", "HEAD")
+    tab.select_option("[data-state=sort]", "unit")
+    tab.fill("[data-state=find]", "HEAD")
     assert shown() == list(range(1, 512, 4))
     assert tab.text_content("[data-count]") == "128 of 512 units"
-    tab.fill("[data-find]", "17")
+    tab.fill("[data-state=find]", "017")
     assert shown() == [17]
-    tab.fill("[data-find]", "")
-    tab.select_option("[data-category]", "part")
-    tab.check("[data-detectors]")
+    tab.fill("[data-state=find]", "")
+    tab.select_option("[data-state=category]", "part")
+    tab.check("[data-state=detectors]")
     assert 0 < len(shown()) < 256
-    tab.uncheck("[data-masks]")
-    assert tab.evaluate("getComputedStyle(document.querySelector('.pic svg')).display") == "none"
+    tab.uncheck("[data-state=masks]")
+    assert tab.evaluate("getComputedStyle(document.querySelector('.sheet .m')).display") == "none"
+    query = "sort=unit&category=part&detectors=true&masks=false"
+    assert tab.url.endswith(f"layer-000.html?{query}")
+    kept = shown()
+    again, _ = opened(browser, folder / "layer-000.html")
+    again.goto(tab.url)
+    assert again.evaluate("[...document.querySelectorAll('.card:not([hidden])')].map(c => +c.dataset.unit)") == kept
+    assert again.evaluate("getComputedStyle(document.querySelector('.sheet .m')).display") == "none"
     tab.goto((folder / "layer-000.html").as_uri() + "#layer/300")
     assert abs(tab.evaluate("document.getElementById('layer/300').getBoundingClientRect().top")) < 400
     assert heard == []
@@ -226,7 +264,7 @@ def test_the_single_file_works_alone(browser, folder, tmp_path):
 def test_text_has_contrast(browser, folder, scheme):
     tab, _ = opened(browser, folder / "layer-000.html")
     tab.emulate_media(color_scheme=scheme)
-    for selector in ("p.headline", ".quiet", ".facts dt", ".card h3 a", ".tag", "nav a", ".charts text", ".weak"):
+    for selector in ("p.headline", ".quiet", ".known", ".card h3 a", ".tag", "nav a", ".charts text", ".weak"):
         ink, paper = tab.evaluate(COLOURS, selector)
         assert contrast(ink, paper) >= 4.5, (selector, ink, paper)
 
@@ -267,9 +305,15 @@ def test_the_whole_report_of_an_audit(tmp_path):
     artifact = run(write_audit(tmp_path / "audit.yaml", content))["report"][0]
     page = artifact.read("layer-001.html").decode()
     assert page.count('<article class="card"') == 12
-    assert page.count('<div class="pic"') == 60
-    assert "M0 0h24v24h-24z" in page
+    assert page.count('<div class="pics sheet"') == 12
+    assert page.count("/s/0000") == 60
     assert 'id="4/11"' in page
+    own = artifact.read("unit/4/11.html").decode()
+    assert own.count('<div class="pic"') == 5
+    assert "M0 0h24v24h-24z" in own
+    assert all(heading in own for heading in ("Where it is highest", "Nearest concepts", "Its values"))
+    for name in set(re.findall(r'src="../../(assets/[^"]+)"', own)):
+        assert artifact.has(name)
     index = artifact.read("index.html").decode()
     assert "creatures &amp; co" in index
     assert "12 units with their pictures" in index

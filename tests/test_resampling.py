@@ -94,7 +94,12 @@ def test_bootstrap_summary(world):
     result = bootstrap(blocks, labels, 0.1, counted)
     drawn = [literal_scores(*world, np.repeat(np.arange(IMAGES), weight)) for weight in weights]
     own = np.array([scores[np.arange(UNITS), labels.concept] for scores in drawn])
-    np.testing.assert_array_equal(result.low, np.quantile(own, expanded_ends(IMAGES)[0], axis=0))
+    np.testing.assert_array_equal(result.low[:, 0], np.quantile(own, expanded_ends(IMAGES)[0], axis=0))
+    ranked = [sorted(range(CONCEPTS), key=lambda c: (-row[c], c)) for row in observed]
+    for rank in range(CONCEPTS):
+        near = np.array([[scores[unit, ranked[unit][rank]] for unit in range(UNITS)] for scores in drawn])
+        expected = np.quantile(near, expanded_ends(IMAGES), axis=0)
+        np.testing.assert_array_equal([result.low[:, rank], result.high[:, rank]], expected)
     np.testing.assert_array_equal(result.label_stability, np.mean([s.argmax(1) == labels.concept for s in drawn], 0))
     held = [detectors(scores, labels, 0.1) for scores in drawn]
     for name, found, most in (

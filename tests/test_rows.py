@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from microtome.report.adversarial import AttackedRow, AttackRow
-from microtome.report.dissection import LayerRow, UnitRow
+from microtome.report.dissection import LayerRow, NearestRow, UnitRow
 from microtome.report.drift import DriftLayerRow, DriftUnitRow
 from microtome.report.features import FeatureRow
 from microtome.report.fields import MinimalRow, OcclusionRow
@@ -31,6 +31,7 @@ def kind(hint: object) -> type:
     [
         ("units", UnitRow),
         ("layers", LayerRow),
+        ("nearest", NearestRow),
         ("drift_units", DriftUnitRow),
         ("drift_layers", DriftLayerRow),
         ("reliability", ReliabilityRow),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from flows.plan import Plan, Request
 from microtome.errors import InputError
 from storage import RunRecord, RunStore, StageKey, StageStore, open_files
+from storage.claims import Claims
 from storage.digests import FileDigests
 from storage.inputs import keep_inputs, kept_inputs
 from storage.stages import CHECK, MANIFEST
@@ -127,6 +128,61 @@ def test_a_manifest_that_says_what_it_must_not_is_refused(files, heard, change, 
     assert files.stamp(name) is None
 
 
+@pytest.mark.parametrize("name", [b"a\\udcff", b"a\\ud800", b"a\xff", b"a\xc3"])
+def test_a_manifest_whose_file_has_a_name_that_is_not_utf8_is_refused(files, heard, name):
+    """As bytes, and as JSON's escapes of halves of characters, by which Python writes such names."""
+    manifest = f"{finish(files).folder}/manifest.json"
+    content = json.loads(files.read(manifest))
+    del content["seal"]
+    files.write(manifest, json.dumps(content).encode().replace(b"value.json", name))
+    assert StageStore(files).find(KEY) is None
+    (said,) = heard
+    assert said.startswith(f"{manifest}: this manifest is damaged: ")
+    assert said.isprintable()
+    assert files.stamp(manifest) is None
+
+
+@pytest.mark.parametrize("kind", ["to its own content", "to nothing", "to itself", "a folder", "a folder between"])
+def test_a_link_among_the_files_of_a_stage_is_refused_and_makes_way(files, heard, tmp_path, kind):
+    """Its content, though right today, is elsewhere; and what is made again must not be written there."""
+    draft = StageStore(files).draft(KEY, ())
+    draft.write("in/value.json", b"1")
+    folder = Path(files.location(draft.commit(environment={}).folder))
+    link = folder / ("in" if kind == "a folder between" else "in/value.json")
+    elsewhere = {"to nothing": tmp_path / "nothing", "to itself": link}.get(kind, tmp_path / "elsewhere")
+    if kind == "a folder":
+        elsewhere.mkdir()
+        link.unlink()
+    else:
+        link.rename(tmp_path / "elsewhere")
+    link.symlink_to(elsewhere)
+    told = StageStore(files, heard.append)
+    assert told.find(KEY) is None
+    words = "is a link, or in a linked folder, and so none of the stage's own files; the stage runs again"
+    assert heard == [f"{KEY.folder}/in/value.json {words}"]
+    assert told.verify(KEY.folder)
+    draft = StageStore(files).draft(KEY, ())
+    assert draft.finished() == []
+    draft.write("in/value.json", b"2")
+    draft.commit(environment={})
+    assert StageStore(files).find(KEY).json("in/value.json") == 2
+    kept = (
+        sorted((tmp_path / "elsewhere").rglob("*")) if (tmp_path / "elsewhere").is_dir() else [tmp_path / "elsewhere"]
+    )
+    assert [place.read_bytes() for place in kept] == ([] if kind == "a folder" else [b"1"])
+
+
+def test_a_stage_that_its_owner_moved_to_a_larger_disk_is_read_there(files, tmp_path):
+    """The folder itself may be a link; what removes the stage removes the link."""
+    folder = Path(files.location(finish(files).folder))
+    folder.rename(tmp_path / "larger")
+    folder.symlink_to(tmp_path / "larger")
+    assert StageStore(files).find(KEY).json("value.json") == 1
+    StageStore(files).discard(KEY)
+    assert not folder.is_symlink()
+    assert (tmp_path / "larger/value.json").exists()
+
+
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
 def test_a_manifest_that_is_no_file_is_set_aside(files, heard, kind):
     place = Path(files.location(f"{finish(files).folder}/manifest.json"))
@@ -148,6 +204,31 @@ def test_a_folder_in_the_place_of_a_result_makes_way(files, heard):
     finish(files)
     assert StageStore(files).find(KEY).json("value.json") == 1
     assert len(list(folder.glob("*.damaged-*/foreign"))) == 2
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "loop", "dangling"])
+@pytest.mark.parametrize("place", ["stages", KEY.folder.rpartition("/")[0], KEY.folder, "claims", "runs"])
+def test_what_is_in_the_place_of_a_folder_makes_way(files, heard, place, kind):
+    """Nothing is read from it, and where something is to be written it is set aside, with a sentence."""
+    finished_run(files)
+    there = Path(files.location(place))
+    if there.exists():
+        shutil.rmtree(there)
+    if kind == "file":
+        there.write_bytes(b"3")
+    elif kind == "pipe":
+        os.mkfifo(there)
+    else:
+        there.symlink_to(there if kind == "loop" else "/nowhere/at/all")
+    with Claims(files).held([KEY.folder]) as fault:
+        assert fault is None
+        if place.startswith("stages"):
+            assert StageStore(files).find(KEY) is None
+        finish(files)
+        assert StageStore(files).find(KEY).json("value.json") == 1
+    run, _ = finished_run(files)
+    assert run in RunStore(files).all()
+    assert [said.partition(":")[0] for said in heard if "must be a folder" in said] == [place]
 
 
 def test_one_altered_digit_breaks_the_seal(files, heard):
@@ -174,11 +255,11 @@ def test_a_record_in_anothers_place_is_damaged(files, heard):
 
 def test_a_newer_layout_is_left_to_the_version_that_wrote_it(files, heard):
     _, name = finished_run(files)
-    content = json.dumps({"layout": 2, "everything": "else"}).encode()
+    content = json.dumps({"layout": 3, "everything": "else"}).encode()
     files.write(name, content)
     assert RunStore(files).all() == []
     assert heard == [
-        f"{name}: this run record was written by a newer version (its layout is 2, this one knows 1); it is passed over"
+        f"{name}: this run record was written by a newer version (its layout is 3, this one knows 2); it is passed over"
     ]
     assert files.read(name) == content
 
@@ -329,7 +410,7 @@ def damage(draw, file: Path) -> None:
     elif way == "altered":
         file.write_text(json.dumps(altered(draw, json.loads(content))))
     elif way == "newer":
-        file.write_text(json.dumps({"layout": draw(st.integers(2, 10**30))}))
+        file.write_text(json.dumps({"layout": draw(st.integers(3, 10**30))}))
     elif way == "folder":
         (file / "in").mkdir(parents=True)
     elif way == "pipe":

@@ -31,8 +31,10 @@ def gate_rows(values):
     return {
         "gate": [f"gate {value}" for value in values],
         "value": [float(value) for value in values],
-        "limit": [None] * len(values),
+        **{name: [None] * len(values) for name in ("low", "high", "limit")},
+        "verdict": ["passed"] * len(values),
         "passed": [True] * len(values),
+        "note": [""] * len(values),
     }
 
 

@@ -20,7 +20,6 @@ from microtome.disentangle.rivals import rivals
 from microtome.disentangle.rules import Evidence
 from microtome.disentangle.tree_metrics import (
     HeldOut,
-    at_depth,
     contributions,
     fitness,
     judged,
@@ -405,7 +404,6 @@ def test_metrics_by_hand():
     assert found["error"].max() < 1e-12
     assert found["merged"].max() == 0
     np.testing.assert_allclose(found["part error"], 0.5)
-    assert at_depth([[4, 2], [5]], 3).tolist() == [2, 5]
 
 
 def test_fitness_by_hand():

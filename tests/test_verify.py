@@ -169,6 +169,35 @@ def test_rows_that_are_missing_are_said(folder, command):
     assert "its rows are missing here until the audit runs again" in said
 
 
+@pytest.mark.parametrize("command", [("show",), ("sql", "select count(*) n from units"), ("compare", "tiny", "tiny")])
+@pytest.mark.parametrize("table", ["layers", "units"])
+def test_a_table_that_was_altered_behind_the_clock_is_said(folder, command, table):
+    """Its end, which tells where its rows are: found when it is opened, and its stage is marked."""
+    file = only(folder, f"dissection/*/{table}.parquet")
+    before = file.stat()
+    file.write_bytes(file.read_bytes()[:-300] + bytes(300))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    ended, _, said = status(*command)
+    assert ended == 0
+    assert f"stage dissection is damaged: stages/dissection/{file.parent.name}/{table}.parquet was altered" in said
+    assert not file.with_name("manifest.json").exists()
+    audited(Path("audit.yaml"))
+    assert status(*command)[2] == ""
+
+
+def test_rows_that_were_altered_behind_the_clock_are_one_sentence(folder):
+    """Not the end but a page of values, which is read with the query."""
+    file = only(folder, "dissection/*/layers.parquet")
+    before, content = file.stat(), file.read_bytes()
+    file.write_bytes(content[:4] + bytes(200) + content[204:])
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for command in (("show",), ("compare", "tiny", "tiny"), ("sql", "select * from layers")):
+        ended, _, said = status(*command)
+        assert ended == 2
+        assert len(said.strip().splitlines()) == 1
+    assert "a table cannot be read: " in status("show")[2]
+
+
 def test_a_report_that_is_gone_is_one_sentence(folder):
     only(folder, "report/*/index.html").unlink()
     ended, _, said = status("open")

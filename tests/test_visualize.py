@@ -432,7 +432,7 @@ def test_objectives_rise(objective):
     )
     assert end.objective > start.objective
     assert 0 <= float(end.picture.min()) <= float(end.picture.max()) <= 1
-    assert not end.dead
+    assert not end.unreached
 
 
 def test_logits_dead_units_and_diversity():
@@ -444,7 +444,7 @@ def test_logits_dead_units_and_diversity():
     with torch.no_grad():
         dead.one.weight[3], dead.one.bias[3] = 0, -1
     found = visualise(scaled(dead, (0.5,) * 3, (0.25,) * 3), "one", [3, 0], FeatureRecipe((24, 24), steps=30, batch=2))
-    assert [item.dead for item in found] == [True, False]
+    assert [item.unreached for item in found] == [True, False]
     assert np.ptp(found[0].picture) == 0
     pictures = diverse(network, "two", 1, FeatureRecipe((24, 24), steps=30), count=3)
     assert not torch.equal(pictures[0].picture, pictures[1].picture)

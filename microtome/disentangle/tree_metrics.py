@@ -104,11 +104,6 @@ class Answers:
     logits: bool = True
 
 
-def at_depth(paths: Sequence[Sequence[int]], depth: int) -> NDArray[np.int64]:
-    """(images,) each path's node at a depth (2 is the second layer), or its leaf where it ends before."""
-    return np.array([path[min(depth - 2, len(path) - 1)] for path in paths])
-
-
 def path_kept(before: Sequence[int], after: Sequence[int]) -> float:
     """Share of a parse path that another one goes along with, from the second layer down, by the longer of the two.
 

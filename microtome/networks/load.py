@@ -137,6 +137,8 @@ def _said(error: BaseException) -> str:
 def _torchvision_weights(name: str, load: str) -> dict[str, torch.Tensor]:
     from torchvision.models import get_model_weights
 
+    from microtome.networks.fetched import fetched
+
     try:
         choices = get_model_weights(load.partition(":")[2])
     except ValueError as error:
@@ -148,7 +150,7 @@ def _torchvision_weights(name: str, load: str) -> dict[str, torch.Tensor]:
     names = [*choices.__members__, "DEFAULT"]
     if member not in names:
         raise InputError(f"network.weights: no torchvision weights {name!r}{suggest(member, names)}")
-    return dict(getattr(choices, member).get_state_dict(progress=False, check_hash=True))
+    return fetched(getattr(choices, member))
 
 
 def _fill(module: torch.nn.Module, state: dict[str, torch.Tensor], source: str) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
+
+from microtome.networks.load import NetworkSpec, load_network
+
+WEIGHTS = Path(__file__).parent / "weights/creature_net.safetensors"
 
 
 def creature_net(classes: int = 6, width: int = 64) -> nn.Sequential:
@@ -40,4 +46,12 @@ def creature_net(classes: int = 6, width: int = 64) -> nn.Sequential:
     network.add_module("pool", nn.AdaptiveMaxPool2d(1))
     network.add_module("flatten", nn.Flatten())
     network.add_module("classifier", nn.Linear(width, classes))
+    shipped = ("bird", "cat", "bear", "deer", "lizard", "dragon")  # what the outputs of the weights mean, in order
+    if classes == len(shipped):
+        network.classes = shipped  # type: ignore[assignment]
     return network
+
+
+def trained_creature_net() -> nn.Module:
+    """The same with the weights that microtome ships: it tells six generated animals apart in 99.95 % of pictures."""
+    return load_network(NetworkSpec("microtome.networks.small:creature_net", weights=str(WEIGHTS)))

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 _BIAS = 1152  # a multiple of 32 above the smallest exponent of a float64 times 2**53 (1074 + 53)
 _DIGITS = 72
+_BINS_POWER = 6
+BINS = 2**_BINS_POWER  # of a histogram, on either side of zero
+_FINEST = -100  # power of two: width of the bins of a unit that is zero everywhere
 
 
 class ExactSum:
@@ -195,6 +198,60 @@ class Moments:
             self._zeros / self._samples,
             self._samples,
         )
+
+
+class Histogram:
+    """How often each unit has which values: bins between multiples of a power of two, the finest that holds them all.
+
+    Where a value lies beyond the bins, their width doubles and neighbours join. Bins begin at zero and lie within each
+    other, so that what comes out depends on the values alone, and not on their order.
+
+    Args:
+        units: number of units.
+    """
+
+    def __init__(self, units: int) -> None:
+        self._counts = np.zeros((units, 2 * BINS), np.int64)
+        self._power = np.full(units, _FINEST, np.int64)
+
+    def update(self, maps: NDArray[np.float32]) -> None:
+        """Take (images, units, rows, columns) of finite maps."""
+        flat = maps.reshape(*maps.shape[:2], -1)
+        low, high = flat.min((0, 2)), flat.max((0, 2))
+        self._widen(np.maximum(self._power, _power(low, high)))
+        place = np.floor(flat * np.ldexp(np.float32(1), -self._power).astype(np.float32)[:, None]).astype(np.int64)
+        place += (np.arange(len(self._counts)) * 2 * BINS + BINS)[:, None]
+        self._counts += np.bincount(place.ravel(), minlength=self._counts.size).reshape(self._counts.shape)
+
+    def merge(self, other: Histogram) -> None:
+        """Take in another's counts."""
+        power = np.maximum(self._power, other._power)
+        self._widen(power)
+        again = Histogram(len(power))
+        again._counts[:], again._power[:] = other._counts, other._power
+        again._widen(power)
+        self._counts += again._counts
+
+    def compute(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(units,) width of the bins, and (units, 2 BINS) counts; bin `BINS` begins at zero."""
+        return np.ldexp(1.0, self._power), self._counts
+
+    def _widen(self, power: NDArray[np.int64]) -> None:
+        """Join neighbours until bins are 2**power wide."""
+        for unit in np.flatnonzero(power > self._power):
+            into = (np.arange(-BINS, BINS) >> min(power[unit] - self._power[unit], BINS)) + BINS
+            self._counts[unit] = np.bincount(into, self._counts[unit], 2 * BINS)
+            self._power[unit] = power[unit]
+
+
+def _power(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(units,) smallest p with low >= -BINS * 2**p and high < BINS * 2**p."""
+    above = np.frexp(np.maximum(high, 0).astype(np.float64))[1].astype(np.int64)  # high < 2**above
+    share, below = np.frexp(np.maximum(-low, 0).astype(np.float64))
+    below = below.astype(np.int64) - (share == 0.5)  # -low <= 2**below
+    above[high <= 0], below[low >= 0] = _FINEST, _FINEST
+    found: NDArray[np.int64] = np.maximum(np.maximum(above, below) - _BINS_POWER, _FINEST)
+    return found
 
 
 def rank(tail: float, samples: int) -> int:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from microtome.quantify.upsample import Lit
+if TYPE_CHECKING:
+    from microtome.quantify.upsample import Lit
+
+NEAREST = 10  # concepts of each unit that get an interval
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def tally(lit: Lit, labels: Labels) -> Counts:
         lit: the lit pixels of a batch.
         labels: the batch's annotations.
     """
+    import torch  # here, since resampling and comparing need none
+
     images, units = len(labels.present), lit.units
     activated = torch.bincount(lit.map, minlength=images * units).cpu().numpy().reshape(images, units)
     most = max((len(present) for present in labels.present), default=0) + 1
@@ -133,11 +138,13 @@ class Best:
         concept: (units,) the unit's label: its best concept of all. Ties: the lowest number.
         iou: (units,) its IoU.
         by_category: (units, categories) the unit's best concept within each category; -1 where a category is empty.
+        nearest: (units, up to NEAREST) the concepts of the highest IoU, the label first.
     """
 
     concept: NDArray[np.int64]
     iou: NDArray[np.float64]
     by_category: NDArray[np.int64]
+    nearest: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,8 @@ def best(scores: NDArray[np.float64], category: NDArray[np.int64]) -> Best:
         columns = np.flatnonzero(category == number)
         if len(columns):
             inside[:, number] = columns[scores[:, columns].argmax(1)]
-    return Best(label, np.take_along_axis(scores, label[:, None], 1)[:, 0], inside)
+    nearest = np.argsort(-scores, axis=1, kind="stable")[:, :NEAREST]
+    return Best(label, np.take_along_axis(scores, label[:, None], 1)[:, 0], inside, nearest)
 
 
 def detectors(scores: NDArray[np.float64], labels: Best, min_iou: float) -> DetectorCount:

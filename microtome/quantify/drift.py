@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from microtome.quantify.intervals import ENDS, paired_interval, resampled_interval
-from microtome.quantify.significance import LEVEL
+from microtome.quantify.significance import LEVEL, false_discovery
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -172,7 +171,8 @@ def threshold_change(thresholds: tuple[Floats, Floats], deviations: tuple[Floats
 
 @dataclass(frozen=True)
 class Redrawn:
-    """Matched units over resamples of the pictures, both networks over the same ones; labels held but in the last two.
+    """Matched units over resamples of the pictures, both networks over the same ones; labels held but in the last two,
+    which are None where no unit was labelled anew.
 
     Args:
         before: (resamples, units) IoU of the label before, in the network before.
@@ -186,8 +186,8 @@ class Redrawn:
     before: Floats
     after: Floats
     kept: Floats
-    changed: NDArray[np.bool_]
-    relabelled: NDArray[np.bool_]
+    changed: NDArray[np.bool_] | None
+    relabelled: NDArray[np.bool_] | None
 
 
 def redrawn(found: Matched, scores: Iterable[tuple[Floats, Floats]]) -> Redrawn:
@@ -222,7 +222,7 @@ class UnitDrift:
         p, q: of that change being none: twice the share of resamples on the rarer side of zero, and its false
             discovery rate over the units that had a label; NaN where there was none.
         best_low, best_high: 95 % interval of the change of the best IoU.
-        apart: share of the resamples in which the two networks label the unit differently.
+        apart: share of the resamples in which the two networks label the unit differently; None as `Redrawn.changed`.
     """
 
     low: Floats
@@ -231,7 +231,7 @@ class UnitDrift:
     q: Floats
     best_low: Floats
     best_high: Floats
-    apart: Floats
+    apart: Floats | None
 
 
 def unit_drift(found: Matched, drawn: Redrawn) -> UnitDrift:
@@ -246,9 +246,9 @@ def unit_drift(found: Matched, drawn: Redrawn) -> UnitDrift:
     low, high = np.quantile(change, ENDS, axis=0)
     p = np.where(had, sign_p_values(change), np.nan)
     q = p.copy()
-    q[had] = false_discovery_control(p[had])
+    q[had] = false_discovery(p[had])
     best_low, best_high = np.quantile(drawn.after - drawn.before, ENDS, axis=0)
-    return UnitDrift(low, high, p, q, best_low, best_high, drawn.changed.mean(0))
+    return UnitDrift(low, high, p, q, best_low, best_high, None if drawn.changed is None else drawn.changed.mean(0))
 
 
 def sign_p_values(change: Floats) -> Floats:
@@ -334,9 +334,9 @@ def layer_drift(found: Matched, min_iou: float, drawn: Redrawn | None = None) ->
     own = None if drawn is None else (drawn.kept[:, had], drawn.before[:, had])
     return LayerDrift(
         counted,
-        _share(float(found.changed.mean()), None if drawn is None else drawn.changed.mean(1)),
+        _share(float(found.changed.mean()), None if drawn is None or drawn.changed is None else drawn.changed.mean(1)),
         random_changed(found.label_before, found.label_after),
-        None if drawn is None else float(drawn.relabelled.mean()),
+        None if drawn is None or drawn.relabelled is None else float(drawn.relabelled.mean()),
         kept,
         lost,
         gained,

@@ -12,8 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import norm, t
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 ENDS = (0.025, 0.975)
@@ -56,15 +55,15 @@ def _ends(values: Floats, means: Floats) -> Floats:
     count, apart = len(values), values - values.mean()
     skewness = (apart**3).mean() / (apart**2).mean() ** 1.5
     below = ((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2
-    bias = norm.ppf(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
+    bias = _quantile(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
     z = bias + _expanded(count)
-    ends: Floats = norm.cdf(bias + z / np.maximum(1 - skewness / (6 * np.sqrt(count)) * z, 0.1))
+    ends: Floats = _below(bias + z / np.maximum(1 - skewness / (6 * np.sqrt(count)) * z, 0.1))
     return ends
 
 
 def _expanded(images: int) -> Floats:
     """Student's quantiles times sqrt(n / (n - 1)): how far out the ends of an interval lie where images are few."""
-    ends: Floats = t.ppf(ENDS, images - 1) * np.sqrt(images / (images - 1)) if images > 1 else norm.ppf(ENDS)
+    ends: Floats = _student(ENDS, images - 1) * np.sqrt(images / (images - 1)) if images > 1 else _quantile(ENDS)
     return ends
 
 
@@ -76,7 +75,7 @@ def expanded_ends(images: int) -> Floats:
     Args:
         images: that each resample is drawn from.
     """
-    ends: Floats = norm.cdf(_expanded(images))
+    ends: Floats = _below(_expanded(images))
     return ends
 
 
@@ -141,8 +140,32 @@ def wilson(hits: float, trials: float) -> tuple[float, float]:
 
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     """
-    share, square = hits / trials, float(norm.ppf(ENDS[1])) ** 2 / trials
+    share, square = hits / trials, float(_quantile(ENDS[1])) ** 2 / trials
     half = float(np.sqrt(square * share * (1 - share) + square**2 / 4))
     middle = share + square / 2
     low, high = (middle - half) / (1 + square), (middle + half) / (1 + square)
     return (0.0 if share == 0 else max(0.0, low)), (1.0 if share == 1 else min(1.0, high))
+
+
+def _quantile(share: ArrayLike) -> Floats:
+    """Of the standard normal distribution. SciPy is imported where it is asked: who compares runs never does."""
+    from scipy.special import ndtri
+
+    found: Floats = ndtri(share)
+    return found
+
+
+def _below(value: ArrayLike) -> Floats:
+    """Share of the standard normal distribution that lies below a value."""
+    from scipy.special import ndtr
+
+    found: Floats = ndtr(value)
+    return found
+
+
+def _student(shares: ArrayLike, freedom: int) -> Floats:
+    """Quantiles of Student's distribution."""
+    from scipy.special import stdtrit
+
+    found: Floats = stdtrit(freedom, shares)
+    return found

@@ -123,7 +123,13 @@ class WeightedCounts:
 
 @dataclass(frozen=True)
 class BootstrapResult:
-    """Intervals of each unit's own label's IoU, how often that label wins, and intervals of the layer's counts."""
+    """Intervals of the IoU of each unit's nearest concepts, how often its label wins, intervals of the layer's counts.
+
+    Args:
+        low, high: (units, nearest), the label first.
+        label_stability: (units,).
+        detectors, unique_per_category, unique_per_unit: of the layer.
+    """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -149,15 +155,17 @@ def bootstrap(
         counted: detectors of the data set.
     """
     own: list[NDArray[np.float64]] = []
-    wins = np.zeros(len(labels.concept))
+    wins, unit = np.zeros(len(labels.concept)), np.arange(len(labels.concept))[:, None]
     layer: list[tuple[int, int, int]] = []
     for block in blocks:
         for weighting in range(block.label_pixels.shape[0]):
             scores = block.scores(weighting)
-            own.append(scores[np.arange(len(wins)), labels.concept])
+            own.append(scores[unit, labels.nearest])
             wins += scores.argmax(1) == labels.concept
             layer.append(_counts(detectors(scores, labels, min_iou)))
-    low, high = np.quantile(own, expanded_ends(block.images), axis=0)
+    ends = expanded_ends(block.images)
+    ranks = [np.quantile([drawn[:, rank] for drawn in own], ends, axis=0) for rank in range(labels.nearest.shape[1])]
+    low, high = np.stack(ranks, 2)
     most = (len(wins), block.label_pixels.shape[1], block.label_pixels.shape[1])
     drawn = np.array(layer, float).T
     bounds = [count_interval(*column) for column in zip(_counts(counted), drawn, most, strict=True)]

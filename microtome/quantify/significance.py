@@ -40,3 +40,18 @@ def null_p95(null: Floats) -> Floats:
     """
     found: Floats = np.quantile(null, 0.95, axis=0)
     return found
+
+
+def false_discovery(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Smallest false discovery rate at which each unit is believed (Benjamini-Hochberg 1995).
+
+    q of the i-th smallest of n p-values is the least p_j n / j over j >= i.
+
+    Args:
+        p: (units,) p-values.
+    """
+    order = np.argsort(p)
+    scaled = p[order] * (len(p) / np.arange(1, len(p) + 1))
+    q = np.empty_like(p)
+    q[order] = np.minimum.accumulate(scaled[::-1])[::-1]
+    return np.clip(q, 0, 1)

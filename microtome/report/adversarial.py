@@ -7,10 +7,24 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
 from microtome.report import views
-from microtome.visualize.measures import EXPLANATIONS, AttackMeasure, MeasureKind
+from microtome.visualize.measures import EXPLANATIONS, SHARES, AttackMeasure, MeasureKind
 
 FLIPPED = AttackMeasure(MeasureKind.FLIPPED)
 CONTROL = "noise like "
+OF_UNITS = frozenset({MeasureKind.UNITS_CHANGED, MeasureKind.UNITS_KEPT})
+WIDEST = 4  # measures beside each other
+EXPLAINED = {
+    MeasureKind.FLIPPED: "prediction flipped: share of pictures of which the network now says another class",
+    MeasureKind.LOGIT_LOST: "logit lost: how much the score of the class that it said before fell, before softmax",
+    MeasureKind.UNITS_CHANGED: "change of units: how far the layer's values moved, by their own size",
+    MeasureKind.UNITS_KEPT: "strongest units kept: share of the picture's strongest units that still are",
+    MeasureKind.SALIENCY: "saliency, spearman: rank correlation of the gradient map with the one before, 1 is unmoved",
+    MeasureKind.LABELS_KEPT: "detectors that keep their label: share that still detect their own concept",
+    MeasureKind.TREE_NODE_KEPT: "second-layer node kept: share of pictures that the tree decides in the same way",
+    MeasureKind.TREE_PATH_KEPT: "share of the path kept: how much of a picture's way through the tree stays",
+    MeasureKind.NODES_SHIFTED: "shift of strongest nodes: how far the graph's patterns moved, by the picture's side",
+    MeasureKind.NODES_KEPT: "strongest nodes kept: share of the graph's strongest part patterns that still are",
+}
 
 
 class AttackKind(NamedTuple):
@@ -41,6 +55,8 @@ class AttackedRow(TypedDict):
     image: int
     before: int
     after: int
+    before_name: str | None
+    after_name: str | None
     file: str
 
 
@@ -89,11 +105,15 @@ class AttackFindings:
 
 def page(found: AttackFindings) -> views.Page:
     """The page."""
-    tables = [
-        _moved(found, [m for m in found.measures if m.kind not in EXPLANATIONS], "network"),
-        _moved(found, [m for m in found.measures if m.kind in EXPLANATIONS], "explanations"),
-    ]
-    shown = [table for table in tables if len(table.columns) > 1]
+    groups = {
+        "The network": [m for m in found.measures if m.kind not in EXPLANATIONS and m.kind not in OF_UNITS],
+        "Its units": [m for m in found.measures if m.kind in OF_UNITS],
+        "What the audit says of it": [m for m in found.measures if m.kind in EXPLANATIONS],
+    }
+    shown: list[views.Part] = []
+    for what, measures in groups.items():
+        tables = [_moved(found, measures[at : at + WIDEST], what) for at in range(0, len(measures), WIDEST)]
+        shown += [views.Text(_about(measures)), *tables] if measures else []
     return views.Page(
         name="adversarial",
         page="adversarial.html",
@@ -105,7 +125,7 @@ def page(found: AttackFindings) -> views.Page:
                 if not kind.name.startswith(CONTROL)
             ]
         ),
-        sections=[views.Section("What moves", [*shown, _note()]), _attacked(found)],
+        sections=[views.Section("What moves", [_note(), *shown]), _attacked(found)],
         queries=[("Attacks", "select * from adversarial order by eps, attack")],
     )
 
@@ -122,28 +142,53 @@ def _headline(found: AttackFindings) -> str:
 
 def _note() -> views.Text:
     return views.Text(
-        "Means over pictures with 95 % intervals: of shares by Wilson, else by bootstrap. "
-        "“Noise like”: every pixel moved as far, in a random "
-        "direction: what does not exceed it is no effect of the attack. Tree and graph speak of their own category.",
+        "An attack moves every pixel by at most so many of 255 grey levels, so that the network's prediction suffers: "
+        "fgsm in one step, pgd in several. “Noise like” an attack moves every pixel as far in a random direction: what "
+        "does not exceed it is no effect of the attack. Means over pictures with 95 % intervals (of shares by Wilson, "
+        "else by bootstrap). Tree and graph speak of pictures of their own category.",
         "quiet",
     )
+
+
+def _about(measures: Sequence[AttackMeasure]) -> str:
+    """What the measures of a table are, in a sentence each."""
+    told = dict.fromkeys(EXPLAINED[measure.kind] for measure in measures)
+    return "; ".join(told)[:1].upper() + "; ".join(told)[1:] + "."
 
 
 def _moved(found: AttackFindings, measures: Sequence[AttackMeasure], what: str) -> views.Table:
     """A row per attack, a column per measure."""
     lines = []
     for kind in found.kinds:
-        cells = [_cell(found.figures.get((kind, measure))) for measure in measures]
+        cells = [_cell(found.figures.get((kind, measure)), measure) for measure in measures]
         lines.append([f"{kind.name}, {kind.eps:g}/255", *cells])
     return views.Table([(what, False), *((str(measure), True) for measure in measures)], lines)
 
 
-def _cell(row: AttackRow | None) -> str:
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" if row else "–"
+def _cell(row: AttackRow | None, measure: AttackMeasure) -> str:
+    """Shares in whole percents, as everywhere on the page; other figures with two digits."""
+    if row is None:
+        return "–"
+    form = ".0%" if measure.kind in SHARES or measure.kind is MeasureKind.LABELS_KEPT else ".2f"
+    value, low, high = (f"{number:{form}}" for number in (row["value"], row["low"], row["high"]))
+    return f"{value} [{low}, {high}]".replace("-0.00", "0.00").replace("-0%", "0%")
+
+
+def _named(number: int, name: str | None) -> str:
+    return name or f"class {number}"
+
+
+def _held(row: AttackedRow) -> str:
+    return "the same" if row["before"] == row["after"] else _named(row["after"], row["after_name"])
 
 
 def _attacked(found: AttackFindings) -> views.Section:
-    text = "The difference is drawn at full contrast: grey is no change, the extremes are eps."
+    text = (
+        "What the network says before and after. The difference is drawn at full contrast: grey is no change, the "
+        "extremes are the attack's size."
+    )
+    if any(shown.row["before_name"] is None for shown in found.pictures):
+        text += " Classes have numbers here: nobody says what the network's outputs are called."
     cards = [_card(shown, found.size) for shown in found.pictures]
     return views.Section("Attacked pictures", [views.Text(text, "quiet"), views.Gallery(cards)])
 
@@ -153,7 +198,7 @@ def _card(shown: AttackedPicture, size: tuple[int, int]) -> views.Card:
     return views.Card(
         f"{row['attack']} {row['eps']:g}/255",
         f"attacked/{row['attack']}-{row['eps']:g}/{row['image']}".replace(" ", "-"),
-        "held" if row["before"] == row["after"] else f"class {row['before']} → {row['after']}",
+        f"{_named(row['before'], row['before_name'])} → {_held(row)}",
         [
             views.Spot(shown.thumb, shown.file, size, (), (), "before"),
             views.Spot(shown.changed, "attacked picture", size, (), (), "after"),

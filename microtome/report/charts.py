@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from math import log10
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ _INK, _BAR = "#010203", "#040506"  # stand-ins, replaced by what the page's styl
 _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark paper
 _LINES = (*_PHASES, "#b0418c", "#4b9a5b", "#8a6d1f", "#7a5bd0")
 MOST_BARS = 25
+_WIDE, _HIGH = 640, 160  # of a histogram
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -151,6 +153,58 @@ def lines(title: str, rows: Sequence[Mapping[str, object]], along: str) -> tuple
     svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
     last = {row["line"]: row["y"] for row in rows}
     return title, _themed(svg), f"{title} at the end: " + ", ".join(f"{k} {v:.4g}" for k, v in last.items())
+
+
+def histogram(start: float, width: float, counts: Sequence[int], threshold: float) -> tuple[str, str, str]:
+    """How often a unit has which values, on a logarithmic scale, and its threshold. Drawn by hand, for there are many.
+
+    Args:
+        start: where the first bin begins.
+        width: of each bin.
+        counts: values in each bin.
+        threshold: of the unit.
+
+    Returns:
+        title, SVG, and the same in words.
+    """
+    end, most = start + width * len(counts), log10(1 + max(counts))
+    middles = [start + (place + 0.5) * width for place in range(len(counts))]
+    step = _WIDE / len(counts)
+    bars = {True: "", False: ""}
+    for place, count in enumerate(counts):
+        top = round(_HIGH * (1 - log10(1 + count) / most), 1)
+        bars[middles[place] > threshold] += f"M{place * step:.1f} {_HIGH}V{top}h{step:.2f}V{_HIGH}"
+
+    def at(value: float) -> float:
+        return max(0.0, min(_WIDE, (value - start) / width * step))
+
+    line, words = at(threshold), f"threshold {threshold:.3g}"
+    late = line > 0.7 * _WIDE
+    ticks = [_text(at(value), 178, f"{value:.4g}", _anchor(value, start, end)) for value in _ticks(start, end)]
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="values" viewBox="0 -16 {_WIDE} 200" font-size="12" '
+        f'fill="currentColor"><path fill="var(--null)" d="{bars[False]}"/><path fill="var(--bar)" d="{bars[True]}"/>'
+        f'<path d="M0 {_HIGH}h{_WIDE}" stroke="currentColor" fill="none"/>'
+        f'<path d="M{line:.1f} -4V{_HIGH}" stroke="currentColor" stroke-dasharray="4 3" fill="none"/>'
+        f"{_text(line + (-6 if late else 6), 4, words, 'end' if late else 'start')}{''.join(ticks)}</svg>"
+    )
+    above = sum(count for middle, count in zip(middles, counts, strict=True) if middle > threshold)
+    told = f"{sum(counts):,} values from {start:.4g} to {end:.4g}; {words}, about {above:,} above it"
+    return "", svg, told
+
+
+def _ticks(start: float, end: float) -> list[float]:
+    """Both ends, and zero where it lies well between them."""
+    inside = 0.1 < -start / (end - start) < 0.9
+    return [start, 0.0, end] if inside else [start, end]
+
+
+def _text(x: float, y: float, words: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:g}" text-anchor="{anchor}">{words}</text>'
+
+
+def _anchor(value: float, start: float, end: float) -> str:
+    return {start: "start", end: "end"}.get(value, "middle")
 
 
 def _config() -> alt.Config:

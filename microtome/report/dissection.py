@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from microtome.quantify.significance import LEVEL
 from microtome.report import views
-from microtome.report.charts import concept_bars
+from microtome.report.charts import concept_bars, histogram
 from microtome.report.words import worded
 
 
@@ -23,6 +23,9 @@ class TopImage:
         rank: from zero, the highest first.
         peak: highest value of the unit in it.
         dim: SVG path of what the unit does not light, in mask pixels.
+        outline: SVG path about what is annotated as its label, in mask pixels; empty where nothing is.
+        marked: what is annotated, or that nothing is.
+        others: numbers of other units in whose top images it is, too.
     """
 
     thumb: str
@@ -30,6 +33,27 @@ class TopImage:
     rank: int
     peak: float
     dim: str
+    outline: str = ""
+    marked: str = ""
+    others: Sequence[int] = ()
+
+
+class NearestRow(TypedDict):
+    """What pages read of a row of the table `nearest`."""
+
+    concept: str
+    category: str
+    iou: float
+    iou_low: float | None
+    iou_high: float | None
+
+
+class HistogramRow(TypedDict):
+    """What pages read of a row of the table `histograms`."""
+
+    start: float
+    width: float
+    counts: Sequence[int]
 
 
 class UnitRow(TypedDict):
@@ -97,12 +121,18 @@ class DissectedLayer:
         units: its rows of the table `units`.
         top: unit -> its top images.
         mask: (height, width) of the masks.
+        sheets: unit -> path of the masks over its top images, as one picture.
+        nearest: unit -> its nearest concepts, the label first.
+        histograms: unit -> its values.
     """
 
     summary: LayerRow
     units: Sequence[UnitRow]
     top: Mapping[int, Sequence[TopImage]]
     mask: tuple[int, int]
+    sheets: Mapping[int, str] = field(default_factory=dict)
+    nearest: Mapping[int, Sequence[NearestRow]] = field(default_factory=dict)
+    histograms: Mapping[int, HistogramRow] = field(default_factory=dict)
 
 
 def pages(layers: Sequence[DissectedLayer]) -> list[views.Layer]:
@@ -118,10 +148,7 @@ def layer_page(number: int) -> str:
 def _layer(number: int, layer: DissectedLayer) -> views.Layer:
     row, units = layer.summary, layer.units
     widest = max(max(unit["iou_high"] or unit["iou"] for unit in units), 2 * row["min_iou"])
-    cards = [
-        _unit(unit, [_picture(unit["unit"], item) for item in layer.top.get(unit["unit"], ())], widest, row)
-        for unit in units
-    ]
+    cards = [_unit(unit, layer, widest) for unit in units]
     return views.Layer(
         name=row["layer"],
         page=layer_page(number),
@@ -135,15 +162,11 @@ def _layer(number: int, layer: DissectedLayer) -> views.Layer:
     )
 
 
-def _picture(unit: int, item: TopImage) -> views.Picture:
-    alt = f"{item.file}, number {item.rank + 1} of unit {unit}, peak {item.peak:.3g}"
-    return views.Picture(item.thumb, alt, item.dim, f"{item.peak:.3g}")
-
-
-def _unit(row: UnitRow, pictures: Sequence[views.Picture], widest: float, layer: LayerRow) -> views.Unit:
+def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
     def place(value: float | None) -> float | None:
         return None if value is None else round(100 * min(value / widest, 1.0), 2)
 
+    layer = found.summary
     low, high = row["iou_low"], row["iou_high"]
     return views.Unit(
         number=row["unit"],
@@ -158,26 +181,152 @@ def _unit(row: UnitRow, pictures: Sequence[views.Picture], widest: float, layer:
         scale=views.IouScale(
             place(row["iou"]) or 0.0, place(low), place(high), place(row["null_p95"]), place(layer["min_iou"]) or 0.0
         ),
-        pictures=pictures,
+        pictures=[views.Picture(item.thumb, item.file) for item in found.top.get(row["unit"], ())],
         reason=row["reason"] or "",
         iou_sort=row["iou"],
         q_sort=1.0 if row["q_value"] is None else row["q_value"],
+        masks=found.sheets.get(row["unit"], ""),
     )
 
 
+def of_units(layers: Sequence[DissectedLayer]) -> views.Told:
+    """Of each unit: where it is highest, its nearest concepts, its values."""
+    return {
+        views.UnitKey(layer.summary["layer"], row["unit"]): [
+            *_highest(row, layer),
+            *_nearest(row, layer),
+            *_values(row, layer),
+        ]
+        for layer in layers
+        for row in layer.units
+    }
+
+
+def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
+    top, name = layer.top.get(row["unit"], ()), layer.summary["layer"]
+    plates = [
+        views.Plate(
+            item.thumb,
+            item.file,
+            item.rank + 1,
+            f"{item.peak:.3g}",
+            item.dim,
+            item.outline,
+            item.marked,
+            [views.UnitKey(name, other) for other in item.others],
+        )
+        for item in top
+    ]
+    if plates:
+        text = (
+            "The pictures in which its highest value is highest of all. Its mask is where it lies above its threshold; "
+            "all else is dimmed."
+        )
+        label = row["concept"] or ""
+        yield views.Section("Where it is highest", [views.Text(text, "quiet"), views.Plates(plates, layer.mask, label)])
+
+
+def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
+    rows = layer.nearest.get(row["unit"], ())
+    if not rows:
+        return
+    chance, limit, held = row["null_p95"], layer.summary["min_iou"], row["heldout_iou"]
+    ends = [value for item in rows for value in (item["iou_high"], item["iou"]) if value is not None]
+    widest = 1.05 * max([*ends, limit, chance or 0.0, held or 0.0])
+    columns = [("concept", False), ("of", False), ("IoU", True), ("95 %", True), ("", False)]
+    lines: list[Sequence[views.Cell]] = [
+        [
+            item["concept"],
+            item["category"],
+            f"{item['iou']:.3f}",
+            _between(item),
+            _strip(item, row, limit, widest, label=place == 0),
+        ]
+        for place, item in enumerate(rows)
+    ]
+    note = (
+        "IoU: pixels in both the unit's mask and the concept's annotation, over pixels in either, over all pictures. "
+        f"On each line: the bar is the IoU, the band its 95 % interval over pictures; the grey mark is the limit of "
+        f"{limit:g} above which a unit is a detector"
+        + (
+            "; the strong mark is what its best label reaches by chance in 95 % of exchanges"
+            if chance is not None
+            else ""
+        )
+        + (
+            "; the green mark, on the label's line, is the IoU on pictures that did not choose the label"
+            if held
+            else ""
+        )
+        + "."
+    )
+    yield views.Section("Nearest concepts", [views.Table(columns, lines, note)])
+
+
+def _between(row: NearestRow) -> str:
+    return "–" if row["iou_low"] is None else f"[{row['iou_low']:.3f}, {row['iou_high']:.3f}]"
+
+
+def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, *, label: bool) -> views.Strip:
+    def at(value: float) -> float:
+        return round(100 * value / widest, 2)
+
+    low, high = item["iou_low"], item["iou_high"]
+    marks = [(at(limit), "limit", f"limit {limit:g}")]
+    if row["null_p95"] is not None:
+        marks.append((at(row["null_p95"]), "luck", f"chance {row['null_p95']:.3f}"))
+    if row["heldout_iou"] and label:
+        marks.append((at(row["heldout_iou"]), "aim", f"held out {row['heldout_iou']:.3f}"))
+    text = f"IoU {item['iou']:.3f}, 95 % {_between(item)}"
+    return views.Strip(
+        at(item["iou"]), None if low is None else at(low), None if high is None else at(high), marks, text
+    )
+
+
+def _values(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
+    found = layer.histograms.get(row["unit"])
+    if found:
+        text = (
+            "How often the unit has which value, over all places of all pictures. Heights are logarithmic: what lies "
+            "above the threshold, the unit's mask, is a small share."
+        )
+        drawn = histogram(found["start"], found["width"], found["counts"], row["threshold"])
+        yield views.Section("Its values", [views.Text(text, "quiet"), views.Charts([drawn])])
+
+
 def _facts(row: UnitRow, *, mixed: bool) -> list[tuple[str, str, str]]:
-    across = ("p across", worded(row["p_value_across"], ".2g"), "the same, annotations exchanged across strata, too")
+    across = ("p across", worded(row["p_value_across"], ".2g"), "the same, annotations exchanged across sources, too")
     return [
         (
             "held out",
             worded(row["heldout_iou"], ".3f"),
-            "IoU on one half of the images of the label that wins on the other",
+            "IoU on one half of the pictures of the label that wins on the other half",
         ),
-        ("null 95 %", worded(row["null_p95"], ".3f"), "IoU that the best label reaches with exchanged annotations"),
-        ("q", worded(row["q_value"], ".2g"), "false discovery rate, Benjamini-Hochberg over the layer's units"),
-        ("stability", worded(row["label_stability"], ".0%"), "share of resamples in which the same label wins"),
-        ("threshold", worded(row["threshold"], ".3g"), "value that the unit exceeds in the tail's share of places"),
-        ("p", worded(row["p_value"], ".2g"), "(1 + permutations at least as good) / (1 + permutations), within strata"),
+        (
+            "null 95 %",
+            worded(row["null_p95"], ".3f"),
+            "IoU that the best label reaches by chance: in 95 % of exchanges of annotations it is lower",
+        ),
+        (
+            "q",
+            worded(row["q_value"], ".2g"),
+            "share of false discoveries if this unit and all better ones of the layer are believed",
+        ),
+        (
+            "stability",
+            worded(row["label_stability"], ".0%"),
+            "share of redrawn sets of pictures in which the same label wins",
+        ),
+        (
+            "threshold",
+            worded(row["threshold"], ".3g"),
+            "value above which its mask begins; it exceeds it in a small, given share of all places",
+        ),
+        (
+            "p",
+            worded(row["p_value"], ".2g"),
+            "how often exchanged annotations, within one source, do as well: (1 + as good ones) / (1 + exchanges)",
+        ),
         *([across] if mixed else []),
     ]
 

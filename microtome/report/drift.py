@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from microtome.quantify.significance import LEVEL
@@ -11,6 +11,7 @@ from microtome.report import views
 from microtome.report.words import worded
 
 SHOWN_ROWS, SHOWN_UNITS = 25, 8
+PAGE = "drift.html"
 
 
 class DriftUnitRow(TypedDict):
@@ -92,7 +93,7 @@ class DriftedLayer:
     Args:
         row: of the table `drift_layers`.
         units: its rows of the table `drift_units`.
-        top: unit -> its top images, of the units that are shown.
+        top: unit -> its top images.
     """
 
     row: DriftLayerRow
@@ -154,13 +155,13 @@ def page(findings: DriftFindings) -> views.Page:
     most = max(drifted or first.layers, key=_beyond_redrawing)
     return views.Page(
         name="drift",
-        page="drift.html",
+        page=PAGE,
         headline=_headline(first, most),
         figures=_figures(most.row),
         sections=[
-            views.Section("Layers", [_named(first), *_tables(findings.pairs), *_advice(first)]),
-            *(_units(layer) for layer in drifted),
-            *(_gallery(layer, findings.size) for layer in drifted),
+            views.Section("Layers", [named(first), *layer_tables(findings.pairs), *advice(first)]),
+            *(changed_units(layer) for layer in drifted),
+            *(changed_gallery(layer, findings.size) for layer in drifted),
             _reading(),
         ],
         queries=[
@@ -168,6 +169,53 @@ def page(findings: DriftFindings) -> views.Page:
             ("Units that lost their concept", "select * from drift_units where q_value <= 0.05 order by change"),
         ],
     )
+
+
+def of_units(findings: DriftFindings) -> views.Told:
+    """The same unit in the other networks."""
+    told: dict[views.UnitKey, list[views.Section]] = {}
+    for layer in findings.pairs[0].layers:
+        for unit in layer.units:
+            key = views.UnitKey(layer.row["layer"], unit["unit"])
+            others = [(pair, found) for pair in findings.pairs if (found := _same_unit(pair, key))]
+            told[key] = [views.Section("The same unit elsewhere", [*_elsewhere(key, others, findings.size)])]
+    return told
+
+
+def _same_unit(pair: Drifted, key: views.UnitKey) -> tuple[DriftUnitRow, UnitPictures | None] | None:
+    for layer in pair.layers:
+        if layer.row["layer"] == key.layer:
+            unit = next((unit for unit in layer.units if unit["unit"] == key.number), None)
+            return None if unit is None else (unit, layer.top.get(key.number))
+    return None
+
+
+def _elsewhere(
+    key: views.UnitKey,
+    others: Sequence[tuple[Drifted, tuple[DriftUnitRow, UnitPictures | None]]],
+    size: tuple[int, int],
+) -> Iterator[views.Part]:
+    columns = [("before → after", False), ("label before", False), ("its IoU", True), ("after", True),
+               ("change, 95 %", True), ("q", True), ("label after", False), ("its IoU", True)]  # fmt: skip
+    lines = []
+    for pair, (unit, _) in others:
+        line = _line(unit, 1.0)
+        lines.append([f"{pair.before} → {pair.after}", *line[1:5], line[6], *line[7:9]])
+    note = (
+        "The unit of the same number in two networks, over the same pictures. Change: of the IoU of the label before, "
+        "with its paired interval over pictures; q: the share of false discoveries if it is believed."
+    )
+    yield views.Table(columns, lines, note)
+    cards = [
+        replace(
+            _card(unit, top, key, size), title=f"{pair.before} → {pair.after}", unit=None, anchor=f"elsewhere-{place}"
+        )
+        for place, (pair, (unit, top)) in enumerate(others)
+        if top
+    ]
+    if cards:
+        yield views.Gallery(cards, wide=True)
+    yield views.Links([("The page of drift", PAGE)])
 
 
 def _beyond_redrawing(layer: DriftedLayer) -> float:
@@ -235,7 +283,8 @@ def _between(low: float | None, high: float | None, form: str) -> str:
     return "" if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
 
 
-def _named(pair: Drifted) -> views.Text:
+def named(pair: Drifted) -> views.Text:
+    """Which network is which."""
     images = pair.layers[0].row["images"]
     return views.Text(f"Before: {pair.before}. After: {pair.after}. Over the same {images:,} pictures.", "quiet")
 
@@ -249,7 +298,8 @@ def _span(low: float | None, high: float | None) -> str:
     return "" if low is None else f"[{_signed(low)}, {_signed(high)}]"
 
 
-def _tables(pairs: Sequence[Drifted]) -> list[views.Table]:
+def layer_tables(pairs: Sequence[Drifted]) -> list[views.Table]:
+    """Labels, detectors and IoUs of every layer."""
     named = [
         (layer.row["layer"] if len(pairs) == 1 else f"{layer.row['layer']}, {pair.after}", layer.row)
         for pair in pairs
@@ -344,18 +394,20 @@ def _iou_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
     return views.Table([("change of IoU", False), *((name, True) for name in columns)], lines, note)
 
 
-def _advice(pair: Drifted) -> list[views.Text]:
+def advice(pair: Drifted) -> list[views.Text]:
+    """What to ask for, where something cannot be told."""
     rows = [layer.row for layer in pair.layers]
     resamples, needed = rows[0]["bootstrap"], max(row["bootstrap_needed"] for row in rows)
     if not resamples:
-        return [views.Text("Without `bootstrap` there are neither intervals nor q-values here.", "advice")]
+        return [views.Text("Without resamples (bootstrap: 0) there are neither intervals nor q-values here.", "advice")]
     if needed > resamples:
         text = f"With {resamples} resamples no q-value of one layer can fall to {LEVEL:g}; {needed} would allow it."
         return [views.Text(text, "advice")]
     return []
 
 
-def _units(layer: DriftedLayer) -> views.Section:
+def changed_units(layer: DriftedLayer) -> views.Section:
+    """The units that changed most, a line each."""
     columns = [
         ("unit", False),
         ("label before", False),
@@ -370,12 +422,13 @@ def _units(layer: DriftedLayer) -> views.Section:
     ]
     shown = leading(layer.units, SHOWN_ROWS)
     ends = [abs(end) for unit in shown for end in (unit["change"], unit["change_low"], unit["change_high"]) if end]
-    lines = [_line(unit, max(ends, default=1.0)) for unit in shown]
+    name = layer.row["layer"]
+    lines = [[views.UnitKey(name, unit["unit"]), *_line(unit, max(ends, default=1.0))[1:]] for unit in shown]
     note = (
         "Change: of the IoU of the label before, with its paired interval; the green mark is zero. Threshold: its "
         "change, in standard deviations of the unit's values."
     )
-    title = f"Units of {layer.row['layer']} that changed most"
+    title = f"Units of {name} that changed most"
     return views.Section(title, [views.Table(columns, lines, note)])
 
 
@@ -406,14 +459,22 @@ def _change_strip(unit: DriftUnitRow, widest: float) -> views.Strip:
     return views.Strip(place(unit["change"]), low, high, [(50.0, "aim", "no change")], text)
 
 
-def _gallery(layer: DriftedLayer, size: tuple[int, int]) -> views.Section:
+def changed_gallery(layer: DriftedLayer, size: tuple[int, int], *, wide: bool = True) -> views.Section:
+    """What they look at, before and after.
+
+    Args:
+        layer: whose.
+        size: (height, width) of the frame.
+        wide: as of a gallery; without it each row holds five pictures.
+    """
     units, name = {unit["unit"]: unit for unit in layer.units}, layer.row["layer"]
-    cards = [_card(units[number], top, f"drift/{name}/{number}", size) for number, top in layer.top.items()]
+    shown = [unit["unit"] for unit in leading(layer.units, SHOWN_UNITS) if unit["unit"] in layer.top]
+    cards = [_card(units[number], layer.top[number], views.UnitKey(name, number), size) for number in shown]
     text = views.Text("The pictures in which each unit is highest, before and after.", "quiet")
-    return views.Section(f"What units of {name} look at", [text, views.Gallery(cards, wide=True)])
+    return views.Section(f"What units of {name} look at", [text, views.Gallery(cards, wide=wide)])
 
 
-def _card(unit: DriftUnitRow, top: UnitPictures, anchor: str, size: tuple[int, int]) -> views.Card:
+def _card(unit: DriftUnitRow, top: UnitPictures, key: views.UnitKey, size: tuple[int, int]) -> views.Card:
     number = unit["unit"]
     before, after = unit["concept_before"] or "no label", unit["concept_after"] or "no label"
     spots = [
@@ -423,7 +484,7 @@ def _card(unit: DriftUnitRow, top: UnitPictures, anchor: str, size: tuple[int, i
     ]
     return views.Card(
         f"unit {number}",
-        anchor,
+        f"drift/{key.layer}/{number}",
         f"{before} → {after}" if unit["changed"] else before,
         spots,
         [
@@ -431,6 +492,7 @@ def _card(unit: DriftUnitRow, top: UnitPictures, anchor: str, size: tuple[int, i
             ("after", f"{unit['kept_iou']:.3f}", "of the label before, in the network after"),
             ("q", worded(unit["q_value"], ".2g"), "false discovery rate of the change, over the layer's units"),
         ],
+        unit=key,
     )
 
 

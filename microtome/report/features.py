@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from microtome.report import views
 from microtome.report.words import median, worded
 
 NATURAL_IMAGES, CROPS = 4, 4
-CAPTIONS = {"natural": "crop", "deconvolution": "deconv.", "gradient": "gradient"}
+PAGE = "features.html"
+CAPTIONS = {"natural": "crop", "deconvolution": "led back", "gradient": "gradient"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class FeatureRow(TypedDict):
     natural_max: float
     ratio: float | None
     high_frequency: float
-    dead: bool
+    unreached: bool
     file: str
 
 
@@ -79,11 +80,11 @@ def page(found: FeatureFindings) -> views.Page:
     """The page."""
     rows = [unit.row for unit in found.units]
     beyond = [row for row in rows if (row["ratio"] or 0) > 1]
+    cards = [_card(unit, found.size) for unit in found.units]
     return views.Page(
         name="features",
-        page="features.html",
-        headline=f"{len(beyond)} of {len(rows)} synthetic pictures drive their unit beyond its highest natural "
-        f"activation; {sum(row['dead'] for row in rows)} units are dead.",
+        page=PAGE,
+        headline=_headline(rows, len(beyond)),
         figures=views.Figures(
             [
                 ("units", str(len(rows)), "a sample, drawn by the audit's seed"),
@@ -91,21 +92,50 @@ def page(found: FeatureFindings) -> views.Page:
                 ("median ratio", worded(median([r["ratio"] for r in rows]), ".1f"), "synthetic over natural peak"),
             ]
         ),
-        sections=[
-            views.Section("Units", [_reading(), views.Gallery([_card(u, found.size) for u in found.units], True)])
-        ],
+        sections=[views.Section("Units", [*_reading(), views.Gallery(cards, True)])],
         queries=[("Synthetic pictures", "select * from features order by ratio desc")],
     )
 
 
-def _reading() -> views.Text:
-    return views.Text(
-        "First the synthetic picture, then the natural ones in which the unit is highest, then crops about its highest "
-        "cell and what deconvolution hands down there (the gradient, so called, in a network whose units have no "
-        "deconvolution). People predict units better from natural pictures (92 % against "
-        "82 %, arXiv 2010.12606): the synthetic one shows what the unit can answer to, not what it usually sees.",
-        "quiet",
-    )
+def of_units(found: FeatureFindings) -> views.Told:
+    """The synthetic picture, beside natural ones."""
+    told: dict[views.UnitKey, list[views.Section]] = {}
+    for unit in found.units:
+        card = _card(unit, found.size)
+        own = replace(
+            card, unit=None, title="made for this unit", links=[("on the page of features", f"{PAGE}#{card.anchor}")]
+        )
+        told[_key(unit)] = [views.Section("Its synthetic picture", [*_reading(), views.Gallery([own], True)])]
+    return told
+
+
+def _headline(rows: Sequence[FeatureRow], beyond: int) -> str:
+    text = f"{beyond} of {len(rows)} synthetic pictures drive their unit beyond its highest natural activation"
+    missed = sum(row["unreached"] for row in rows)
+    if missed:
+        text += f"; of {missed} unit{'s' if missed > 1 else ''} no picture could be made, as no gradient reaches it"
+    return text + "."
+
+
+def _reading() -> list[views.Text]:
+    return [
+        views.Text(
+            "First a picture made from noise, step by step, so that the unit answers to it as strongly as it can; then "
+            "the natural pictures in which it is highest; then crops about its highest cell there, each with what the "
+            "unit's signal leads back to when it is sent backwards through the network (deconvolution, or the gradient "
+            "where a network has none).",
+            "quiet",
+        ),
+        views.Text(
+            "People predict a unit's answers better from natural pictures than from made ones (92 % are right, with "
+            "made ones 82 %: arXiv 2010.12606). A made one shows what a unit can answer to, not what it usually sees.",
+            "quiet",
+        ),
+    ]
+
+
+def _key(unit: SyntheticUnit) -> views.UnitKey:
+    return views.UnitKey(unit.row["layer"], unit.row["unit"])
 
 
 def _card(unit: SyntheticUnit, size: tuple[int, int]) -> views.Card:
@@ -120,6 +150,6 @@ def _card(unit: SyntheticUnit, size: tuple[int, int]) -> views.Card:
         ("fine detail", f"{row['high_frequency']:.0%}", "energy above a quarter cycle per pixel"),
         ("natural peak", f"{row['natural_max']:.3g}", "highest activation over the data set"),
     ]
-    note = "dead: no gradient reaches it" if row["dead"] else ""
+    note = "no picture could be made: no gradient reaches it" if row["unreached"] else ""
     name, anchor = f"{row['layer']} unit {row['unit']}", f"features/{row['layer']}/{row['unit']}"
-    return views.Card(name, anchor, note, spots, facts)
+    return views.Card(name, anchor, note, spots, facts, unit=_key(unit))

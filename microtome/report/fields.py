@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from microtome.report import views
 from microtome.report.words import median, worded
 
+PAGE = "fields.html"
+COVERED = 3  # pictures beside a map
 REACH = 0.75  # of the theoretical field: what lies farther out cannot matter
 
 
@@ -40,6 +42,15 @@ class MinimalRow(TypedDict):
 
 
 @dataclass(frozen=True)
+class CoveredPicture:
+    """A picture over which a field was measured: path of the thumbnail, its name, x, y of the unit's highest cell."""
+
+    thumb: str
+    file: str
+    at: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class MeasuredField:
     """A unit's measured field.
 
@@ -47,11 +58,18 @@ class MeasuredField:
         row: of the table `occlusion`.
         picture: path of its shaded map.
         size: (height, width) of the map.
+        covered: some of the pictures over which it was measured.
     """
 
     row: OcclusionRow
     picture: str
     size: tuple[int, int]
+    covered: Sequence[CoveredPicture] = ()
+
+    @property
+    def key(self) -> views.UnitKey:
+        """The unit."""
+        return views.UnitKey(self.row["layer"], self.row["unit"])
 
 
 @dataclass(frozen=True)
@@ -84,12 +102,12 @@ def page(found: FieldFindings) -> views.Page:
     """The page."""
     rows = [field.row for field in found.fields]
     measured = median([(row["size_x"] + row["size_y"]) / 2 for row in rows])
-    sections = [_fields(found.fields)]
+    sections = [_fields(found)]
     if found.stripped:
         sections.append(_minimal(found))
     return views.Page(
         name="fields",
-        page="fields.html",
+        page=PAGE,
         headline=f"Measured by covering pictures up, a unit looks at {worded(measured, '.0f')} pixels (median), of the "
         f"{max(row['theoretical'] for row in rows):g} that its layer could see.",
         figures=views.Figures(
@@ -118,31 +136,58 @@ def shaded(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.repeat(shade[..., None], 3, 2)
 
 
-def _fields(fields: Sequence[MeasuredField]) -> views.Section:
-    lines = [
+def of_units(found: FieldFindings) -> views.Told:
+    """The measured field, beside the pictures over which it was measured."""
+    told: dict[views.UnitKey, list[views.Section]] = {}
+    for field in found.fields:
+        card, row = _card(field, found.size), field.row
+        links = [("on the page of fields", f"{PAGE}#{card.anchor}")]
+        own = replace(card, unit=None, title=f"over {row['images']} pictures", links=links)
+        text = views.Text(
+            f"{row['size_x']} × {row['size_y']} pixels; its layer could see {row['theoretical']:g}. {_READING}", "quiet"
+        )
+        told[field.key] = [views.Section("Its measured receptive field", [text, views.Gallery([own], True)])]
+    return told
+
+
+_READING = (
+    "A small square covers one place of a picture after another: where the unit's answer changes, it looks. In the "
+    "map, dark is where covering mattered, and the circle is what the layer's kernels and strides would let it see. In "
+    "the pictures, in which the unit is highest, the circle is as large as the measured field."
+)
+
+
+def _fields(found: FieldFindings) -> views.Section:
+    lines: list[Sequence[views.Cell]] = [
         [
-            f"{row['layer']} unit {row['unit']}",
-            f"{row['size_x']} × {row['size_y']} px",
-            f"{row['theoretical']:g} px",
-            str(row["images"]),
+            field.key,
+            f"{field.row['size_x']} × {field.row['size_y']} px",
+            f"{field.row['theoretical']:g} px",
+            str(field.row["images"]),
         ]
-        for row in (field.row for field in fields)
+        for field in found.fields
     ]
     columns = [("unit", False), ("field, measured", True), ("theoretical", True), ("pictures", True)]
-    note = "The occluder's own width is taken off. A unit at the edge shows part of its field."
-    return views.Section(
-        "Receptive fields", [views.Table(columns, lines, note), views.Gallery([_card(field) for field in fields])]
-    )
+    note = "The covering square's own width is taken off. A unit at the edge of a picture shows part of its field."
+    cards = views.Gallery([_card(field, found.size) for field in found.fields], True)
+    reading = views.Text(_READING, "quiet")
+    return views.Section("Receptive fields", [reading, cards, views.Table(columns, lines, note)])
 
 
-def _card(field: MeasuredField) -> views.Card:
+def _card(field: MeasuredField, size: tuple[int, int]) -> views.Card:
     row, (height, width) = field.row, field.size
     circle = (width / 2, height / 2, row["theoretical"] / 2)
-    spot = views.Spot(
-        field.picture, f"mean discrepancy of unit {row['unit']}", field.size, [circle], (), "dark: it matters"
-    )
+    spots = [
+        views.Spot(field.picture, f"where covering mattered to unit {row['unit']}", field.size, [circle], (), "map")
+    ]
+    radius = (row["size_x"] + row["size_y"]) / 4
+    spots += [views.Spot(item.thumb, item.file, size, [(*item.at, radius)], ()) for item in field.covered]
     name, anchor = f"{row['layer']} unit {row['unit']}", f"field/{row['layer']}/{row['unit']}"
-    return views.Card(name, anchor, "circle: theoretical field", [spot])
+    facts = [
+        ("measured", f"{row['size_x']} × {row['size_y']} px", "size of the field by covering, over its top pictures"),
+        ("theoretical", f"{row['theoretical']:g} px", "size of the field by the layers' kernels and strides"),
+    ]
+    return views.Card(name, anchor, "", spots, facts, unit=field.key)
 
 
 def _minimal(found: FieldFindings) -> views.Section:
@@ -157,10 +202,17 @@ def _minimal(found: FieldFindings) -> views.Section:
             ],
             [
                 ("area left", f"{shown.row['area']:.0%}", "share of the picture"),
-                ("logit", f"{shown.row['whole_score']:.2f} → {shown.row['score']:.2f}", "of the predicted class"),
+                (
+                    "score",
+                    f"{shown.row['whole_score']:.2f} → {shown.row['score']:.2f}",
+                    "of the predicted class, before softmax",
+                ),
             ],
         )
         for shown in found.stripped
     ]
-    text = "Segments are removed, the one that costs the prediction least first, until the next would flip it."
+    text = (
+        "A picture is cut into segments of one colour each; they go, what costs the prediction least first, until "
+        "the next would change it. What is left suffices for the prediction, and may show what it rests on."
+    )
     return views.Section("Minimal images", [views.Text(text, "quiet"), views.Gallery(cards)])

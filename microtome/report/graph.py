@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from microtome.disentangle.graph_keys import Measure, Of
 from microtome.disentangle.pattern_graph import Node, PatternGraph, Place
 from microtome.report import views
 from microtome.report.charts import lines
-from microtome.report.dissection import layer_page
 from microtome.report.words import worded
 
 SHOWN_PATCHES = 5
@@ -309,7 +309,7 @@ def _card(found: GraphFindings, node: Node, others: set[int]) -> views.Card:
 
 def _unit_link(node: Node, unit: UnitLabel) -> tuple[str, str]:
     """The filter and its concept, and where the report's dissection shows it."""
-    place = f"{layer_page(unit.page)}#{node.layer}/{node.filter}"
+    place = quote(views.UnitKey(node.layer, node.filter).page)
     return f"filter {node.filter}: {unit.concept or 'no concept'}", place
 
 
@@ -360,3 +360,45 @@ def _row(node: Node, place: Place) -> list[str]:
     return [
         node.layer, str(node.node), str(node.filter), f"{place.x:.3f}", f"{place.y:.3f}", f"{place.score:.3g}", concept
     ]  # fmt: skip
+
+
+def of_units(found: GraphFindings) -> views.Told:
+    """The nodes that share out what each filter answers to."""
+    cards = {node.node for node in found.graph.chosen}
+    by_unit: dict[views.UnitKey, list[Node]] = {}
+    for node in found.graph.nodes:
+        by_unit.setdefault(views.UnitKey(node.layer, node.filter), []).append(node)
+    return {key: [_of_unit(nodes, found.graph, cards)] for key, nodes in by_unit.items()}
+
+
+def _of_unit(nodes: Sequence[Node], graph: PatternGraph, cards: set[int]) -> views.Section:
+    columns = [
+        ("node", False),
+        ("part", False),
+        ("on it", True),
+        ("deviation", True),
+        ("score", True),
+        ("under", False),
+    ]
+    lines = [
+        [
+            f"node {node.node}",
+            node.concept or "–",
+            worded(node.purity, ".0%"),
+            f"{node.sigma:.3f}",
+            f"{node.score:.3g}",
+            ", ".join(f"node {parent}" for parent in graph.parents.get(node.node, ())[:PARENTS]) or "–",
+        ]
+        for node in sorted(nodes, key=lambda node: -node.score)[:LISTED]
+    ]
+    note = (
+        "The graph shares out what a filter answers to among nodes, each a pattern that keeps its place beside others. "
+        "On it: share of its strongest pictures in which it lies on that part. Deviation: how far it strays, by the "
+        "side of the picture. Under: the nodes of the layer above that it goes with."
+    )
+    links = [(f"node {node.node}", f"graph.html#node/{node.node}") for node in nodes if node.node in cards]
+    parts: list[views.Part] = [
+        views.Table(columns, lines, note),
+        views.Links([*links, ("The page of the graph", "graph.html")]),
+    ]
+    return views.Section("Its place in the explanatory graph", parts)

@@ -1,9 +1,15 @@
-"""Masks as SVG paths: small, sharp at any zoom, and switched off with a class."""
+"""Masks over pictures: SVG paths, sharp at any zoom, or a sheet for a card's pictures; switched off by a class."""
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+SHEET = 5  # pictures of a card side by side
+_SHADE = 173  # of 255: how much is dimmed
 
 
 def dim_path(mask: NDArray[np.bool_]) -> str:
@@ -27,15 +33,55 @@ def rectangles(mask: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
     Args:
         mask: (height, width).
     """
-    padded = np.zeros((mask.shape[0] + 1, mask.shape[1] + 2), np.int8)
-    padded[:-1, 1:-1] = mask
-    edges = np.diff(padded, axis=1)
-    growing: dict[tuple[int, int], int] = {}
+    growing: dict[tuple[int, int], tuple[int, int]] = {}  # column and width -> first row and the one below the last
     done = []
-    for y, row in enumerate(edges):
-        runs = set(zip(np.flatnonzero(row == 1).tolist(), np.flatnonzero(row == -1).tolist(), strict=True))
-        for run in [run for run in growing if run not in runs]:
-            done.append((run[0], growing[run], run[1] - run[0], y - growing.pop(run)))
-        for run in runs:
-            growing.setdefault(run, y)
+    for y, x, width in _runs(mask):
+        top, end = growing.get((x, width), (y, -1))
+        if end != y and end >= 0:
+            done.append((x, top, width, end - top))
+            top = y
+        growing[x, width] = top, y + 1
+    done += [(x, top, width, end - top) for (x, width), (top, end) in growing.items()]
     return sorted(done, key=lambda item: (item[1], item[0]))
+
+
+def outline_path(mask: NDArray[np.bool_]) -> str:
+    """SVG path, to be stroked, of the border of a mask; empty for an empty one.
+
+    Args:
+        mask: (height, width).
+
+    Returns:
+        a path in mask pixels: straight pieces, each as long as the border runs straight.
+    """
+    padded = np.pad(mask.astype(np.int8), 1)
+    down, across = np.diff(padded, axis=0) != 0, np.diff(padded, axis=1) != 0
+    level = [f"M{x} {y}h{length}" for y, x, length in _runs(down[:, 1:-1])]
+    upright = [f"M{x} {y}v{length}" for x, y, length in _runs(across[1:-1].T)]
+    return "".join(level + upright)
+
+
+def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+    """Row, first column and length of each run of a row."""
+    padded = np.pad(edges.astype(np.int8), ((0, 0), (1, 1)))
+    steps = np.diff(padded, axis=1)
+    (row, start), (_, end) = np.nonzero(steps == 1), np.nonzero(steps == -1)
+    return list(zip(row.tolist(), start.tolist(), (end - start).tolist(), strict=True))
+
+
+def mask_sheet(masks: NDArray[np.bool_]) -> bytes:
+    """A PNG that lies over pictures, `SHEET` side by side, and dims what their masks leave out.
+
+    Args:
+        masks: (pictures, height, width).
+    """
+    count, height, width = masks.shape
+    rows = -(-count // SHEET)
+    sheet = np.ones((rows * SHEET, height, width), np.uint8)
+    sheet[:count] = masks
+    laid = sheet.reshape(rows, SHEET, height, width).swapaxes(1, 2).reshape(rows * height, SHEET * width)
+    picture = Image.fromarray(laid, "P")
+    picture.putpalette([0, 0, 0, 0, 0, 0])
+    content = io.BytesIO()
+    picture.save(content, "PNG", transparency=bytes([_SHADE, 0]), bits=1)
+    return content.getvalue()

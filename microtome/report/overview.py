@@ -19,8 +19,11 @@ class GateRow(TypedDict):
     """What a gate demanded, and what came of it."""
 
     gate: str
-    value: float
+    value: float | None
+    low: float | None
+    high: float | None
     limit: float | None
+    verdict: str
     passed: bool
     note: str
 
@@ -59,7 +62,7 @@ class Audited:
     Args:
         audit: the audit file, as JSON values.
         stages: by name, in order.
-        gates: gate, value, limit, passed, note of each.
+        gates: what each demanded, and what came of it.
     """
 
     audit: Mapping[str, Any]
@@ -77,7 +80,12 @@ class Audited:
         return [stage for stage in self.stages.values() if stage.stage == "index"]
 
 
-def overview(audited: Audited, layers: Sequence[views.Layer], pages: Sequence[views.Page]) -> views.Report:
+def overview(
+    audited: Audited,
+    layers: Sequence[views.Layer],
+    pages: Sequence[views.Page],
+    units: Sequence[views.UnitPage] = (),
+) -> views.Report:
     """The report: its pages, and where everything in them comes from."""
     audit, first = audited.audit, next(iter(audited.stages.values()))
     environment = first.environment
@@ -104,6 +112,7 @@ def overview(audited: Audited, layers: Sequence[views.Layer], pages: Sequence[vi
         configuration=yaml.safe_dump(dict(audit), sort_keys=False, allow_unicode=True),
         footer=f"Audited {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))}, "
         f"microtome {environment['microtome']}",
+        units=units,
     )
 
 
@@ -120,5 +129,8 @@ def _dataset(index: Finished, audit: Mapping[str, Any]) -> str:
 
 
 def _gate(row: GateRow) -> views.Gate:
-    limit = "–" if row["limit"] is None else f"{row['limit']:g}"
-    return views.Gate(row["gate"], f"{row['value']:g}", limit, row["passed"], row["note"])
+    limit, value, low, high = (
+        "–" if number is None else f"{number:g}" for number in (row["limit"], row["value"], row["low"], row["high"])
+    )
+    interval = "" if row["low"] is None or row["high"] is None else f" [{low}, {high}]"
+    return views.Gate(row["gate"], f"{value}{interval}", limit, row["passed"], row["note"], row["verdict"])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
 
-from microtome.report.views import Report
+from microtome.report.overlay import SHEET
+from microtome.report.views import Report, UnitKey, large_of
 
 _FOLDER = Path(__file__).parent / "templates"
 
@@ -24,16 +28,37 @@ def render(report: Report, *, alone: bool = False) -> dict[str, bytes]:
         report: what they show.
         alone: pages that stand for themselves, without an overview to go back to.
     """
-    environment = _environment()
-    environment.globals.update(alone=alone)
-    pages = (
-        {} if alone else {"index.html": environment.get_template("index.html").render(report=report, here="index.html")}
-    )
+    show = _Show(report, alone)
+    pages = {} if alone else {"index.html": show("index.html", "index.html")}
+    if report.units:
+        pages["units.html"] = show("units.html", "units.html")
     for layer in report.layers:
-        pages[layer.page] = environment.get_template("layer.html").render(report=report, layer=layer, here=layer.page)
+        pages[layer.page] = show("layer.html", layer.page, layer=layer)
     for page in report.pages:
-        pages[page.page] = environment.get_template("page.html").render(report=report, page=page, here=page.page)
-    return {name: text.encode() for name, text in pages.items()}
+        pages[page.page] = show("page.html", page.page, page=page)
+    return pages
+
+
+def render_units(report: Report) -> Iterator[tuple[str, bytes]]:
+    """File name and content of each unit's page, one after another, for there may be thousands."""
+    show = _Show(report)
+    for unit in report.units:
+        yield unit.key.page, show("unit.html", unit.key.page, unit=unit)
+
+
+@dataclass(frozen=True)
+class _Show:
+    """Renders pages of one report."""
+
+    report: Report
+    alone: bool = False
+
+    def __call__(self, template: str, here: str, **shown: object) -> bytes:
+        """A page; `root` leads from it to the report's folder."""
+        root = "../" * here.count("/")
+        known = {} if self.alone else self.report.by_unit
+        made = _environment().get_template(template)
+        return made.render(report=self.report, here=here, root=root, alone=self.alone, known=known, **shown).encode()
 
 
 def policy(script: str) -> str:
@@ -56,6 +81,9 @@ def _environment() -> jinja2.Environment:
     )
     script = (_FOLDER / "report.js").read_text(encoding="utf-8")
     style = (_FOLDER / "report.css").read_text(encoding="utf-8")
-    environment.globals.update(script=Markup(script), style=Markup(style), policy=policy(script))
+    environment.globals.update(script=Markup(script), style=Markup(style), policy=policy(script), sheet=SHEET)
+    environment.tests["unit"] = lambda cell: isinstance(cell, UnitKey)
+    environment.filters["large"] = large_of
+    environment.filters["place"] = lambda unit: quote(unit.page)
     environment.filters["svg"] = Markup  # charts are our own, and their text was escaped when they were drawn
     return environment

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypedDict
 
 import numpy as np
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from microtome.report import views
 from microtome.visualize.attribution import contrast
 
-JUDGED = ("input invariance", "randomisation", "class sensitivity")
+INVARIANCE = "input invariance"
+JUDGED = (INVARIANCE, "randomisation", "class sensitivity")
 EXPLAINED = {
-    "gradient": "dS/dI, by pixels. Right about the network; noisy, and local: it says nothing about large changes.",
+    "gradient": "How the class's score changes with each pixel. Right about the network; noisy, and local: it says "
+    "nothing about large changes.",
     "deconvolution": "Passes only positive signals back. Shows edges that any class shares.",
     "guided": "Gradient and deconvolution together. Sharp, and nearly independent of the class.",
     "input x gradient": "Picture times gradient. Changes with the coordinates of the input.",
@@ -85,6 +88,7 @@ class SaliencyMaps:
         thumb: path of its thumbnail.
         size: (height, width) of the frame.
         maps: method -> path of its map in colours.
+        predicted: name of the class that the maps are of; empty where nobody says.
     """
 
     image: int
@@ -92,6 +96,7 @@ class SaliencyMaps:
     thumb: str
     size: tuple[int, int]
     maps: Mapping[str, str]
+    predicted: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,30 +108,45 @@ class SaliencyFindings:
         pictures: with their maps; none where no maps were asked for.
         methods: what is to be known of each, left out or not.
         faithfulness: rows of the table of that name; none where no maps were asked for.
+        limits: of each judged test, as the audit file gives them.
     """
 
     tests: Sequence[ReliabilityRow]
     pictures: Sequence[SaliencyMaps]
     methods: Sequence[MethodRow]
     faithfulness: Sequence[FaithfulnessRow]
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+
+class State(Enum):
+    """What came of a test; its value is the mark and the word for it."""
+
+    PASSES = "✓ passes"
+    FAILS = "✗ fails"
+    UNDECIDED = "? undecided"
+
+    @property
+    def mark(self) -> str:
+        """Alone."""
+        return self.value[0]
+
+
+Verdict = Mapping[str, State]
 
 
 def page(found: SaliencyFindings) -> views.Page:
     """The page."""
-    tests = found.tests
-    verdicts = {name: _verdict(tests, name) for name in dict.fromkeys(row["method"] for row in tests)}
-    sections = [_table(tests, verdicts), *_details(tests)] if tests else []
-    shown = [_gallery(found.pictures, verdicts)] if found.pictures else []
+    verdicts = {name: _verdict(found, name) for name in dict.fromkeys(row["method"] for row in found.tests)}
+    tested = [_table(found, verdicts)] if verdicts else []
     judged = [_faithfulness(found.faithfulness)] if found.faithfulness else []
-    sections[1 if tests else 0 : 1 if tests else 0] = [*judged, _made(found.methods), *shown]
-    sections.append(_reading())
-    passed = [name for name, verdict in verdicts.items() if all(verdict.values())]
+    shown = [_gallery(found.pictures, verdicts)] if found.pictures else []
+    passed = [name for name, verdict in verdicts.items() if _over_all(verdict) is State.PASSES]
     return views.Page(
         name="saliency",
         page="saliency.html",
-        headline=_headline(verdicts, passed),
+        headline=_headline(verdicts),
         figures=views.Figures([("methods", str(len(verdicts)), ""), ("pass every test", str(len(passed)), "")]),
-        sections=sections,
+        sections=[*tested, *judged, *shown, _made(found.methods), *_details(found.tests), _reading()],
         queries=[
             ("Verdicts", "select * from reliability where passed is not null"),
             ("Saliency maps", "select * from saliency"),
@@ -135,15 +155,26 @@ def page(found: SaliencyFindings) -> views.Page:
     )
 
 
-def _headline(verdicts: Mapping[str, Mapping[str, bool]], passed: Sequence[str]) -> str:
+def _over_all(verdict: Verdict) -> State:
+    """Fails if any test fails; passes if all do."""
+    states = set(verdict.values())
+    return next((state for state in (State.FAILS, State.UNDECIDED) if state in states), State.PASSES)
+
+
+def _headline(verdicts: Mapping[str, Verdict]) -> str:
     if not verdicts:
-        return "Maps of the predicted class. No test was asked for: add `reliability` to know how far to trust them."
-    failed = [name for name in verdicts if name not in passed]
-    return (
-        f"{_listed(passed) or 'No method'} {'passes' if len(passed) < 2 else 'pass'} every test. "
-        f"{_listed(failed)} {'fails' if len(failed) == 1 else 'fail'} at least one: such pictures can look convincing "
-        "all the same."
-    )
+        return "Maps of the predicted class. No test was asked for: add the stage reliability to know what to trust."
+    by_state = {state: [name for name, verdict in verdicts.items() if _over_all(verdict) is state] for state in State}
+    passed, failed, open_ = (by_state[state] for state in (State.PASSES, State.FAILS, State.UNDECIDED))
+    text = f"{_listed(passed) or 'No method'} {'passes' if len(passed) < 2 else 'pass'} every test. "
+    if open_:
+        text += f"Of {', '.join(open_)} these pictures cannot tell. "
+    if failed:
+        text += (
+            f"{_listed(failed)} {'fails' if len(failed) == 1 else 'fail'} at least one: such pictures can look "
+            "convincing all the same."
+        )
+    return text.strip()
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -151,46 +182,67 @@ def _listed(names: Sequence[str]) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _verdict(tests: Sequence[ReliabilityRow], method: str) -> dict[str, bool]:
-    """Each judged test: whether every judged row passed."""
-    found = {}
+def _judged(found: SaliencyFindings, method: str, test: str) -> list[ReliabilityRow]:
+    """The rows of a test that are judged."""
+    return [
+        row
+        for row in found.tests
+        if row["method"] == method and row["test"].startswith(test) and row["passed"] is not None
+    ]
+
+
+def _verdict(found: SaliencyFindings, method: str) -> dict[str, State]:
+    """Of each test that is judged: the worst of its rows."""
+    verdict = {}
     for test in JUDGED:
-        rows = [r for r in tests if r["method"] == method and r["test"].startswith(test) and r["passed"] is not None]
-        if rows:
-            found[test] = all(row["passed"] for row in rows)
-    return found
+        states = [_state(row, found.limits.get(test)) for row in _judged(found, method, test)]
+        if states:
+            verdict[test] = _over_all({str(place): state for place, state in enumerate(states)})
+    return verdict
 
 
-def _words(verdict: Mapping[str, bool]) -> str:
-    return "; ".join(f"{'✓' if passed else '✗'} {test}" for test, passed in verdict.items())
+def _state(row: ReliabilityRow, limit: float | None) -> State:
+    """Where the interval lies beside the limit; a test that every picture has to pass knows no interval."""
+    if limit is None or row["test"].startswith(INVARIANCE):
+        return State.PASSES if row["passed"] else State.FAILS
+    return State.PASSES if row["high"] <= limit else State.FAILS if row["low"] > limit else State.UNDECIDED
 
 
-def _table(tests: Sequence[ReliabilityRow], verdicts: Mapping[str, Mapping[str, bool]]) -> views.Section:
-    columns = [("method", False), *((test, False) for test in JUDGED), ("known for", False)]
+def _words(verdict: Verdict) -> str:
+    return "; ".join(f"{state.value} {test}" for test, state in verdict.items())
+
+
+def _table(found: SaliencyFindings, verdicts: Mapping[str, Verdict]) -> views.Section:
+    columns = [("method", False), *((_limited(test, found.limits), True) for test in JUDGED), ("known for", False)]
     lines = []
     for method, verdict in verdicts.items():
-        line: list[str | views.Strip] = [method]
+        line: list[views.Cell] = [method]
         for test in JUDGED:
-            worst = _worst(tests, method, test)
-            mark = "–" if test not in verdict else "✓ " if verdict[test] else "✗ "
-            line.append(mark + worst)
+            mark = f"{verdict[test].value} " if test in verdict else ""
+            line.append(mark + _worst(found, method, test))
         lines.append([*line, EXPLAINED.get(method, "")])
     note = (
-        "Invariance: the worst score over all shifts, 1 is perfect. Randomisation: cosine to the own map after the "
-        "last layer was drawn anew; should be low. Class sensitivity: cosine between the maps of the two best classes. "
-        "Maps that are nowhere negative (Grad-CAM) are compared about their means. "
-        "Brackets: 95 % bootstrap intervals over pictures."
+        "Undecided: the 95 % interval over pictures, in brackets, reaches across the limit; more pictures may tell. "
+        "Input invariance: 1 minus how far the map moves, by its own size, when the same function is computed on "
+        "shifted pixels; mean over the worst shift's pictures, and every single picture has to keep the limit. "
+        "Randomisation: how alike (cosine, 1 is equal) the map is to its own after the network's last layer was drawn "
+        "anew. Class sensitivity: how alike the maps of the two best classes of a picture are. Maps that are nowhere "
+        "negative (Grad-CAM) are compared about their means."
     )
     return views.Section("Verdict", [views.Table(columns, lines, note)])
 
 
-def _worst(tests: Sequence[ReliabilityRow], method: str, test: str) -> str:
-    rows = [
-        row for row in tests if row["method"] == method and row["test"].startswith(test) and row["passed"] is not None
-    ]
+def _limited(test: str, limits: Mapping[str, float]) -> str:
+    if test not in limits:
+        return test
+    return f"{test}, error ≤ {limits[test]:g}" if test == INVARIANCE else f"{test}, ≤ {limits[test]:g}"
+
+
+def _worst(found: SaliencyFindings, method: str, test: str) -> str:
+    rows = _judged(found, method, test)
     if not rows:
         return "void: the twin is not the same function"
-    pick = min if test == "input invariance" else max
+    pick = min if test == INVARIANCE else max
     row = pick(rows, key=lambda item: item["value"])
     return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
@@ -206,22 +258,26 @@ def _faithfulness(rows: Sequence[FaithfulnessRow]) -> views.Section:
             parts.append(views.Text(f"{words} Chance has {mine[0]['chance']:.2f}; {mine[0]['n']} pictures."))
             parts.append(views.Table(columns, [_faithful(row) for row in mine]))
     note = (
-        "✓: a paired 95 % interval over the pictures excludes 0 on the good side. The last column compares with the "
-        "better of two maps that know no network: edges of the picture, and its centre."
+        "Differences are paired, picture by picture, with 95 % intervals over the pictures: ✓, the interval lies on "
+        "the good side of 0; ✗, on the bad side; ?, undecided, 0 lies within. The last column compares with the better "
+        "of two maps that know no network: edges of the picture, and its centre."
     )
-    return views.Section("Does the network use what is marked?", [*parts, views.Text(note, "quiet")])
+    return views.Section("Does the network use what is marked?", [views.Text(note, "quiet"), *parts])
 
 
 def _faithful(row: FaithfulnessRow) -> list[str | views.Strip]:
     name = row["method"]
     value = f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-    apart = _marked(row["better"], row["apart"], row["apart_low"], row["apart_high"])
-    beyond = _marked(row["beats"], row["beyond"], row["beyond_low"], row["beyond_high"])
+    apart = _marked(row, row["apart"], row["apart_low"], row["apart_high"])
+    beyond = _marked(row, row["beyond"], row["beyond_low"], row["beyond_high"])
     return [CONTROLS.get(name, name), value, apart, "–" if name == row["control"] else beyond]
 
 
-def _marked(good: bool, value: float, low: float, high: float) -> str:
-    return f"{'✓' if good else '✗'} {value:+.2f} [{low:+.2f}, {high:+.2f}]"
+def _marked(row: FaithfulnessRow, value: float, low: float, high: float) -> str:
+    lower_is_better = row["measure"] == "deletion"
+    good, bad = (high < 0, low > 0) if lower_is_better else (low > 0, high < 0)
+    state = State.PASSES if good else State.FAILS if bad else State.UNDECIDED
+    return f"{state.mark} {value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _made(methods: Sequence[MethodRow]) -> views.Section:
@@ -249,7 +305,7 @@ def _details(tests: Sequence[ReliabilityRow]) -> list[views.Section]:
         ]
         parts.append(views.Text(f"{test[:1].upper()}{test[1:]}"))
         parts.append(views.Table([("", False), *((name, True) for name in names)], cells))
-    note = "Spearman's correlation and SSIM are in the table `reliability`. Controls: edges of the picture, noise."
+    note = "Spearman's correlation and SSIM are in the table reliability. Controls: edges of the picture, noise."
     return [views.Section("Every figure", [*parts, views.Text(note, "quiet")])]
 
 
@@ -257,17 +313,20 @@ def _cell(row: ReliabilityRow | None) -> str:
     return "–" if row is None else f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def _gallery(pictures: Sequence[SaliencyMaps], verdicts: Mapping[str, Mapping[str, bool]]) -> views.Section:
+def _gallery(pictures: Sequence[SaliencyMaps], verdicts: Mapping[str, Verdict]) -> views.Section:
     cards = []
     for shown in pictures:
         spots = [views.Spot(shown.thumb, shown.file, shown.size, (), (), "picture")]
         for method, path in shown.maps.items():
             verdict = verdicts.get(method, {})
-            caption = f"{method}{'' if all(verdict.values()) else ' ✗'}"
+            state = _over_all(verdict)
+            caption = f"{method}{'' if state is State.PASSES else f' {state.mark}'}"
             spots.append(views.Spot(path, f"{method}: {_words(verdict)}", shown.size, (), (), caption))
-        cards.append(views.Card(shown.file, f"saliency/{shown.image}", "", spots))
+        note = f"predicted: {shown.predicted}" if shown.predicted else ""
+        cards.append(views.Card(shown.file, f"saliency/{shown.image}", note, spots))
     note = (
-        "✗: fails a test, see above. Red raises the score, blue lowers it; each map on its own scale (99th percentile)."
+        "Red raises the score of the predicted class, blue lowers it; each map on its own scale (99th percentile). "
+        "✗: fails a test, ?: undecided in one, see above."
     )
     return views.Section("Gallery", [views.Text(note, "quiet"), views.Gallery(cards, True)])
 

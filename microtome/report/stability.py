@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from microtome.quantify.shift import ShiftSummary
 from microtome.quantify.stability_summary import FilterOnLandmark, Judged, LayerSummary, Rule
@@ -11,6 +11,8 @@ from microtome.report import views
 from microtome.report.words import worded
 
 SHOWN_FILTERS, SHOWN_IMAGES = 12, 5
+TOLD_LANDMARKS = 5  # of a filter, on its own page
+PAGE = "stability.html"
 ADVISED = 0.05  # share of tied or silent inferences from which the report advises another layer
 
 _COLUMNS = [
@@ -57,12 +59,14 @@ class StableLayer:
     """A layer: over each category and pooled, the filters that are shown of it, and the shift test by category.
 
     The shift test over several categories is named "all: mean", and comes last; none where it was not asked for.
+    `every` is each filter on each landmark.
     """
 
     name: str
     rows: Sequence[Judged]
     filters: Sequence[Pictured]
     shift: Mapping[str, ShiftSummary] = field(default_factory=dict)
+    every: Sequence[FilterOnLandmark] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def page(findings: StabilityFindings) -> views.Page:
     best = min(summaries, key=lambda row: row.summary.deviation or 9)
     return views.Page(
         name="location stability",
-        page="stability.html",
+        page=PAGE,
         headline=_headline(best, next(layer for layer in findings.layers if layer.name == best.layer)),
         figures=_figures(best.summary),
         sections=[
@@ -112,6 +116,48 @@ def page(findings: StabilityFindings) -> views.Page:
             ("Stability of filters", "select * from stability order by r2 desc"),
             ("Inferred positions", "select * from inferences join landmarks using (image) where filter = 0"),
         ],
+    )
+
+
+def of_units(found: StabilityFindings) -> views.Told:
+    """How steadily each filter sits on its landmarks; where it is high, of those that are shown."""
+    told: dict[views.UnitKey, list[views.Section]] = {}
+    for layer in found.layers:
+        shown = zip(layer.filters, cards(layer.name, layer.filters, found.size), strict=True)
+        cards_of = {item.found.filter: card for item, card in shown}
+        by_filter: dict[int, list[FilterOnLandmark]] = {}
+        for item in layer.every:
+            by_filter.setdefault(item.filter, []).append(item)
+        for number, items in by_filter.items():
+            told[views.UnitKey(layer.name, number)] = [_of_unit(items, cards_of.get(number))]
+    return told
+
+
+def _of_unit(items: Sequence[FilterOnLandmark], card: views.Card | None) -> views.Section:
+    some = sorted(items, key=lambda item: (item.deviation is None, item.deviation or 0.0))[:TOLD_LANDMARKS]
+    columns = [("landmark", False), ("of", False), ("D", True), ("R²", True), ("q", True)]
+    lines: list[Sequence[views.Cell]] = [
+        [
+            item.landmark,
+            item.category,
+            worded(item.deviation, ".3f"),
+            worded(item.r2, ".2f"),
+            worded(item.q_value, ".2g"),
+        ]
+        for item in some
+    ]
+    note = (
+        "In the pictures in which it is highest: D, how much the distance from its highest cell to the landmark varies "
+        "in shares of the picture's diagonal; R², the share of its own movement that the landmark's explains (a filter "
+        "that always answers in one place has none); q, the share of false discoveries if it is believed to follow."
+    )
+    parts: list[views.Part] = [views.Table(columns, lines, note)]
+    if card:
+        parts.append(
+            views.Gallery([replace(card, unit=None, links=[("among those that follow best", f"{PAGE}#{card.anchor}")])])
+        )
+    return views.Section(
+        "How steadily it sits on landmarks", [*parts, views.Links([("The page of location stability", PAGE)])]
     )
 
 
@@ -262,7 +308,7 @@ def _advice(rows: Sequence[Judged]) -> list[views.Text]:
     if silent > ADVISED:
         texts.append(
             f"In {silent:.0%} of all pairs of {over} the filter is silent, and its first cell counts; "
-            "`firing_only: true` leaves these pictures out, the layer before the activation has none."
+            "the option firing_only: true leaves these pictures out, the layer before the activation has none."
         )
     return [views.Text(text, "advice") for text in texts]
 
@@ -286,7 +332,12 @@ def cards(layer: str, filters: Sequence[Pictured], size: tuple[int, int], prefix
         size: (height, width) of the frame.
         prefix: of the anchors.
     """
-    return [_card(f"{prefix}{layer}/{item.found.filter}", item, size) for item in filters]
+    made = [_card(f"{prefix}{layer}/{item.found.filter}", item, size) for item in filters]
+    if prefix:  # of another network than the audit's own
+        return made
+    return [
+        replace(card, unit=views.UnitKey(layer, item.found.filter)) for card, item in zip(made, filters, strict=True)
+    ]
 
 
 def _card(anchor: str, item: Pictured, size: tuple[int, int]) -> views.Card:
@@ -294,7 +345,7 @@ def _card(anchor: str, item: Pictured, size: tuple[int, int]) -> views.Card:
     return views.Card(
         f"filter {found.filter}",
         anchor,
-        f"{found.landmark} of {found.category}",
+        f"follows {found.landmark} of {found.category}",
         [_spot(found, spotted, size) for spotted in item.spots],
         [
             ("D", worded(found.deviation, ".3f"), "deviation of the distance to the landmark"),

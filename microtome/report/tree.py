@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 from microtome.disentangle.parse_paths import FilterShare, PartShare, PathStep
@@ -142,6 +142,24 @@ class TreeMetricRow(TypedDict):
 
 
 @dataclass(frozen=True)
+class FilterRole:
+    """What a filter does in decisions for the category.
+
+    Args:
+        part: that it stands for, if known.
+        adds: to the network's own decision, in logits: mean over held-out pictures of the category.
+        rank: from one, by the size of that, among `of` filters.
+        nodes: shown ones in whose nearest picture it is among the strongest.
+    """
+
+    part: str | None
+    adds: float
+    rank: int
+    of: int
+    nodes: Sequence[int]
+
+
+@dataclass(frozen=True)
 class TreeFindings:
     """What a decision tree says.
 
@@ -156,6 +174,7 @@ class TreeFindings:
         paths: of some pictures.
         fitted: whether nodes are fitted to their visitors; else they are merged from pictures, as in the paper.
         features: that the rules weigh: cells, weighted or uniform.
+        roles: of the units of the audit's network; empty where the tree is of a fine-tuned one.
     """
 
     category: str
@@ -168,6 +187,7 @@ class TreeFindings:
     paths: Sequence[ParsePath]
     fitted: bool = True
     features: str = "weighted"
+    roles: Mapping[views.UnitKey, FilterRole] = field(default_factory=dict)
 
     @property
     def pictures(self) -> int:
@@ -470,3 +490,25 @@ def words(path: ParsePath) -> list[str]:
 
 def _filter(share: FilterShare) -> str:
     return f"filter {share.number}" + (f" ({share.part})" if share.part else "")
+
+
+def of_units(told: TreeFindings) -> views.Told:
+    """What each filter does in decisions for the category."""
+    return {key: [_of_unit(told, role)] for key, role in told.roles.items()}
+
+
+def _of_unit(told: TreeFindings, role: FilterRole) -> views.Section:
+    text = (
+        f"In held-out pictures of {told.category} it adds {role.adds:+.2f} on average to the network's score for it "
+        f"(before softmax), by size number {role.rank} of {role.of} filters."
+    )
+    if role.part:
+        text += f" It stands for {role.part}."
+    links = [(told.nodes[node].name, f"tree.html#{_anchor(node)}") for node in role.nodes]
+    where = [views.Text("Among the strongest in these ways to decide:", "quiet")] if links else []
+    parts: list[views.Part] = [
+        views.Text(text),
+        *where,
+        views.Links([*links, ("The page of the decision tree", "tree.html")]),
+    ]
+    return views.Section("Its place in the decision tree", parts)

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+from urllib.parse import quote
+
+
+class UnitKey(NamedTuple):
+    """A unit of the audit's network: its layer's dotted name, and its number. Pages name units so, to link to them."""
+
+    layer: str
+    number: int
+
+    @property
+    def page(self) -> str:
+        """File of its page. What could mean something else in a path is written by its code, so that no two meet."""
+        name = "".join(
+            sign if (sign.isalnum() and sign.isascii()) or sign in "._-" else f"~{ord(sign):x}~" for sign in self.layer
+        )
+        return f"unit/{'~' if name.startswith('.') else ''}{name}/{self.number}.html"
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One demand of the audit."""
+    """One demand of the audit; `verdict` is passed, failed, warned or not judged."""
 
     text: str
     value: str
     limit: str
     passed: bool
     note: str
+    verdict: str = "passed"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A top image of a unit.
-
-    Args:
-        thumb: path of the thumbnail, relative to the report.
-        alt: what it shows, in words.
-        dim: SVG path of everything that the unit does not light, in mask pixels.
-        peak: the unit's highest activation in it.
-    """
+    """A top image of a unit on its card: path of the thumbnail, and the picture's own name."""
 
     thumb: str
     alt: str
-    dim: str
-    peak: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,11 @@ class IouScale:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit's card. Numbers are worded; `iou_sort` and `q_sort` order the cards; `confirmed` is None where unasked."""
+    """A unit's card. Numbers are worded; `iou_sort` and `q_sort` order the cards; `confirmed` is None where unasked.
+
+    Args:
+        masks: path of a sheet that lies over the pictures, `SHEET` side by side, and dims what the unit does not light.
+    """
 
     number: int
     anchor: str
@@ -63,6 +77,14 @@ class Unit:
     reason: str
     iou_sort: float
     q_sort: float
+    masks: str = ""
+
+    @property
+    def state(self) -> str:
+        """What becomes of its label, in words."""
+        if not self.detector:
+            return "below the limit"
+        return {None: "detector", True: "confirmed detector", False: "detector, not confirmed"}[self.confirmed]
 
 
 @dataclass(frozen=True)
@@ -106,9 +128,13 @@ class Strip:
     text: str
 
 
+COVER = 3  # pictures of a page on the overview
+Cell = str | Strip | UnitKey
+
+
 @dataclass(frozen=True)
 class Table:
-    """A table. Cells are text or strips; the first of each row is its heading.
+    """A table. Cells are text, strips, or units, which are linked; the first of each row is its heading.
 
     Args:
         columns: heading, and whether the column holds numbers.
@@ -117,7 +143,7 @@ class Table:
     """
 
     columns: Sequence[tuple[str, bool]]
-    rows: Sequence[Sequence[str | Strip]]
+    rows: Sequence[Sequence[Cell]]
     note: str = ""
     kind: str = "table"
 
@@ -178,7 +204,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Card:
-    """Pictures of one thing; `links` lead to what it belongs to: text and place."""
+    """Pictures of one thing, of a `unit` maybe; `links` lead to what it belongs to: text and place."""
 
     title: str
     anchor: str
@@ -186,6 +212,50 @@ class Card:
     spots: Sequence[Spot]
     facts: Sequence[tuple[str, str, str]] = ()
     links: Sequence[tuple[str, str]] = ()
+    unit: UnitKey | None = None
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A large picture, and what may be laid over it.
+
+    Args:
+        thumb: path of the picture; the large one lies beside it (`large_of`).
+        file: the picture's own name.
+        number: from one.
+        peak: highest value of the unit in it.
+        dim: SVG path of what the unit does not light, in mask pixels.
+        outline: SVG path about the annotation, in mask pixels; empty where there is none.
+        marked: what the annotation is, or why there is none.
+        others: other units that are high in it, too.
+    """
+
+    thumb: str
+    file: str
+    number: int
+    peak: str
+    dim: str
+    outline: str
+    marked: str
+    others: Sequence[UnitKey]
+
+
+@dataclass(frozen=True)
+class Plates:
+    """Large pictures with switches for what lies over them; `size` is (height, width) of the masks."""
+
+    plates: Sequence[Plate]
+    size: tuple[int, int]
+    concept: str
+    kind: str = "plates"
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where else a thing is shown: text and place."""
+
+    links: Sequence[tuple[str, str]]
+    kind: str = "links"
 
 
 @dataclass(frozen=True)
@@ -268,7 +338,7 @@ class SignedBars:
     kind: str = "bars"
 
 
-Part = Table | Text | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars
+Part = Table | Text | Links | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars | Plates
 
 
 @dataclass(frozen=True)
@@ -301,6 +371,56 @@ class Page:
     queries: Sequence[tuple[str, str]] = ()
     subject: str = ""
 
+    @property
+    def cover(self) -> Sequence[Spot]:
+        """Pictures that stand for it on the overview: of the first card that has several, or one of each card."""
+        parts = [part for section in self.sections for part in section.parts]
+        for part in parts:
+            if isinstance(part, Drawing):
+                return [Spot(part.thumb, part.alt, part.size, (), ())]
+            if isinstance(part, Gallery) and part.cards:
+                cards = [card for card in part.cards if len(card.spots) >= COVER]
+                return cards[0].spots[:COVER] if cards else [card.spots[0] for card in part.cards[:COVER] if card.spots]
+        return ()
+
+
+@dataclass(frozen=True)
+class UnitPage:
+    """The page of one unit.
+
+    Args:
+        key: which one.
+        card: what its layer's page shows of it; None where it was not dissected.
+        layer: file of its layer's page; empty where it was not dissected.
+        headline: what is known of it in a sentence.
+        figures: the numbers of its card, explained.
+        sections: what each stage tells of it.
+        previous, following: units of the same layer that have a page.
+    """
+
+    key: UnitKey
+    card: Unit | None
+    layer: str
+    headline: str
+    figures: Figures
+    sections: Sequence[Section]
+    previous: UnitKey | None
+    following: UnitKey | None
+
+    @property
+    def label(self) -> str:
+        """Its concept; nothing where there is none, or where it was not dissected."""
+        return self.card.concept if self.card else ""
+
+
+Told = Mapping[UnitKey, Sequence[Section]]
+"""What a stage tells of single units: sections of their pages."""
+
+
+def large_of(thumb: str) -> str:
+    """Where the large picture lies that a thumbnail was made from."""
+    return thumb.replace("/s/", "/l/")
+
 
 @dataclass(frozen=True)
 class StageLine:
@@ -326,3 +446,23 @@ class Report:
     stages: Sequence[StageLine]
     configuration: str
     footer: str
+    units: Sequence[UnitPage] = ()
+
+    @cached_property
+    def by_unit(self) -> Mapping[UnitKey, UnitPage]:
+        """The units that have a page."""
+        return {unit.key: unit for unit in self.units}
+
+    @cached_property
+    def listing(self) -> Mapping[str, object]:
+        """All units, as the search reads them: layers as (name, folder, page), units as lists of their values."""
+        layers = {unit.key.layer: unit for unit in self.units}
+        place = {name: number for number, name in enumerate(layers)}
+        return {
+            "layers": [[name, quote(unit.key.page.rpartition("/")[0])] for name, unit in layers.items()],
+            "units": [[place[unit.key.layer], unit.key.number, unit.label, *_listed(unit.card)] for unit in self.units],
+        }
+
+
+def _listed(card: Unit | None) -> list[str]:
+    return [card.category, card.iou, card.state] if card else ["", "", ""]

@@ -57,12 +57,12 @@ class Feature:
     """One unit's picture.
 
     Args:
-        picture: (3, height, width) in [0, 1]; grey for a dead unit.
+        picture: (3, height, width) in [0, 1]; grey for a unit that no gradient reaches.
         objective: its value without transforms, and
         transformed: as the mean over the last steps, with them.
         peak: the unit's highest cell in the picture, without transforms.
         high_frequency: share of the picture's energy above a quarter cycle per pixel.
-        dead: the gradient stayed exactly zero.
+        unreached: the gradient stayed exactly zero.
     """
 
     picture: torch.Tensor
@@ -70,7 +70,7 @@ class Feature:
     transformed: float
     peak: float
     high_frequency: float
-    dead: bool
+    unreached: bool
 
 
 def visualise(network: nn.Module, layer: Layer | None, units: Sequence[int], recipe: FeatureRecipe) -> list[Feature]:
@@ -156,12 +156,12 @@ def _finished(
         mean = torch.stack(last).mean(0) if last else values
     found = []
     for place, unit in enumerate(units):
-        dead = not bool(alive[place])
-        shown = torch.full_like(picture[place], 0.5) if dead else picture[place]
+        unreached = not bool(alive[place])
+        shown = torch.full_like(picture[place], 0.5) if unreached else picture[place]
         found.append(
             Feature(
                 shown.cpu(), float(values[place]), float(mean[place]), float(peaks[place, unit]),
-                high_frequency_share(shown), dead,
+                high_frequency_share(shown), unreached,
             )
         )  # fmt: skip
     return found

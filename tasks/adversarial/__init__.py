@@ -15,7 +15,7 @@ from tasks.graph import GraphOptions
 from tasks.index import index
 from tasks.options import Count, DatasetName, Options, Several
 from tasks.planning import Planner
-from tasks.stage import Job, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 from tasks.tree import TreeOptions
 
 Grey = Annotated[float, Field(gt=0, le=255)]
@@ -62,6 +62,8 @@ STAGE = Stage(
     network="answer",
     page=PageOf("tasks.adversarial.findings:findings", "microtome.report.adversarial:page"),
     starter="  # adversarial: {images: 64, eps: [1, 4]}    # attacks, and what moves inside; eps of 255\n",
+    metrics=(Metric("adversarial", "value", "low", "high", keys=("attack", "norm", "eps", "measure")),),
+    headlines=(Headline("adversarial.value", "share of predictions flipped", rows={"measure": "prediction flipped"}),),
     tables=(
         table(
             "adversarial",
@@ -84,6 +86,8 @@ STAGE = Stage(
             image=int32("number of the picture"),
             before=int32("class predicted before"),
             after=int32("class predicted after"),
+            before_name=string("its name, where the network or torchvision says it"),
+            after_name=string("the same, of the class after"),
             file=string("of the stage: start of the names of the changed picture and of the difference"),
         ),
     ),

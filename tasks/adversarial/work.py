@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ def run(options: AdversarialOptions, inputs: Inputs, draft: Draft, session: Sess
     session.begin(len(chosen) * len(attacks), "attacked pictures")
     witness = _Witness.of(inputs, network, chosen, session.device)
     rows: list[Row] = []
-    shown: list[Row] = []
+    shown: list[_Shown] = []
     for how in attacks:
         tally = _Tally()
         for start in range(0, len(chosen), BATCH):
@@ -70,7 +70,9 @@ def run(options: AdversarialOptions, inputs: Inputs, draft: Draft, session: Sess
             session.advance(len(batch.images))
         rows += [{**row, "norm": how.attack.norm, "eps": how.eps} for row in tally.rows(witness)]
     draft.rows("adversarial", rows)
-    draft.rows("attacked_images", shown)
+    called = inputs.network.named(network, source.batch(chosen[:1], session.device))
+    named = [{"before_name": called(row["before"]), "after_name": called(row["after"])} for row in shown]
+    draft.rows("attacked_images", [{**row, **names} for row, names in zip(shown, named, strict=True)])
 
 
 class _Named(NamedTuple):
@@ -203,7 +205,19 @@ def _row(name: str, measure: AttackMeasure, interval: tuple[float, float, float]
     return {"attack": name, "measure": str(measure), "value": value, "low": low, "high": high, "n": count}
 
 
-def _show(draft: Draft, how: _Named, batch: _Batch, network: Scaled, *, most: int) -> Iterator[Row]:
+class _Shown(TypedDict):
+    """A row of the table `attacked_images`, without names."""
+
+    attack: str
+    norm: str
+    eps: float
+    image: int
+    before: int
+    after: int
+    file: str
+
+
+def _show(draft: Draft, how: _Named, batch: _Batch, network: Scaled, *, most: int) -> Iterator[_Shown]:
     """Keep the first pictures of an attack, for the report; the difference at full contrast about grey."""
     with torch.no_grad(), at_rest(network):
         now = network(batch.changed).argmax(1)
@@ -213,5 +227,12 @@ def _show(draft: Draft, how: _Named, batch: _Batch, network: Scaled, *, most: in
         for kind, picture in (("changed", batch.changed[place]), ("difference", difference.clamp(0, 1))):
             content = (picture.cpu().permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
             draft.write(f"{stem}-{kind}.webp", webp(content, quality=92))
-        row = {"attack": how.name, "norm": how.attack.norm, "eps": how.eps, "image": image, "file": stem}
-        yield {**row, "before": int(batch.classes[place]), "after": int(now[place])}
+        yield {
+            "attack": how.name,
+            "norm": how.attack.norm,
+            "eps": how.eps,
+            "image": image,
+            "before": int(batch.classes[place]),
+            "after": int(now[place]),
+            "file": stem,
+        }

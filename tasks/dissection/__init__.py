@@ -12,7 +12,7 @@ from tasks.null import STAGE as NULL
 from tasks.null import NullOptions
 from tasks.options import DatasetName, Resamples
 from tasks.planning import Planner
-from tasks.stage import Job, Metric, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 from tasks.tally import STAGE as TALLY
 from tasks.tally import TallyOptions
 from tasks.thresholds import seen
@@ -46,7 +46,11 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed"}),
     weight=0.0005,
-    page=PageOf("tasks.dissection.findings:findings", "microtome.report.dissection:pages"),
+    page=PageOf(
+        "tasks.dissection.findings:findings",
+        "microtome.report.dissection:pages",
+        "microtome.report.dissection:of_units",
+    ),
     starter="""\
   dissection:
     tail: 0.005                               # share of a unit's values above its threshold
@@ -55,16 +59,23 @@ STAGE = Stage(
     permutations: 200                         # of annotations among images, for the null; 0 for none
 """,
     metrics=(
-        Metric("layers", "confirmed", "confirmed_low", "confirmed_high"),
-        Metric("layers", "detectors", "detectors_low", "detectors_high"),
-        Metric("layers", "unique_per_category", "unique_low", "unique_high"),
-        Metric("layers", "unique_per_unit", "unique_per_unit_low", "unique_per_unit_high"),
-        Metric("layers", "significant"),
-        Metric("layers", "saturated"),
-        Metric("layers", "dead"),
-        Metric("layers", "mean_iou"),
-        Metric("units", "iou", "iou_low", "iou_high"),
-        Metric("units", "heldout_iou"),
+        Metric("layers", "confirmed", "confirmed_low", "confirmed_high", keys=("layer",)),
+        Metric("layers", "detectors", "detectors_low", "detectors_high", keys=("layer",)),
+        Metric("layers", "unique_per_category", "unique_low", "unique_high", keys=("layer",)),
+        Metric("layers", "unique_per_unit", "unique_per_unit_low", "unique_per_unit_high", keys=("layer",)),
+        Metric("layers", "significant", keys=("layer",)),
+        Metric("layers", "saturated", keys=("layer",)),
+        Metric("layers", "dead", keys=("layer",)),
+        Metric("layers", "mean_iou", keys=("layer",)),
+        Metric("units", "iou", "iou_low", "iou_high", keys=("layer", "unit")),
+        Metric("units", "heldout_iou", keys=("layer", "unit")),
+    ),
+    headlines=(
+        Headline("layers.confirmed", "confirmed detectors"),
+        Headline("layers.detectors", "detectors, luck included"),
+        Headline("layers.unique_per_category", "unique detectors, per category"),
+        Headline("layers.unique_per_unit", "unique detectors, per unit"),
+        Headline("layers.mean_iou", "mean IoU of the labels"),
     ),
     tables=(
         table(
@@ -88,6 +99,19 @@ STAGE = Stage(
             confirmed=flag("whether it is a detector, heldout_iou lies above min_iou, and q_value is at most 0.05"),
             concept_id=int32("number of the label"),
             reason=string("why the unit can have no label: saturated, or dead"),
+        ),
+        table(
+            "nearest",
+            "A row per unit and concept, for up to ten concepts of each unit: those of the highest IoU that it meets.",
+            layer=string("dotted name"),
+            unit=int32("number of the unit, from zero"),
+            rank=int32("from zero, the highest IoU first: the label"),
+            concept_id=int32("number of the concept"),
+            concept=string("its name"),
+            category=string("in which it is scored"),
+            iou=float64("of unit and concept"),
+            iou_low=float64("95 % bootstrap interval over pictures, of this concept"),
+            iou_high=float64("95 % bootstrap interval over pictures, of this concept"),
         ),
         table(
             "layers",

@@ -77,16 +77,24 @@ def run(options: DissectionOptions, inputs: Inputs, draft: Draft, session: Sessi
     layers = inputs.activations.layers
     session.begin(len(layers), "layers")
     units: Gathered = {}
+    nearest: Gathered = {}
     summary: list[Row] = []
     for number, layer in enumerate(layers):
         result = _Summary(options, inputs, session, number)()
         thresholds = inputs.thresholds.at(layer.name, options.tail)
-        for name, values in _unit_rows(result, inputs.index.concepts, thresholds, options.min_iou).items():
-            units.setdefault(name, []).extend(values)
+        _extend(units, _unit_rows(result, inputs.index.concepts, thresholds, options.min_iou))
+        scores = inputs.tally.column(layer.name, "iou", layer.units)
+        _extend(nearest, _nearest_rows(result, scores, inputs.index.concepts))
         summary.append(_layer_row(result, options, inputs.index.images))
         session.advance(1)
     draft.table("units", units)
+    draft.table("nearest", nearest)
     draft.table("layers", {name: [row[name] for row in summary] for name in summary[0]})
+
+
+def _extend(rows: Gathered, more: Columns) -> None:
+    for name, values in more.items():
+        rows.setdefault(name, []).extend(values)
 
 
 @dataclass(frozen=True)
@@ -181,8 +189,8 @@ def _unit_rows(result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.fl
         "category": [None if none[unit] else concepts.category[c] for unit, c in enumerate(label)],
         "concept_id": [None if none[unit] else int(concepts.number[c]) for unit, c in enumerate(label)],
         "iou": result.found.iou,
-        "iou_low": sure.low if sure else empty,
-        "iou_high": sure.high if sure else empty,
+        "iou_low": sure.low[:, 0] if sure else empty,
+        "iou_high": sure.high[:, 0] if sure else empty,
         "label_stability": sure.label_stability if sure else empty,
         "null_p95": empty if result.null_p95 is None else result.null_p95,
         "p_value": empty if result.p is None else result.p,
@@ -192,6 +200,25 @@ def _unit_rows(result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.fl
         "detector": result.found.iou > min_iou,
         "confirmed": empty if result.confirmed is None else result.confirmed.units,
         "reason": [reasons.get(unit) for unit in range(units)],
+    }
+
+
+def _nearest_rows(result: _Layer, scores: NDArray[np.float64], concepts: ConceptTable) -> Columns:
+    """Of each unit's nearest concepts, those that it meets."""
+    nearest, sure = result.found.nearest, result.sure
+    unit, rank = np.nonzero(np.take_along_axis(scores, nearest, 1) > 0)
+    concept = nearest[unit, rank]
+    empty = [None] * len(unit)
+    return {
+        "layer": [result.geometry.name] * len(unit),
+        "unit": unit,
+        "rank": rank,
+        "concept_id": concepts.number[concept],
+        "concept": [concepts.name[place] for place in concept],
+        "category": [concepts.category[place] for place in concept],
+        "iou": scores[unit, concept],
+        "iou_low": sure.low[unit, rank] if sure else empty,
+        "iou_high": sure.high[unit, rank] if sure else empty,
     }
 
 

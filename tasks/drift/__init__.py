@@ -15,7 +15,7 @@ from tasks.dissection import DissectionOptions
 from tasks.finetuning import networks
 from tasks.options import OUTSIDE, Options, Word
 from tasks.planning import Planner
-from tasks.stage import Job, Metric, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 from tasks.subject import Subject
 from tasks.tally import STAGE as TALLY
 from tasks.tally import TallyOptions
@@ -98,14 +98,18 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed"}),
     weight=0.001,
-    page=PageOf("tasks.drift.findings:findings", "microtome.report.drift:page"),
+    page=PageOf("tasks.drift.findings:findings", "microtome.report.drift:page", "microtome.report.drift:of_units"),
     starter="  # drift: {before: weights/earlier.safetensors}    # the same units in an earlier checkpoint\n",
     metrics=(
-        Metric("drift_layers", "changed_share", "changed_low", "changed_high"),
-        Metric("drift_layers", "kept_share", "kept_low", "kept_high"),
-        Metric("drift_layers", "lost_share", "lost_low", "lost_high"),
-        Metric("drift_layers", "change", "change_low", "change_high"),
-        Metric("drift_layers", "best_change", "best_change_low", "best_change_high"),
+        Metric("drift_layers", "changed_share", "changed_low", "changed_high", keys=("layer",)),
+        Metric("drift_layers", "kept_share", "kept_low", "kept_high", keys=("layer",)),
+        Metric("drift_layers", "lost_share", "lost_low", "lost_high", keys=("layer",)),
+        Metric("drift_layers", "change", "change_low", "change_high", keys=("layer",)),
+        Metric("drift_layers", "best_change", "best_change_low", "best_change_high", keys=("layer",)),
+    ),
+    headlines=(
+        Headline("drift_layers.changed_share", "share of units with another label"),
+        Headline("drift_layers.kept_share", "share of detectors kept"),
     ),
     tables=(
         table(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from microtome.disentangle.names import INTERPRETABLE
 from microtome.report.drift import (
-    SHOWN_UNITS,
     Drifted,
     DriftedLayer,
     DriftFindings,
@@ -14,7 +13,6 @@ from microtome.report.drift import (
     DriftUnitRow,
     UnitPicture,
     UnitPictures,
-    leading,
 )
 from microtome.report.finetuning import BEFORE, NAMES
 from tasks.drift.work import Inputs, SharedLayer, shared_layers
@@ -53,7 +51,9 @@ def _layer(shown: Shown, seen: Inputs, made: StageResult, both: SharedLayer) -> 
     (row,) = made.typed("drift_layers", DriftLayerRow, layer=both.before.name)
     units = made.typed("drift_units", DriftUnitRow, layer=both.before.name)
     before, after = (side.thresholds.top_images(side.name) for side in (both.before, both.after))
-    wanted = [unit["unit"] for unit in leading(units, SHOWN_UNITS)]
+    wanted = [unit["unit"] for unit in units]
+    some = {image for side in (before, after) for unit in wanted for image, _ in side[unit][: shown.top_images]}
+    shown.thumbnails(seen.index, sorted(some))
     top = {unit: UnitPictures(_seen(shown, seen, before[unit]), _seen(shown, seen, after[unit])) for unit in wanted}
     return DriftedLayer(row, units, top)
 

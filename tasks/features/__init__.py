@@ -8,7 +8,7 @@ from typing import Literal
 from storage.tables import flag, float64, int32, string, table
 from tasks.options import Count, DatasetName, Options
 from tasks.planning import Planner
-from tasks.stage import Job, Metric, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 from tasks.thresholds import seen
 
 
@@ -43,9 +43,15 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="maps",
-    page=PageOf("tasks.features.findings:findings", "microtome.report.features:page"),
+    page=PageOf(
+        "tasks.features.findings:findings", "microtome.report.features:page", "microtome.report.features:of_units"
+    ),
     starter="  # features: {units: 16}                     # synthetic pictures beside natural ones\n",
-    metrics=(Metric("features", "ratio"), Metric("features", "high_frequency")),
+    metrics=(
+        Metric("features", "ratio", keys=("layer", "unit")),
+        Metric("features", "high_frequency", keys=("layer", "unit")),
+    ),
+    headlines=(Headline("features.ratio", "peak over the highest natural value, median", median=True),),
     tables=(
         table(
             "features",
@@ -57,7 +63,7 @@ STAGE = Stage(
             natural_max=float64("highest value of the unit in any indexed picture"),
             ratio=float64("peak / natural_max; null where no picture lights the unit"),
             high_frequency=float64("share of the picture's energy above a quarter cycle per pixel"),
-            dead=flag("whether the gradient stayed exactly zero: nothing can be shown"),
+            unreached=flag("whether the gradient stayed exactly zero, so that no picture could be made"),
             file=string("of the stage, that holds the picture"),
             peak=float64("highest value of the unit in the synthetic picture"),
         ),

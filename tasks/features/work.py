@@ -65,7 +65,7 @@ def _feature(draft: Draft, layer: str, unit: int, feature: Feature, *, natural: 
         "natural_max": natural,
         "ratio": feature.peak / natural if natural > 0 else None,
         "high_frequency": feature.high_frequency,
-        "dead": feature.dead,
+        "unreached": feature.unreached,
         "file": file,
         "peak": feature.peak,
     }

@@ -13,7 +13,7 @@ from storage.tables import float64, int32, string, table
 from tasks.index import index
 from tasks.options import OUTSIDE, Count, DatasetName, Number, Options, Positive, Several, Strict
 from tasks.planning import Planner
-from tasks.stage import Job, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
 
 class MaskModel(Strict):
@@ -105,6 +105,8 @@ STAGE = Stage(
     page=PageOf("tasks.finetuning.findings:findings", "microtome.report.finetuning:page"),
     starter="  # finetuning: {category: bird}              # an interpretable CNN, beside a twin without filter loss\n",
     weight=0.05,
+    metrics=(Metric("training", "accuracy", "low", "high", keys=("epoch", "phase", "split")),),
+    headlines=(Headline("training.accuracy", "accuracy on held-out pictures", rows={"split": "val"}, latest="epoch"),),
     tables=(
         table(
             "training",

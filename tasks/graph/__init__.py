@@ -14,7 +14,7 @@ from tasks.index import index
 from tasks.landmarks import landmarks
 from tasks.options import MANY, Count, DatasetName, Options, Resamples
 from tasks.planning import Planner
-from tasks.stage import Job, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
 
 class CategoryOptions(Options):
@@ -66,8 +66,21 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device", "threads"}),
     threads="all",
     weight=0.25,
-    page=PageOf("tasks.graph.findings:findings", "microtome.report.graph:page"),
+    page=PageOf("tasks.graph.findings:findings", "microtome.report.graph:page", "microtome.report.graph:of_units"),
     starter="  # graph: {category: bird}                   # part patterns that the filters answer to\n",
+    metrics=(Metric("graph_metrics", "value", "low", "high", keys=("layer", "metric", "of"), nullable=("round",)),),
+    headlines=(
+        Headline(
+            "graph_metrics.value",
+            "location instability",
+            rows={"metric": "instability", "of": ("nodes", "nodes minus filters"), "round": None},
+        ),
+        Headline(
+            "graph_metrics.value",
+            "share of nodes that follow what is shown",
+            rows={"metric": "follows when moved", "of": "nodes", "round": None},
+        ),
+    ),
     tables=(
         table(
             "graph_nodes",

@@ -179,7 +179,7 @@ class LabelCounts:
         self._pixels = table.column("pixels").to_numpy().astype(np.int64)
         self._count = len(index.concepts.number)
         with index.artifact.source("annotations.parquet") as source:
-            flags = pq.read_table(source, columns=["annotated"]).column("annotated").combine_chunks()
+            flags = pq.ParquetFile(source).read(["annotated"]).column("annotated").combine_chunks()
         self._annotated = np.array(flags.values.to_pylist(), bool).reshape(len(flags), -1)
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from storage.tables import float64, int32, string, table
 from tasks.options import Count, DatasetName, Number, Options, Several
 from tasks.planning import Planner
-from tasks.stage import Job, Metric, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 from tasks.thresholds import seen
 
 
@@ -46,9 +46,12 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="answer",
-    page=PageOf("tasks.occlusion.findings:findings", "microtome.report.fields:page"),
+    page=PageOf(
+        "tasks.occlusion.findings:findings", "microtome.report.fields:page", "microtome.report.fields:of_units"
+    ),
     starter="  # occlusion: {units: 8}                     # measured receptive fields, minimal images\n",
-    metrics=(Metric("minimal_images", "area"),),
+    metrics=(Metric("minimal_images", "area", keys=("image",)),),
+    headlines=(Headline("minimal_images.area", "share of a picture that its prediction needs, median", median=True),),
     tables=(
         table(
             "occlusion",

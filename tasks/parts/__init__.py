@@ -14,7 +14,7 @@ from tasks.index import index
 from tasks.landmarks import landmarks
 from tasks.options import Count, Several
 from tasks.planning import Planner
-from tasks.stage import Job, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
 
 class PartsOptions(CategoryOptions):
@@ -55,6 +55,16 @@ STAGE = Stage(
     weight=0.05,
     page=PageOf("tasks.parts.findings:findings", "microtome.report.parts:page"),
     starter="  # parts: {category: bird}                   # parts found from a few boxes\n",
+    metrics=(
+        Metric("part_summary", "error", "low", "high", keys=("part", "boxes", "method")),
+        Metric("part_summary", "share", "share_low", "share_high", keys=("part", "boxes", "method")),
+        Metric("part_comparisons", "difference", "low", "high", keys=("rival",), nullable=("part", "boxes")),
+    ),
+    headlines=(
+        Headline(
+            "part_comparisons.difference", "error of the blend less its rival's", rows={"part": None, "boxes": None}
+        ),
+    ),
     tables=(
         table(
             "parts",

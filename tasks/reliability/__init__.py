@@ -10,10 +10,10 @@ from pydantic import Field
 from microtome.visualize.names import TESTED, MethodName
 from storage.tables import flag, float64, int32, string, table
 from tasks.index import index
-from tasks.options import DatasetName, Options, Positive, Several, Share, Word
+from tasks.options import LAYER, DatasetName, Options, Positive, Several, Share, Word
 from tasks.planning import Planner
 from tasks.saliency import PAGE, methods_table
-from tasks.stage import Job, Stage
+from tasks.stage import Headline, Job, Metric, Stage
 
 
 class ReliabilityOptions(Options):
@@ -25,9 +25,9 @@ class ReliabilityOptions(Options):
     """How many pictures, drawn at random."""
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = TESTED
     """Attribution methods; those that the network cannot have are left out by name."""
-    cam_layer: Word | None = None
+    cam_layer: Annotated[Word | None, LAYER] = None
     """Layer of Grad-CAM, by dotted name; by default the last maps that the head reads."""
-    layers: Several = 5
+    randomised: Several = 5
     """How many steps of randomisation are shown, the first and the last among them, evenly spread over the layers."""
     invariance_error: Positive = 1e-3
     """Greatest error over the pictures with which a method passes input invariance."""
@@ -55,6 +55,15 @@ STAGE = Stage(
     page=PAGE,
     preflight="tasks.reliability.work:preflight",
     starter="  # reliability: {images: 16}                 # and which of these methods can be trusted\n",
+    metrics=(Metric("reliability", "value", "low", "high", keys=("method", "test", "shift_or_layer")),),
+    headlines=(
+        Headline(
+            "reliability.value",
+            "likeness to maps of a network whose last layer is drawn anew",
+            rows={"test": "randomisation from the output, cosine", "passed": (True, False)},
+        ),
+        Headline("reliability.value", "likeness of maps for two classes", rows={"test": "class sensitivity"}),
+    ),
     tables=(
         table(
             "reliability",

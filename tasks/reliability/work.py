@@ -94,7 +94,7 @@ class Bench:
         with torch.no_grad():
             order = torch.cat([network(part) for part in torch.split(x, BATCH)]).argsort(1, descending=True)
         limits = Limits(options.invariance_error, options.randomised_cosine, options.class_cosine)
-        layers = science.spread_evenly(science.parameter_layers(network.network), options.layers)
+        layers = science.spread_evenly(science.parameter_layers(network.network), options.randomised)
         shifts = science.shifts(source.frame.size, scale.mean, scale.std, seed=session.seed)
         return cls(network, x, order, layers, limits, session, shifts)
 

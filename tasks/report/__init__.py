@@ -41,7 +41,7 @@ class Described:
 def plan(audit: Planner, options: ReportOptions) -> Iterable[Job]:
     """Reads every job of the audit, and shows those whose stage has a page."""
     pages = {job.stage.page for job in audit.jobs.values() if job.stage.page}
-    roots = tuple(sorted({root for page in pages for root in (page.findings, page.page)}))
+    roots = tuple(sorted({root for page in pages for root in page.roots}))
     yield audit.job(STAGE, options, {**audit.jobs, "audit": Described(audit.described)}, roots=roots)
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.datasets.source import small, webp
+from microtome.report import views
 from storage import Artifact, Draft
 from tasks.execution import inputs_of, outside_of
 from tasks.index.result import Index
@@ -16,6 +22,8 @@ from tasks.stage import Job
 AnyResult = TypeVar("AnyResult", bound=StageResult)
 AnyInputs = TypeVar("AnyInputs")
 THUMB = 112  # pixels
+AT_ONCE = 64  # pictures held at a time
+LARGE = 80  # WebP's quality of the picture as the network takes it
 
 
 @dataclass(frozen=True)
@@ -60,12 +68,21 @@ class Shown:
         return found
 
     def thumbnail(self, index: Index, image: int) -> str:
-        """Path of a picture's thumbnail, written when it is first asked for."""
-        path = f"assets/{index.digest}/{image:06d}.webp"  # by the data set, so that several do not mix
-        if not self.draft.has(path):
-            self.draft.write(path, index.source.thumbnail(image, THUMB))
-            self.session.check()
-        return path
+        """Path of a picture's thumbnail, which is made when it is first asked for, and a large picture beside it."""
+        self.thumbnails(index, [image])
+        return _thumb(index, image)
+
+    def thumbnails(self, index: Index, images: Sequence[int]) -> None:
+        """Make the small and the large picture of many, side by side on all threads."""
+        wanted = [image for image in images if not self.draft.has(views.large_of(_thumb(index, image)))]
+        with ThreadPoolExecutor(self.session.threads, "thumbnail") as pool:
+            for first in range(0, len(wanted), AT_ONCE):
+                some = wanted[first : first + AT_ONCE]
+                framed = [index.source.framed(image) for image in some]  # a data set need not bear several threads
+                for image, (little, large) in zip(some, pool.map(_both, framed), strict=True):
+                    self.draft.write(_thumb(index, image), little)
+                    self.draft.write(views.large_of(_thumb(index, image)), large)
+                self.session.check()
 
     def picture(self, path: str, content: bytes) -> str:
         """Put a picture into the report; gives its path."""
@@ -75,3 +92,11 @@ class Shown:
     def copied(self, result: StageResult, file: str) -> str:
         """A stage's own picture, in the report."""
         return self.picture(f"assets/{file}", result.artifact.read(file))
+
+
+def _thumb(index: Index, image: int) -> str:
+    return f"assets/{index.digest[:12]}/s/{image:06d}.webp"  # by the data set, so that several do not mix
+
+
+def _both(framed: NDArray[np.uint8]) -> tuple[bytes, bytes]:
+    return small(framed, THUMB), webp(framed, quality=LARGE)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 from microtome.report import views
 from microtome.report.overview import Audited, Finished, overview
-from microtome.report.render import render
+from microtome.report.render import render, render_units
+from microtome.report.unit import unit_pages
 from storage import Artifact, Draft
 from tasks.report import Described, ReportOptions
 from tasks.report.shown import Shown
@@ -39,22 +41,25 @@ def run(options: ReportOptions, inputs: Inputs, draft: Draft, session: Session) 
     session.begin(len(wanted), "pages")
     layers: list[views.Layer] = []
     pages: list[views.Page] = []
+    told: list[views.Told] = []
     for page in wanted:
-        made = _page(page, shown)
+        made, of_units = _page(page, shown)
         if isinstance(made, views.Page):
             pages.append(made)
         else:
             layers += made
+        told.append(of_units)
         session.advance(1)
-    for name, content in render(overview(_audited(inputs), layers, pages)).items():
+    report = overview(_audited(inputs), layers, pages, unit_pages(layers, told))
+    for name, content in chain(render(report).items(), render_units(report)):
         draft.write(name, content)
+        session.check()
 
 
-def _page(page: PageOf, shown: Shown) -> views.Page | list[views.Layer]:
-    """Findings of a stage, then its page from them alone."""
-    findings, drawn = (_named(reference) for reference in (page.findings, page.page))
-    made: views.Page | list[views.Layer] = drawn(findings(shown))
-    return made
+def _page(page: PageOf, shown: Shown) -> tuple[views.Page | list[views.Layer], views.Told]:
+    """Findings of a stage, then its page from them alone, and what they tell of single units."""
+    found = _named(page.findings)(shown)
+    return _named(page.page)(found), _named(page.units)(found) if page.units else {}
 
 
 def _named(reference: str) -> Any:

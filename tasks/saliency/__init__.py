@@ -10,9 +10,9 @@ from pydantic import Field
 from microtome.visualize.names import METHODS, MethodName
 from storage.tables import TableSchema, flag, float64, int32, string, table
 from tasks.index import index
-from tasks.options import Count, DatasetName, Options, Word
+from tasks.options import LAYER, Count, DatasetName, Options, Word
 from tasks.planning import Planner
-from tasks.stage import Job, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
 # One page shows the maps and the verdicts on them; either stage may be there without the other.
 PAGE = PageOf("tasks.saliency.findings:findings", "microtome.report.saliency:page")
@@ -27,7 +27,7 @@ class SaliencyOptions(Options):
     """How many pictures, drawn at random."""
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = METHODS
     """Attribution methods; those that the network cannot have are left out by name."""
-    cam_layer: Word | None = None
+    cam_layer: Annotated[Word | None, LAYER] = None
     """Layer of Grad-CAM, by dotted name; by default the last maps that the head reads."""
 
 
@@ -60,12 +60,19 @@ STAGE = Stage(
     page=PAGE,
     starter="  # saliency: {images: 12}                    # maps of the predicted class, method by method\n",
     preflight="tasks.saliency.at_hand:preflight",
+    metrics=(
+        Metric("faithfulness", "value", "low", "high", keys=("method", "measure")),
+        Metric("faithfulness", "apart", "apart_low", "apart_high", keys=("method", "measure")),
+        Metric("faithfulness", "beyond", "beyond_low", "beyond_high", keys=("method", "measure")),
+    ),
+    headlines=(Headline("faithfulness.apart", "deletion less chance", rows={"measure": "deletion"}),),
     tables=(
         table(
             "saliency",
             "A row per picture and method: a map of the predicted class.",
             image=int32("number of the picture"),
             target=int32("class that the map is of"),
+            target_name=string("its name, where the network or torchvision says it"),
             method=string("that made it"),
             scale=float64("99th percentile of its absolute values, at which pictures of it saturate"),
             file=string("of the stage, that holds the maps of the method"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from microtome.datasets.source import webp
 from microtome.report.saliency import (
+    JUDGED,
     FaithfulnessRow,
     MethodRow,
     ReliabilityRow,
@@ -11,6 +14,7 @@ from microtome.report.saliency import (
     SaliencyMaps,
     colours,
 )
+from tasks.reliability import ReliabilityOptions
 from tasks.report.shown import Shown
 from tasks.result import StageResult
 from tasks.saliency.result import Saliency
@@ -25,12 +29,21 @@ def findings(shown: Shown) -> SaliencyFindings:
     tests = results["reliability"].typed("reliability", ReliabilityRow) if "reliability" in stages else []
     scores = results["saliency"].typed("faithfulness", FaithfulnessRow) if "saliency" in stages else []
     pictures = _pictures(shown) if "saliency" in stages else []
-    return SaliencyFindings(tests, pictures, list(notes.values()), scores)
+    return SaliencyFindings(tests, pictures, list(notes.values()), scores, _limits(results))
+
+
+def _limits(results: Mapping[str, StageResult]) -> dict[str, float]:
+    if "reliability" not in results:
+        return {}
+    options = ReliabilityOptions.model_validate(results["reliability"].parameters)
+    limits = (options.invariance_error, options.randomised_cosine, options.class_cosine)
+    return dict(zip(JUDGED, limits, strict=True))
 
 
 def _pictures(shown: Shown) -> list[SaliencyMaps]:
     made, index = shown.result("saliency", Saliency), shown.inputs("saliency", Inputs).index
     maps = made.maps
+    called = {row["image"]: row["target_name"] or "" for row in made.rows("saliency")}
     found = []
     for place, image in enumerate(made.images):
         paths = {
@@ -40,5 +53,5 @@ def _pictures(shown: Shown) -> list[SaliencyMaps]:
             for method, values in maps.items()
         }
         thumb = shown.thumbnail(index, image)
-        found.append(SaliencyMaps(image, index.files[image], thumb, index.frame.size, paths))
+        found.append(SaliencyMaps(image, index.files[image], thumb, index.frame.size, paths, called[image]))
     return found

@@ -44,6 +44,7 @@ def run(options: SaliencyOptions, inputs: Inputs, draft: Draft, session: Session
     wanted = AtHand.of(options, network, inputs.index.frame.size, session)
     session.begin(len(chosen) * (2 * len(wanted.methods) + len(CONTROLS) + 1), "maps")
     test = _Test.of(inputs.index, network, chosen, session)
+    called = inputs.network.named(network, test.x)
     rows: list[Row] = []
     marks: dict[str, torch.Tensor] = {}
     for name, method in wanted.methods.items():
@@ -51,7 +52,8 @@ def run(options: SaliencyOptions, inputs: Inputs, draft: Draft, session: Session
         maps = test.maps(method)
         draft.write(file, save({"maps": maps.contiguous(), "images": torch.tensor(chosen)}))
         for image, target, one in zip(chosen, test.classes.tolist(), maps, strict=True):
-            rows.append({"image": image, "target": target, "method": name, "scale": contrast(one), "file": file})
+            row = {"image": image, "target": target, "target_name": called(target), "method": name}
+            rows.append({**row, "scale": contrast(one), "file": file})
         marks[name] = science.evidence(name, maps)
     marks |= zip(CONTROLS, (edges(test.x)[:, 0], science.centred(inputs.index.frame.size, len(chosen))), strict=True)
     draft.rows("saliency", rows)

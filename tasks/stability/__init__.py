@@ -16,7 +16,7 @@ from tasks.index import index
 from tasks.landmarks import landmarks
 from tasks.options import MANY, Count, DatasetName, Options, Positive, Resamples
 from tasks.planning import Planner
-from tasks.stage import Job, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
 BEFORE = "before"
 
@@ -86,9 +86,22 @@ STAGE = Stage(
     work="tasks.stability.work:run",
     plan=plan,
     determined_by=frozenset({"seed"}),
-    page=PageOf("tasks.stability.findings:findings", "microtome.report.stability:page"),
+    page=PageOf(
+        "tasks.stability.findings:findings", "microtome.report.stability:page", "microtome.report.stability:of_units"
+    ),
     starter="  # stability: {}                             # how steadily filters sit on part landmarks\n",
     weight=0.01,
+    metrics=(
+        Metric("stability_layers", "deviation", "low", "high", keys=("layer", "category")),
+        Metric("stability_layers", "tracking_share", keys=("layer", "category")),
+        Metric("stability_layers", "beating_share", keys=("layer", "category")),
+        Metric("stability_shift", "slope", "low", "high", keys=("layer", "category")),
+    ),
+    headlines=(
+        Headline("stability_layers.deviation", "location deviation"),
+        Headline("stability_layers.tracking_share", "share of filters that follow a landmark"),
+        Headline("stability_shift.slope", "slope of the shift test"),
+    ),
     tables=(
         table(
             "stability",

@@ -29,7 +29,7 @@ def findings(shown: Shown) -> StabilityFindings:
 def _layer(shown: Shown, made: Stability, name: str) -> StableLayer:
     rows = [item for item in made.judged if item.layer == name]
     chosen = leading(made.filters(name), SHOWN_FILTERS)
-    return StableLayer(name, rows, pictured(shown, "stability", name, chosen), made.shift(name))
+    return StableLayer(name, rows, pictured(shown, "stability", name, chosen), made.shift(name), made.filters(name))
 
 
 def pictured(shown: Shown, job: str, layer: str, filters: Sequence[FilterOnLandmark]) -> list[Pictured]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.tables import float32, float64, floats, int32, int64, string, table
+from storage.tables import float32, float64, floats, int32, int64, integers, string, table
 from tasks.activations import maps
 from tasks.index import index
 from tasks.options import Lighting, Options, Share
@@ -45,6 +45,15 @@ STAGE = Stage(
             layer=string("dotted name"),
             unit=int32("number of the unit"),
             values=floats("the largest values, the highest first"),
+        ),
+        table(
+            "histograms",
+            "A row per unit: how often it has which values, in up to 128 bins of one width, a power of two.",
+            layer=string("dotted name"),
+            unit=int32("number of the unit"),
+            start=float64("where the first bin begins, a multiple of width; a bin holds its beginning, not its end"),
+            width=float64("of each bin"),
+            counts=integers("values in each bin, from the first to the last that holds any"),
         ),
         table(
             "top_images",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.quantify.accumulate import MomentResult, Moments, Tail, TopImages, rank
+from microtome.quantify.accumulate import BINS, Histogram, MomentResult, Moments, Tail, TopImages, rank
 from storage import Draft
 from storage.tables import Columns, Gathered
 from tasks.activations.result import Maps
@@ -32,12 +32,13 @@ def run(options: ThresholdsOptions, inputs: Inputs, draft: Draft, session: Sessi
     """Find the thresholds of every layer."""
     layers, images = inputs.activations.layers, inputs.index.images
     session.begin(images * len(layers))
-    rows: dict[str, Gathered] = {"thresholds": {}, "tails": {}, "top_images": {}}
+    rows: dict[str, Gathered] = {"thresholds": {}, "tails": {}, "histograms": {}, "top_images": {}}
     for number, layer in enumerate(layers):
         kept = rank(options.keep, images * layer.grid[0] * layer.grid[1]) + 1
-        tail, moments, top = _accumulate(inputs.activations, number, kept, session)
+        tail, moments, histogram, top = _accumulate(inputs.activations, number, kept, session)
         _extend(rows["thresholds"], _threshold_rows(layer.name, tail, moments))
         _extend(rows["tails"], {"layer": [layer.name] * layer.units, "unit": range(layer.units), "values": tail})
+        _extend(rows["histograms"], _histogram_rows(layer.name, histogram))
         _extend(rows["top_images"], _top_rows(layer.name, top))
     for name, columns in rows.items():
         draft.table(name, columns)
@@ -45,18 +46,19 @@ def run(options: ThresholdsOptions, inputs: Inputs, draft: Draft, session: Sessi
 
 def _accumulate(
     activations: Maps, number: int, kept: int, session: Session
-) -> tuple[NDArray[np.float32], MomentResult, TopImages]:
+) -> tuple[NDArray[np.float32], MomentResult, Histogram, TopImages]:
     units = activations.layers[number].units
-    tail, moments, top = Tail(units, kept), Moments(units), TopImages(units, TOP_IMAGES)
-    with ThreadPoolExecutor(1, "tail") as pool:
+    tail, moments, histogram, top = Tail(units, kept), Moments(units), Histogram(units), TopImages(units, TOP_IMAGES)
+    with ThreadPoolExecutor(2, "tail") as pool:
         for block in activations.blocks(number):
             maps = block.tensors.astype(np.float32, copy=False)
-            beside = pool.submit(tail.update, maps)
+            beside = [pool.submit(other.update, maps) for other in (tail, histogram)]
             peaks = moments.update(maps)
-            beside.result()
+            for done in beside:
+                done.result()
             top.update(np.arange(block.first, block.first + len(peaks)), peaks)
             session.advance(len(peaks))
-    return tail.compute(), moments.compute(), top
+    return tail.compute(), moments.compute(), histogram, top
 
 
 def _threshold_rows(layer: str, tail: NDArray[np.float32], moments: MomentResult) -> Columns:
@@ -76,6 +78,16 @@ def _threshold_rows(layer: str, tail: NDArray[np.float32], moments: MomentResult
     for level in levels:
         threshold = tail[:, rank(level, moments.samples)]
         _extend(rows, {**columns, "tail": np.full(units, level), "threshold": threshold})
+    return rows
+
+
+def _histogram_rows(layer: str, histogram: Histogram) -> Columns:
+    """From the first bin that holds anything to the last one."""
+    widths, counts = histogram.compute()
+    rows: Gathered = {"layer": [layer] * len(widths), "unit": list(range(len(widths))), "width": list(widths)}
+    ends = [np.flatnonzero(mine)[[0, -1]] for mine in counts]
+    rows["start"] = [(first - BINS) * width for (first, _), width in zip(ends, widths, strict=True)]
+    rows["counts"] = [mine[first : last + 1] for mine, (first, last) in zip(counts, ends, strict=True)]
     return rows
 
 

@@ -11,9 +11,9 @@ from microtome.errors import InputError
 from storage.tables import flag, float64, int32, string, table
 from tasks.finetuning import FinetuningOptions
 from tasks.index import index
-from tasks.options import MANY, OUTSIDE, DatasetName, Number, Options
+from tasks.options import LAYER, MANY, OUTSIDE, DatasetName, Number, Options
 from tasks.planning import Planner
-from tasks.stage import Job, PageOf, Stage
+from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
 
 class TreeOptions(Options):
@@ -25,7 +25,7 @@ class TreeOptions(Options):
     """Data set that the category is told from; without it the data set's other categories."""
     category: str | None = None
     """Category whose decisions are explained; may be left out where there is one."""
-    layer: str | None = None
+    layer: Annotated[str | None, LAYER] = None
     """Layer by whose filters decisions are explained; left out, the audit's only one or the fine-tuned top one."""
     output: Number | None = None
     """Output of the network that stands for the category; the one that most positives get where left out."""
@@ -42,7 +42,7 @@ class TreeOptions(Options):
 class PlannedTree(TreeOptions):
     """The same, with the layer that the plan found."""
 
-    layer: str
+    layer: Annotated[str, LAYER]
 
     @property
     def averaged(self) -> str:
@@ -89,10 +89,23 @@ STAGE = Stage(
     threads="all",
     network="answer",
     weight=0.008,
-    page=PageOf("tasks.tree.findings:findings", "microtome.report.tree:page"),
+    page=PageOf("tasks.tree.findings:findings", "microtome.report.tree:page", "microtome.report.tree:of_units"),
     starter="""\
   # tree: {category: bird}                    # the few ways in which the network decides for a category
 """,
+    metrics=(Metric("tree_metrics", "value", "low", "high", keys=("metric", "model"), nullable=("depth", "against")),),
+    headlines=(
+        Headline(
+            "tree_metrics.value",
+            "fidelity of the tree",
+            rows={"metric": "fidelity", "model": "tree", "depth": 2, "against": None},
+        ),
+        Headline(
+            "tree_metrics.value",
+            "error of the tree",
+            rows={"metric": "error", "model": "tree", "depth": 2, "against": None},
+        ),
+    ),
     tables=(
         table(
             "tree_nodes",

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from microtome.disentangle.examples import TRAIN
 from microtome.quantify.stability import cell_centres
-from microtome.report.tree import ParsePath, ShownNode, SpottedPicture, TreeFindings, TreeMetricRow, TreeNode
+from microtome.report.tree import (
+    FilterRole,
+    ParsePath,
+    ShownNode,
+    SpottedPicture,
+    TreeFindings,
+    TreeMetricRow,
+    TreeNode,
+)
+from microtome.report.views import UnitKey
 from tasks.report.shown import Shown
 from tasks.tree.result import GrownTree
 
 SHOWN_NODES, SHOWN_PICTURES, SHOWN_PATHS = 12, 5, 4
 MARKED_FILTERS = 3
+STRONGEST = 8  # filters of a node that say that it is theirs
 Picture = Callable[[str, bytes], str]
 
 
 def findings(shown: Shown) -> TreeFindings:
     """The tree, the nodes that most pictures visit, and some parse paths."""
-    return TreeShown(shown.result("tree", GrownTree), shown.picture).findings()
+    told = TreeShown(shown.result("tree", GrownTree), shown.picture)
+    own = shown.jobs["tree"].reads.get("network") is not None  # and not a fine-tuned one, whose filters are others
+    return replace(told.findings(), roles=told.roles() if own else {})
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,24 @@ class TreeShown:
             nodes=[self.nodes[step.node] for step in steps],
             parts=parsed.part_shares(place, steps[0].node),
         )
+
+    def roles(self) -> dict[UnitKey, FilterRole]:
+        """What each filter does in decisions for the category."""
+        grown, held = self.grown, [row["positive"] and row["split"] != TRAIN for row in self.grown.pictures]
+        adds = grown.read.own[np.array(held, bool)].mean(0) if any(held) else np.zeros(grown.filters)
+        ranks = np.argsort(np.argsort(-np.abs(adds), kind="stable")) + 1
+        strong: dict[int, list[int]] = {}
+        positive = np.array([row["positive"] for row in grown.pictures], bool)
+        for node in self.findings().shown:
+            place = grown.parsed.nearest(node.number, positive)[0]
+            for share in grown.parsed.filter_shares(place, node.number)[:STRONGEST]:
+                strong.setdefault(share.number, []).append(node.number)
+        return {
+            UnitKey(grown.frozen.layer, number): FilterRole(
+                grown.parsed.parts[place], float(adds[place]), int(ranks[place]), grown.filters, strong.get(number, [])
+            )
+            for place, number in enumerate(grown.parsed.filters.tolist())
+        }
 
     def _typical(self) -> list[int]:
         """Held-out pictures of the category, one from each of the nodes most visited."""

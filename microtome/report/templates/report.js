@@ -1,41 +1,228 @@
 (() => {
-  const section = document.querySelectorAll("section.units");
-  section.forEach((units) => {
-    const find = (name) => units.querySelector(`[data-${name}]`);
+  // What is chosen lives in the address, so that it can be kept and sent: `?sort=q&find=wing`.
+  const address = new URLSearchParams(location.search);
+  const all = (what, from = document) => [...from.querySelectorAll(what)];
+  const put = () => {
+    const query = address.toString();
+    history.replaceState(null, "", (query ? `?${query}` : location.pathname) + location.hash);
+    all("a[data-keep]").forEach((link) => { link.search = query; });
+  };
+  const several = all("section.units").length > 1;
+  const value = (control) => (control.type === "checkbox" ? String(control.checked) : control.value);
+  const usual = (control) => (control.type === "checkbox" ? String(control.defaultChecked) : "");
+  all("[data-state]").forEach((control) => {
+    const page = several && control.closest("section.page");
+    const name = page ? `${page.id}/${control.dataset.state}` : control.dataset.state;
+    const given = address.get(name);
+    if (given !== null && control.type === "checkbox") control.checked = given === "true";
+    else if (given !== null) control.value = given;
+    if (control.value === "" && control.options) control.selectedIndex = 0;
+    const changed = () => {
+      if (value(control) === usual(control)) address.delete(name);
+      else address.set(name, value(control));
+      put();
+    };
+    control.addEventListener("input", changed);
+    const what = control.dataset.shows;
+    if (!what) return;
+    const scope = control.closest(".units") || document.documentElement;
+    const show = () => scope.classList.toggle(`no-${what}`, !control.checked);
+    control.addEventListener("input", show);
+    show();
+  });
+  if (address.toString()) put();
+  all("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
+
+  // A unit is sought by words that must all be met: a number in any writing, a concept, a category, a layer.
+  const plain = (text) => text.normalize("NFKC").toLowerCase();
+  const words = (text) => plain(text).replace(/(\d)[,'’_](?=\d{3}(?!\d))/g, "$1").split(/[\s#]+/)
+    .filter((word) => word && !/^(u|unit|units|no|nr|number|filter|channel)[.:]?$/.test(word));
+  const meets = (word, unit) => {
+    const number = word.match(/^(?:u|unit|filter|channel)?[-_.:]?0*(\d+)[.,;]?$/);
+    if (number && Number(number[1]) === unit.number) return true;
+    const both = word.match(/^(.+)[/:_\-.]u?0*(\d+)$/);
+    if (both && both[1] === unit.layer && Number(both[2]) === unit.number) return true;
+    return number ? unit.text.split(/[^\p{L}\p{N}]+/u).includes(word) : unit.text.includes(word) || unit.layer.includes(word);
+  };
+  const found = (query, unit) => words(query).every((word) => meets(word, unit));
+
+  all("section.units").forEach((units) => {
+    const find = (name) => units.querySelector(`[data-state="${name}"]`);
     const box = units.querySelector(".cards");
     const cards = [...box.children];
+    const given = [...cards];
+    const known = new Map(cards.map((card) => [card, { number: Number(card.dataset.unit), layer: "", text: plain(`${card.dataset.label} ${card.dataset.category}`) }]));
     const order = {
       iou: (a, b) => b.dataset.iou - a.dataset.iou || a.dataset.unit - b.dataset.unit,
       unit: (a, b) => a.dataset.unit - b.dataset.unit,
       label: (a, b) => a.dataset.label.localeCompare(b.dataset.label) || order.iou(a, b),
       q: (a, b) => a.dataset.q - b.dataset.q || order.iou(a, b),
     };
-    const sort = () => box.append(...cards.sort(order[find("sort").value]));
+    const sort = () => { const by = find("sort").value; box.append(...(by ? cards.sort(order[by]) : given)); };
     const filter = () => {
-      const text = find("find").value.trim().toLowerCase();
+      const text = find("find").value;
       const category = find("category").value;
       const [detectors, confirmed] = ["detectors", "confirmed"].map((name) => find(name).checked);
       let shown = 0;
       for (const card of cards) {
         const data = card.dataset;
-        const number = /^\d+$/.test(text);
-        const named = !text || (number ? data.unit === text : data.label.toLowerCase().includes(text));
-        const firm = (!detectors || data.detector === "1") && (!confirmed || data.confirmed === "1");
-        const visible = named && (!category || data.category === category) && firm;
-        card.hidden = !visible;
-        shown += visible;
+        const firm = (!detectors || data.detector) && (!confirmed || data.confirmed);
+        const visible = firm && (!category || data.category === category) && found(text, known.get(card));
+        if (card.hidden === !!visible) card.hidden = !visible;
+        shown += !!visible;
       }
-      find("count").textContent = `${shown} of ${cards.length} units`;
+      units.querySelector("[data-count]").textContent = `${shown} of ${cards.length} units`;
     };
-    units.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
-    find("sort").addEventListener("change", sort);
-    find("category").addEventListener("change", filter);
-    find("find").addEventListener("input", filter);
-    for (const name of ["detectors", "confirmed"]) find(name).addEventListener("change", filter);
-    find("masks").addEventListener("change", (event) => box.classList.toggle("plain", !event.target.checked));
-    sort();
+    find("sort").addEventListener("input", sort);
+    for (const name of ["category", "find", "detectors", "confirmed"]) find(name).addEventListener("input", filter);
+    if (find("sort").value) sort();
     filter();
   });
+
+  const MOST = 200;
+  all(".listing").forEach((listing) => {
+    const read = JSON.parse(listing.querySelector("script").textContent);
+    const alone = listing.dataset.listing !== "pages";
+    const units = read.units.map(([layer, number, concept, category, iou, state], place) => ({
+      number, concept, category, iou, state, place, shown: read.layers[layer][0], layer: plain(read.layers[layer][0]),
+      text: plain(`${concept} ${category}`),
+      to: alone ? `#${read.layers[layer][0]}/${number}` : `${read.layers[layer][1]}/${number}.html`,
+    }));
+    const find = (name) => listing.querySelector(`[data-state="${name}"]`);
+    const order = {
+      "": (a, b) => b.iou - a.iou || a.place - b.place,
+      unit: (a, b) => a.place - b.place,
+      concept: (a, b) => !a.concept - !b.concept || a.concept.localeCompare(b.concept) || b.iou - a.iou,
+    };
+    const cell = (text, kind) => Object.assign(document.createElement("td"), { textContent: text, className: kind || "" });
+    const line = (unit) => {
+      const row = document.createElement("tr"), head = document.createElement("th");
+      head.scope = "row";
+      head.append(Object.assign(document.createElement("a"), { href: unit.to, textContent: `${unit.shown} unit ${unit.number}` }));
+      row.append(head, cell(unit.concept || "–"), cell(unit.category), cell(unit.iou, "n"), cell(unit.state));
+      return row;
+    };
+    const show = () => {
+      const firm = (unit) => !find("firm").checked || unit.state === "confirmed detector";
+      const some = units.filter((unit) => firm(unit) && found(find("q").value, unit)).sort(order[find("order").value]);
+      listing.querySelector("[data-found]").replaceChildren(...some.slice(0, MOST).map(line));
+      listing.querySelector("[data-count]").textContent = `${some.length} of ${units.length} units`;
+      listing.querySelector("[data-more]").textContent = some.length > MOST ? `The first ${MOST} are shown; say more to see fewer.` : "";
+    };
+    all("[data-state]", listing).forEach((control) => control.addEventListener("input", show));
+    show();
+  });
+  all("[data-seek]").forEach((form) => form.addEventListener("submit", () => {
+    const text = form.querySelector("input").value.trim(), here = document.querySelector(".listing");
+    if (!here) { location.href = `${form.dataset.seek}?q=${encodeURIComponent(text)}`; return; }
+    const box = here.querySelector('[data-state="q"]');
+    box.value = text;
+    box.dispatchEvent(new Event("input"));
+    here.scrollIntoView();
+  }));
+
+  // A picture that is clicked is shown large, with what lies over it; + and - zoom, arrows lead on.
+  const LARGE = [/\/s\/(\d+\.webp)$/, "/l/$1"];
+  const PICTURES = ".pic, .sheet img:not(.m), .over";
+  let zoom, group, at, scale;
+  const enlarged = (picture) => {
+    if (picture.matches(".sheet img")) {
+      const box = Object.assign(document.createElement("div"), { className: "pic" });
+      box.append(Object.assign(document.createElement("img"), { src: picture.src, alt: picture.alt }));
+      const sheet = picture.parentNode.querySelector(".m"), place = all("img:not(.m)", picture.parentNode).indexOf(picture);
+      if (sheet) {
+        const across = 5, rows = Math.ceil(all("img:not(.m)", picture.parentNode).length / across);
+        const over = Object.assign(document.createElement("i"), { className: "m" });
+        over.style.background = `url("${sheet.src}")`;
+        over.style.backgroundSize = `${across * 100}% ${rows * 100}%`;
+        over.style.backgroundPosition = `${(place % across) / (across - 1) * 100}% ${rows > 1 ? Math.floor(place / across) / (rows - 1) * 100 : 0}%`;
+        box.append(over);
+      }
+      return box;
+    }
+    const box = picture.cloneNode(true);
+    box.removeAttribute("tabindex");
+    box.classList.add("pic");
+    return box;
+  };
+  const size = (times) => {
+    scale = Math.min(8, Math.max(1, times));
+    zoom.querySelector(".stage").style.setProperty("--z", scale);
+  };
+  const open = (place) => {
+    at = (place + group.length) % group.length;
+    const picture = group[at], box = enlarged(picture), image = box.querySelector("img");
+    const scope = picture.closest(".units") || document.documentElement;
+    const small = image.src;
+    image.loading = "eager";
+    image.onerror = () => { image.onerror = null; image.src = small; };
+    image.src = small.replace(...LARGE);
+    const stage = zoom.querySelector(".stage");
+    for (const what of ["mask", "note"]) stage.classList.toggle(`no-${what}`, scope.classList.contains(`no-${what}`));
+    stage.replaceChildren(box);
+    all("[data-step]", zoom).forEach((button) => { button.disabled = group.length < 2; });
+    zoom.querySelector('[aria-label^="mask"]').hidden = !box.querySelector(".m");
+    zoom.querySelector('[aria-label^="annotation"]').hidden = !box.querySelector(".note");
+    zoom.querySelector(".file").textContent = image.alt;
+    const unit = picture.closest(".card")?.querySelector("h3 a[href]");
+    const to = zoom.querySelector("a");
+    to.hidden = !unit;
+    if (unit) { to.href = unit.href; to.textContent = unit.textContent; }
+    size(1);
+    if (!zoom.open) zoom.showModal();
+  };
+  const switched = (what) => {
+    const scope = group[at].closest(".units") || document;
+    const control = scope.querySelector(`[data-shows="${what}"]`);
+    if (control) control.click();
+    zoom.querySelector(".stage").classList.toggle(`no-${what}`, control ? !control.checked : undefined);
+  };
+  const made = () => {
+    zoom = Object.assign(document.createElement("dialog"), { className: "zoom" });
+    zoom.setAttribute("aria-label", "enlarged picture");
+    const button = (text, label, act, step) => {
+      const item = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+      item.setAttribute("aria-label", label);
+      if (step) item.dataset.step = step;
+      item.addEventListener("click", act);
+      return item;
+    };
+    const bar = Object.assign(document.createElement("div"), { className: "bar-top" });
+    bar.append(
+      Object.assign(document.createElement("span"), { className: "file" }), document.createElement("a"),
+      button("←", "previous picture", () => open(at - 1), "-1"), button("→", "next picture", () => open(at + 1), "1"),
+      button("−", "smaller", () => size(scale / 1.5)), button("+", "larger", () => size(scale * 1.5)),
+      button("mask", "mask on or off", () => switched("mask")),
+      button("annotation", "annotation on or off", () => switched("note")),
+      button("close", "close", () => zoom.close()),
+    );
+    const stage = Object.assign(document.createElement("div"), { className: "stage" });
+    zoom.append(bar, stage);
+    document.body.append(zoom);
+    zoom.addEventListener("keydown", (event) => {
+      const act = { ArrowLeft: () => open(at - 1), ArrowRight: () => open(at + 1), "+": () => size(scale * 1.5), "-": () => size(scale / 1.5), 0: () => size(1) }[event.key];
+      if (act) { event.preventDefault(); act(); }
+    });
+    zoom.addEventListener("click", (event) => { if (event.target === zoom) zoom.close(); });
+    stage.addEventListener("wheel", (event) => { event.preventDefault(); size(scale * (event.deltaY < 0 ? 1.2 : 1 / 1.2)); }, { passive: false });
+    stage.addEventListener("pointermove", (event) => {
+      if (event.buttons) stage.scrollBy(-event.movementX, -event.movementY);
+    });
+    stage.addEventListener("dragstart", (event) => event.preventDefault());
+  };
+  const enlarge = (event) => {
+    const picture = event.target.closest?.(PICTURES);
+    if (!picture || picture.closest(".zoom") || event.target.closest("a")) return;
+    event.preventDefault();
+    if (!zoom) made();
+    group = all(PICTURES, picture.closest(".pics, .plates") || picture.parentNode);
+    open(group.indexOf(picture));
+  };
+  document.addEventListener("click", enlarge);
+  document.addEventListener("pointerover", ({ target }) => { if (target.matches?.(".sheet img:not(.m)")) target.title = target.alt; });
+  document.addEventListener("keydown", (event) => { if (event.key === "Enter" && event.target.matches(PICTURES)) enlarge(event); });
+  all(".pic, .over").forEach((picture) => { picture.tabIndex = 0; picture.setAttribute("role", "button"); picture.setAttribute("aria-label", `enlarge ${picture.querySelector("img").alt}`); });
+
   const SVG = "http://www.w3.org/2000/svg";
   const make = (name, values, text) => {
     const item = document.createElementNS(SVG, name);

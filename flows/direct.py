@@ -1,0 +1,271 @@
+"""Stages on objects in memory: no audit file, no Prefect, no workspace.
+
+    import microtome
+    result = microtome.dissect(model, dataset, layers=["layer4"])
+    result.to_pandas()
+
+The same stages as an audit's, planned and carried out by the same code in a folder that goes with the result, so that
+every figure is the audit's, bit for bit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from flows.auditfile import AuditModel, understood
+from flows.console import progress, warn
+from flows.plan import device_of, threads_of
+from microtome.datasets.base import Dataset
+from microtome.datasets.pairs import Pair, Pairs
+from microtome.errors import InputError, suggest
+from microtome.handed import hand_over
+from microtome.missing import needing
+from microtome.report.plots import ranked
+from storage import Artifact, open_files
+from tasks.execution import execute, outside_of
+from tasks.finetuning.result import Finetuned
+from tasks.planning import Planner
+from tasks.preflight import Looked
+from tasks.registry import BY_NAME
+from tasks.report import ReportOptions
+from tasks.report import plan as plan_report
+from tasks.session import Session
+from tasks.stage import Settings, Stage
+
+if TYPE_CHECKING:
+    import altair
+    import pandas
+    import torch
+
+Data = Dataset | Iterable[Pair]
+"""A data set, or a list of (picture, masks): see `microtome.datasets.pairs.Pairs`."""
+INPUT: Mapping[str, object] = {"size": [224, 224]}
+"""How a picture becomes the network's input, with the keys of the audit file: size, mean, std, resize."""
+OTHERS = "negatives"  # what the second data set is called in tables and options
+
+
+class Direct(Protocol):
+    """A function that carries a stage out."""
+
+    __name__: str
+    __qualname__: str
+
+    def __call__(
+        self,
+        model: torch.nn.Module,
+        dataset: Data,
+        *,
+        layers: Sequence[str],
+        input: Mapping[str, object] = INPUT,
+        negatives: Data | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        **options: object,
+    ) -> Found:
+        """Carry it out: `help()` of each lists the options of its stage."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a stage found. Its files lie in a folder that goes when this is no longer used.
+
+    Args:
+        stage: that was asked for.
+        planner: its jobs.
+        session: of the work.
+        artifacts: what the jobs wrote, by name.
+    """
+
+    stage: Stage
+    planner: Planner
+    session: Session
+    artifacts: dict[str, Artifact]
+    kept: tuple[object, ...] = field(repr=False)  # what must not be collected: folder, model, data
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of all tables, the stage's own first, then those of what it reads."""
+        own = [table.name for table in self.stage.tables if self._written(table.name)]
+        jobs = self.planner.jobs.values()
+        every = [table.name for job in jobs for table in job.stage.tables if self._written(table.name)]
+        return list(dict.fromkeys(own + every))
+
+    def to_pandas(self, table: str | None = None) -> pandas.DataFrame:
+        """A table; its columns are explained in docs/tables.md.
+
+        Args:
+            table: its name, one of `tables`; the stage's first one where left out.
+
+        Raises:
+            InputError: there is no such table.
+        """
+        import pandas
+
+        name = table or self.tables[0]
+        written = self._written(name)
+        if not written:
+            raise InputError(f"table: {self.stage.name} has no {name!r}{suggest(name, self.tables)}")
+        frames = {variant: self.artifacts[variant].table(name).to_pandas() for variant in written}
+        if len(frames) == 1:
+            return next(iter(frames.values()))
+        return pandas.concat(frames, names=["variant", None]).reset_index("variant").reset_index(drop=True)
+
+    def plot(self, column: str | None = None, *, table: str | None = None, most: int = 30) -> altair.LayerChart:
+        """The highest values of a column, with their 95 % intervals where the table has them.
+
+        Args:
+            column: its name; the first with an interval where left out.
+            table: as in `to_pandas`.
+            most: rows that are drawn.
+
+        Raises:
+            InputError: there is no such table or column; or Altair is not installed.
+        """
+        name = table or self.tables[0]
+        with needing("plot()"):
+            return ranked(self.to_pandas(name), column, most=most, title=f"{self.stage.name}: {name}")
+
+    def report(self, path: str | Path) -> Path:
+        """Write the pages of a report.
+
+        Args:
+            path: a folder, which is made; pages of the same names in it are replaced.
+
+        Returns:
+            its first page.
+
+        Raises:
+            InputError: the folder cannot be written; or a package that draws pages is not installed.
+        """
+        with needing("report()"):
+            for job in plan_report(self.planner, ReportOptions()):
+                pages, _ = execute(job, self.session)
+        try:
+            shutil.copytree(self.session.files.location(pages.folder), path, ignore=_not_pages, dirs_exist_ok=True)
+        except OSError as error:  # shutil's own, of several files, too
+            raise InputError(f"path: must be a folder that can be written, got {path} ({error})") from error
+        return Path(path) / "index.html"
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The network that `finetune` trained. Raises InputError for every other stage."""
+        job = self.planner.jobs[self.stage.name]
+        if self.stage is not BY_NAME["finetuning"]:
+            raise InputError(f"network: only finetune() makes one, got the result of {self.stage.name}")
+        return Finetuned(self.artifacts[job.name], outside_of(job)).load()
+
+    def _repr_html_(self) -> str:
+        frame = self.to_pandas()
+        return f"<p><b>{self.stage.name}</b>, table {self.tables[0]}: {self.stage.about}</p>{frame._repr_html_()}"
+
+    def _written(self, table: str) -> list[str]:
+        """Jobs that wrote a table."""
+        return [name for name, artifact in self.artifacts.items() if artifact.has(f"{table}.parquet")]
+
+
+def _not_pages(_folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name == "manifest.json" or name.startswith(".")]
+
+
+def _direct(name: str, stage_name: str) -> Direct:
+    """The function that carries a stage out."""
+    stage = BY_NAME[stage_name]
+
+    def carry_out(
+        model: torch.nn.Module,
+        dataset: Data,
+        *,
+        layers: Sequence[str],
+        input: Mapping[str, object] = INPUT,
+        negatives: Data | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        **options: object,
+    ) -> Found:
+        data = {"main": _data(dataset)} | ({OTHERS: _data(negatives)} if negatives is not None else {})
+        network = {
+            "load": "microtome.handed:network",
+            "arguments": {"number": hand_over(model)},
+            "layers": [layers] if isinstance(layers, str) else list(layers),
+            "input": dict(input),
+        }
+        others = {"negatives": OTHERS} if negatives is not None else {}
+        content = {
+            "name": type(model).__name__,
+            "network": network,
+            "datasets": {
+                key: {"format": "microtome.handed:dataset", "number": hand_over(found)} for key, found in data.items()
+            },
+            "stages": {stage.name: {**options, **others}},
+            "seed": seed,
+            "device": device,
+        }
+        return _found(stage, understood(content, f"microtome.{name}"), (model, data))
+
+    carry_out.__name__ = carry_out.__qualname__ = name
+    carry_out.__doc__ = _described(stage)
+    return carry_out
+
+
+def _data(given: Data) -> Dataset:
+    return given if isinstance(given, Dataset) else Pairs(given)
+
+
+def _found(stage: Stage, audit: AuditModel, objects: tuple[object, ...]) -> Found:
+    folder = tempfile.TemporaryDirectory(prefix="microtome-")
+    files = open_files(folder.name, say=warn)
+    settings = Settings(audit.seed, device_of(audit.device), threads_of(audit))
+    planner = Planner(audit, audit.asked, base=Path(folder.name), files=files, settings=settings)
+    for job in stage.plan(planner, audit.asked[stage.name]) if stage.plan else ():
+        planner.add(job)
+    looking = [job for job in planner.jobs.values() if job.stage.network]
+    if looking:
+        Looked(planner, planner.network, looking).probe()
+    session = Session(files, settings, progress())
+    artifacts = {name: execute(job, session)[0] for name, job in planner.jobs.items()}
+    return Found(stage, planner, session, artifacts, (folder, *objects))
+
+
+def _described(stage: Stage) -> str:
+    """The docstring: what the stage does, and its options, as it declares them."""
+    options = [
+        f"        {name}: {field.description} Default: {field.get_default(call_default_factory=True)!r}."
+        for name, field in stage.options.model_fields.items()
+        if name not in ("dataset", "negatives")
+    ]
+    return f"{stage.about}\n\n{CALLED}\n{chr(10).join(options)}\n\n{GIVES}\n"
+
+
+CALLED = """\
+    Args:
+        model: any module that takes (pictures, 3, height, width); it is copied, and never changed.
+        dataset: a data set of `microtome.datasets`, or a list of (picture, {concept: mask}).
+        layers: dotted names; `*` and `?` stand for any characters.
+        input: how a picture becomes the network's input: `size` (height, width), `mean`, `std`, `resize`.
+        negatives: pictures that a category is told from, for the stages that take such.
+        seed: of all that is drawn at random.
+        device: `auto`, `cpu` or `cuda`."""
+GIVES = """\
+    Returns:
+        what was found: `.to_pandas()`, `.plot()`, `.report(folder)`.
+
+    Raises:
+        InputError: any of this is wrong; all faults, by their keys in an audit file."""
+
+dissect = _direct("dissect", "dissection")
+stability = _direct("stability", "stability")
+tree = _direct("tree", "tree")
+graph = _direct("graph", "graph")
+parts = _direct("parts", "parts")
+saliency = _direct("saliency", "saliency")
+features = _direct("features", "features")
+reliability = _direct("reliability", "reliability")
+occlusion = _direct("occlusion", "occlusion")
+attack = _direct("attack", "adversarial")
+finetune = _direct("finetune", "finetuning")

@@ -1,0 +1,163 @@
+"""The runs of one audit as trends: in the terminal, and as a page."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.console import warn
+from flows.reports import publish
+from flows.text import printable, text_table
+from microtome.errors import InputError, suggest
+from microtome.report.comparison import Figure
+from microtome.report.history import (
+    History,
+    PastFigure,
+    PastGate,
+    PastRun,
+    PastVerdict,
+    figure_line,
+    page,
+    sentences,
+)
+from storage import Files, RunRecord, RunStore
+from storage.runs import FigureRun, GateRun, verdict
+
+
+def history(files: Files, name: str) -> tuple[str, Path | None]:
+    """The trends of an audit's runs: table and verdict as text, and the page.
+
+    Raises:
+        InputError: no audit of that name has a finished run.
+    """
+    found = past(files, name)
+    head = ["figure", "of", "runs", "first", "before", "last", "change", "lowest", "highest"]
+    tables = [text_table(head, [figure_line(figure) for figure in found.figures])] if found.figures else []
+    if found.gates:
+        lines = [[gate.gate, *_last(gate), f"{gate.missed} of {sum(v is not None for v in gate.verdicts)}"]
+                 for gate in found.gates]  # fmt: skip
+        tables.append(text_table(["gate", "last", "value", "limit", "missed"], lines))
+    text = "\n\n".join([*tables, "\n".join(map(printable, sentences(found)))])
+    footer = f"From the runs of {name}, the last {found.runs[-1].run}"
+    return text, publish(files, page(found, f"history-{file_name(name)}.html"), f"history of {name}", footer)
+
+
+def _last(gate: PastGate) -> list[str]:
+    last = gate.verdicts[-1]
+    if last is None:
+        return ["-", "-", "-"]
+    return [last.verdict, last.value.words, "-" if last.limit is None else f"{last.limit:g}"]
+
+
+def file_name(name: str) -> str:
+    """An audit's name as part of a file's: its own where that can be, else what can be kept, and a digest."""
+    plain = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)
+    return plain if plain == name else f"{plain.strip('-')[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def past(files: Files, name: str) -> History:
+    """The finished runs of an audit. Raises InputError where there is none."""
+    every = RunStore(files).all()
+    mine = [run for run in every if run.name == name]
+    runs = [run for run in mine if run.finished]
+    if not runs:
+        names = sorted({run.name for run in every})
+        what = "it has no finished run" if mine else "no audit has that name here"
+        hint = suggest(name, names) if names and not mine else ""
+        raise InputError(f"history: must be the name of an audit with a finished run, got {name!r}: {what}{hint}")
+    return History(
+        name,
+        [_past_run(run, before) for run, before in zip(runs, [None, *runs], strict=False)],
+        _gates(runs),
+        _figures([_measured(files, run) for run in runs]),
+        len(mine) - len(runs),
+    )
+
+
+def _measured(files: Files, run: RunRecord) -> Sequence[FigureRun]:
+    """A run's headlines: as recorded; of older records from its stages, those that are left."""
+    if run.figures:
+        return run.figures
+    from flows.claiming import reading
+    from tasks.comparison import Side
+
+    with reading(files, [run]):
+        return Side.of(files, run, warn).figures
+
+
+def _past_run(run: RunRecord, before: RunRecord | None) -> PastRun:
+    begun = time.gmtime(run.started)
+    return PastRun(
+        run.run_id,
+        time.strftime("%Y-%m-%d", begun),
+        time.strftime("%Y-%m-%d %H:%M", begun),
+        run.status,
+        run.network,
+        _changed(before, run) if before else [],
+        _pictures(run),
+    )
+
+
+def _pictures(run: RunRecord) -> str:
+    """What tells the pictures of runs apart: folders of their indices are named by content."""
+    return " ".join(sorted(stage["folder"] for name, stage in run.stages.items() if name.partition(":")[0] == "index"))
+
+
+def _changed(before: RunRecord, run: RunRecord) -> list[str]:
+    """What is not as in the run before, in words: keys of the audit file, files, microtome's version."""
+    audits = [record.about.get("audit", {}) for record in (before, run)]
+    keys = dict.fromkeys([*audits[0], *audits[1]])
+    found = [key for key in keys if key != "workspace" and audits[0].get(key) != audits[1].get(key)]
+    read = dict.fromkeys([*before.inputs, *run.inputs])
+    found += [f"files of the {of}" for of in read if before.inputs.get(of) != run.inputs.get(of)]
+    versions = [record.about.get("environment", {}).get("microtome") for record in (before, run)]
+    return [*found, *([f"microtome {versions[1]}"] if versions[0] != versions[1] else [])]
+
+
+def _gates(runs: Sequence[RunRecord]) -> list[PastGate]:
+    """Every gate that any of the runs has, those of the last run first, by its latest title."""
+    named = [_by_demand(run.gates) for run in runs]
+    keys = dict.fromkeys(key for gates in reversed(named) for key in gates)
+    return [
+        PastGate(
+            next(gates[key]["gate"] for gates in reversed(named) if key in gates),
+            [_verdict(gates[key]) if key in gates else None for gates in named],
+        )
+        for key in keys
+    ]
+
+
+def _by_demand(gates: Sequence[GateRun]) -> dict[str, GateRun]:
+    """Gates by what they judge: a limit that was moved does not make another gate of it, where it is the only one."""
+    demands = [_demand(gate["gate"]) for gate in gates]
+    return {
+        demand if demands.count(demand) == 1 else gate["gate"]: gate
+        for demand, gate in zip(demands, gates, strict=True)
+    }
+
+
+def _demand(title: str) -> str:
+    """A gate's title (tasks/gates) without its limit and how strictly it is kept."""
+    found = re.fullmatch(
+        r"(.*: (?:min|max drop|max)) \S+?( since .*?)?(?:, certain)?(?:, warns only)?", title, re.DOTALL
+    )
+    return f"{found[1]}{found[2] or ''}" if found else title
+
+
+def _verdict(gate: GateRun) -> PastVerdict:
+    value = Figure(gate["value"], gate.get("low"), gate.get("high"))
+    return PastVerdict(value, gate["limit"], verdict(gate), gate.get("note", ""))
+
+
+def _figures(measured: Sequence[Sequence[FigureRun]]) -> list[PastFigure]:
+    """Every headline that any of the runs has, in the order of the last one that has it."""
+    named = [{(f["stage"], f["figure"], f["row"]): f for f in figures} for figures in measured]
+    keys = dict.fromkeys(key for figures in reversed(named) for key in figures)
+    return [PastFigure(*key, [_figure(figures[key]) if key in figures else None for figures in named]) for key in keys]
+
+
+def _figure(figure: FigureRun) -> Figure:
+    return Figure(figure["value"], figure["low"], figure["high"])

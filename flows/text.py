@@ -1,0 +1,38 @@
+"""Plain text for terminals: tables, and names from data that must not steer them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+WIDEST = 60  # characters of a cell
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table of plain text: numbers to the right, words to the left.
+
+    Control characters, and those that turn the direction of writing, are shown as escapes: names from data must not
+    steer the terminal.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(head[i]), *(len(row[i]) for row in cells)) if cells else len(head[i]) for i in range(len(head))]
+    right = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
+
+    def line(values: Sequence[str]) -> str:
+        padded = (v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True))
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(head), line(["-" * width for width in widths]), *(line(row) for row in cells)])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    text = printable(str(value))
+    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Text whose control characters, and those that turn the direction of writing, are escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

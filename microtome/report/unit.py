@@ -1,0 +1,62 @@
+"""Pages of single units: what every stage that looked at a unit tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from microtome.report import views
+
+
+def unit_pages(layers: Sequence[views.Layer], told: Sequence[views.Told]) -> list[views.UnitPage]:
+    """A page for every unit that was dissected, or that any other stage tells something of.
+
+    Args:
+        layers: that were dissected.
+        told: what each stage tells, in the order in which pages show it.
+    """
+    cards = {views.UnitKey(layer.name, card.number): (layer.page, card) for layer in layers for card in layer.units}
+    keys = sorted(dict.fromkeys([*cards, *(key for some in told for key in some)]), key=_order(layers))
+    pages = []
+    for _, group in groupby(keys, key=lambda key: key.layer):
+        row = list(group)
+        for place, key in enumerate(row):
+            previous = row[place - 1] if place else None
+            following = row[place + 1] if place + 1 < len(row) else None
+            sections = [section for some in told for section in some.get(key, ())]
+            page, card = cards.get(key, ("", None))
+            pages.append(
+                views.UnitPage(key, card, page, _headline(card), _figures(card), sections, previous, following)
+            )
+    return pages
+
+
+def _order(layers: Sequence[views.Layer]):  # type: ignore[no-untyped-def]
+    place = {layer.name: number for number, layer in enumerate(layers)}
+    return lambda key: (place.get(key.layer, len(place)), key.layer, key.number)
+
+
+def _headline(card: views.Unit | None) -> str:
+    if card is None:
+        return "Not dissected in this audit: what follows is what other stages found of it."
+    if card.reason:
+        return f"This unit is {card.reason}."
+    if not card.concept:
+        return "It meets no annotated concept above its threshold, and so has no label."
+    measured = f"its IoU with {card.concept} is {card.iou}" + (f" {card.interval}" if card.interval else "")
+    return {
+        "below the limit": f"No detector: {card.concept} ({card.category}) comes nearest, but {measured}, too low.",
+        "detector": f"A detector of {card.concept} ({card.category}): {measured}. It was not tested against chance.",
+        "confirmed detector": f"A confirmed detector of {card.concept} ({card.category}): {measured}.",
+        "detector, not confirmed": f"{card.concept} ({card.category}) lies above the limit, {measured}; but it is not "
+        "confirmed: on pictures that did not choose the label, or against chance, it does not hold.",
+    }[card.state]
+
+
+def _figures(card: views.Unit | None) -> views.Figures:
+    return views.Figures(tuple(_explained(card)) if card else ())
+
+
+def _explained(card: views.Unit) -> Iterator[tuple[str, str, str]]:
+    yield "IoU", card.iou, f"{card.interval + ', ' if card.interval else ''}overlap of its mask and the label, 0 to 1"
+    yield from card.facts

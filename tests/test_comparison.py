@@ -1,0 +1,313 @@
+"""Two runs beside each other: what may be compared, pairs of figures by hand, the page, and the command."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.compare import comparison
+from flows.plan import Plan, Request
+from flows.reports import find_page, publish
+from microtome.errors import InputError
+from microtome.report.comparison import (
+    ComparedFigure,
+    ComparedLayer,
+    ComparedRun,
+    Comparison,
+    ConceptUnits,
+    Figure,
+    difference_words,
+    number,
+    page,
+    sentences,
+    signed,
+)
+from microtome.report.drift import DriftedLayer, UnitPicture, UnitPictures
+from storage import RunStore
+from tasks.comparison import Side, check_comparable, compared_figures, matched_rows
+from tests.conftest import change_audit, opened
+from tests.test_pages_stability import parts_of
+from tests.test_readonly import audited
+
+EVIL = "<img src=x onerror=alert(1)> \"'\n"
+
+
+def figure(stage: str, name: str, row: str, value, low=None, high=None) -> dict:
+    return {"stage": stage, "figure": name, "row": row, "value": value, "low": low, "high": high}
+
+
+def test_rows_are_matched_by_name_then_in_order():
+    assert matched_rows(["a", "b"], ["b", "a"]) == [("a", "a"), ("b", "b")]
+    assert matched_rows(["features.12"], ["layer4"]) == [("features.12", "layer4")]
+    assert matched_rows(["a", "b"], ["a"]) == [("a", "a"), ("b", None)]
+    assert matched_rows(["a", "x"], ["a", "y", "z"]) == [("a", "a"), ("x", None), (None, "y"), (None, "z")]
+
+
+def test_figures_of_stages_that_both_have():
+    first = [figure("dissection", "detectors", "a", 31, 29, 33), figure("tree", "fidelity", "", 0.9)]
+    second = [figure("dissection", "detectors", "b", 27, 25, 30), figure("parts", "error", "x", 1)]
+    (found,) = compared_figures(first, second, {("dissection", "detectors", "a"): (-6, -2)})
+    assert (found.row, found.first.words, found.second.words) == ("a / b", "31 [29, 33]", "27 [25, 30]")
+    assert difference_words(found) == "−4 [−6, −2]"
+    assert found.sure
+    (gone,) = compared_figures(first[:1], [figure("dissection", "detectors", "a", None)], {})
+    assert (gone.second.words, difference_words(gone), gone.sure) == ("–", "–", False)
+
+
+@pytest.mark.parametrize(
+    ("value", "words", "apart"),
+    [
+        (31.0, "31", "+31"), (0, "0", "0"), (-3, "−3", "−3"), (0.98765, "0.9877", "+0.99"),
+        (12345, "12,345", "+12,345"), (0.036283, "0.0363", "+0.036"), (-0.00021, "−0.00021", "−0.00021"),
+    ],
+)  # fmt: skip
+def test_numbers_in_words(value, words, apart):
+    assert (number(value), signed(value)) == (words, apart)
+
+
+ROW = {
+    "layer": EVIL, "units": 4, "images": 70, "changed_share": 0.25, "changed_low": None, "changed_high": None,
+    "random_share": 0.9, "redrawn_share": 0.1, "detectors_before": 2, "detectors_after": 1, "kept": 1, "lost": 1,
+    "gained": 0, "kept_share": 0.5, "kept_low": 0.2, "kept_high": 0.8, "lost_share": 0.5, "gained_share": 0.0,
+    "change": -0.01, "change_low": -0.02, "change_high": 0.0, "best_change": 0.0, "best_change_low": -0.01,
+    "best_change_high": 0.01, "risen": 0, "fallen": 1, "threshold_change": 0.3, "min_iou": 0.04, "bootstrap": 1000,
+    "bootstrap_needed": 1000,
+}  # fmt: skip
+UNIT = {
+    "unit": 3, "concept_before": EVIL, "concept_after": None, "changed": True, "iou_before": 0.1, "iou_after": 0.0,
+    "kept_iou": 0.02, "change": -0.08, "change_low": -0.1, "change_high": -0.05, "q_value": 0.01, "best_change": -0.1,
+    "threshold_before": 1.0, "threshold_after": 2.0, "threshold_change": 0.5,
+}  # fmt: skip
+
+
+def found(*figures: ComparedFigure, **changes) -> Comparison:
+    picture = UnitPicture("data:image/webp;base64,", EVIL, 1.0)
+    layer = DriftedLayer(ROW, [UNIT], {3: UnitPictures([picture] * 5, [picture] * 5)})
+    concepts = [
+        ConceptUnits(EVIL, "part", [3], [], (1, 0)),
+        ConceptUnits("head", "part", [1, 2], [2], (2, 1)),
+        ConceptUnits("sky", "scene", [7], [7], (1, 1)),
+        ConceptUnits("leg", "part", [], [0], (0, 0)),
+    ]
+    runs = [ComparedRun(name, f"run {name}", [("network", EVIL)], "../x/index.html") for name in ("old", "new")]
+    whole = Comparison(
+        *runs, list(figures), [ComparedLayer(EVIL, concepts, layer)], [("network.weights", EVIL, "b")], [], 70, (64, 64)
+    )
+    return replace(whole, **changes)
+
+
+def detectors(first: float, second: float, low: float | None, high: float | None) -> ComparedFigure:
+    return ComparedFigure(
+        "dissection", "detectors", "4", Figure(first), Figure(second), Figure(second - first, low, high)
+    )
+
+
+@pytest.mark.parametrize(
+    ("figure", "words"),
+    [
+        (
+            detectors(31, 27, -6, -2),
+            "Fewer detectors in 4 in new: 31 in old, 27 in new; difference −4 [−6, −2], over the",
+        ),
+        (detectors(27, 31, 2, 6), "More detectors in 4 in new: 27 in old, 31 in new; difference +4 [+2, +6],"),
+        (
+            detectors(31, 30, -4, 2),
+            "No sure difference in detectors in 4: 31 in old, 30 in new; difference −1 [−4, +2]",
+        ),
+        (detectors(31, 31, 0, 0), "As many detectors in 4 in both: 31 in old, 31 in new."),
+        (detectors(31, 30, None, None), "Detectors in 4: 31 in old, 30 in new; the difference of −1 has no interval."),
+    ],
+)
+def test_the_verdict(figure, words):
+    assert sentences(found(figure))[0].startswith(words)
+
+
+def test_further_figures_that_surely_differ():
+    more = [replace(detectors(3, 9, 5, 7), name=name) for name in "abcd"]
+    told = sentences(found(detectors(31, 31, 0, 0), detectors(1, 2, -1, 3), *more))
+    assert told[1] == "Surely different, too: a of 4 +6 [+5, +7]; b of 4 +6 [+5, +7]; c of 4 +6 [+5, +7]; and 1 more."
+
+
+def test_what_became_of_units_and_concepts():
+    told = sentences(found())
+    assert (
+        told[0]
+        == f"3 of 4 units of {EVIL} carry the same label in both; redrawing the pictures alone would relabel 10%."
+    )
+    assert told[1:] == [f"Detected in old alone: {EVIL}.", "Detected in new alone: leg."]
+
+
+def test_a_concept_that_another_layer_detects_is_not_gone():
+    both = [ComparedLayer("a", [ConceptUnits("head", "part", [1], [], None)], None, "why"),
+            ComparedLayer("b", [ConceptUnits("head", "part", [], [2], None)], None, "why")]  # fmt: skip
+    assert sentences(found(layers=both)) == []
+
+
+def test_the_page():
+    view = page(
+        found(detectors(31, 27, -6, -2), detectors(3, 4, None, None), cautions=["they measure otherwise"]), "c.html"
+    )
+    assert view.figures.items[0] == ("detectors, 4", "31 → 27", "−4 [−6, −2]")
+    tables = parts_of(view, "table")
+    figures, concepts = tables[1], tables[2]
+    assert [cell for cell in figures.rows[0] if isinstance(cell, str)][2:] == ["31", "27", "−4 [−6, −2]"]
+    strip = figures.rows[0][-1]
+    assert (strip.value, strip.low, strip.high) == (pytest.approx(50 - 49 * 4 / 6, abs=0.01), 1.0, 33.67)
+    assert figures.rows[1][-1] == ""  # nothing to tell it from zero by
+    assert [row[0] for row in concepts.rows] == [EVIL, "head", "leg"]
+    assert list(concepts.rows[1][2:]) == ["2", "1", "−1", "2 → 1", "1", "–"]
+    assert [part.text for part in parts_of(view, "text") if part.style == "advice"] == ["they measure otherwise"]
+    (gallery,) = parts_of(view, "gallery")
+    assert [spot.caption for spot in gallery.cards[0].spots] == ["before"] * 5 + ["after"] * 5
+    assert parts_of(view, "links")[0].links[0] == ("report of old", "../x/index.html")
+
+
+def test_units_that_cannot_be_matched_say_why():
+    view = page(found(layers=[ComparedLayer("a / b", [], None, "Units are not matched.")], differences=[]), "c.html")
+    texts = [part.text for part in parts_of(view, "text")]
+    assert {"Units are not matched.", "The same units detect the same concepts in both."} <= set(texts)
+    assert "Nothing: configuration, data, code and versions are the same." in texts
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, broden):
+    """Two audits of one data set, of networks that differ; and the files of their workspace."""
+    from tests.conftest import NETWORK, write_audit
+
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "nets.py").write_text(NETWORK)
+    content = {
+        "name": "first",
+        "network": {"load": "nets:tiny", "layers": ["1", "4"], "input": {"size": [64, 64]}},
+        "dataset": {"format": "broden", "root": str(broden)},
+        "stages": {"dissection": {"bootstrap": 30, "permutations": 20, "min_iou": 0.001}, "report": {"top_images": 2}},
+    }
+    file = write_audit(folder / "audit.yaml", content)
+    first = audited(file)
+    change_audit(file, name="second")
+    second = audited(file, "network.arguments={seed: 1}")
+    return file, Plan(Request(file)).files, first, second
+
+
+def test_a_run_beside_itself_differs_by_exactly_nothing(two):
+    _, files, first, _ = two
+    same = comparison(files, first, first)
+    assert {difference_words(f) for f in same.figures} == {"0 [0, 0]", "0"}
+    assert [f.name for f in same.figures if f.difference.low is None] == ["unique detectors, per category"] * 2
+    assert all(layer.matched.same for layer in same.layers)
+    assert sentences(same)[0].startswith("As many confirmed detectors in 1 in both")
+    assert same.differences == []
+
+
+def test_two_runs_differ_in_what_they_differ(two):
+    _, files, first, second = two
+    made = comparison(files, first, second)
+    rows = Side.of(files, second, print).dissection.rows("layers")
+    name = "detectors, luck included"
+    values = {f.row: f for f in made.figures if f.name == name}
+    for row in rows:
+        assert values[row["layer"]].second == Figure(row["detectors"], row["detectors_low"], row["detectors_high"])
+        apart = values[row["layer"]].difference
+        assert apart.low <= apart.value <= apart.high
+        assert apart.low == int(apart.low)
+    assert [layer.name for layer in made.layers] == ["1", "4"]
+    assert [what for what, *_ in made.differences] == ["network.arguments.seed", "network, by content"]
+    top = made.layers[1].matched.top
+    assert top
+    assert all(spot.thumb.startswith("data:image/webp;base64,") for unit in top.values() for spot in unit.before[:2])
+    assert made.images == 70
+    told = publish(files, page(made, "compare-x.html"), "t", "f")
+    assert find_page(files, "compare") == told
+
+
+def test_unlike_layers_are_set_beside_each_other_but_not_matched(two):
+    file, files, first, _ = two
+    change_audit(file, name="other", network={"load": "nets:tiny", "layers": ["1", "3"], "input": {"size": [64, 64]}})
+    third = audited(file)
+    made = comparison(files, first, third)
+    assert [layer.name for layer in made.layers] == ["1", "4 / 3"]
+    assert made.layers[1].matched is None
+    assert "not matched: numbers of different layers share no meaning" in made.layers[1].why
+
+
+def test_options_that_measure_otherwise_are_a_caution(two):
+    file, files, first, _ = two
+    change_audit(file, name="strict", network={"load": "nets:tiny", "layers": ["1", "4"], "input": {"size": [64, 64]}})
+    third = audited(file, "stages.dissection.min_iou=0.05", "seed=7")
+    made = comparison(files, first, third)
+    (caution,) = made.cautions
+    assert caution.endswith("min_iou is 0.001 in the first run and 0.05 in the second.")
+    confirmed = next(f for f in made.figures if f.name == "confirmed detectors")
+    assert confirmed.difference.low is None  # other halves chose the labels
+    assert {"seed", "stages.dissection.min_iou"} <= {what for what, *_ in made.differences}
+
+
+def test_other_pictures_and_other_concepts_are_refused(two, tmp_path):
+    file, files, first, _ = two
+    change_audit(file, name="fewer", network={"load": "nets:tiny", "layers": ["4"], "input": {"size": [64, 64]}})
+    fewer = audited(file, "dataset.limit=30", "stages.report=false")
+    with pytest.raises(InputError, match=r"both runs must have seen the same pictures, got 70 in .*, 30 of them"):
+        comparison(files, first, fewer)
+    sides = [Side.of(files, run, print) for run in (first, fewer)]
+    gone = replace(sides[1], stages={}, run=replace(fewer, figures=(), stages={}))
+    with pytest.raises(InputError, match=r"must have a stage in common that measures something, got diss.* and no"):
+        check_comparable(sides[0], gone)
+
+
+def test_concepts_that_differ_are_named(two):
+    from tasks.comparison import _apart
+    from tasks.index.result import ConceptTable
+
+    _, files, first, _ = two
+    index = Side.of(files, first, print).index
+    names = index.concepts
+
+    class Other:
+        concepts = ConceptTable(names.number, ["beak", *names.name[1:]], names.category, names.categories)
+        table, frame = index.table, index.frame
+
+    fault = _apart(index, Other(), ("one", "two"))
+    assert f"same concepts, got {len(names.name)} in one and {len(names.name)} in two" in fault
+    assert f"in one alone: {names.name[0]}; in two alone: beak" in fault
+
+
+def test_the_command(two, command):
+    file, _, first, second = two
+    process = command("compare", first.run_id, "second", cwd=file.parent)
+    assert process.returncode == 0, process.stderr
+    assert re.search(r"of 12 units of 4 carry|of 8 units of 1 carry", process.stdout)
+    place = Path(re.search(r"page +(.*)", process.stdout)[1])
+    assert place.name == f"compare-{first.run_id}-{second.run_id}.html"
+    assert command("open", "compare", cwd=file.parent).stdout.strip() == str(place)
+    refused = command("compare", "first", "fewer", cwd=file.parent)
+    assert refused.returncode == 2
+    assert "must have seen the same pictures, got 70" in refused.stderr
+    assert refused.stdout == ""
+    history = command("history", "first", cwd=file.parent)
+    assert history.returncode == 0, history.stderr
+    assert "One finished run of first" in history.stdout
+    assert Path(re.search(r"page +(.*)", history.stdout)[1]).is_file()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_in_a_browser(browser, tmp_path, scheme):
+    from storage import open_files
+
+    files = open_files(str(tmp_path))
+    told = publish(files, page(found(detectors(31, 27, -6, -2)), "compare-a-b.html"), EVIL, EVIL)
+    for width in (1440, 390):
+        tab, heard = opened(browser, told, width)
+        tab.emulate_media(color_scheme=scheme)
+        assert heard == []
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.locator("img[src=x]").count() == 0
+        assert "<img src=x onerror=alert(1)>" in tab.inner_text("main")
+        tab.close()
+
+
+def test_nothing_is_written_where_the_workspace_is_only_read(two, monkeypatch):
+    _, files, first, _ = two
+    monkeypatch.setattr(files, "writable", lambda name: False)
+    assert publish(files, page(found(), "c.html"), "t", "f") is None
+    assert RunStore(files).find(first.run_id) == first

@@ -1,0 +1,169 @@
+"""Pages of saliency, attacks, features and fields, from rows made by hand; names of a network's outputs."""
+
+import pytest
+from torch import nn
+
+from microtome.networks.classes import class_names
+from microtome.networks.small import creature_net
+from microtome.report import adversarial, features, fields, saliency, views
+from microtome.report.adversarial import AttackedPicture, AttackFindings, AttackKind
+from microtome.report.saliency import INVARIANCE, SaliencyFindings
+from microtome.visualize.measures import AttackMeasure, MeasureKind
+
+LIMITS = {INVARIANCE: 0.001, "randomisation": 0.2, "class sensitivity": 0.8}
+
+
+def judged(method, test, value, low, high, passed):
+    return {
+        "method": method, "test": test, "shift_or_layer": "x", "value": value, "low": low, "high": high,
+        "passed": passed,
+    }  # fmt: skip
+
+
+def verdicts(*, randomised, invariant=True):
+    rows = [
+        judged("gradient", INVARIANCE, 1.0, 0.99, 1.0, invariant),
+        judged("gradient", "randomisation last, cosine", *randomised, randomised[0] <= 0.2),
+        judged("gradient", "class sensitivity", 0.1, 0.0, 0.2, True),
+    ]
+    return saliency.page(SaliencyFindings(rows, [], [], [], LIMITS))
+
+
+def cells(made):
+    (table,) = made.sections[0].parts
+    return [heading for heading, _ in table.columns], table.rows[0]
+
+
+def test_the_limits_stand_on_the_page():
+    headings, _ = cells(verdicts(randomised=(0.1, 0.05, 0.15)))
+    assert headings[1:4] == ["input invariance, error ≤ 0.001", "randomisation, ≤ 0.2", "class sensitivity, ≤ 0.8"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "cell", "headline"),
+    [
+        ((0.1, 0.05, 0.15), "✓ passes 0.10 [0.05, 0.15]", "Gradient passes every test."),
+        ((0.1, 0.05, 0.2), "✓ passes 0.10 [0.05, 0.20]", "Gradient passes every test."),
+        (
+            (0.15, 0.05, 0.25),
+            "? undecided 0.15 [0.05, 0.25]",
+            "No method passes every test. Of gradient these pictures",
+        ),
+        (
+            (0.25, 0.15, 0.35),
+            "? undecided 0.25 [0.15, 0.35]",
+            "No method passes every test. Of gradient these pictures",
+        ),
+        ((0.4, 0.3, 0.5), "✗ fails 0.40 [0.30, 0.50]", "No method passes every test. Gradient fails at least one"),
+    ],
+)
+def test_a_method_passes_fails_or_is_undecided(interval, cell, headline):
+    made = verdicts(randomised=interval)
+    assert cells(made)[1][2] == cell
+    assert made.headline.startswith(headline)
+
+
+def test_every_picture_has_to_keep_the_limit_of_input_invariance():
+    assert cells(verdicts(randomised=(0.1, 0.0, 0.1), invariant=False))[1][1].startswith("✗ fails")
+
+
+@pytest.mark.parametrize(
+    ("measure", "low", "high", "mark"),
+    [
+        ("deletion", -0.2, -0.1, "✓"), ("deletion", 0.1, 0.2, "✗"), ("deletion", -0.1, 0.1, "?"),
+        ("insertion", 0.1, 0.2, "✓"), ("insertion", -0.2, -0.1, "✗"), ("insertion", 0.0, 0.1, "?"),
+    ],
+)  # fmt: skip
+def test_what_the_network_uses_has_three_states_too(measure, low, high, mark):
+    row = {
+        "method": "gradient", "measure": measure, "value": 0.3, "low": 0.2, "high": 0.4, "chance": 0.3, "n": 9,
+        "apart": (low + high) / 2, "apart_low": low, "apart_high": high, "better": mark == "✓", "control": "edges",
+        "beyond": 0.0, "beyond_low": low, "beyond_high": high, "beats": mark == "✓",
+    }  # fmt: skip
+    made = saliency.page(SaliencyFindings([], [], [], [row]))
+    table = made.sections[0].parts[-1]
+    assert table.rows[0][2].startswith(mark)
+
+
+def attacked(before_name, after_name):
+    kinds = [AttackKind("pgd", 4.0), AttackKind("noise like pgd", 4.0)]
+    flipped, lost = AttackMeasure(MeasureKind.FLIPPED), AttackMeasure(MeasureKind.LOGIT_LOST)
+    figures = {}
+    for kind, value in zip(kinds, (0.3125, 0.0), strict=True):
+        row = {"attack": kind.name, "eps": 4.0, "n": 48}
+        figures[kind, flipped] = {**row, "measure": str(flipped), "value": value, "low": 0.0, "high": 0.45}
+        figures[kind, lost] = {**row, "measure": str(lost), "value": -0.001, "low": -0.04, "high": 0.03}
+    row = {"attack": "pgd", "norm": "linf", "eps": 4.0, "image": 3, "before": 5, "after": 1, "file": "f"}
+    picture = AttackedPicture({**row, "before_name": before_name, "after_name": after_name}, "a.jpg", "t", "c", "d")
+    return adversarial.page(AttackFindings(figures, [picture], (8, 8)))
+
+
+def test_one_figure_is_rounded_in_one_way():
+    made = attacked("dragon", "cat")
+    tables = [part for part in made.sections[0].parts if isinstance(part, views.Table)]
+    assert "flips 31% of 48" in made.headline
+    assert made.figures.items[0][1] == "31%"
+    assert tables[0].rows[0] == ["pgd, 4/255", "31% [0%, 45%]", "0.00 [-0.04, 0.03]"]
+    assert all(len(table.columns) <= 5 for table in tables)
+
+
+@pytest.mark.parametrize(("names", "words"), [(("dragon", "cat"), "dragon → cat"), ((None, None), "class 5 → class 1")])
+def test_classes_have_names_where_anybody_says_them(names, words):
+    made = attacked(*names)
+    text, gallery = made.sections[1].parts
+    assert gallery.cards[0].note == words
+    assert ("nobody says" in text.text) == (names[0] is None)
+
+
+class Own(nn.Sequential):
+    classes = ("tick", "trick")
+
+
+@pytest.mark.parametrize(
+    ("network", "load", "outputs", "first"),
+    [
+        (Own(), "mine:make", 2, "tick"),
+        (Own(), "mine:make", 3, None),
+        (nn.Sequential(), "torchvision.models:squeezenet1_0", 1000, "tench"),
+        (nn.Sequential(), "torchvision.models:squeezenet1_0", 10, None),
+        (nn.Sequential(), "torchvision.models:no_such", 1000, None),
+        (creature_net(), "microtome.networks.small:creature_net", 6, "bird"),
+        (creature_net(4), "microtome.networks.small:creature_net", 4, None),
+    ],
+)
+def test_names_of_outputs(network, load, outputs, first):
+    names = class_names(network, load, outputs)
+    assert (names[0] if names else None) == first
+
+
+FEATURE = {
+    "layer": "conv", "unit": 3, "natural_max": 2.0, "ratio": 1.5, "high_frequency": 0.2, "unreached": False,
+    "file": "f",
+}  # fmt: skip
+
+
+def test_features_name_their_unit_and_are_told_on_its_page():
+    unit = features.SyntheticUnit(FEATURE, "made.webp", [], [])
+    lost = features.SyntheticUnit(FEATURE | {"unit": 4, "ratio": 0.0, "unreached": True}, "grey.webp", [], [])
+    found = features.FeatureFindings([unit, lost], (8, 8))
+    made = features.page(found)
+    assert made.headline == (
+        "1 of 2 synthetic pictures drive their unit beyond its highest natural activation; of 1 unit no picture could "
+        "be made, as no gradient reaches it."
+    )
+    assert [card.unit for card in made.sections[0].parts[-1].cards] == [("conv", 3), ("conv", 4)]
+    (section,) = features.of_units(found)["conv", 3]
+    assert section.parts[-1].cards[0].links == [("on the page of features", "features.html#features/conv/3")]
+
+
+def test_a_field_stands_beside_the_pictures_that_it_was_measured_over():
+    row = {"layer": "conv", "unit": 3, "size_x": 30, "size_y": 20, "theoretical": 55.0, "images": 4, "file": "f"}
+    seen = fields.CoveredPicture("t.webp", "a.jpg", (40.0, 30.0))
+    found = fields.FieldFindings([fields.MeasuredField(row, "map.webp", (80, 80), [seen])], [], (96, 96))
+    made = fields.page(found)
+    gallery = made.sections[0].parts[1]
+    first, second = gallery.cards[0].spots
+    assert first.circles == [(40.0, 40.0, 27.5)]
+    assert (second.thumb, second.circles) == ("t.webp", [(40.0, 30.0, 12.5)])
+    assert made.sections[0].parts[2].rows[0][0] == ("conv", 3)
+    assert set(fields.of_units(found)) == {("conv", 3)}

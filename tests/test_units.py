@@ -1,0 +1,283 @@
+"""Pages of single units: where they lie, what they tell, what a browser does with them, how large they are."""
+
+import io
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from microtome.report import views
+from microtome.report.charts import histogram
+from microtome.report.dissection import DissectedLayer, HistogramRow, NearestRow, TopImage, of_units, pages
+from microtome.report.overlay import SHEET, mask_sheet, outline_path
+from microtome.report.render import render, render_units
+from microtome.report.unit import unit_pages
+from tests.conftest import opened
+from tests.test_pages_dissection import LAYER, UNIT
+from tests.test_report import COLOURS, contrast, folder, report  # noqa: F401  (a fixture)
+
+masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
+
+
+@given(st.lists(st.text(min_size=1), min_size=2, max_size=2, unique=True))
+def test_two_layers_never_share_a_page(names):
+    places = [views.UnitKey(name, 3).page for name in names]
+    assert places[0] != places[1]
+    for place in places:
+        assert re.fullmatch(r"unit/[A-Za-z0-9._~-]+/3\.html", place)
+        assert not place.startswith("unit/.")
+
+
+def test_usual_layers_keep_their_names():
+    assert views.UnitKey("layer4.0-conv_2", 17).page == "unit/layer4.0-conv_2/17.html"
+    assert views.UnitKey("a/b", 0).page == "unit/a~2f~b/0.html"
+
+
+@given(masks)
+def test_an_outline_parts_what_is_in_from_what_is_out(mask):
+    """Drawn on a grid of edges, it is exactly those between a pixel inside and one outside."""
+    rows, columns = mask.shape
+    level, upright = np.zeros((rows + 1, columns), int), np.zeros((rows, columns + 1), int)
+    for x, y, way, length in re.findall(r"M(\d+) (\d+)([hv])(\d+)", outline_path(mask)):
+        for step in range(int(length)):
+            if way == "h":
+                level[int(y), int(x) + step] += 1
+            else:
+                upright[int(y) + step, int(x)] += 1
+
+    def inside(y, x):
+        return 0 <= y < rows and 0 <= x < columns and bool(mask[y, x])
+
+    assert all(level[y, x] == (inside(y - 1, x) != inside(y, x)) for y in range(rows + 1) for x in range(columns))
+    assert all(upright[y, x] == (inside(y, x - 1) != inside(y, x)) for y in range(rows) for x in range(columns + 1))
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 5), st.integers(1, 5))))
+def test_a_sheet_holds_each_mask_in_its_place(drawn):
+    """Clear where a mask is, dark elsewhere, side by side in rows; nothing over what is no picture."""
+    sheet = Image.open(io.BytesIO(mask_sheet(drawn))).convert("RGBA")
+    alpha = np.asarray(sheet)[..., 3]
+    count, height, width = drawn.shape
+    for place in range(-(-count // SHEET) * SHEET):
+        row, column = divmod(place, SHEET)
+        part = alpha[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        expected = drawn[place] if place < count else np.ones((height, width), bool)
+        np.testing.assert_array_equal(part == 0, expected)
+
+
+def test_a_histogram_says_what_lies_above_the_threshold():
+    title, svg, words = histogram(-1.0, 0.5, [1, 100, 10, 4, 2], 0.6)
+    assert words == "117 values from -1 to 1.5; threshold 0.6, about 6 above it"
+    below, above = re.findall(r'<path fill="var\(--\w+\)" d="([^"]+)"', svg)
+    assert (below.count("M"), above.count("M")) == (3, 2)
+    assert below.startswith(f"M0.0 160V{160 * (1 - np.log10(2) / np.log10(101)):.1f}".rstrip("0"))
+    assert ">0<" in svg
+    assert title == ""
+
+
+NEAREST: list[NearestRow] = [
+    {"concept": "wing", "category": "part", "iou": 0.1, "iou_low": 0.08, "iou_high": 0.12},
+    {"concept": "bird", "category": "object", "iou": 0.05, "iou_low": None, "iou_high": None},
+]
+VALUES: HistogramRow = {"start": 0.0, "width": 0.5, "counts": [90, 5, 3, 2]}
+
+
+def dissected(**changes):
+    """Three units, of which the first has pictures."""
+    top = TopImage("assets/0a/s/000001.webp", "a.jpg", 0, 2.0, "M0 0h8", "M1 1h2", "wing annotated on 4%", [2])
+    units = [UNIT | changes, UNIT | {"unit": 1, "confirmed": False}, UNIT | {"unit": 2, "detector": False}]
+    return DissectedLayer(LAYER, units, {0: [top]}, (8, 8), {}, {0: NEAREST}, {0: VALUES})
+
+
+def told(**changes):
+    layer = dissected(**changes)
+    return unit_pages(pages([layer]), [of_units([layer])])
+
+
+def test_units_stand_beside_each_other_by_number():
+    made = told()
+    assert [page.key.number for page in made] == [0, 1, 2]
+    assert made[0].previous is made[2].following is None
+    assert all(one.following == other.key and other.previous == one.key for one, other in pairwise(made))
+
+
+def test_a_unit_that_only_another_stage_knows_has_a_page_too():
+    section = views.Section("Made", [views.Text("text")])
+    first, last = views.UnitKey("conv", 7), views.UnitKey("other", 0)
+    made = unit_pages(pages([dissected()]), [{last: [section], first: [section]}])
+    assert [page.key for page in made][-2:] == [first, last]
+    assert made[-1].headline.startswith("Not dissected")
+    assert made[-1].previous is None
+    assert [page.key.number for page in made[:-1]] == [0, 1, 2, 7]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "A confirmed detector of wing (part): its IoU with wing is 0.100 [0.080, 0.120]."),
+        ({"confirmed": None}, "A detector of wing (part)"),
+        ({"confirmed": False}, "wing (part) lies above the limit"),
+        ({"detector": False, "confirmed": False}, "No detector: wing (part) comes nearest"),
+        ({"concept": None, "category": None, "iou": 0.0, "detector": False}, "It meets no annotated concept"),
+        ({"reason": "dead: it has the same value everywhere"}, "This unit is dead: it has the same value everywhere."),
+    ],
+)
+def test_the_first_sentence_says_what_the_unit_is(changes, words):
+    assert told(**changes)[0].headline.startswith(words)
+
+
+def test_nearest_concepts_stand_with_their_intervals_beside_chance_and_held_out():
+    sections = {section.heading: section for section in told()[0].sections}
+    (table,) = sections["Nearest concepts"].parts
+    assert [row[:4] for row in table.rows] == [
+        ["wing", "part", "0.100", "[0.080, 0.120]"],
+        ["bird", "object", "0.050", "–"],
+    ]
+    marks = [[text for _, _, text in row[4].marks] for row in table.rows]
+    assert marks == [["limit 0.04", "chance 0.020", "held out 0.090"], ["limit 0.04", "chance 0.020"]]
+    assert "green" not in told(heldout_iou=None)[0].sections[1].parts[0].note
+
+
+def test_a_page_leads_to_its_neighbours_its_layer_and_the_other_units_of_its_pictures():
+    layer = dissected()
+    made = pages([layer])
+    shown = views.Report("t", "n", "d", [], made, [], [], [], "", "", unit_pages(made, [of_units([layer])]))
+    text = dict(render_units(shown))["unit/conv/0.html"].decode()
+    for place in ("unit/conv/1.html", "layer-000.html#conv/0", "unit/conv/2.html", "index.html", "units.html"):
+        assert f'href="../../{place}"' in text
+    assert 'src="../../assets/0a/l/000001.webp"' in text
+    assert "a.jpg" in text
+    assert 'href="unit/conv/0.html"' in render(shown)["layer-000.html"].decode()
+
+
+def test_pages_of_large_layers_stay_light():
+    """The whole page of 2,048 units below 3 MB, a unit's own below 300 kB."""
+    made = report(2048)
+    assert len(render(made)["layer-000.html"]) < 3_000_000
+    assert len(next(render_units(made))[1]) < 300_000
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("17", [17]), ("017", [17]), ("#17", [17]), ("unit 17", [17]), ("Unit no. 17", [17]), ("u17", [17]),
+        ("１７", [17]), ("layer 17", [17]), ("layer/17", [17]), ("layer:017", [17]), ("LAYER unit 17", [17]),
+        ("head 17", [17]), ("head 18", []), ("sky 510", [510]), ("999", []), ("other/17", []),
+    ],
+)  # fmt: skip
+def test_a_unit_is_found_in_any_writing(browser, folder, text, numbers):  # noqa: F811
+    tab, heard = opened(browser, folder / "unit/layer/3.html")
+    tab.fill(".seek input", text)
+    tab.press(".seek input", "Enter")
+    tab.wait_for_selector(".listing")
+    links = tab.evaluate("[...document.querySelectorAll('[data-found] a')].map(a => a.getAttribute('href'))")
+    assert links == [f"unit/layer/{number}.html" for number in numbers]
+    assert tab.input_value("[data-state=q]") == text
+    assert heard == []
+
+
+@pytest.mark.browser
+def test_the_search_lives_in_the_address_and_leads_to_units(browser, folder):  # noqa: F811
+    tab, heard = opened(browser, folder / "units.html")
+    assert tab.text_content("[data-count]") == "512 of 512 units"
+    assert tab.locator("[data-found] tr").count() == 200
+    tab.fill("[data-state=q]", "<script>")
+    tab.select_option("[data-state=order]", "unit")
+    assert tab.text_content("[data-count]") == "128 of 512 units"
+    other, _ = opened(browser, folder / "units.html")
+    other.goto(tab.url)
+    assert other.text_content("[data-count]") == "128 of 512 units"
+    other.click("[data-found] a >> nth=1")
+    assert other.url.endswith("unit/layer/4.html")
+    assert heard == []
+
+
+@pytest.mark.browser
+def test_what_lies_over_a_units_pictures_is_switched_and_stays_so(browser, folder):  # noqa: F811
+    tab, heard = opened(browser, folder / "unit/layer/2.html")
+
+    def seen(what):
+        return tab.evaluate(f"getComputedStyle(document.querySelector('.plate {what}')).display") != "none"
+
+    assert (seen(".m"), seen(".note")) == (True, True)
+    tab.uncheck("[data-state=mask]")
+    assert (seen(".m"), seen(".note")) == (False, True)
+    tab.uncheck("[data-state=annotation]")
+    tab.click("[rel=next]")
+    assert tab.url.endswith("unit/layer/3.html?mask=false&annotation=false")
+    assert (seen(".m"), seen(".note")) == (False, False)
+    tab.click("[rel=prev]")
+    tab.check("[data-state=mask]")
+    tab.check("[data-state=annotation]")
+    assert tab.url.endswith("unit/layer/2.html")
+    assert heard == []
+
+
+@pytest.mark.browser
+def test_a_picture_that_is_clicked_is_enlarged(browser, folder):  # noqa: F811
+    tab, heard = opened(browser, folder / "layer-000.html")
+    tab.click(".sheet img >> nth=1")
+    box = "document.querySelector('.zoom .pic')"
+    assert tab.evaluate(f"{box}.querySelector('img').src").endswith("/assets/0a/l/000000.webp")
+    assert tab.evaluate(f"{box}.querySelector('.m').style.backgroundPosition") == "25% 0%"
+    assert tab.evaluate(f"{box}.getBoundingClientRect().width") > 400
+    before = tab.evaluate(f"{box}.getBoundingClientRect().width")
+    tab.keyboard.press("+")
+    assert tab.evaluate(f"{box}.getBoundingClientRect().width") > 1.4 * before
+    tab.keyboard.press("ArrowRight")
+    assert tab.evaluate(f"{box}.querySelector('.m').style.backgroundPosition") == "50% 0%"
+    tab.keyboard.press("Escape")
+    assert not tab.evaluate("document.querySelector('.zoom').open")
+    tab.goto((folder / "unit/layer/2.html").as_uri())
+    tab.focus(".plate .pic")
+    tab.keyboard.press("Enter")
+    assert tab.evaluate(f"{box}.querySelectorAll('svg .m').length") == 1
+    assert tab.text_content(".zoom .file") == "<script>alert('x')</script>/a\nb'\".png"
+    assert heard == []
+
+
+@pytest.mark.browser
+def test_the_single_file_finds_cards(browser, folder, tmp_path):  # noqa: F811
+    from microtome.report.single import inline
+
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/one.html").write_text(inline(folder), encoding="utf-8")
+    tab, heard = opened(browser, tmp_path / "one/one.html")
+    tab.fill(".seek input", "layer/17")
+    tab.press(".seek input", "Enter")
+    assert tab.get_attribute("[data-found] a", "href") == "#layer/17"
+    tab.click(".sheet img >> nth=1")
+    tab.wait_for_timeout(200)
+    assert tab.evaluate("document.querySelector('.zoom img').naturalWidth") == 112
+    assert heard == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_of_units_pages_has_contrast(browser, folder, scheme):  # noqa: F811
+    for page, selectors in {
+        "unit/layer/2.html": (
+            "h1 small",
+            ".beside a",
+            ".tag",
+            ".file",
+            "figcaption .quiet",
+            ".values text",
+            ".links a",
+        ),
+        "units.html": ("[data-count]", "[data-found] a", "thead th"),
+        "index.html": (".cover .label a", ".headline", ".finding .figures dt"),
+        "method.html": (".noted", ".card .weak"),
+    }.items():
+        tab, _ = opened(browser, folder / page)
+        tab.emulate_media(color_scheme=scheme)
+        for selector in selectors:
+            ink, paper = tab.evaluate(COLOURS, selector)
+            assert contrast(ink, paper) >= 4.5, (page, selector, ink, paper)
+        tab.close()
