@@ -12,12 +12,7 @@ of an anchor before and after,
     slope = sum_xy cov(o, q - p) / sum_xy var(o),    displacement = (p - home) / slope,
     sigma^2 = mean over pictures of ||(q - p) / slope - o||^2 / 4      of one place, along one axis
 
-say how well it follows what is shown. The half of least sigma can be the same thing in every picture, or something else
-in each: of these, those are kept as seen from which the pictures agree most,
-
-    agreement = sum_q (||sum_I z_I(q + displacement_I)||^2 - sum_I ||z_I(q + displacement_I)||^2) / (n_q - 1)
-
-over cells q that n_q pictures show, in whole cells. All places are relative image coordinates.
+and those with the least sigma are kept: the ones that follow what is shown. All places are relative image coordinates.
 The constants were chosen on cats, dogs and creatures.
 """
 
@@ -33,7 +28,7 @@ from torch.nn import functional
 from microtome.disentangle.graph_inference import LayerMaps, Seen, Upper
 
 PATCHES = 300  # drawn at random
-KEPT = 30  # of them
+KEPT = 30  # those that follow best
 ROUNDS = 3
 DIRECTIONS = 64  # of the vectors' space, those along which they vary most
 SPREAD = 0.19  # of the weights about a patch's centre, in the frame
@@ -128,11 +123,8 @@ def learn_anchors(
     where = places(found / scale[:, None, None], layer.x, layer.y)
     before, after = where[: len(offset)], where[len(offset) :]
     slope, sigma = followed(before, after, offset)
+    kept = torch.argsort(sigma, stable=True)[:KEPT]
     home = where.mean(0)
-    fit = torch.argsort(sigma, stable=True)[: max(1, len(sigma) // 2)]
-    moved_by = ((before - home) / slope[:, None])[:, fit]
-    alike = agreement(fields[: len(offset)], in_cells(moved_by, layer))
-    kept = fit[torch.argsort(-alike, stable=True)[:KEPT]]
     usual = (found[: len(offset)].flatten(2).amax(2) / scale).mean(0)
     return Anchors(mean, basis, templates[kept], weights, *(own[kept] for own in (scale, usual, home, slope, sigma)))
 
@@ -153,38 +145,6 @@ def followed(before: torch.Tensor, after: torch.Tensor, offset: torch.Tensor) ->
     slope = slope.clamp(LEAST_SLOPE, MOST_SLOPE)
     left = apart / slope[:, None] - offset[:, None]
     return slope, (left.square().sum(2).mean(0) / 4).sqrt().clamp(min=LEAST_SIGMA)
-
-
-def in_cells(moved: torch.Tensor, layer: LayerMaps) -> torch.Tensor:
-    """(pictures, anchors, 2) displacements in whole columns and rows, half the grid at most."""
-    rows, columns = layer.maps.shape[2:]
-    steps = [moved[..., place] / _jump(axis) for place, axis in enumerate((layer.x, layer.y))]
-    most = (columns // 2, rows // 2)
-    return torch.stack([step.round().clamp(-end, end) for step, end in zip(steps, most, strict=True)], 2).long()
-
-
-def agreement(fields: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """How much pictures agree as seen from each anchor: (anchors,), of two like pictures their mean product.
-
-    Args:
-        fields: (pictures, directions, rows, columns) z.
-        steps: (pictures, anchors, 2) by how many columns and rows the anchor is displaced.
-    """
-    count, directions, rows, columns = fields.shape
-    down, across = rows // 2, columns // 2
-    own = fields.square().sum(1)
-    found = []
-    for anchor in range(steps.shape[1]):
-        total = fields.new_zeros(directions, rows + 2 * down, columns + 2 * across)
-        square, seen = torch.zeros_like(total[0]), torch.zeros_like(total[0])
-        for picture, (x, y) in enumerate(steps[:, anchor].tolist()):
-            here = slice(down - y, down - y + rows), slice(across - x, across - x + columns)
-            total[:, *here] += fields[picture]
-            square[here] += own[picture]
-            seen[here] += 1
-        pairs = (total.square().sum(0) - square) / (seen - 1).clamp(min=1)
-        found.append((pairs * (seen > 1)).sum() / (count * rows * columns))
-    return torch.stack(found)
 
 
 def unit_vectors(maps: torch.Tensor) -> torch.Tensor:
