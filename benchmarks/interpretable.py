@@ -1,12 +1,13 @@
 """Does the filter loss make filters steadier, and do they follow parts? Five folds, all categories, with controls.
 
-    python benchmarks/interpretable.py DATA [--categories cat dog] [--strength S] [--rate R] [--epochs N] [--folds K]
+    python benchmarks/interpretable.py DATA [--categories cat dog] [--strength S ...] [--folds K] [--keep FOLDER]
 
 DATA holds animal-parts/, negatives/ and weights/squeezenet1_0.safetensors. For every category and fold a squeezenet1_0
-is fine-tuned on the category against the negatives: with masks and filter loss, with masks alone (`twin`), with neither
-(`plain`); same seed, order and dropout. Each image is judged by the network that did not train on it. One JSON line per
-category, then one over all: location instability D, its paired difference to the twin, share of filters that track a
-landmark, accuracy; 95 % intervals by a bootstrap over images, paired. Needs torch, torchvision and pyarrow; no Prefect.
+is fine-tuned on the category against the negatives: with masks and filter loss, with masks alone (`twin`); same seed,
+order and start. Each picture is judged by the network that did not train on it. One JSON line per category, then one
+over all: location instability D, R^2 on the landmarks, the shift test, exclusivity of filters, accuracy beside the
+linear probe's; paired differences to the twin with 95 % intervals by a bootstrap over pictures. FOLDER keeps what was
+computed: a run that was stopped goes on. Needs torch, torchvision, scikit-learn and pyarrow; no Prefect.
 """
 
 from __future__ import annotations
@@ -15,10 +16,7 @@ import argparse
 import json
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,226 +26,362 @@ import torch
 
 from microtome.datasets import Frame, open_dataset
 from microtome.datasets.base import chosen
+from microtome.datasets.source import Source
 from microtome.disentangle.folds import split_by_file
 from microtome.disentangle.interpretable import frozen_below, interpretable_cnn
 from microtome.disentangle.names import LAYERS
+from microtome.disentangle.probe import fit_probe
 from microtome.disentangle.training import Trainer, TrainingRecipe
 from microtome.networks import walk
+from microtome.networks.normalisation import Normalisation
 from microtome.quantify import stability
+from microtome.quantify.shift import following
 
-SIZE = (224, 224)
-VARIANTS = {"interpretable": (1.0, {}), "twin": (0.0, {}), "plain": (0.0, None)}
+SIZE, SHIFT, RESAMPLES = (224, 224), 0.15, 1000
+SCALE = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+TWIN, INTERPRETABLE = "twin", "interpretable"
 
 
-@dataclass
-class Images:
-    """Frozen features of pictures and their mirror images: (2, images, channels, rows, columns)."""
+@dataclass(frozen=True)
+class Pictures:
+    """Frozen features of a category's animals, then of the negatives; (2, pictures, ...), as they are and mirrored."""
 
     kept: torch.Tensor
+    moved: torch.Tensor
+    offset: np.ndarray
     labels: torch.Tensor
+    files: list[str]
+    points: dict[str, np.ndarray]
 
     def features(self, images, mirrored):
         return self.kept[torch.tensor(mirrored, dtype=torch.long), torch.tensor(list(images))]
 
+    def split(self, fold: int, folds: int) -> tuple[list[int], list[int]]:
+        """Places to train on, and places that are held out."""
+        names = [str(label) for label in self.labels.tolist()]
+        split = split_by_file(self.files, names, fold=fold, folds=folds, seed=0)
+        return tuple([place for place, name in enumerate(split) if name == which] for which in ("train", "val"))
 
-def network(data: Path, mask):
+
+def network(data: Path, mask, head: str = "linear"):
     weights = str(data / "weights/squeezenet1_0.safetensors")
-    return interpretable_cnn("torchvision.models:squeezenet1_0", size=SIZE, weights=weights, mask=mask)
+    return interpretable_cnn("torchvision.models:squeezenet1_0", size=SIZE, weights=weights, mask=mask, head=head)
 
 
-def prepared(data: Path, category: str):
-    """Frozen features of a category's animals and the negatives, their records, and landmarks in the frame."""
-    built = network(data, None)
+def answers(base, source: Source, *, mirror: bool) -> torch.Tensor:
+    """(1 or 2, pictures, channels, rows, columns) of the frozen part."""
+    parts = []
+    for start in range(0, len(source), 16):
+        some = range(start, min(start + 16, len(source)))
+        batch = torch.from_numpy(np.stack([source.normalised(image) for image in some]))
+        with torch.no_grad():
+            parts.append(torch.stack([base(batch), base(batch.flip(3))] if mirror else [base(batch)]))
+    return torch.cat(parts, 1)
+
+
+def prepared(options, category: str) -> Pictures:
+    """The features are kept, too."""
+    found = kept(options.keep / f"{category}-features.npz", lambda: features_of(options.data, category))
+    points = {name.removeprefix("at "): value for name, value in found.items() if name.startswith("at ")}
+    features = [torch.from_numpy(found[name]) for name in ("features", "moved", "labels")]
+    return Pictures(features[0], features[1], found["offset"], features[2], found["files"].tolist(), points)
+
+
+def features_of(data: Path, category: str) -> dict[str, np.ndarray]:
+    built = network(data, {})
     base = built.features[: frozen_below(built.features, None)].eval()
-    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    features, records, marks = [], [], []
-    for form, root, crop in (("animal-parts", "animal-parts", "object"), ("folder", "negatives", "none")):
-        dataset, frame = open_dataset(form, data / root, {}), Frame(SIZE, crop=crop)
-        wanted = chosen(dataset.records, categories=[category] if crop == "object" else None)
-        for start in range(0, len(wanted), 16):
-            some = wanted[start : start + 16]
-            places = [frame.place(dataset.records[i]) for i in some]
-            pictures = [np.array(place.picture(dataset.picture(i))) for place, i in zip(places, some, strict=True)]
-            batch = (torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255 - mean) / std
-            with torch.no_grad():
-                features.append(torch.stack([base(batch), base(batch.flip(3))]))
-            for place, i in zip(places, some, strict=True):
-                records.append(dataset.records[i])
-                marks.append({m.name: (place.landmark(m).x, place.landmark(m).y) for m in dataset.landmarks(i)})
-    return torch.cat(features, 1), records, marks
+    animals, others = (
+        open_dataset("animal-parts", data / "animal-parts", {}),
+        open_dataset("folder", data / "negatives", {}),
+    )
+    wanted = chosen(animals.records, categories=[category])
+    frame = Frame(SIZE, crop="object")
+    still, moved = Source(animals, frame, SCALE, wanted), Source(animals, frame, SCALE, wanted, shift=SHIFT)
+    negatives = Source(others, Frame(SIZE), SCALE, range(len(others.records)))
+    marks = [still.landmarks(image) for image in range(len(still))]
+    features = torch.cat([answers(base, still, mirror=True), answers(base, negatives, mirror=True)], 1)
+    return {
+        "features": features.numpy(),
+        "moved": answers(base, moved, mirror=False)[0].numpy(),
+        "offset": np.array([moved.moved(image).offset for image in range(len(moved))]),
+        "labels": np.array([1] * len(still) + [0] * len(negatives)),
+        "files": np.array([source.record(image).file for source in (still, negatives) for image in range(len(source))]),
+        **{f"at {name}": np.array([mark[name] for mark in marks]) for name in ("front_legs", "head")},
+    }
 
 
-def trained(data: Path, source: Images, train: list[int], options, variant: str, fold: int):
-    strength, mask = VARIANTS[variant]
-    built = network(data, mask)
-    recipe = TrainingRecipe(options.epochs, 16, (options.rate, options.rate / 10), strength * options.strength, fold)
+def trained(options, source: Pictures, train: list[int], *, strength: float, fold: int) -> Trainer:
+    built = network(options.data, {}, options.head)
+    recipe = TrainingRecipe(options.epochs, 16, (options.rate, options.rate / 10), strength, fold)
     trainer = Trainer(built, frozen_below(built.features, None), recipe)
+    trainer.start(source, train)
     for epoch in range(recipe.epochs):
-        for _ in trainer.epoch(epoch, source, train):
-            pass
+        trainer.epoch(epoch, source, train)
+    trainer.finish(source, train)
     return trainer
 
 
-def inferred(trainer: Trainer, source: Images, images: list[int]) -> list[stability.Inferences]:
+def layers_of(trainer: Trainer, features: torch.Tensor) -> list[np.ndarray]:
+    """Maps of both layers."""
     trainer.network.eval()
     with torch.inference_mode():
-        maps = trainer.network.above(trainer.tail(source.features(images, [False] * len(images))))[1]
-    return [stability.infer(item.numpy()) for item in maps]
+        return [item.numpy() for item in trainer.network.above(trainer.tail(features))[1]]
 
 
-def one(category: str, options) -> dict:
-    """Every fold of a category: inferences of each variant in the images that its networks did not see."""
-    torch.set_num_threads(options.threads)
-    features, records, marks = prepared(options.data, category)
-    labels = torch.tensor([int(record.label == category) for record in records])
-    source = Images(features, labels)
-    positives = [place for place, record in enumerate(records) if record.label == category]
-    files, names = [record.file for record in records], [str(record.label) for record in records]
-    found = {name: {} for name in options.variants}
-    right = {name: {} for name in options.variants}
-    for fold in range(options.folds):
-        split = split_by_file(files, names, fold=fold, seed=0)
-        train, held = ([i for i, s in enumerate(split) if s == which] for which in ("train", "val"))
-        for variant in options.variants:
-            began = time.perf_counter()
-            trainer = trained(options.data, source, train, options, variant, fold)
-            result, logits = trainer.evaluate(source, held)
-            shown = [i for i in held if i in set(positives)]
-            for place, i in enumerate(shown):
-                found[variant][i] = (fold, place)
-            found[variant][f"fold{fold}"] = inferred(trainer, source, shown)
-            for i, logit in zip(held, logits[:, 0].tolist(), strict=True):
-                right[variant][i] = (logit > 0) == bool(labels[i])
-            say(
-                f"{category} fold {fold} {variant}: accuracy {result.accuracy:.3f}, task {result.task_loss:.3f}, "
-                f"-MI {result.filter_loss:.5f}, {time.perf_counter() - began:.0f} s"
-            )
-    seen = [i for i in positives if i in found[options.variants[0]]]
-    points = {name: np.array([marks[i][name] for i in seen]) for name in ("front_legs", "head")}
-    together = {
-        variant: [collected(found[variant], seen, number) for number in range(2)] for variant in options.variants
-    }
-    return {"inferences": together, "points": points, "right": right}
+def outcome(trainer: Trainer, source: Pictures, held: list[int]) -> dict[str, np.ndarray]:
+    """What one network says of the held-out pictures."""
+    result, logits = trainer.evaluate(source, held)
+    right = (logits[:, 0].numpy() > 0) == source.labels[held].numpy().astype(bool)
+    found = {"right": right, "task": np.array(result.task_loss), "halvings": np.array(trainer.halvings)}
+    own = [place for place in held if source.labels[place] == 1]
+    maps, moved = layers_of(trainer, source.kept[0, held]), layers_of(trainer, source.moved[own])
+    for name, still, after in zip(LAYERS, maps, moved, strict=True):
+        positive = source.labels[held].numpy() == 1
+        inferred = stability.infer(still[positive])
+        found |= {f"{name}.{key}": getattr(inferred, key) for key in ("cell", "score", "tied")}
+        found |= {f"{name}.after": stability.infer(after).cell, f"{name}.highest": still.max((2, 3))}
+    return found
 
 
-def collected(found: dict, seen: list[int], number: int) -> stability.Inferences:
-    rows = {}
-    for name in ("cell", "score", "tied"):
-        rows[name] = np.stack([getattr(found[f"fold{found[i][0]}"][number], name)[found[i][1]] for i in seen])
-    return stability.Inferences(**rows)
-
-
-def judged(outcomes: dict, layer, number: int, options) -> dict:
-    """One layer over the given categories."""
-    protocol = stability.Protocol(SIZE, 100)
-    each, drawn = {}, {}
-    for variant in options.variants:
-        each[variant] = [
-            stability.category_stability(
-                name, item["inferences"][variant][number], layer, item["points"], protocol=protocol
-            )
-            for name, item in outcomes.items()
+def probe_of(data: Path, source: Pictures, fold: tuple[list[int], list[int]]) -> np.ndarray:
+    """Which held-out pictures the linear probe of the top convolution's answers gets right."""
+    train, held = fold
+    built = network(data, {})
+    tail = built.features[frozen_below(built.features, None) :].eval()
+    with torch.inference_mode():
+        read = [
+            torch.cat([tail(some).mean((2, 3)) for some in side.split(32)]).double().numpy() for side in source.kept
         ]
-        drawn[variant] = stability.resampled(each[variant], protocol, resamples=1000, seed=1)
-    lines = {}
-    for variant in options.variants:
-        deviation = np.array([item.deviation for item in each[variant]])
-        tracking = np.array([item.tracking for item in each[variant]])
-        lines[variant] = {
-            "deviation": mean_of(deviation, drawn[variant]),
-            "tracking": round(float(tracking.mean()), 4),
-            "beating": round(float(np.mean([i.deviation < i.baselines.best_constant for i in each[variant]])), 4),
-            "r2": round(float(np.nanmean([[m.r2 for m in i.landmarks.values()] for i in each[variant]])), 4),
-            "spread": round(float(np.mean([item.spread.deviation.mean() for item in each[variant]])), 4),
-            "null": int(np.isnan(deviation).sum()),
-        }
-        if variant != "twin" and "twin" in each:
-            other = np.array([item.deviation for item in each["twin"]])
-            lines[variant]["against_twin"] = mean_of(deviation - other, drawn[variant] - drawn["twin"])
-            lines[variant]["tracking_against_twin"] = tracking_difference(outcomes, layer, number, variant, protocol)
-    lines["best_constant"] = round(float(np.mean([i.baselines.best_constant for i in each[options.variants[0]]])), 4)
-    return lines
+    labels = source.labels.numpy()
+    probe = fit_probe(np.concatenate([side[train] for side in read]), np.concatenate([labels[train]] * 2))
+    return probe.right(read[0][held], labels[held])
 
 
-def tracking_difference(outcomes, layer, number, variant, protocol, resamples=200) -> list[float]:
-    """Mean R^2 of the filters minus the twin's, with a paired bootstrap over images."""
-    centres = stability.cell_centres(layer)
-    differences, rng = [], np.random.default_rng(2)
-    for turn in range(resamples + 1):
-        values = []
-        for item in outcomes.values():
-            count = len(item["points"]["head"])
-            rows = np.arange(count) if turn == 0 else rng.integers(count, size=count)
-            r2 = []
-            for which in (variant, "twin"):
-                cells = item["inferences"][which][number].cell[rows]
-                r2.append(np.mean([mean_r2(centres[cells], marks[rows]) for marks in item["points"].values()]))
-            values.append(r2[0] - r2[1])
-        differences.append(np.mean(values))
-    low, high = np.quantile(differences[1:], (0.025, 0.975)) - np.mean(differences[1:]) + differences[0]
-    return [round(float(v), 4) for v in (differences[0], low, high)]
+def kept(file: Path, make):
+    """What a file holds; made and written first where it is not there."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part.npz")
+        np.savez(part, **make())
+        part.rename(file)
+    with np.load(file) as content:
+        return dict(content)
 
 
-def mean_r2(position: np.ndarray, landmark: np.ndarray) -> float:
-    """Mean over filters of R^2 of (images, filters, 2) positions on (images, 2) landmarks."""
-    left = np.linalg.svd(landmark - landmark.mean(0), full_matrices=False)[0]
-    outcome = position - position.mean(0)
-    total = np.square(outcome).sum((0, 2))
-    seen = np.square(np.tensordot(left.T, outcome, 1)).sum((0, 2))
-    return float(np.divide(seen, total, out=np.zeros(len(total)), where=total > 0).mean())
+def one(options, source: Pictures, category: str, fold: int) -> dict[str, dict[str, np.ndarray]]:
+    """Every variant of a fold."""
+    train, held = source.split(fold, options.folds)
+    found = {}
+    for name, strength in options.variants.items():
+
+        def make(name=name, strength=strength):
+            began = time.perf_counter()
+            trainer = trained(options, source, train, strength=strength, fold=fold)
+            made = outcome(trainer, source, held)
+            right, seconds = made["right"].mean(), time.perf_counter() - began
+            print(f"{category} fold {fold} {name}: accuracy {right:.3f}, {seconds:.0f} s", file=sys.stderr, flush=True)
+            return made
+
+        found[name] = kept(options.keep / f"{category}-{fold}-{name}.npz", make)
+    where = options.keep / f"{category}-{fold}-probe.npz"
+    right = kept(where, lambda: {"right": probe_of(options.data, source, (train, held)), "held": np.array(held)})
+    return {**found, "probe": right}
 
 
-def mean_of(value: np.ndarray, drawn: np.ndarray) -> list[float]:
-    """Mean with its interval, freed of the bootstrap's bias."""
-    means = np.nanmean(drawn, axis=(1, 2))
-    low, high = np.quantile(means, (0.025, 0.975)) - means.mean() + np.nanmean(value)
-    return [round(float(v), 4) for v in (np.nanmean(value), low, high)]
+def together(folds: list[dict], source: Pictures) -> dict:
+    """A category's folds as one: everything in the order of the pictures that were held out."""
+    held = np.concatenate([fold["probe"]["held"] for fold in folds])
+    own = np.flatnonzero(source.labels[held].numpy() == 1)
+    pictures = held[own]
+    joined = {
+        name: {key: np.concatenate([np.atleast_1d(fold[name][key]) for fold in folds]) for key in folds[0][name]}
+        for name in folds[0]
+    }
+    points = {name: marks[pictures] for name, marks in source.points.items()}
+    positive = source.labels[held].numpy() == 1
+    fold = np.concatenate([[number] * len(item["probe"]["held"]) for number, item in enumerate(folds)])
+    return {"of": joined, "points": points, "offset": source.offset[pictures], "positive": positive, "fold": fold}
 
 
-def accuracies(outcomes: dict, options) -> dict:
-    """Accuracy over all held-out images, and its paired difference to the twin."""
-    flat = {v: np.concatenate([[*item["right"][v].values()] for item in outcomes.values()]) for v in options.variants}
+@dataclass(frozen=True)
+class Measured:
+    """One layer of one network in one category; the last three are of every resample: (1 + resamples,), the first real.
+
+    Args:
+        stability: as the stage has it.
+        exclusivity: how often a filter is higher in a picture of the category than in another, mean over filters (AUC).
+        deviation, r2, slope: means over filters that are not silent.
+    """
+
+    stability: stability.CategoryStability
+    exclusivity: float
+    deviation: np.ndarray
+    r2: np.ndarray
+    slope: np.ndarray
+
+
+def measured(item: dict, name: str, layer, network: str, seed: int) -> Measured:
+    of, centres = item["of"][network], stability.cell_centres(layer)
+    found = stability.Inferences(*(of[f"{layer.name}.{key}"] for key in ("cell", "score", "tied")))
+    judged = stability.category_stability(name, found, layer, item["points"], protocol=stability.Protocol(SIZE, 1000))
+    images = len(found.cell)
+    weights = np.random.default_rng([1, seed]).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+    weights = np.concatenate([np.ones((1, images), np.int64), weights])
+    alive = np.isfinite(judged.deviation)
+    before, after = centres[found.cell][:, alive], centres[of[f"{layer.name}.after"]][:, alive]
+    follows = following(before, after, item["offset"], np.ones(before.shape[:2], bool), weights=weights)
+    deviation = np.mean([spread_of(mark.distance[:, alive], weights) for mark in judged.landmarks.values()], axis=0)
+    r2 = np.mean([explained(before, mark, weights) for mark in item["points"].values()], axis=0)
+    exclusive = auc(of[f"{layer.name}.highest"], item["positive"])[alive].mean()
+    return Measured(judged, float(exclusive), deviation, r2, follows.drawn.mean(1))
+
+
+def spread_of(distance: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(resamples,) standard deviation over pictures, mean over filters."""
+    total = weights.sum(1, keepdims=True)
+    mean, square = weights @ distance / total, weights @ distance**2 / total
+    return np.sqrt(np.maximum(square - mean**2, 0) * total / (total - 1)).mean(1)
+
+
+def explained(position: np.ndarray, marks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(resamples,) share of the positions' variance that the landmark explains linearly, mean over filters."""
+    flat = position.reshape(len(position), -1)
+    found = []
+    for weight in weights:
+        design = np.c_[np.ones(len(marks)), marks]
+        inner = np.linalg.pinv(design.T @ (weight[:, None] * design))
+        fitted = design @ (inner @ (design.T @ (weight[:, None] * flat)))
+        centre = weight @ flat / weight.sum()
+        total = (weight @ (flat - centre) ** 2).reshape(-1, 2).sum(1)
+        left = (weight @ (flat - fitted) ** 2).reshape(-1, 2).sum(1)
+        found.append(np.mean(np.where(total > 0, 1 - left / np.maximum(total, 1e-12), 0)))
+    return np.array(found)
+
+
+def auc(highest: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """(filters,) how often a filter is higher in a picture of the category than in another one; a tie is half."""
+    own, other = highest[positive][:, None], highest[~positive][None]
+    return ((own > other).mean((0, 1)) + (own == other).mean((0, 1)) / 2).astype(float)
+
+
+def line_of(items: list[Measured], twins: list[Measured] | None) -> dict:
+    """Categories together, beside the twin."""
+    line = {key: interval(np.mean([getattr(i, key) for i in items], axis=0)) for key in ("deviation", "r2", "slope")}
+    of = [item.stability for item in items]
+    line["tracking"] = rounded(np.mean([item.tracking.mean() for item in of]))
+    line["best_constant"] = rounded(np.mean([item.baselines.best_constant for item in of]))
+    line["spread"] = rounded(np.mean([item.spread.deviation.mean() for item in of]))
+    line["exclusivity"] = rounded(np.mean([item.exclusivity for item in items]))
+    line["silent"] = int(sum(np.isnan(item.deviation).sum() for item in of))
+    if twins:
+        for key in ("deviation", "r2", "slope"):
+            apart = [getattr(own, key) - getattr(other, key) for own, other in zip(items, twins, strict=True)]
+            line[f"{key}_against_twin"] = interval(np.mean(apart, axis=0))
+    return line
+
+
+def interval(drawn: np.ndarray) -> list[float]:
+    """The real value, and the 95 % interval of its resamples, freed of their bias."""
+    low, high = np.quantile(drawn[1:], (0.025, 0.975)) - drawn[1:].mean() + drawn[0]
+    return [rounded(value) for value in (drawn[0], low, high)]
+
+
+def rounded(value: float) -> float:
+    return round(float(value), 4)
+
+
+def accuracies(items: list[dict], names: list[str]) -> dict:
+    """Over all held-out pictures; the interpretable network's paired differences to its twin and to the probe."""
+    flat = {name: np.concatenate([item["of"][name]["right"] for item in items]).astype(float) for name in names}
+    found: dict = {name: rounded(value.mean()) for name, value in flat.items()}
     rng = np.random.default_rng(3)
-    lines = {name: round(float(value.mean()), 4) for name, value in flat.items()}
-    if "twin" in flat and "interpretable" in flat:
-        apart = flat["interpretable"].astype(float) - flat["twin"]
-        means = [apart[rng.integers(len(apart), size=len(apart))].mean() for _ in range(1000)]
-        lines["against_twin"] = [round(float(v), 4) for v in (apart.mean(), *np.quantile(means, (0.025, 0.975)))]
-    return lines
+    own = [name for name in names if name not in (TWIN, "probe")]
+    for name in own:
+        for other in (TWIN, "probe"):
+            apart = flat[name] - flat[other]
+            drawn = [apart.mean(), *(apart[rng.integers(len(apart), size=len(apart))].mean() for _ in range(RESAMPLES))]
+            found[f"{name}_against_{other}"] = interval(np.array(drawn))
+    return found
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def worse(items: dict[str, dict], name: str, layer: str) -> list[str]:
+    """Categories whose D is significantly above the twin's: one-sided p of the resamples' spread, Holm over them."""
+    from scipy.stats import norm
+
+    p = {}
+    for category, item in items.items():
+        apart = item[layer][name].deviation - item[layer][TWIN].deviation
+        p[category] = float(norm.sf(apart[0] / max(apart[1:].std(ddof=1), 1e-12)))
+    found = []
+    for rank, category in enumerate(sorted(p, key=p.get)):
+        if p[category] * (len(p) - rank) > 0.05:
+            break
+        found.append(category)
+    return found
 
 
-def main() -> None:
+def report(options, layers, items: dict[str, dict], measures: dict[str, dict]) -> None:
+    """A line per category, and one over all."""
+    groups = [[name] for name in items] + ([list(items)] if len(items) > 1 else [])
+    for group in groups:
+        line: dict = {
+            "category": group[0] if len(group) == 1 else "all",
+            "rate": options.rate,
+            "epochs": options.epochs,
+        }
+        line |= {"folds": options.done, "strength": options.variants}
+        for layer in layers:
+            of = {name: [measures[category][layer.name][name] for category in group] for name in options.variants}
+            line[layer.name] = {name: line_of(own, of[TWIN] if name != TWIN else None) for name, own in of.items()}
+            if len(group) > 1:
+                line[layer.name]["worse"] = {
+                    name: worse(measures, name, layer.name) for name in options.variants if name != TWIN
+                }
+        line["accuracy"] = accuracies([items[category] for category in group], [*options.variants, "probe"])
+        print(json.dumps(line), flush=True)
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--categories", nargs="+")
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
-    parser.add_argument("--strength", type=float, default=3e-5)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--strength", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--rate", type=float, default=5e-3)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--head", default="linear")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=2, help="categories at a time, a process each")
+    parser.add_argument("--some", type=int, help="of the folds; all")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", type=Path, required=True)
     options = parser.parse_args()
+    several = len(options.strength) > 1
+    named = {f"{INTERPRETABLE} {s:g}" if several else INTERPRETABLE: s for s in options.strength}
+    options.variants = {TWIN: 0.0, **named}
+    options.done = options.some or options.folds
+    return options
+
+
+def main() -> None:
+    options = arguments()
+    torch.set_num_threads(options.threads)
     records = open_dataset("animal-parts", options.data / "animal-parts", {}).records
     wanted = options.categories or sorted({str(record.label) for record in records})
+    sources, folds = {}, {category: [] for category in wanted}
+    for fold in range(options.done):  # fold by fold, so that a run that is stopped has whole folds
+        for category in wanted:
+            if category not in sources:
+                sources[category] = prepared(options, category)
+            folds[category].append(one(options, sources[category], category, fold))
     layers = walk(network(options.data, None).requires_grad_(False).eval(), SIZE, list(LAYERS))
-    outcomes = {}
-    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        for category, outcome in zip(wanted, pool.map(partial(one, options=options), wanted), strict=True):
-            outcomes[category] = outcome
-            report({category: outcome}, layers, options, category)
-    if len(wanted) > 1:
-        report(outcomes, layers, options, "all")
-
-
-def report(outcomes: dict, layers, options, name: str) -> None:
-    line = {"category": name, "strength": options.strength, "rate": options.rate, "epochs": options.epochs}
-    line |= {layer.name: judged(outcomes, layer, number, options) for number, layer in enumerate(layers)}
-    print(json.dumps({**line, "accuracy": accuracies(outcomes, options)}), flush=True)
+    items = {category: together(found, sources[category]) for category, found in folds.items()}
+    measures = {
+        category: {
+            layer.name: {name: measured(item, category, layer, name, number) for name in options.variants}
+            for layer in layers
+        }
+        for number, (category, item) in enumerate(items.items())
+    }
+    report(options, layers, items, measures)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Do filters end on single planted parts? The audit examples/creatures-parts.yaml over five folds, its truth known.
 
-    python benchmarks/planted.py [--folds K]
+    python benchmarks/planted.py [--folds K] [--strength S ...]
 
 For every network (before, interpretable, twin, plain), layer and filter: on which part of the animal does the cell lie
 in which the filter is highest? `purity` is the share of the held-out pictures in which it lies on the filter's most
@@ -31,9 +31,14 @@ from tasks.session import Session
 NETWORKS = ("before", "interpretable", "twin", "plain")
 
 
-def fold_parts(workspace: str, fold: int) -> dict[tuple[str, str], dict[int, np.ndarray]]:
+def fold_parts(workspace: str, fold: int, strength: float) -> dict[tuple[str, str], dict[int, np.ndarray]]:
     """(network, layer) -> picture -> (filters,) part number under each filter's highest cell, 0 for none."""
-    overrides = (f"stages.finetuning.fold={fold}", "stages.stability.permutations=0", "stages.stability.bootstrap=0")
+    overrides = (
+        f"stages.finetuning.fold={fold}",
+        f"stages.finetuning.strength={strength}",
+        "stages.stability.permutations=0",
+        "stages.stability.bootstrap=0",
+    )
     plan = Plan(Request(ROOT / "examples/creatures-parts.yaml", workspace=workspace, overrides=overrides))
     session = Session(plan.files, plan.settings, Quiet())
     done = {job.name: execute(job, session)[0] for job in plan.jobs if job.stage.name != "report"}
@@ -60,18 +65,26 @@ def purity(parts: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--strength", type=float, nargs="+", default=[1.0])
     options = parser.parse_args()
-    together: dict[tuple[str, str], dict[int, np.ndarray]] = {}
     with tempfile.TemporaryDirectory() as workspace:
-        for fold in range(options.folds):
-            for key, pictures in fold_parts(workspace, fold).items():
-                together.setdefault(key, {}).update(pictures)
+        for strength in options.strength:
+            report(workspace, strength, range(options.folds))
+
+
+def report(workspace: str, strength: float, folds: range) -> None:
+    """A line for each network and layer."""
+    together: dict[tuple[str, str], dict[int, np.ndarray]] = {}
+    for fold in folds:
+        for key, pictures in fold_parts(workspace, fold, strength).items():
+            together.setdefault(key, {}).update(pictures)
     stacked = {key: np.stack([pictures[image] for image in sorted(pictures)]) for key, pictures in together.items()}
     rng = np.random.default_rng(0)
     count = len(next(iter(stacked.values())))
     draws = rng.integers(count, size=(1000, count))
     for (network, layer), parts in stacked.items():
-        line = {"network": network, "layer": layer, "pictures": count, "purity": interval(parts, draws)}
+        line = {"strength": strength, "network": network, "layer": layer, "pictures": count}
+        line["purity"] = interval(parts, draws)
         line["on_animal"] = round(float((parts > 0).mean()), 4)
         if network in ("interpretable", "plain"):
             line["against_twin"] = interval(parts, draws, stacked["twin", layer])

@@ -36,11 +36,9 @@ from microtome.disentangle.decision_tree import RationaleExamples, grow
 from microtome.disentangle.deletion import groups_of, moved
 from microtome.disentangle.fitted_tree import fit_tree, imitators
 from microtome.disentangle.folds import FOLDS, split_by_file
-from microtome.disentangle.interpretable import frozen_below
 from microtome.disentangle.rationales import FilterScale, LayersAbove, joined
 from microtome.disentangle.readings import read_tree
 from microtome.disentangle.rule_features import FeatureChoice
-from microtome.disentangle.training import Trainer, TrainingRecipe
 from microtome.disentangle.tree_metrics import answers, fitness
 from microtome.networks.load import NetworkSpec, load_network
 
@@ -145,21 +143,18 @@ def fine_tuned(options, category: str, fold: int) -> Explained:
     """By the recipe of docs/interpretable-cnn.md."""
     place = options.scratch / f"interpretable-{category}-{fold}.pt"
     if not place.exists():
-        kept, records, _ = interpretable.prepared(options.data, category)
-        labels = np.array([record.label == category for record in records])
-        files, names = [record.file for record in records], [str(record.label) for record in records]
-        split = split_by_file(files, names, seed=0, fold=fold)
-        built, recipe = interpretable.network(options.data, {}), TrainingRecipe(10, 16, (1e-3, 1e-4), 3e-5, fold)
-        trainer = Trainer(built, frozen_below(built.features, None), recipe)
-        source = interpretable.Images(kept, torch.from_numpy(labels.astype(int)))
-        for epoch in range(recipe.epochs):
-            for _ in trainer.epoch(epoch, source, [i for i, which in enumerate(split) if which == "train"]):
-                pass
-        built.eval()
+        recipe = argparse.Namespace(
+            data=options.data, keep=options.scratch, epochs=10, rate=1e-3, head="small", folds=FOLDS
+        )
+        source = interpretable.prepared(recipe, category)
+        train, held = source.split(fold, FOLDS)
+        trainer = interpretable.trained(recipe, source, train, strength=0.5, fold=fold)
+        built = trainer.network.eval()
         with torch.no_grad():
-            top = [built.top_mask(trainer.tail(kept[0, s : s + BATCH])) for s in range(0, len(records), BATCH)]
+            top = [built.top_mask(trainer.tail(some)) for some in source.kept[0].split(BATCH)]
             maps = torch.cat([built.extra_mask(built.extra_map(built.extra(some))) for some in top])
-        about = {"positive": labels, "files": files, "held": np.array(split) == "val"}
+        inside = np.isin(np.arange(len(source.labels)), held)
+        about = {"positive": source.labels.numpy() == 1, "files": source.files, "held": inside}
         torch.save({"maps": maps, "classifier": built.classifier.state_dict(), **about}, place)
     found = torch.load(place, weights_only=False)
     above = nn.Sequential(OrderedDict(maps=nn.Identity(), pool=nn.MaxPool2d(3, 2), flat=nn.Flatten()))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from flows.plan import Plan, Request
 from microtome.datasets import open_dataset
@@ -85,6 +86,39 @@ def test_folds_cover_everything_once_and_keep_pictures_together():
     held = np.array([[s == "val" for s in one] for one in split])
     assert (held.sum(0) == 1).all()
     assert (held[:, ::2] == held[:, 1::2]).all()
+
+
+def test_what_cannot_be_learned_is_not_interpreted(tmp_path):
+    """Birds against other birds: every stage ends, its page says why it shows no figures, and blames no category."""
+    file = audit_of(tmp_path, epochs=1)
+    content = yaml.safe_load(file.read_text())
+    content["datasets"]["birds"]["count"] = 150
+    content["datasets"]["others"] |= {"count": 150, "categories": ["bird"]}
+    content["stages"] |= {"tree": {}, "report": {}}
+    done = run(write_audit(file, content))
+    for name in ("finetuning", "finetuning:twin"):
+        (row,) = done[name][0].table("finetuning_summary").to_pylist()
+        assert not row["learned"]
+        assert row["low"] <= row["majority"] < 0.6
+    page = done["report"][0].read("finetuning.html").decode()
+    assert "There is nothing to interpret." in page
+    assert "best constant" not in page
+    tree = done["report"][0].read("tree.html").decode()
+    assert "there is nothing to explain" in tree
+    assert "Parse path of" not in tree
+
+
+def test_a_fine_tuning_says_what_could_be_learned(done):
+    rows = [artifact(done, name).table("finetuning_summary").to_pylist() for name in ("finetuning", "finetuning:twin")]
+    (own,), (twin,) = rows
+    assert own["probe"] == twin["probe"] > own["majority"]
+    assert own["rate"] == twin["rate"] > 0  # of the same range test
+    answers = artifact(done, "finetuning").table("finetuning_images").to_pylist()
+    held = [row for row in answers if row["split"] == "val"]
+    assert own["accuracy"] == pytest.approx(np.mean([row["predicted"] == row["label"] for row in held]))
+    assert own["images"] == len(held)
+    last = artifact(done, "finetuning").table("training").to_pylist()[-1]
+    assert last["accuracy"] == pytest.approx(own["accuracy"])
 
 
 def labelled(*pictures: tuple[Side, str | None]) -> list[Labelled]:

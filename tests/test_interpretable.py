@@ -1,10 +1,9 @@
 """Templates, filter loss, masks and training: literal formulas, finite differences, identities, exact resume."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
 from microtome.disentangle.filter_loss import (
     FilterLoss,
@@ -16,11 +15,15 @@ from microtome.disentangle.filter_loss import (
     scores,
 )
 from microtome.disentangle.interpretable import backbone_features, frozen_below, interpretable_cnn
+from microtome.disentangle.pressure import FilterPressure
+from microtome.disentangle.probe import fit_probe
+from microtome.disentangle.rate import ended, found_rate
 from microtome.disentangle.templates import FilterMask, log_priors, shapes, tau, templates
 from microtome.disentangle.training import Membership, Result, Trainer, TrainingRecipe, together
 from microtome.errors import InputError
 from microtome.networks import Capture, walk
 from tests import literal
+from tests.conftest import soak
 
 N = 5
 
@@ -187,6 +190,30 @@ def test_backbones(backbone: str, size: int, top: str, n: int) -> None:
     assert network(torch.rand(2, 3, size, size)).shape == (2, 1)
 
 
+BACKBONES = ("resnet18", "alexnet", "vgg16", "mobilenet_v2")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", BACKBONES[: soak(1, 4)])
+def test_one_strength_trains_any_backbone(name: str) -> None:
+    """With random weights, at the rate that is found: the loss stays finite, no step back, and filters are pressed."""
+    torch.manual_seed(0)
+    network = interpretable_cnn(f"torchvision.models:{name}", size=(96, 96), mask={}, head="linear")
+    source = Toy()
+    frozen = frozen_below(network.features, None)
+    with torch.no_grad():
+        grown = torch.nn.functional.interpolate(source.pictures, (96, 96))
+        source.pictures = network.features[:frozen].eval()(grown)
+    one = Trainer(network, frozen, TrainingRecipe(1, 8, (0.01, 0.001), 1.0))
+    one.start(source, range(20))
+    one.train_at(found_rate(one, source, range(20)))
+    steps = one.epoch(0, source, range(20))
+    assert np.isfinite([result.task_loss for _, result in steps]).all()
+    assert one.halvings == 0
+    assert all(float(pressure.size) > 0 for pressure in one.pressure)
+    assert one.evaluate(source, range(20))[0].accuracy == 1.0
+
+
 def test_other_backbones_are_refused_by_name() -> None:
     with pytest.raises(InputError, match="got Linear"):
         backbone_features(torch.nn.Linear(3, 3))
@@ -213,14 +240,14 @@ class Toy:
         return torch.where(flipped, self.pictures[images].flip(3), self.pictures[images])
 
 
-def trainer(strength: float = 0.01, classes: int = 1) -> Trainer:
+def trainer(strength: float = 0.5, classes: int = 1) -> Trainer:
     network = interpretable_cnn(
         "microtome.networks.small:creature_net", size=(32, 32), arguments={"width": 16}, mask={}, classes=classes
     )
     return Trainer(network, 0, TrainingRecipe(3, 8, (0.003, 0.001), strength, 1))
 
 
-def trained(epochs: range, strength: float = 0.01, state=None) -> Trainer:
+def trained(epochs: range, strength: float = 0.5, state=None) -> Trainer:
     one, source = trainer(strength), Toy()
     if state is not None:
         one.restore(state)
@@ -230,7 +257,7 @@ def trained(epochs: range, strength: float = 0.01, state=None) -> Trainer:
 
 
 def same(one: dict, other: dict) -> bool:
-    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
+    return set(one) == set(other) and all(one[name].numpy().tobytes() == other[name].numpy().tobytes() for name in one)
 
 
 def test_a_stopped_training_goes_on_to_the_same_bits() -> None:
@@ -275,11 +302,132 @@ def test_frozen_layers_do_not_move() -> None:
     assert not any(name.startswith(f"features.{number}.") for name in moved for number in range(frozen))
 
 
-def test_a_training_that_diverges_stops_with_advice() -> None:
-    network = interpretable_cnn(
-        "microtome.networks.small:creature_net", size=(32, 32), arguments={"width": 16}, mask={}
-    )
-    one = Trainer(network, 0, TrainingRecipe(6, 8, (1e6, 1e6), 0.0))
-    steps = itertools.chain.from_iterable(one.epoch(epoch, Toy(), range(20)) for epoch in range(6))
+def test_a_training_that_diverges_steps_back_at_half_the_rate() -> None:
+    one, source = started(TrainingRecipe(2, 8, (1e3, 1e3), 0.5)), Toy()
+    before = one.state()
+    first = one.epoch(0, source, range(20))
+    assert one.halvings > 0
+    assert one.rate_at(0) == 1e3 * 0.5**one.halvings
+    assert together(first).task_loss < 3 * np.log(2)
+    again = started(TrainingRecipe(2, 8, (one.rate_at(0),) * 2, 0.5))  # as if it had begun at that rate
+    again.restore({**before, "halvings": torch.tensor(0)})
+    assert again.epoch(0, source, range(20)) == first
+    halvings = one.halvings
+    one.restore(one.state())
+    assert one.halvings == halvings
+
+
+def test_a_training_that_diverges_at_any_rate_stops_with_advice() -> None:
     with pytest.raises(InputError, match=r"finetuning\.rate"):
-        list(steps)
+        started(TrainingRecipe(6, 8, (1e12, 1e12), 0.0)).epoch(0, Toy(), range(20))
+
+
+def test_the_filter_gradient_is_a_share_of_the_task_gradient_whatever_the_maps_units_are() -> None:
+    """Literally: units, template gradients, nothing along the maps, the norm; and the same at a thousandfold scale."""
+    x, slope = maps(6, 3, seed=7), torch.randn(6, 3, N, N, dtype=torch.float64)
+    wanted = torch.tensor([[True, True, False]] * 3 + [[False, True, False]] * 3)
+    pressed = []
+    for scale in (1.0, 1000.0):
+        pressure = FilterPressure(3, N).double()
+        leaf = (scale * x).requires_grad_()
+        pressure.press(leaf, wanted, 0.5)
+        (leaf * slope).sum().backward()
+        pressed.append(leaf.grad - slope)
+    np.testing.assert_allclose(pressed[1], pressed[0], rtol=1e-6)
+    assert pressed[0].norm() == pytest.approx(0.5 * slope.norm())
+    unit = x.amax((2, 3)).mean(0)
+    expected = torch.stack([literal_slope(x[:, f], float(unit[f]), wanted[:, f]) for f in range(3)], 1)
+    np.testing.assert_allclose(pressed[0] / pressed[0].norm(), expected / expected.norm(), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose((pressed[0] * x).sum((0, 2, 3)), 0, atol=1e-10)
+
+
+def literal_slope(x: torch.Tensor, unit: float, wanted: torch.Tensor) -> torch.Tensor:
+    """v' of one filter: (images, N, N)."""
+    u = x * N**2 / unit
+    score = scores(u[:, None])[:, 0]
+    log_z = score.logsumexp(0)
+    out = torch.zeros_like(x)
+    for image in range(len(x)):
+        t = int(x[image].flatten().argmax()) if wanted[image] else N * N
+        given = score[image] - log_z
+        log_p = (given + log_priors(N)).logsumexp(0)
+        factor = -float(log_priors(N)[t].exp() * given[t].exp() * (given[t] - log_p))
+        out[image] = factor * torch.from_numpy(literal.templates(N)[t]) * unit
+    return out - x * (out * x).sum() / (x * x).sum()
+
+
+def test_a_share_is_of_the_mean_norm_so_far_and_not_of_what_was_added_above() -> None:
+    above = FilterPressure(3, N).double()
+    below = FilterPressure(3, N, above).double()
+    wanted = torch.ones(6, 3, dtype=torch.bool)
+    for number, size in enumerate((2.0, 4.0)):
+        low = maps(6, 3, seed=number).requires_grad_()
+        high = 3 * low
+        below.press(low, wanted, 1.0)
+        above.press(high, wanted, 2.0)
+        slope = torch.randn(6, 3, N, N, dtype=torch.float64)
+        (high * slope * size / slope.norm()).sum().backward()
+        assert float(above.size) == pytest.approx((2.0, 3.0)[number])
+        assert float(below.size) == pytest.approx(3 * float(above.size), rel=1e-6)  # the chain rule's 3
+
+
+def test_a_linear_head_begins_as_its_probe() -> None:
+    one, source = started(TrainingRecipe(1, 8, (0.01, 0.001), 0.5)), Toy()
+    result, logits = one.evaluate(source, range(20))
+    assert result.accuracy == 1.0
+    with torch.no_grad():
+        read = [one.network.read(one.tail(source.features(range(20), [side] * 20))).double() for side in (False, True)]
+    probe = fit_probe(torch.cat(read).numpy(), np.tile(source.labels[:20].numpy(), 2))
+    np.testing.assert_allclose(logits.numpy(), probe.logits(read[0].numpy()), rtol=1e-3, atol=1e-4)
+    assert float(read[0].square().sum(1).mean()) == pytest.approx(1, rel=0.3)
+
+
+def started(recipe: TrainingRecipe) -> Trainer:
+    network = interpretable_cnn(
+        "microtome.networks.small:creature_net", size=(32, 32), arguments={"width": 16}, mask={}, head="linear"
+    )
+    one = Trainer(network, 0, recipe)
+    one.start(Toy(), range(20))
+    return one
+
+
+def test_other_heads_are_fitted_at_the_end() -> None:
+    one, source = trainer(), Toy()
+    one.start(source, range(20))
+    before = one.evaluate(source, range(20))[0]
+    one.finish(source, range(20))
+    assert one.evaluate(source, range(20))[0].task_loss < before.task_loss / 2
+
+
+def test_a_probe_is_the_ridge_logistic_regression_of_standardised_features() -> None:
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(40, 3)) * [1, 50, 0] + [5, -3, 2], np.arange(40) % 2  # the third never varies
+    x[:, 0] += labels
+    probe = fit_probe(x, labels, penalty=0.1)
+    standard = (x[:, :2] - x[:, :2].mean(0)) / x[:, :2].std(0)
+
+    def loss(w: np.ndarray) -> float:
+        z = standard @ w[:2] + w[2]
+        return float(np.logaddexp(0, -z * (2 * labels - 1)).mean() + 0.05 * (w[:2] ** 2).sum())
+
+    best = minimize(loss, np.zeros(3), tol=1e-12).x
+    np.testing.assert_allclose(probe.logits(x)[:, 0], standard @ best[:2] + best[2], atol=1e-3)
+    assert probe.weight[0, 2] == 0
+    three = fit_probe(x, np.arange(40) % 3)
+    assert three.logits(x).shape == (40, 3)
+    with pytest.raises(ValueError, match="every class"):
+        fit_probe(x, np.full(40, 2))
+
+
+def test_a_rate_is_found_where_training_breaks() -> None:
+    one, source = started(TrainingRecipe(1, 8, (0.01, 0.001), 0.5)), Toy()
+    before = one.state()
+    rate = found_rate(one, source, range(20))
+    assert same(one.state(), before)
+    assert found_rate(one, source, range(20)) == rate
+    assert 1e-5 < rate <= 1.0
+    assert not ended([0.1] * 6 + [0.69], 1)
+    assert ended([0.1] * 6 + [0.7], 1)
+    assert ended([0.1] * 6 + [float("nan")], 1)
+    assert ended([0.1] * 6 + [0.009], 1)
+    assert not ended([5.0, 0.1], 1)  # the first losses are ordinary

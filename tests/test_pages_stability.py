@@ -8,7 +8,7 @@ import pytest
 from microtome.quantify.shift import ShiftSummary
 from microtome.quantify.stability_summary import FilterOnLandmark, Judged, LayerSummary, Rule
 from microtome.report import views
-from microtome.report.finetuning import Apart, Compared, Epoch, FinetuningFindings
+from microtome.report.finetuning import Apart, Compared, Epoch, FinetuningFindings, Learned
 from microtome.report.finetuning import page as finetuning_page
 from microtome.report.stability import Pictured, Spotted, StabilityFindings, StableLayer, leading
 from microtome.report.stability import page as stability_page
@@ -159,10 +159,13 @@ def epochs(*phases: str) -> list[Epoch]:
     ]
 
 
-def tuned(*phases: str, compared: Sequence[Compared] = ()) -> FinetuningFindings:
+def tuned(*phases: str, compared: Sequence[Compared] = (), stuck: Sequence[str] = ()) -> FinetuningFindings:
     filters = {phase: [pictured(7)] for phase in ("interpretable", "twin") if compared}
     network = {"load": "package:factory", "arguments": {"classes": 1}, "weights": "stages/x/network.safetensors"}
-    return FinetuningFindings(epochs(*phases), compared, filters, (96, 96), network)
+    learned = [
+        Learned(phase, 20, 0.9, 0.85, 0.95, 0.95, 0.76, 0.99, 0.55, phase not in stuck, 0.005) for phase in phases
+    ]  # type: ignore[arg-type]
+    return FinetuningFindings(epochs(*phases), learned, compared, filters, (96, 96), network)
 
 
 def layer(name: str, deviation: float | None) -> Judged:
@@ -171,11 +174,21 @@ def layer(name: str, deviation: float | None) -> Judged:
 
 def test_training_alone() -> None:
     page = finetuning_page(tuned("interpretable"))
-    assert page.headline == "After 2 epochs the interpretable network answers 90.0% of 20 held-out pictures right."
+    assert page.headline == (
+        "After 2 epochs the interpretable network answers 90.0% of 20 held-out pictures right; a linear probe of the "
+        "frozen features 95.0%."
+    )
     assert [section.heading for section in page.sections] == ["Training", "Use the network"]
-    assert page.figures.items == [("accuracy, interpretable", "90.0%", "95 %: 85.0% to 95.0%")]
+    assert page.figures.items == [
+        ("accuracy, interpretable", "90.0%", "95 %: 85.0% to 95.0%"),
+        ("linear probe", "95.0%", "95 %: 76.0% to 99.0%"),
+    ]
     (table,) = parts_of(page, "table")
-    assert table.rows == [["with filter loss", "20 pictures", "90.0%", "85.0%–95.0%", "0.250", "-0.0100"]]
+    assert table.rows == [
+        ["with filter loss", "20 pictures", "90.0%", "85.0%–95.0%", "0.250", "-0.01000", "0.005"],
+        ["linear probe of the backbone", "20 pictures", "95.0%", "76.0%–99.0%", "", "", ""],
+        ["always the commonest class", "20 pictures", "55.0%", "", "", "", ""],
+    ]
     (code,) = parts_of(page, "code")
     assert code.text.startswith("network:\n  load: package:factory\n")
     (charts,) = parts_of(page, "charts")
@@ -191,7 +204,8 @@ def test_networks_beside_their_twin() -> None:
     ]
     page = finetuning_page(tuned("interpretable", "twin", compared=compared))
     assert page.headline.endswith(
-        "right, its twin without filter loss 90.0%. Location instability of its new layer: 0.0500 beside 0.0700 of the "
+        "right, its twin without filter loss 90.0%; a linear probe of the frozen features 95.0%. Location "
+        "instability of its new layer: 0.0500 beside 0.0700 of the "
         "twin."
     )
     rows = parts_of(page, "table")[1].rows
@@ -206,6 +220,31 @@ def test_networks_beside_their_twin() -> None:
     assert [row[8:10] for row in rows] == [["–", "–"]] * 4
     anchors = [card.anchor for gallery in parts_of(page, "gallery") for card in gallery.cards]
     assert anchors == ["interpretable/extra_map/7", "twin/extra_map/7"]
+
+
+def test_where_nothing_was_learned_nothing_is_compared() -> None:
+    compared = [Compared("interpretable", layer("extra_map", 0.05)), Compared("twin", layer("extra_map", 0.07))]
+    page = finetuning_page(tuned("interpretable", "twin", compared=compared, stuck=["twin"]))
+    assert page.headline.endswith("There is nothing to interpret.")
+    assert "0.05" not in page.headline
+    assert len(parts_of(page, "table")) == 1
+    assert not parts_of(page, "gallery")
+    (advice,) = [part.text for part in parts_of(page, "text") if part.style == "advice"]
+    assert advice.startswith("The network twin: masks, no filter loss answers 90.0% [85.0%, 95.0%] of the 20 held-out")
+    assert "not surely more than always naming the commonest class (55.0%)" in advice
+    assert "A linear probe of the features as they were answers 95.0% right" in advice
+    only = finetuning_page(tuned("interpretable", "plain", compared=compared, stuck=["plain"]))
+    assert len(parts_of(only, "table")) == 2  # the plain one is no part of the comparison
+
+
+def test_a_training_that_stepped_back_says_so() -> None:
+    found = tuned("interpretable")
+    page = finetuning_page(replace(found, training=[replace(row, halvings=2) for row in found.training]))
+    (text,) = [part.text for part in parts_of(page, "text") if "rate" in part.text]
+    assert text == (
+        "The training of the network with filter loss diverged 2 times, and went on from the epoch before at half the "
+        "rate."
+    )
 
 
 def test_fine_tuning_says_who_follows() -> None:

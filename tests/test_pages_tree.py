@@ -115,7 +115,7 @@ def test_a_network_that_guesses_is_said_to(right, little):
     told = [r for r in METRICS if r["model"] != "network"]
     told += [row("accuracy", None, right, "network"), row("accuracy", None, 0.4, "always yes")]
     said = page(replace(TOLD, metrics=told)).headline
-    assert ("always gives the same answer in 60%: there is little to explain." in said) is little
+    assert ("always gives the same answer in 60%: there is nothing to explain." in said) is little
 
 
 def test_differences_stand_beside_each_rival():

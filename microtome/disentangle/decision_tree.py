@@ -131,8 +131,8 @@ class RationaleExamples:
         mean = float(self.positives.y.mean())
         if mean <= 0:
             raise InputError(
-                f"tree: the network's decision on the positives must be positive on average, got {mean:.3g}; the "
-                "network does not recognise this category, or `output` names another one"
+                f"tree: the network's decision on the positives must be positive on average, got {mean:.3g}: "
+                "it was not trained to say yes, or `output` names another category; rule: visitors does without"
             )
         return 1 / mean
 

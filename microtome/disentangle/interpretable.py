@@ -13,7 +13,9 @@ from microtome.disentangle.templates import FilterMask, MaskOptions
 from microtome.errors import InputError
 from microtome.networks.load import NetworkSpec, load_network
 
-HEADS = {"small": 512, "paper": 4096}
+HEADS = {"linear": 0, "small": 512, "paper": 4096}
+INITIAL = 0.01  # deviation of new weights
+OWN = 0.3  # what a new filter begins with of the filter below it, in deviations of what it begins with of all others
 RESNET_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 
@@ -27,7 +29,7 @@ class InterpretableCNN(nn.Module):
         filters: of its output.
         n: side of its output, in cells.
         classes: outputs; 1 for a single category against everything else (a logit), more for softmax.
-        head: units of the two hidden layers.
+        head: units of the two hidden layers; 0 for a linear head over each filter's mean.
         mask: None for none, else what FilterMask takes.
     """
 
@@ -42,16 +44,30 @@ class InterpretableCNN(nn.Module):
         self.extra = nn.Conv2d(filters, filters, 3, padding=1)
         self.extra_map = nn.ReLU()
         self.extra_mask = nn.Identity() if mask is None else FilterMask(filters, n, **mask)
-        self.pool, cells = _pooling(n)
-        hidden = [nn.Linear(filters * cells * cells, head), nn.Linear(head, head), nn.Linear(head, classes)]
-        self.classifier = nn.Sequential(
-            hidden[0], nn.ReLU(), nn.Dropout(0.5), hidden[1], nn.ReLU(), nn.Dropout(0.5), hidden[2]
-        )
-        layers: list[nn.Conv2d | nn.Linear] = [self.extra, *hidden]
+        if head:
+            self.pool, cells = _pooling(n)
+            self.classifier = _hidden(filters * cells * cells, head, classes)
+        else:
+            self.pool = nn.AdaptiveAvgPool2d(1)
+            self.classifier = nn.Sequential(HeadScale(), nn.Linear(filters, classes))
+        layers: list[nn.Conv2d | nn.Linear] = [self.extra]
+        layers += [child for child in self.classifier if isinstance(child, nn.Linear)]
         for layer in layers:
-            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.normal_(layer.weight, std=INITIAL)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+        if not head:
+            own = torch.arange(filters)
+            with torch.no_grad():
+                self.extra.weight[own, own, 1, 1] += OWN * INITIAL * (9 * filters) ** 0.5
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that answers."""
+        layer = self.classifier[-1]
+        if not isinstance(layer, nn.Linear):
+            raise TypeError(f"the last layer must be linear, got {type(layer).__name__}")
+        return layer
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(images, 3, height, width) -> (images, classes) logits."""
@@ -62,6 +78,26 @@ class InterpretableCNN(nn.Module):
         top = self.top_map(features)
         extra = self.extra_map(self.extra(self.top_mask(top)))
         return self.classifier(self.pool(self.extra_mask(extra)).flatten(1)), (top, extra)
+
+    def read(self, features: torch.Tensor) -> torch.Tensor:
+        """From the backbone's output: (images, units) what the last layer answers from."""
+        extra = self.extra_map(self.extra(self.top_mask(self.top_map(features))))
+        read: torch.Tensor = self.classifier[:-1](self.pool(self.extra_mask(extra)).flatten(1))
+        return read
+
+
+class HeadScale(nn.Module):
+    """Divide by one number, the size of an ordinary picture's features: the head is as steep on every network."""
+
+    unit: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("unit", torch.ones(()))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(images, features), as they were given."""
+        return features / self.unit
 
 
 def interpretable_cnn(
@@ -85,7 +121,7 @@ def interpretable_cnn(
         arguments: of the factory.
         weights, root: of the backbone, see NetworkSpec; none if the whole network's weights are put in afterwards.
         classes: outputs.
-        head: `small` (512) or `paper` (4096).
+        head: `linear` (each filter's mean), or two hidden layers, `small` (512) or `paper` (4096).
         mask: None for none, `{}` for the defaults of FilterMask.
         seed: of the new layers.
 
@@ -142,6 +178,15 @@ def frozen_below(features: nn.Sequential, layer: str | None) -> int:
 
 def _convolves(module: nn.Module) -> bool:
     return any(isinstance(child, nn.Conv2d) for child in module.modules())
+
+
+def _hidden(features: int, units: int, classes: int) -> nn.Sequential:
+    """Two hidden layers."""
+    return nn.Sequential(
+        nn.Linear(features, units), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(units, units), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(units, classes),
+    )  # fmt: skip
 
 
 def _pooling(n: int) -> tuple[nn.Module, int]:

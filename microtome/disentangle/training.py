@@ -1,20 +1,35 @@
-"""Fine-tune an interpretable CNN: task loss plus filter losses, resumable at every epoch, bit for bit on a CPU."""
+"""Fine-tune an interpretable CNN: task loss plus filter losses, resumable at every epoch, bit for bit on a CPU.
+
+A linear head begins where it answers best, as the linear probe of the new layers as they are: training bends features,
+and does not have to find the head first (Kumar et al., arXiv 2202.10054). The last layer of another head, whose hidden
+layers begin at random, is fitted anew at the end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from microtome.disentangle.filter_loss import FilterLoss, Partition, filter_loss, fitted_templates
-from microtome.disentangle.interpretable import InterpretableCNN
+from microtome.disentangle.filter_loss import filter_loss
+from microtome.disentangle.interpretable import HeadScale, InterpretableCNN
+from microtome.disentangle.pressure import FilterPressure
+from microtome.disentangle.probe import fit_probe
 from microtome.errors import InputError
 
 MOMENTUM, DECAY = 0.9, 5e-4
+WARM = 0.2  # share of the steps over which the filter gradient grows to its full share
+FALL = 0.1  # of a rate that was found, from the first epoch to the last
+EXPLODED = 3.0  # a loss above so many times that of a guess has diverged: over an epoch, or after it
+HALVINGS = 20  # of the rate, before training gives up
+AT_ONCE = 32  # pictures whose answers are read together
 
 
 @dataclass(frozen=True)
@@ -25,8 +40,8 @@ class TrainingRecipe:
         epochs: passes over the training images.
         batch: images per step; the last batch of an epoch is smaller.
         rate: learning rates of the first and the last epoch, geometric in between.
-        strength: of the filter loss; lambda of a filter in epoch t is strength / t times the mean over images of its
-            maps' maxima. 0 trains the twin.
+        strength: norm of the filter gradient at each of the two layers, as a share of the mean norm of the gradient
+            that reaches the layer; grows linearly to it over the first fifth of the steps. 0 trains the twin.
         seed: of order, mirroring and dropout.
     """
 
@@ -40,6 +55,9 @@ class TrainingRecipe:
         """Learning rate of an epoch, counted from 0."""
         first, last = self.rate
         return float(first * (last / first) ** (epoch / max(1, self.epochs - 1)))
+
+
+Reader = Callable[[torch.Tensor], torch.Tensor]
 
 
 class FeatureSource(Protocol):
@@ -148,60 +166,170 @@ class Trainer:
         device = next(network.parameters()).device
         filters, classes = network.filters, network.classes
         self.membership = [Membership(filters, classes, background).to(device) for _ in range(2)]
-        self.partition = [Partition(filters, network.n).to(device) for _ in range(2)]
+        extra = FilterPressure(filters, network.n)
+        self.pressure = [FilterPressure(filters, network.n, extra).to(device), extra.to(device)]
         self.single = classes == 1
+        self.halvings = 0
 
-    def epoch(self, number: int, source: FeatureSource, images: Sequence[int]) -> Iterator[tuple[int, Result]]:
-        """Train for one epoch, step by step.
+    def start(self, source: FeatureSource, images: Sequence[int]) -> None:
+        """Let a linear head begin at the probe of the new layers as they are.
+
+        Args:
+            source: of the images.
+            images: those to train on.
+        """
+        first = self.network.classifier[0]
+        if isinstance(first, HeadScale):
+            read, _ = self._read(self.network.read, source, images)
+            first.unit.fill_(float(np.sqrt(np.square(read).sum(1).mean())) or 1.0)
+            self._fit_last(source, images)
+
+    def finish(self, source: FeatureSource, images: Sequence[int]) -> None:
+        """Fit the last layer of a head with hidden layers to what reaches it."""
+        if not isinstance(self.network.classifier[0], HeadScale):
+            self._fit_last(source, images)
+
+    def _fit_last(self, source: FeatureSource, images: Sequence[int]) -> None:
+        """To the probe of what reaches it, of the images and their mirror images."""
+        read, labels = self._read(self.network.read, source, images)
+        probe = fit_probe(read, labels)
+        with torch.no_grad():
+            self.network.last.weight.copy_(torch.from_numpy(probe.weight))
+            self.network.last.bias.copy_(torch.from_numpy(probe.bias))
+
+    @torch.no_grad()
+    def _read(
+        self, reader: Reader, source: FeatureSource, images: Sequence[int], *, mirror: bool = True
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(images, units) what a reader makes of the backbone's output, and class numbers; mirror images come last."""
+        self.network.eval()
+        sides = (False, True) if mirror else (False,)
+        read = [
+            reader(self.tail(source.features(some, [side] * len(some)))).double().cpu().numpy()
+            for side in sides
+            for some in _some(images)
+        ]
+        labels = source.labels[list(images)].cpu().numpy()
+        return np.concatenate(read), np.concatenate([labels] * len(sides))
+
+    def train_at(self, first: float, last: float | None = None) -> None:
+        """Take other learning rates than the recipe's; a tenth of the first in the last epoch, if only one is given."""
+        self.recipe = replace(self.recipe, rate=(first, FALL * first if last is None else last))
+
+    def backbone(
+        self, source: FeatureSource, images: Sequence[int], *, mirror: bool = True
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(images, filters) mean over cells of the top map, and class numbers; then of the mirror images, if wanted."""
+        return self._read(_pooled, source, images, mirror=mirror)
+
+    def rate_at(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0, after what divergence took from it."""
+        return float(self.recipe.rate_at(epoch) * 0.5**self.halvings)
+
+    def epoch(
+        self,
+        number: int,
+        source: FeatureSource,
+        images: Sequence[int],
+        seen: Callable[[int], None] = lambda count: None,
+    ) -> list[tuple[int, Result]]:
+        """Train for one epoch; where it diverges, again from its beginning at half the rate, from then on.
 
         Args:
             number: of the epoch, from 0.
             source: of the images.
             images: those to train on.
+            seen: is told how many images each step took.
 
-        Yields:
-            how many images the step took, and its losses.
+        Returns:
+            of each step how many images it took, and its losses.
+
+        Raises:
+            InputError: it diverges at any rate.
         """
+        before = self.state()
+        while self.halvings <= HALVINGS:
+            steps = []
+            for count, result in self._steps(number, source, images):
+                steps.append((count, result))
+                seen(count)
+            if self._sane(together(steps).task_loss) and self._sane(self._glance(source, images)):
+                return steps
+            self.restore(before)
+            self.halvings += 1
+            before = self.state()
+        raise InputError(
+            f"finetuning.rate, finetuning.strength: the loss must stay finite, got {steps[-1][1].task_loss:g} in epoch "
+            f"{number + 1} at any rate down to {self.rate_at(number):g} (strength {self.recipe.strength:g}); lower them"
+        )
+
+    @torch.inference_mode()
+    def _glance(self, source: FeatureSource, images: Sequence[int]) -> float:
+        """Task loss of a batch of evenly chosen images, without training."""
+        self.network.eval()
+        some = list(images[:: math.ceil(len(images) / self.recipe.batch)])
+        logits, _ = self.network.above(self.tail(source.features(some, [False] * len(some))))
+        return float(self._task_loss(logits, source.labels[some]))
+
+    def _sane(self, loss: float) -> bool:
+        return loss <= EXPLODED * math.log(max(self.network.classes, 2))  # False of NaN
+
+    def _steps(self, number: int, source: FeatureSource, images: Sequence[int]) -> Iterator[tuple[int, Result]]:
+        """An epoch, step by step, until it ends or its loss is no number."""
+        self.begin(self.rate_at(number))
+        for member in self.membership:
+            member.begin_epoch()
+        draw = torch.Generator().manual_seed(seeded(self.recipe.seed, number))
+        order = torch.randperm(len(images), generator=draw).tolist()
+        mirrored = (torch.rand(len(images), generator=draw) < 0.5).tolist()
+        starts = range(0, len(order), self.recipe.batch)
+        for step, start in enumerate(starts):
+            places = order[start : start + self.recipe.batch]
+            chosen = [images[place] for place in places]
+            features = source.features(chosen, [mirrored[place] for place in places])
+            done = (number * len(starts) + step + 1) / (self.recipe.epochs * len(starts))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seeded(self.recipe.seed, number, step))
+                result = self.step(features, source.labels[chosen], self.recipe.strength * min(1.0, done / WARM))
+            yield len(chosen), result
+            if not math.isfinite(result.task_loss):
+                return
+
+    def begin(self, rate: float) -> None:
+        """Be ready for steps at a rate; batch norm keeps its statistics."""
         self.network.train()
         for module in self.network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate_at(number)
-        for member in self.membership:
-            member.begin_epoch()
-        draw = torch.Generator().manual_seed(_seed(self.recipe.seed, number))
-        order = torch.randperm(len(images), generator=draw).tolist()
-        mirrored = (torch.rand(len(images), generator=draw) < 0.5).tolist()
-        for step, start in enumerate(range(0, len(order), self.recipe.batch)):
-            places = order[start : start + self.recipe.batch]
-            chosen = [images[place] for place in places]
-            features = source.features(chosen, [mirrored[place] for place in places])
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(_seed(self.recipe.seed, number, step))
-                yield len(chosen), self.step(features, source.labels[chosen], number)
+            group["lr"] = rate
 
-    def step(self, features: torch.Tensor, labels: torch.Tensor, epoch: int) -> Result:
+    def step(self, features: torch.Tensor, labels: torch.Tensor, strength: float) -> Result:
         """One step of gradient descent.
 
         Args:
             features: (images, ...) output of the frozen part.
             labels: (images,) class numbers.
-            epoch: from 0.
+            strength: of the filter gradient in this step.
         """
         logits, maps = self.network.above(self.tail(features))
         task = self._task_loss(logits, labels)
-        pressure, measured = self._pressure(maps, labels, epoch)
-        total = task + pressure
-        if not torch.isfinite(total.detach()):
-            raise InputError(
-                f"finetuning.rate, finetuning.strength: the loss must stay finite, got {total.item()} in epoch "
-                f"{epoch + 1} (rate {self.recipe.rate[0]:g}, strength {self.recipe.strength:g}); use a lower one"
-            )
+        measured = self._press(maps, labels, strength)
         self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(total)
+        torch.autograd.backward(task)
         self.optimiser.step()
-        return Result(float(task.detach()), measured, float(self._right(logits, labels).float().mean()))
+        right = float(self._right(logits.detach(), labels).float().mean())
+        return Result(float(task.detach()), measured, right)
+
+    def _press(self, maps: Sequence[torch.Tensor], labels: torch.Tensor, strength: float) -> float:
+        """Have the filter gradient added to what comes back to both layers; gives the batch's mean -MI."""
+        measured = []
+        for item, membership, pressure in zip(maps, self.membership, self.pressure, strict=True):
+            wanted = membership.update(item.detach(), labels)
+            measured.append(float(filter_loss(item.detach()).mean()))
+            if strength and item.requires_grad:
+                pressure.press(item, wanted, strength)
+        return sum(measured) / len(measured)
 
     @torch.inference_mode()
     def evaluate(self, source: FeatureSource, images: Sequence[int]) -> tuple[Result, torch.Tensor]:
@@ -233,10 +361,13 @@ class Trainer:
         kept = {
             f"{part}.{name}": value for part, module in self._parts() for name, value in module.state_dict().items()
         }
-        return {name: value.detach().clone().contiguous() for name, value in {**kept, **momentum}.items()}
+        every = {**kept, **momentum, "halvings": torch.tensor(self.halvings)}
+        return {name: value.detach().clone().contiguous() for name, value in every.items()}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take a state back."""
+        self.halvings = int(state["halvings"])
+        self.optimiser.state.clear()
         for part, module in self._parts():
             prefix = f"{part}."
             module.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
@@ -245,7 +376,7 @@ class Trainer:
                 self.optimiser.state[value]["momentum_buffer"] = state[f"momentum.{place}"].to(value).clone()
 
     def _parts(self) -> list[tuple[str, nn.Module]]:
-        states = {"membership": nn.ModuleList(self.membership), "partition": nn.ModuleList(self.partition)}
+        states = {"membership": nn.ModuleList(self.membership), "pressure": nn.ModuleList(self.pressure)}
         return [("network", self.network), *states.items()]
 
     def _parameters(self) -> list[nn.Parameter]:
@@ -259,21 +390,16 @@ class Trainer:
     def _right(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return self.predicted(logits) == labels
 
-    def _pressure(self, maps: Sequence[torch.Tensor], labels: torch.Tensor, epoch: int) -> tuple[torch.Tensor, float]:
-        """The weighted filter losses, and the batch's mean -MI."""
-        pressure, measured = torch.zeros((), device=labels.device), []
-        for item, membership, partition in zip(maps, self.membership, self.partition, strict=True):
-            fixed = item.detach()
-            wanted = membership.update(fixed, labels)
-            log_z = partition.update(fixed)
-            measured.append(float(filter_loss(fixed).mean()))
-            if self.recipe.strength:
-                by = self.recipe.strength / (epoch + 1) * fixed.amax((2, 3)).mean(0)
-                pressure = pressure + FilterLoss.apply(item, fitted_templates(fixed, wanted), log_z, by)
-        return pressure, sum(measured) / len(measured)
+
+def _pooled(maps: torch.Tensor) -> torch.Tensor:
+    return maps.mean((2, 3))
 
 
-def _seed(*parts: int) -> int:
+def _some(images: Sequence[int]) -> Iterator[list[int]]:
+    return (list(images[start : start + AT_ONCE]) for start in range(0, len(images), AT_ONCE))
+
+
+def seeded(*parts: int) -> int:
     """One number from several, as different as their tuples."""
     value = 0
     for part in parts:

@@ -50,6 +50,7 @@ class Epoch:
         task_loss, filter_loss, accuracy: means over the pictures.
         low, high: interval of the accuracy.
         images: how many.
+        halvings: how often training had diverged so far.
     """
 
     epoch: int
@@ -61,6 +62,43 @@ class Epoch:
     low: float
     high: float
     images: int
+    halvings: int = 0
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a finished network makes of the held-out pictures, beside what could be learned.
+
+    Args:
+        phase: which network.
+        images: held-out pictures.
+        accuracy, low, high: share of right answers, and its interval.
+        probe, probe_low, probe_high: that of a linear probe of the backbone's answers.
+        majority: that of always naming the class that most training pictures have.
+        learned: the whole interval of the accuracy lies above that.
+        rate: learning rate of the first epoch.
+    """
+
+    phase: Phase
+    images: int
+    accuracy: float
+    low: float
+    high: float
+    probe: float
+    probe_low: float
+    probe_high: float
+    majority: float
+    learned: bool
+    rate: float
+
+    @property
+    def said(self) -> str:
+        """Why there is nothing to interpret, in a sentence."""
+        return (
+            f"The network {NAMES[self.phase]} answers {self.accuracy:.1%} [{self.low:.1%}, {self.high:.1%}] of the "
+            f"{self.images} held-out pictures right, not surely more than always naming the commonest class "
+            f"({self.majority:.1%})"
+        )
 
 
 @dataclass(frozen=True)
@@ -95,6 +133,7 @@ class FinetuningFindings:
 
     Args:
         training: every epoch of every network.
+        learned: what each network learned.
         compared: stability of every network; nothing where it was not asked for.
         filters: of the new layer, the same ones in the network and in its twin.
         size: (height, width) of the frame.
@@ -102,49 +141,66 @@ class FinetuningFindings:
     """
 
     training: Sequence[Epoch]
+    learned: Sequence[Learned]
     compared: Sequence[Compared]
     filters: Mapping[Phase, Sequence[Pictured]]
     size: tuple[int, int]
     network: Mapping[str, object]
 
+    @property
+    def nothing_learned(self) -> list[Learned]:
+        """Of the network with filter loss and its twin, those that learned nothing: then nothing can be compared."""
+        return [item for item in self.learned if item.phase in (INTERPRETABLE, TWIN) and not item.learned]
+
 
 def page(findings: FinetuningFindings) -> views.Page:
     """The page."""
-    last = {row.phase: row for row in findings.training if row.split == HELD_OUT}
-    sections = [views.Section("Training", [_charts(findings.training), _accuracies(list(last.values()))])]
+    nothing = findings.nothing_learned
+    sections = [views.Section("Training", [*_training(findings), *_accuracies(findings)])]
     if findings.compared:
-        sections.append(views.Section("Before and after, on pictures that no training saw", [_table(findings)]))
-    sections += [_gallery(findings, phase) for phase in findings.filters]
+        shown = _withheld(findings) if nothing else _table(findings)
+        sections.append(views.Section("Before and after, on pictures that no training saw", [shown]))
+    if not nothing:
+        sections += [_gallery(findings, phase) for phase in findings.filters]
     sections.append(_loading(findings.network))
     return views.Page(
         name="fine-tuning",
         page="finetuning.html",
-        headline=_headline(last, findings.compared),
-        figures=_figures(list(last.values())),
+        headline=_headline(findings),
+        figures=_figures(findings.learned),
         sections=sections,
         queries=[
             ("Training curves", "select * from training order by phase, split, epoch"),
+            ("What was learned", "select * from finetuning_summary"),
             ("Predictions", "select * from finetuning_images"),
         ],
     )
 
 
-def _headline(last: Mapping[Phase, Epoch], compared: Sequence[Compared]) -> str:
-    own = last[INTERPRETABLE]
+def _headline(findings: FinetuningFindings) -> str:
+    of = {item.phase: item for item in findings.learned}
+    own, epochs = of[INTERPRETABLE], max(row.epoch for row in findings.training)
     text = (
-        f"After {own.epoch} epochs the interpretable network answers "
+        f"After {epochs} epochs the interpretable network answers "
         f"{own.accuracy:.1%} of {own.images} held-out pictures right"
     )
-    if TWIN in last:
-        text += f", its twin without filter loss {last[TWIN].accuracy:.1%}"
+    if TWIN in of:
+        text += f", its twin without filter loss {of[TWIN].accuracy:.1%}"
+    text += f"; a linear probe of the frozen features {own.probe:.1%}"
+    if findings.nothing_learned:
+        return f"{text}. There is nothing to interpret."
+    return f"{text}{_steadiness(findings.compared)}."
+
+
+def _steadiness(compared: Sequence[Compared]) -> str:
+    """Instability of the new layer, beside the twin's."""
     new = {item.phase: item.judged.summary for item in reversed(compared) if item.judged.layer == EXTRA_MAP}
-    if INTERPRETABLE in new and TWIN in new:
-        text += (
-            f". Location instability of its new layer: {worded(new[INTERPRETABLE].deviation, '.4f')} beside "
-            f"{worded(new[TWIN].deviation, '.4f')} of the twin"
-        )
-        text += _following(compared)
-    return text + "."
+    if not {INTERPRETABLE, TWIN} <= set(new):
+        return ""
+    return (
+        f". Location instability of its new layer: {worded(new[INTERPRETABLE].deviation, '.4f')} beside "
+        f"{worded(new[TWIN].deviation, '.4f')} of the twin{_following(compared)}"
+    )
 
 
 def _following(compared: Sequence[Compared]) -> str:
@@ -156,38 +212,79 @@ def _following(compared: Sequence[Compared]) -> str:
     return f"; {own} filters surely follow what is shown, {twin} of the twin's"
 
 
-def _figures(last: Sequence[Epoch]) -> views.Figures:
-    return views.Figures(
-        [(f"accuracy, {row.phase}", f"{row.accuracy:.1%}", f"95 %: {row.low:.1%} to {row.high:.1%}") for row in last]
-    )
+def _figures(learned: Sequence[Learned]) -> views.Figures:
+    each = [
+        (f"accuracy, {item.phase}", f"{item.accuracy:.1%}", f"95 %: {item.low:.1%} to {item.high:.1%}")
+        for item in learned
+    ]
+    top = learned[0]
+    ceiling = ("linear probe", f"{top.probe:.1%}", f"95 %: {top.probe_low:.1%} to {top.probe_high:.1%}")
+    return views.Figures([*each, ceiling])
 
 
-def _charts(training: Sequence[Epoch]) -> views.Charts:
-    rows = [asdict(row) for row in training]
-    return views.Charts(
+def _training(findings: FinetuningFindings) -> list[views.Charts | views.Text]:
+    """Curves; and where training diverged, how often."""
+    rows = [asdict(row) for row in findings.training]
+    charts = views.Charts(
         [
             curves("Task loss", rows, "task_loss"),
             curves("Filter loss (minus mutual information)", rows, "filter_loss"),
             curves("Accuracy", rows, "accuracy"),
         ]
     )
-
-
-def _accuracies(last: Sequence[Epoch]) -> views.Table:
-    names = ("held out", "accuracy", "95 %", "task loss", "filter loss")
-    lines = [
-        [
-            NAMES[row.phase],
-            f"{row.images} pictures",
-            f"{row.accuracy:.1%}",
-            f"{row.low:.1%}–{row.high:.1%}",
-            f"{row.task_loss:.3f}",
-            f"{row.filter_loss:.4f}",
-        ]
-        for row in last
+    back = {row.phase: row.halvings for row in findings.training if row.halvings}
+    said = [
+        f"The training of the network {NAMES[phase]} diverged {_times(times)}, and went on from the epoch before at "
+        "half the rate."
+        for phase, times in back.items()
     ]
-    note = "Wilson intervals. Pictures are split before they are mirrored; no picture is on both sides."
-    return views.Table([("network", False), *((name, True) for name in names)], lines, note)
+    return [charts, *map(views.Text, said)]
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _accuracies(findings: FinetuningFindings) -> list[views.Table]:
+    """What the networks learned, beside what could be learned from the same pictures."""
+    last = {row.phase: row for row in findings.training if row.split == HELD_OUT}
+    names = ("held out", "accuracy", "95 %", "task loss", "filter loss", "first rate")
+    lines: list[list[str | views.Strip]] = [
+        [
+            NAMES[item.phase],
+            f"{item.images} pictures",
+            f"{item.accuracy:.1%}",
+            f"{item.low:.1%}–{item.high:.1%}",
+            f"{last[item.phase].task_loss:.3f}",
+            f"{last[item.phase].filter_loss:.5f}",
+            f"{item.rate:.2g}",
+        ]
+        for item in findings.learned
+    ]
+    top = findings.learned[0]
+    pictures, ends = f"{top.images} pictures", f"{top.probe_low:.1%}–{top.probe_high:.1%}"
+    lines += [
+        ["linear probe of the backbone", pictures, f"{top.probe:.1%}", ends, "", "", ""],
+        ["always the commonest class", pictures, f"{top.majority:.1%}", "", "", "", ""],
+    ]
+    note = (
+        "Wilson intervals; rate of the first epoch. Pictures are split before they are mirrored; no picture is on both "
+        "sides. The probe is a logistic regression on the mean of each filter of the top convolution as it was, fitted "
+        "to the same training pictures: what training should reach."
+    )
+    return [views.Table([("network", False), *((name, True) for name in names)], lines, note)]
+
+
+def _withheld(findings: FinetuningFindings) -> views.Text:
+    """Why nothing is compared."""
+    said = ". ".join(item.said for item in findings.nothing_learned)
+    top = findings.learned[0]
+    return views.Text(
+        f"{said}. It has learned nothing that could be interpreted, so no stability is compared. A linear probe of "
+        f"the features as they were answers {top.probe:.1%} right: train at another `rate`, for more `epochs`, or with "
+        "more pictures.",
+        style="advice",
+    )
 
 
 def _table(findings: FinetuningFindings) -> views.Table:

@@ -216,6 +216,8 @@ class TreeFindings:
 
 def page(told: TreeFindings) -> views.Page:
     """The page."""
+    if said := _nothing_to_explain(told):
+        return _withheld(told, said)
     sections = [
         views.Section(
             "How far it speaks for the network",
@@ -237,11 +239,30 @@ def page(told: TreeFindings) -> views.Page:
         headline=_headline(told),
         figures=_figures(told),
         sections=sections,
-        queries=[
-            ("Tree metrics", "select * from tree_metrics order by model, metric, depth"),
-            ("Merge log", "select * from tree_merges order by step"),
-            ("Parse paths", "select * from tree_paths join tree_images using (dataset, image) order by image, depth"),
-        ],
+        queries=_QUERIES,
+    )
+
+
+_QUERIES = [
+    ("Tree metrics", "select * from tree_metrics order by model, metric, depth"),
+    ("Merge log", "select * from tree_merges order by step"),
+    ("Parse paths", "select * from tree_paths join tree_images using (dataset, image) order by image, depth"),
+]
+
+
+def _withheld(told: TreeFindings, said: str) -> views.Page:
+    """Of a network whose decisions are not worth a tree: the sentence, and no figures."""
+    advice = (
+        "A tree of such decisions would be a tree of chance, so none is shown. Look at how the network was trained and "
+        f"whether `output` is the one that stands for {told.category}."
+    )
+    return views.Page(
+        name="decision tree",
+        page="tree.html",
+        headline=said,
+        figures=views.Figures([]),
+        sections=[views.Section("Nothing to explain", [views.Text(advice, style="advice")])],
+        queries=_QUERIES,
     )
 
 
@@ -270,7 +291,7 @@ def _headline(told: TreeFindings) -> str:
         )
     if other := told.rival:
         text += f"; a single linear model ({other['model']}) gives it in {other['value']:.0%}"
-    return text + "." + _nothing_to_explain(told)
+    return text + "."
 
 
 def _nothing_to_explain(told: TreeFindings) -> str:
@@ -280,8 +301,9 @@ def _nothing_to_explain(told: TreeFindings) -> str:
         return ""
     share = max(yes["value"], 1 - yes["value"])
     return (
-        f" But the network itself is right in {right['value']:.0%} [{right['low']:.0%}, {right['high']:.0%}], and who "
-        f"always gives the same answer in {share:.0%}: there is little to explain."
+        f"The network itself is right about {told.category} in {right['value']:.0%} [{right['low']:.0%}, "
+        f"{right['high']:.0%}] of {right['images']} held-out pictures, and who always gives the same answer in "
+        f"{share:.0%}: there is nothing to explain."
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from microtome.disentangle.folds import FOLD, FOLDS
 from microtome.disentangle.names import INTERPRETABLE, PLAIN, TWIN, Phase
-from storage.tables import float64, int32, string, table
+from storage.tables import flag, float64, int32, string, table
 from tasks.index import index
 from tasks.options import OUTSIDE, Count, DatasetName, Number, Options, Positive, Several, Strict
 from tasks.planning import Planner
@@ -34,18 +34,18 @@ class FinetuningOptions(Options):
     """Data set that the category is told from; without it the data set's other categories."""
     category: str | None = None
     """Category that is told from the negatives; nothing to tell all categories apart."""
-    epochs: Count = 10
+    epochs: Count = 6
     """Passes over the training pictures."""
     batch: Count = 16
     """Pictures of a step."""
-    rate: tuple[Positive, Positive] = (0.01, 0.001)
-    """Learning rate of the first epoch and of the last; it falls geometrically."""
+    rate: tuple[Positive, Positive] | Literal["auto"] = "auto"
+    """Learning rate of the first epoch and of the last, geometric between; `auto` finds it by a range test."""
     strength: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the filter loss beside the task's; 0 for none."""
+    """Norm of the filter loss's gradient at each interpretable layer, as a share of the task's; 0 for none."""
     mask: MaskModel | None = MaskModel()
     """Masks of the interpretable layers; nothing for none."""
-    head: Literal["auto", "small", "paper"] = "auto"
-    """Two hidden layers of 512 (`small`) or 4,096 (`paper`) units; `auto` takes the small one below 10,000 pictures."""
+    head: Literal["auto", "linear", "small", "paper"] = "auto"
+    """Linear on each filter's mean, or two hidden layers of 512 (`small`) or 4,096 (`paper`); `auto` by pictures."""
     freeze_below: str | None = None
     """Layer below which nothing is trained; the top convolution where left out."""
     folds: Several = FOLDS
@@ -121,6 +121,22 @@ STAGE = Stage(
             high=float64("95 % Wilson interval of accuracy"),
             images=int32("pictures that were seen"),
             rate=float64("learning rate of the epoch"),
+            halvings=int32("how often training had diverged so far, and went back an epoch at half the rate"),
+        ),
+        table(
+            "finetuning_summary",
+            "A row per network: what it learned, beside what could be learned.",
+            phase=string("interpretable, or a control"),
+            images=int32("held-out pictures"),
+            accuracy=float64("share of them that the finished network answers right"),
+            low=float64("95 % Wilson interval of accuracy"),
+            high=float64("95 % Wilson interval of accuracy"),
+            probe=float64("of a linear probe of the backbone's answers, fitted to the training pictures: the ceiling"),
+            probe_low=float64("95 % Wilson interval of probe"),
+            probe_high=float64("95 % Wilson interval of probe"),
+            majority=float64("share of held-out pictures of the class that most training pictures have"),
+            learned=flag("whether the whole interval of accuracy lies above majority"),
+            rate=float64("learning rate of the first epoch, as asked for or found"),
         ),
         table(
             "finetuning_images",

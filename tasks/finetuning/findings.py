@@ -8,7 +8,7 @@ from copy import deepcopy
 from microtome.disentangle.names import EXTRA_MAP, INTERPRETABLE, LAYERS, PLAIN, TWIN, Phase
 from microtome.quantify.intervals import paired_interval
 from microtome.quantify.stability_summary import FilterOnLandmark, Judged
-from microtome.report.finetuning import SHOWN_FILTERS, Apart, Compared, Epoch, FinetuningFindings
+from microtome.report.finetuning import SHOWN_FILTERS, Apart, Compared, Epoch, FinetuningFindings, Learned
 from microtome.report.stability import Pictured
 from storage.tables import ReadRow
 from tasks.finetuning.result import WEIGHTS, Finetuned
@@ -28,6 +28,7 @@ def findings(shown: Shown) -> FinetuningFindings:
     judged = {phase: shown.result(_job(phase), Stability) for phase in PHASES if shown.has(_job(phase))}
     return FinetuningFindings(
         training=[_epoch(row) for network in made for row in network.training],
+        learned=[Learned(**network.summary) for network in made],
         compared=_compared(judged),
         filters=_filters(shown, judged),
         size=shown.inputs(NAME, Inputs).index.frame.size,
@@ -40,7 +41,7 @@ def _job(phase: Phase | None) -> str:
 
 
 def _epoch(row: ReadRow) -> Epoch:
-    return Epoch(**{name: value for name, value in row.items() if name != "rate"})
+    return Epoch(**{name: value for name, value in row.items() if name in Epoch.__dataclass_fields__})
 
 
 def _compared(judged: Mapping[Phase | None, Stability]) -> list[Compared]:

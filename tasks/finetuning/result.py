@@ -59,6 +59,12 @@ class Finetuned(StageResult):
         """The rows of the table `training`."""
         return self.rows("training")
 
+    @property
+    def summary(self) -> ReadRow:
+        """The row of the table `finetuning_summary`."""
+        (row,) = self.rows("finetuning_summary")
+        return row
+
     def load(self) -> torch.nn.Module:
         """The network, in eval mode, no parameter wanting a gradient."""
         from safetensors.torch import load
