@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup audit test soak lint bench mutation clean
+.PHONY: setup audit test soak lint bench mutation docs clean
 
 setup: $(READY)
 
@@ -37,5 +37,8 @@ bench: setup
 mutation: setup
 	$(BIN)/python benchmarks/mutation.py > benchmarks/results/mutation.md
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) .microtome examples/.microtome
+	rm -rf $(VENV) .microtome examples/.microtome site

@@ -128,7 +128,8 @@ def _fault(source: str, lines: Mapping[tuple[str | int, ...], int], fault: Error
     if fault["type"] == "missing":
         return f"{where}: {key}: is missing"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {key + ': ' if key else ''}{message[:1].lower() + message[1:]}, got {fault['input']!r:.80}"
+    got = "" if message.startswith("gates.") else f", got {fault['input']!r:.80}"  # these say themselves what they got
+    return f"{where}: {key + ': ' if key else ''}{message[:1].lower() + message[1:]}{got}"
 
 
 def _keys_beside(path: Sequence[str | int]) -> list[str]:

@@ -388,12 +388,16 @@ def lookup(run: str, image: str, workspace: str) -> None:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("audit.yaml"))
 def init(file: Path) -> None:
-    """Write a commented audit file to start from."""
+    """Write a commented audit file to start from; folders on the way to it are made."""
     from flows.starter import starter
 
     if file.exists():
         raise InputError(f"{file}: is there already; name another file")
-    file.write_text(starter(), encoding="utf-8")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(starter(), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file}: must be a place that can be written ({error.strerror})") from error
     print(file)
 
 

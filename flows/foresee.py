@@ -47,7 +47,8 @@ def _activation_bytes(plan: Plan, job: Job) -> int | None:
     from tasks.activations.work import forecast
 
     looked = plan.looked[network.digest]
-    layers = [layer for layer in looked.layers if layer.name in match_layers(looked.module, job.options.layers)]
+    wanted = match_layers(looked.module, job.options.layers)
+    layers = [layer for layer in looked.layers if layer.name in wanted]
     return forecast(job.options, layers, _pictures(index))
 
 

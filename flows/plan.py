@@ -172,8 +172,7 @@ class Plan:
     def preflight(self) -> None:
         """Load every network that a stage is to look at, find its layers and ask the stages. Raises InputError."""
         for looked in self.looked.values():
-            looked.check()
-            self._check_gates(looked)
+            self._look(looked)
 
     def probe(self) -> None:
         """The same, before the first stage spends time; and show the networks some pictures. Raises InputError.
@@ -184,10 +183,15 @@ class Plan:
         for looked in self._looking().values():
             wanted = (looked.network.digest, self.settings, tuple(job.key.digest for job in looked.jobs))
             if wanted not in _SOUND:
-                looked.check()
-                self._check_gates(looked)
+                self._look(looked)
                 looked.probe()
                 _SOUND.add(wanted)
+
+    def _look(self, looked: Looked) -> None:
+        looked.check()
+        self._check_gates(looked)
+        if looked.left_out:
+            warn(f"network.layers: a pattern means {', '.join(looked.left_out)}, too, of which there are no maps")
 
     @cached_property
     def looked(self) -> Mapping[str, Looked]:

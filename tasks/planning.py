@@ -63,7 +63,7 @@ class NetworkModel(Strict):
     weights: Word | None = None
     """File of weights, or the name of torchvision's; random weights where left out."""
     layers: Words
-    """Dotted names of the layers looked at; `*` and `?` stand for any characters."""
+    """Dotted names of the layers looked at; `*` and `?` stand for any characters, and mean what gives maps."""
     input: InputModel
     """How a picture becomes the network's input."""
 

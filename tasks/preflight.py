@@ -53,12 +53,21 @@ class Looked:
         with self._keys():
             return walk(self.module, self.audit.audit.network.input.size, [*self.own, *self._named])
 
-    @cached_property
+    @property
     def own(self) -> list[str]:
         """Names of the layers that the audit's `network` names. Raises InputError where the network has no such."""
-        from microtome.networks import match_layers
+        return [layer.name for layer in self._matched[0]]
 
-        return match_layers(self.module, self.audit.audit.network.layers)
+    @property
+    def left_out(self) -> list[str]:
+        """Names of those that only a glob means, and that give no map."""
+        return self._matched[1]
+
+    @cached_property
+    def _matched(self) -> tuple[list[LayerGeometry], list[str]]:
+        from microtome.networks import walk_matching
+
+        return walk_matching(self.module, self.audit.audit.network.input.size, self.audit.audit.network.layers)
 
     @cached_property
     def _named(self) -> Mapping[str, str]:

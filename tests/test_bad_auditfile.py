@@ -257,7 +257,7 @@ FULL = (
   report: {top_images: 5}
 gates:
   - {metric: layers.detectors, min: 1}
-  - {metric: units.iou, max: 0.5, layer: x}
+  - {metric: units.iou, max: 0.5, where: {unit: 3}}
 execution: {threads: 2, shard_images: 64}
 seed: 3
 """

@@ -317,6 +317,8 @@ def test_own_code_that_fails_in_a_stage_is_exit_status_two_with_its_line_and_kee
 def test_init_writes_a_file_that_plans(tmp_path, command):
     assert command("init", cwd=tmp_path).stdout.strip() == "audit.yaml"
     assert command("init", cwd=tmp_path).returncode == 2
+    assert command("init", "new/folder/audit.yaml", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "new/folder/audit.yaml").read_text() == (tmp_path / "audit.yaml").read_text()
     change_audit(tmp_path / "audit.yaml", dataset={"format": "creatures", "count": 3, "size": 224})
     assert "would run" in command("plan", "audit.yaml", cwd=tmp_path).stdout
 

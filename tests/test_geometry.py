@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from microtome.errors import InputError
-from microtome.networks import LayerGeometry, gradient_footprint, walk
+from microtome.networks import LayerGeometry, gradient_footprint, walk, walk_matching
 from microtome.networks.normalisation import Normalisation
 from microtome.visualize.attribution import Scaled
 
@@ -187,3 +187,15 @@ def test_pictures_are_normalised_in_one_way_to_the_bit(seed):
     assert Normalisation(mean, std)(pixels, place) is place
     assert place.tobytes() == got.tobytes()
     assert got[1, 2, 3] == pytest.approx((pixels[2, 3, 1] / 255 - 0.456) / 0.224, rel=1e-5)
+
+
+def test_what_only_a_pattern_names_may_give_no_map():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    layers, left_out = walk_matching(module, (16, 16), ["*"])
+    assert ([layer.name for layer in layers], left_out) == (["0", "1"], ["2", "3", "4"])
+    assert walk_matching(module, (16, 16), ["1"])[1] == []
+    with pytest.raises(InputError, match=r"network\.layers: 4: it comes after pooling"):
+        walk_matching(module, (16, 16), ["*", "4"])
+    with pytest.raises(InputError) as caught:
+        walk_matching(module, (16, 16), ["[34]"])
+    assert len(caught.value.faults) == 2

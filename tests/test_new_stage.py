@@ -61,7 +61,7 @@ def test_a_new_stage_is_everywhere(microtome):
     assert re.search(r"brightness +would run +small +\d+ \(a guess\)", microtome("plan", "audit.yaml").stdout)
     first = microtome("audit", "audit.yaml")
     assert first.returncode == 0, first.stderr
-    assert "passed  brightness.brightness: min 0.05" in first.stdout
+    assert "passed  brightness.brightness of image 0: min 0.05" in first.stdout
     second = microtome("audit", "audit.yaml")
     assert second.stderr.count("cached") == 4
     rows = json.loads(microtome("sql", "select avg(brightness) mean from brightness", "--format", "json").stdout)

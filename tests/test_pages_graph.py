@@ -17,7 +17,6 @@ from microtome.report.graph import (
     OverPicture,
     Patch,
     UnitLabel,
-    carded,
     lookup_page,
     lookup_rows,
     page,
@@ -30,7 +29,7 @@ SIZE = (40, 100)  # height, width
 
 
 def node(number, layer, score, **more):
-    fields = {"purity": None, "concept": None, "filter": number % 3, **more}
+    fields = {"purity": None, "concept": None, "chosen": True, "filter": number % 3, **more}
     return Node(layer=layer, node=number, x=0.5, y=0.5, sigma=0.0314, score=score, home_x=0.5, home_y=0.5, **fields)
 
 
@@ -53,13 +52,14 @@ def steady(layer, difference=(-0.02, -0.03, -0.01)):
             Of.NODES: (0.05, 0.04, 0.06),
             Of.FILTERS: (0.07, 0.06, 0.08),
             Of.DIFFERENCE: difference,
+            Of.OWN_FROZEN: (-0.03, -0.04, -0.02),
         }.items()
     ]
     rows += [LayerFigure(layer, Measure.INSTABILITY, of, None, 0.2) for of in (Of.RANDOM, Of.CENTRE, Of.CONSTANT)]
     rows += [
         LayerFigure(layer, measure, of, None, value)
         for of, share, spread in ((Of.NODES, 0.5, 0.111), (Of.FILTERS, 0.25, 0.222))
-        for measure, value in ((Measure.EITHER, share), (Measure.SPREAD, spread))
+        for measure, value in ((Measure.TRACKS, share), (Measure.SPREAD, spread))
     ]
     return rows
 
@@ -87,7 +87,8 @@ def part_of(made, heading, kind):
 def test_headline_counts_layers_whose_interval_excludes_zero():
     made = page(FOUND)
     assert made.headline.startswith("4 part patterns in 2 layers")
-    assert "In 1 of 2 layers the strongest nodes are steadier" in made.headline
+    assert "varies less than that of the raw filters in 1 of 2 layers" in made.headline
+    assert "than if they stood at their own mean places in 2" in made.headline
     assert made.figures.items == [
         ("nodes", "4", "2 layers"),
         ("edges", "3", "child to parent"),
@@ -100,7 +101,7 @@ def test_steadiness_is_a_row_per_layer_in_the_order_of_the_graph():
     assert [row[0] for row in table.rows] == ["top", "low"]
     assert table.rows[0][1:] == [
         "0.050 [0.040, 0.060]", "0.070 [0.060, 0.080]", "-0.020 [-0.030, -0.010]",
-        "0.200", "0.200", "50%", "25%", "0.111", "0.222",
+        "-0.030 [-0.040, -0.020]", "0.200, 0.200", "50%, 25%", "0.11, 0.22",
     ]  # fmt: skip
     assert len(table.columns) == len(table.rows[0])
 
@@ -118,7 +119,7 @@ def test_the_shift_test_is_said_of_nodes_and_filters():
     ]
     tested.append(LayerFigure("low", Measure.FOLLOWING, Of.NODES, None, 0.04, n=8))
     made = page(replace(FOUND, figures=[*FOUND.figures, *tested]))
-    assert "90% of these nodes and 45% of the filters of low surely follow" in made.headline
+    assert "the shown nodes go along by 80% of it in low" in made.headline
     table = part_of(made, "Do they follow what is shown?", "table")
     assert table.rows == [
         ["low, nodes", "0.800 [0.700, 0.900]", "90%", "0.050", "0.060", "0.040"],
@@ -129,7 +130,7 @@ def test_the_shift_test_is_said_of_nodes_and_filters():
 
 def test_without_landmarks_nothing_is_said_of_steadiness():
     made = page(replace(FOUND, figures=CURVE))
-    assert "steadier" not in made.headline
+    assert "varies less" not in made.headline
     assert "no landmarks" in part_of(made, "Are nodes steadier than filters?", "text").text
 
 
@@ -140,7 +141,7 @@ def test_a_figure_without_interval_has_dashes():
 def test_strongest_nodes_are_of_each_layer_and_ties_go_to_the_first_number():
     assert [place.node for place in GRAPH.strongest(HERE, 1)] == [3, 1]
     assert [place.node for place in GRAPH.strongest(HERE, 9)] == [3, 1, 2, 0]
-    assert [found.node for found in GRAPH.top(1)] == [2, 1]
+    assert [found.node for found in GRAPH.chosen] == [1, 0, 2, 3]
     assert GRAPH.layers == ["top", "low"]
 
 
@@ -173,8 +174,8 @@ def test_a_parent_that_is_not_among_the_strongest_is_drawn_where_it_is():
 
 def test_cards_link_to_units_and_to_parents_that_have_cards():
     gallery = part_of(page(FOUND), "Nodes", "gallery")
-    assert [card.title for card in gallery.cards] == ["node 2", "node 3", "node 1", "node 0"]
-    two, three, one, zero = gallery.cards
+    assert [card.title for card in gallery.cards] == ["node 1", "node 0", "node 2", "node 3"]
+    one, zero, two, three = gallery.cards
     assert two.links == [
         ("filter 2: wing", "unit/low/2.html"), ("parent 1", "#node/1"), ("parent 0", "#node/0")
     ]  # fmt: skip
@@ -182,16 +183,16 @@ def test_cards_link_to_units_and_to_parents_that_have_cards():
     assert two.facts[:3] == [
         ("deviation", "0.031", "sigma, by the side of the picture"),
         ("parents", "1, 0", "nodes of the layer above"),
-        ("purity", "–", "share of its top pictures in which it is on one part"),
+        ("purity", "–", "share of its top held-out pictures in which it is on one part"),
     ]
     assert two.spots == [views.Spot("assets/x/000001.webp", "one.png", SIZE, [(25.0, 30.0, 4.4)], ())]
     assert (one.note, zero.note) == ("top filter 1", "top filter 0: wing")  # on no part: not named
     assert (one.links, one.facts[1][1], three.spots) == ([], "–", [])
 
 
-def test_as_many_cards_as_fit_and_one_of_each_layer_at_least():
-    graph = PatternGraph([node(n, f"layer {n}", 1.0) for n in range(20)], {})
-    assert len(carded(graph)) == 20
+def test_only_chosen_nodes_have_cards():
+    graph = PatternGraph([node(n, "top", 1.0, chosen=n == 3) for n in range(5)], {})
+    assert [card.title for card in part_of(page(replace(FOUND, graph=graph)), "Nodes", "gallery").cards] == ["node 3"]
 
 
 def test_the_page_renders():

@@ -10,7 +10,14 @@ from microtome.datasets.base import Landmark, Record
 from microtome.datasets.frame import Frame, moved
 from microtome.networks import LayerGeometry
 from microtome.quantify import stability as science
-from microtome.quantify.shift import Shifted, category_shift, following, frozen_deviation, shift_summary
+from microtome.quantify.shift import (
+    Shifted,
+    category_shift,
+    following,
+    frozen_deviation,
+    frozen_resampled,
+    shift_summary,
+)
 
 NAN = np.nan
 
@@ -172,6 +179,30 @@ def gradient(width, height):
 
 
 BOX = Record("a", "all", 200, 150, "cat", (60, 40, 140, 120))
+
+
+def test_frozen_places_are_resampled_with_their_top_pictures_chosen_anew():
+    rng = np.random.default_rng(3)
+    thing, place, score = rng.uniform(0, 96, (14, 2)), rng.uniform(0, 96, (14, 2, 2)), rng.random((14, 2))
+    thing[4] = NAN
+    of = LayerGeometry("toy", 2, (4, 4), (24.0, 24.0), (12.0, 12.0), (24.0, 24.0), False)
+    cell = np.arange(28).reshape(14, 2)
+    found = science.Inferences(cell, score.astype(np.float32), np.zeros(cell.shape, bool))
+    protocol = science.Protocol((96, 96), 5)
+    item = science.category_stability(
+        "thing", found, of, {"eye": thing}, protocol=protocol, permutations=0, centres=place.reshape(-1, 2)
+    )
+    weights = np.concatenate([np.ones((1, 14), int), weights_of(14, 8)])
+    got = frozen_resampled(item, place, {"eye": thing}, protocol=protocol, weights=weights)
+    for row, weight in zip(got, weights, strict=True):
+        for f in range(2):
+            order = sorted(np.repeat(np.arange(14), weight), key=lambda i: -np.float32(score[i, f]))
+            top = [i for i in order if np.isfinite(thing[i]).all()][:5]
+            mean = np.mean([place[i, f] for i in top], axis=0)
+            away = [math.dist(mean, thing[i]) / math.hypot(96, 96) for i in top]
+            assert row[f] == pytest.approx(np.std(away, ddof=1), abs=1e-9)
+    counts = item.landmarks["eye"].counts
+    np.testing.assert_allclose(got[0], frozen_deviation(place, thing, counts, protocol.diagonal))
 
 
 def test_a_window_is_moved_inside_the_picture_and_shows_what_is_there():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,7 +20,7 @@ SPREAD = 0.025  # of an activation entity, in the frame
 TAU = 0.1  # share of the mass that belongs to no node
 OFFSETS = 6  # candidate positions along each axis
 REACH = 0.15  # they reach no farther
-CHUNK = 1 << 24  # floats of one intermediate
+CHUNK = 1 << 20  # floats of one intermediate: one that fits the cache is twice as fast as one that does not
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class LayerMaps:
     x: torch.Tensor
     y: torch.Tensor
 
-    def of(self, images: slice) -> LayerMaps:
-        """Those of some images."""
+    def of(self, images: slice | torch.Tensor) -> LayerMaps:
+        """Those of some images, a slice or flags."""
         return LayerMaps(self.maps[images], self.x, self.y)
 
 
@@ -50,11 +50,20 @@ class Nodes:
         mu: (filters, nodes, 2) x, y.
         sigma: (filters, nodes).
         parents: (filters, nodes, M) places among the upper layer's nodes, flat; or None.
+        present: (filters, nodes) which there are, where filters own different numbers of nodes; None for all.
+        averaged: a node's place in a picture is the mean over F A, not its highest point.
     """
 
     mu: torch.Tensor
     sigma: torch.Tensor
     parents: torch.Tensor | None = None
+    present: torch.Tensor | None = None
+    averaged: bool = False
+
+    @property
+    def there(self) -> torch.Tensor:
+        """(filters, nodes) which there are."""
+        return torch.ones_like(self.sigma, dtype=torch.bool) if self.present is None else self.present
 
 
 @dataclass(frozen=True)
@@ -64,14 +73,16 @@ class Upper:
     Args:
         displacement: (images, upper nodes, 2) position minus the node's own mean position.
         sigma: (upper nodes,).
+        follows: they follow what is shown; none of them stands still.
     """
 
     displacement: torch.Tensor
     sigma: torch.Tensor
+    follows: bool = False
 
-    def of(self, images: slice) -> Upper:
-        """That of some of the images."""
-        return Upper(self.displacement[images], self.sigma)
+    def of(self, images: slice | torch.Tensor) -> Upper:
+        """That of some of the images, a slice or flags."""
+        return Upper(self.displacement[images], self.sigma, self.follows)
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,23 @@ def expected(nodes: Nodes, upper: Upper | None, images: int) -> Expected:
     return Expected(shift, delta2.sqrt(), scale * torch.exp(-apart / 2))
 
 
+def shift_of(parents: torch.Tensor, upper: Upper) -> torch.Tensor:
+    """(images, 2) mean displacement of some nodes of the layer above, weighted by 1 / sigma^2."""
+    weight = 1 / upper.sigma[parents].square()
+    return (upper.displacement[:, parents] * weight[:, None]).sum(1) / weight.sum()
+
+
+def entities_seen_from(layer: LayerMaps, shift: torch.Tensor) -> torch.Tensor:
+    """(filters, rows, columns) mean over images of F at cell + shift.
+
+    Args:
+        layer: its maps.
+        shift: (images, 2).
+    """
+    down, across = (_bells(axis + shift[:, [place]], axis) for place, axis in ((1, layer.y), (0, layer.x)))
+    return (down[:, None] @ layer.maps @ across[:, None].transpose(2, 3)).mean(0)
+
+
 @dataclass(frozen=True)
 class Seen:
     """Nodes in images: what the E-step gathers, over the images.
@@ -112,10 +140,10 @@ class Seen:
         mass: (filters, nodes) N_V = sum of F posterior.
         pull: (filters, nodes, 2) G_V = sum of F posterior offset / delta^2.
         square: (filters, nodes) sum of F posterior ||offset||^2.
-        position: (images, filters, nodes, 2) argmax of F A.
-        score: (images, filters, nodes) its value.
-        log_likelihood: sum over images, filters and cells of F log P(p).
-        weight: sum of F over the same.
+        position: (images, filters, nodes, 2) where F A is highest; its mean of nodes that are averaged.
+        score: (images, filters, nodes) its highest value.
+        log_likelihood: (filters,) sum over images and cells of F log P(p).
+        weight: (filters,) sum of F over the same.
         delta: (filters, nodes).
     """
 
@@ -124,9 +152,13 @@ class Seen:
     square: torch.Tensor
     position: torch.Tensor
     score: torch.Tensor
-    log_likelihood: float
-    weight: float
+    log_likelihood: torch.Tensor
+    weight: torch.Tensor
     delta: torch.Tensor
+
+    def of(self, images: torch.Tensor) -> Seen:
+        """Places and scores in some of the images, by flags; what is summed over images stays."""
+        return replace(self, position=self.position[images], score=self.score[images])
 
 
 def look(nodes: Nodes, layer: LayerMaps, upper: Upper | None = None) -> Seen:
@@ -138,13 +170,11 @@ def look(nodes: Nodes, layer: LayerMaps, upper: Upper | None = None) -> Seen:
         upper: the layer above in the same images; None for the top one.
     """
     parts = [_look(nodes, layer.of(some), upper.of(some) if upper else None) for some in _chunks(nodes, layer)]
-    total = {name: torch.stack([getattr(part, name) for part in parts]).sum(0) for name in ("mass", "pull", "square")}
+    summed = ("mass", "pull", "square", "log_likelihood", "weight")
     return Seen(
-        **total,
+        **{name: torch.stack([getattr(part, name) for part in parts]).sum(0) for name in summed},
         position=torch.cat([part.position for part in parts]),
         score=torch.cat([part.score for part in parts]),
-        log_likelihood=sum(part.log_likelihood for part in parts),
-        weight=sum(part.weight for part in parts),
         delta=parts[0].delta,
     )
 
@@ -167,28 +197,41 @@ def _look(nodes: Nodes, layer: LayerMaps, upper: Upper | None) -> Seen:
     offset = reach[..., None] * torch.linspace(-1, 1, OFFSETS, dtype=centre.dtype, device=centre.device)
     x, y = (centre[..., axis, None] + offset for axis in (0, 1))  # (images, filters, nodes, offsets)
     entities = _entities(layer, x, y)
-    height = where.factor / (2 * math.pi * where.delta.square())
+    height = where.factor / (2 * math.pi * where.delta.square()) * nodes.there
     bell = torch.exp(-offset.square() / (2 * where.delta.square()[..., None]))
     own = height[..., None, None] * (bell[..., :, None] * bell[..., None, :])  # rows by columns of offsets
     every = _summed(x, y, centre, delta=where.delta, height=height)
-    dummy = TAU * own.sum((3, 4)).mean(2)
+    dummy = TAU * own.sum((2, 3, 4)) / nodes.there.sum(1)
     share = entities * own / (every + dummy[:, :, None, None, None]).clamp(min=1e-30)
     across, down = share.sum(3), share.sum(4)
     precision = 1 / where.delta.square()
     pull = torch.stack([(across * offset).sum((0, 3)), (down * offset).sum((0, 3))], 2) * precision[..., None]
-    best, place = (entities * own).flatten(3).max(3)
-    position = torch.stack([x.gather(3, place[..., None] % OFFSETS), y.gather(3, place[..., None] // OFFSETS)], 3)
+    answer = entities * own
+    position = (_mean_place if nodes.averaged else _highest)(answer, x, y)
     likelihood, weight = _likelihood(layer, centre, where=where, height=height, dummy=dummy)
     return Seen(
         share.sum((0, 3, 4)),
         pull,
         (across * offset.square()).sum((0, 3)) + (down * offset.square()).sum((0, 3)),
-        position[..., 0],
-        best,
+        position,
+        answer.amax((3, 4)),
         likelihood,
         weight,
         where.delta,
     )
+
+
+def _highest(answer: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Where F A is highest among (images, filters, nodes, rows, columns) of offsets."""
+    place = answer.flatten(3).argmax(3)[..., None]
+    return torch.stack([x.gather(3, place % OFFSETS), y.gather(3, place // OFFSETS)], 3)[..., 0]
+
+
+def _mean_place(answer: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Mean of the offsets' places under F A; of all of them alike, the expected place, where the filter is silent."""
+    answer = answer + 1e-6 * answer.amax((3, 4), keepdim=True) + 1e-30
+    total = answer.sum((3, 4))
+    return torch.stack([(answer.sum(3) * x).sum(3) / total, (answer.sum(4) * y).sum(3) / total], 3)
 
 
 def _bells(at: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
@@ -215,13 +258,13 @@ def _summed(
 
 def _likelihood(
     layer: LayerMaps, centre: torch.Tensor, *, where: Expected, height: torch.Tensor, dummy: torch.Tensor
-) -> tuple[float, float]:
-    """sum of F log P over the cells, P = (sum of A + dummy) / (sum of lambda + dummy), which integrates to 1."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(filters,) sum over cells of F log P, and of F; P = (sum of A + dummy) / (sum of lambda + dummy) has mass 1."""
     smooth = _bells(layer.y, layer.y) @ layer.maps @ _bells(layer.x, layer.x).T
     narrow = 1 / (2 * where.delta.square())
     down = torch.exp(-(layer.y - centre[..., 1, None]).square() * narrow[..., None]) * height[..., None]
     across = torch.exp(-(layer.x - centre[..., 0, None]).square() * narrow[..., None])
     every = down.transpose(2, 3) @ across
-    whole = (where.factor.sum(2) + dummy).clamp(min=1e-30)
+    whole = ((where.factor * (height > 0)).sum(2) + dummy).clamp(min=1e-30)
     p = (every + dummy[..., None, None]) / whole[..., None, None]
-    return float((smooth * p.clamp(min=1e-30).log()).double().sum()), float(smooth.double().sum())
+    return (smooth * p.clamp(min=1e-30).log()).double().sum((0, 2, 3)), smooth.double().sum((0, 2, 3))

@@ -27,6 +27,7 @@ class Of(StrEnum):
     NODES = "nodes"
     FILTERS = "filters"
     DIFFERENCE = "nodes minus filters"
+    OWN_FROZEN = "nodes minus themselves frozen"
     RANDOM = "random"
     CENTRE = "centre"
     CONSTANT = "best constant"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.disentangle.graph import GraphLayer, infer, most_active, standardised
+from microtome.disentangle.anchors import Anchors
+from microtome.disentangle.graph import GraphLayer, evidence, infer, most_active, standardised
 from microtome.disentangle.graph_inference import LayerMaps, Seen
 from microtome.disentangle.pattern_graph import Place
 from microtome.networks.capture import Capture
@@ -73,12 +74,35 @@ class GraphFilters:
         return LayerMaps(z, x, y)
 
 
+def raw_maps(
+    geometry: LayerGeometry, maps: NDArray[np.float32], size: tuple[int, int], device: str = "cpu"
+) -> LayerMaps:
+    """What anchors are learned from and found in: all filters of a layer, as they come from the network.
+
+    Args:
+        geometry: of the layer.
+        maps: (images, filters, rows, columns).
+        size: (height, width) of the network's input.
+        device: where it is put.
+    """
+    values = torch.from_numpy(maps).to(device)
+    x, y = (torch.from_numpy(axis).to(values) for axis in cell_axes(geometry, size))
+    return LayerMaps(values, x, y)
+
+
 @dataclass(frozen=True)
 class LearnedLayer:
-    """A layer of a finished graph."""
+    """A layer of a finished graph.
+
+    Args:
+        filters: that own its nodes.
+        layer: its nodes.
+        anchors: what it hangs on, if it is the top layer of a graph whose nodes hang on anchors.
+    """
 
     filters: GraphFilters
     layer: GraphLayer
+    anchors: Anchors | None = None
 
     @property
     def name(self) -> str:
@@ -86,9 +110,50 @@ class LearnedLayer:
         return self.filters.geometry.name
 
     @property
+    def kept(self) -> torch.Tensor:
+        """(nodes,) where each node is among (filters x most nodes of a filter): filters own different numbers."""
+        return torch.nonzero(self.layer.nodes.there.flatten())[:, 0]
+
+    @property
     def node_filters(self) -> NDArray[np.int64]:
         """(nodes,) the filter of each node."""
-        return np.repeat(self.filters.numbers, self.layer.nodes.sigma.shape[1])
+        return np.repeat(self.filters.numbers, self.layer.nodes.there.sum(1).cpu().numpy())
+
+    def of_nodes(self, values: torch.Tensor) -> torch.Tensor:
+        """(nodes, ...) of what is given as (filters, most nodes of a filter, ...)."""
+        return values.flatten(0, 1)[self.kept]
+
+
+def seen_in(
+    learned: Sequence[LearnedLayer], maps: Sequence[NDArray[np.float32]], size: tuple[int, int], device: str = "cpu"
+) -> list[Seen]:
+    """A graph's nodes in pictures, with everything frozen: (pictures, 1, nodes ...) of each layer, in the nodes' order.
+
+    Where nodes hang on anchors their scores say how surely these were found, too: S exp(mean over parents of sureness).
+
+    Args:
+        learned: the graph, the top layer first.
+        maps: of its layers, (pictures, all filters of the layer, rows, columns) each.
+        size: (height, width) of the network's input.
+        device: where it is computed.
+    """
+    top, graph = learned[0], [part.layer for part in learned]
+    layers = [part.filters.maps(own, size, device) for part, own in zip(learned, maps, strict=True)]
+    if top.anchors is None:
+        return [_present(part, seen) for part, seen in zip(learned, infer(graph, layers), strict=True)]
+    upper, anchors = top.anchors.above(raw_maps(top.filters.geometry, maps[0], size, device))
+    sure = evidence(graph, top.anchors.sureness(anchors))
+    found = [
+        replace(seen, score=seen.score * own.exp()) for seen, own in zip(infer(graph, layers, upper), sure, strict=True)
+    ]
+    return [_present(part, seen) for part, seen in zip(learned, found, strict=True)]
+
+
+def _present(part: LearnedLayer, seen: Seen) -> Seen:
+    """Of the nodes that there are, as if they were those of one filter."""
+    one = {name: part.of_nodes(getattr(seen, name))[None] for name in ("mass", "pull", "square", "delta")}
+    position, score = seen.position.flatten(1, 2)[:, part.kept], seen.score.flatten(1)[:, part.kept]
+    return replace(seen, position=position[:, None], score=score[:, None], **one)
 
 
 def look_up(
@@ -104,8 +169,7 @@ def look_up(
     """
     with Capture(network, [part.filters.geometry for part in learned]) as capture:
         maps = capture(pictures)
-    layers = [part.filters.maps(maps[part.name].float().cpu().numpy(), size) for part in learned]
-    return infer([part.layer for part in learned], layers)
+    return seen_in(learned, [maps[part.name].float().cpu().numpy() for part in learned], size)
 
 
 def places_in(seen: Sequence[Seen], picture: int) -> list[Place]:
@@ -135,16 +199,18 @@ class Edges:
     offset: NDArray[np.float32]
 
 
-def edges(layer: GraphLayer, above: GraphLayer) -> Edges | None:
+def edges(part: LearnedLayer, above: LearnedLayer) -> Edges | None:
     """The edges of a layer; None of one without parents.
 
     Args:
-        layer: the layer.
+        part: the layer.
         above: that its parents are in.
     """
+    layer = part.layer
     if layer.nodes.parents is None or layer.affinity is None:
         return None
-    parents = layer.nodes.parents.flatten(0, 1)
-    offset = layer.nodes.mu.flatten(0, 1)[:, None] - above.nodes.mu.flatten(0, 1)[parents]
-    share = (layer.affinity / layer.affinity.sum(2, keepdim=True).clamp(min=1e-30)).flatten(0, 1)
-    return Edges(parents.cpu().numpy(), share.cpu().numpy(), offset.cpu().numpy())
+    parents = part.of_nodes(layer.nodes.parents)
+    offset = part.of_nodes(layer.nodes.mu)[:, None] - above.layer.nodes.mu.flatten(0, 1)[parents]
+    share = part.of_nodes(layer.affinity / layer.affinity.sum(2, keepdim=True).clamp(min=1e-30))
+    numbers = torch.searchsorted(above.kept, parents)
+    return Edges(numbers.cpu().numpy(), share.cpu().numpy(), offset.cpu().numpy())

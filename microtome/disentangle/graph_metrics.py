@@ -14,7 +14,7 @@ from microtome.disentangle.graph_inference import Seen
 from microtome.disentangle.graph_keys import Measure, Of
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.intervals import paired_interval, resampled_interval
-from microtome.quantify.shift import Shifted, category_shift, shift_summary
+from microtome.quantify.shift import CategoryShift, Shifted, category_shift, frozen_resampled, shift_summary
 from microtome.quantify.stability import (
     CategoryStability,
     Inferences,
@@ -30,6 +30,8 @@ TOP_IMAGES = 20  # in which a node, or a filter, is judged
 PURITY_IMAGES = 20
 RESAMPLES = 300
 STRONGEST = 20  # nodes of a picture that are followed
+STRONG = 64  # nodes of a layer among which those that follow best are chosen
+SHOWN = 24  # nodes of a graph that its page shows, at most
 
 
 @dataclass(frozen=True)
@@ -60,75 +62,118 @@ class MovedLayer:
     shifted: Shifted
 
 
-def steadiness(
-    seen: Seen,
-    maps: NDArray[np.float32],
-    geometry: LayerGeometry,
-    landmarks: Mapping[str, Floats],
-    *,
-    size: tuple[int, int],
-    permutations: int,
-    moved: MovedLayer | None = None,
-) -> list[GraphMetric]:
-    """Location instability of a layer's nodes and of its raw filters, by one rule, on the same pictures.
-
-    As many nodes are judged as there are filters, those with the highest mean score; each node and each filter in its
-    own top pictures. Resamples are paired.
+@dataclass(frozen=True)
+class Steadiness:
+    """Figures of a layer, and the resamples behind them: (resamples,) means over nodes, or filters; paired.
 
     Args:
-        seen: the layer's nodes.
+        rows: the figures.
+        drawn: instability: of nodes, and by rival (filters; nodes frozen at their own mean places).
+        slopes: of nodes and of filters; empty where nothing was moved.
+    """
+
+    rows: Sequence[GraphMetric]
+    drawn: Mapping[Of, Floats]
+    slopes: Mapping[Of, Floats]
+
+
+@dataclass(frozen=True)
+class JudgedLayer:
+    """A layer in pictures that it was not learned from.
+
+    Args:
+        seen: its nodes.
         maps: (images, filters, rows, columns) of the filters in the graph.
         geometry: of the layer.
         landmarks: by name (images, 2) x, y in input pixels, NaN where an image shows none.
-        size: (height, width) of the network's input.
-        permutations: of the tracking test.
         moved: the layer in the same pictures, moved; nothing is said of following without it.
     """
-    protocol = Protocol(size, TOP_IMAGES)
-    best = _top_nodes(seen, maps.shape[1])
-    nodes, places = _as_filters(seen, best, size)
+
+    seen: Seen
+    maps: NDArray[np.float32]
+    geometry: LayerGeometry
+    landmarks: Mapping[str, Floats]
+    moved: MovedLayer | None = None
+
+
+def steadiness(layer: JudgedLayer, nodes: NDArray[np.int64], *, size: tuple[int, int], permutations: int) -> Steadiness:
+    """Location instability of some nodes and of the raw filters, by one rule, on the same pictures.
+
+    Each node and each filter in its own top pictures. Resamples are paired. Nodes must not have been chosen by looking
+    at these pictures.
+
+    Args:
+        layer: in the pictures.
+        nodes: places among its nodes.
+        size: (height, width) of the network's input.
+        permutations: of the tracking test.
+    """
+    protocol, maps, landmarks = Protocol(size, TOP_IMAGES), layer.maps, layer.landmarks
+    found, places = _as_filters(layer.seen, nodes, size)
     judged = {
         name: category_stability(
-            name, found, geometry, landmarks, protocol=protocol, permutations=permutations, centres=centres
+            name, own, layer.geometry, landmarks, protocol=protocol, permutations=permutations, centres=centres
         )
-        for name, found, centres in ((Of.NODES, nodes, places), (Of.FILTERS, infer(maps), None))
+        for name, own, centres in ((Of.NODES, found, places), (Of.FILTERS, infer(maps), None))
     }
     drawn = {name: resampled([item], protocol, resamples=RESAMPLES, seed=0)[:, 0] for name, item in judged.items()}
-    found = [
+    rows = [
         row for name, item in judged.items() for row in (_instability(name, item, drawn[name]), *_shares(name, item))
     ]
-    values = [float(np.nanmean(item.deviation)) for item in judged.values()]
-    means = [np.nanmean(values_, 1) for values_ in drawn.values()]
-    between = paired_interval((values[0], values[1]), (means[0], means[1]))
-    found.append(GraphMetric(Measure.INSTABILITY, Of.DIFFERENCE, *between, len(maps)))
-    if moved:
-        grid, after = cell_centres(geometry), places_of(moved.seen, best, size)
-        pairs = {
-            Of.NODES: (places_of(seen, best, size), after),
-            Of.FILTERS: (grid[infer(maps).cell], grid[infer(moved.maps).cell]),
-        }
-        for name, pair in pairs.items():
-            found += _followed(name, judged[name], pair, landmarks, moved=moved.shifted, protocol=protocol)
+    still = _frozen_at_their_own(judged[Of.NODES], places_of(layer.seen, nodes, size), landmarks, protocol)
+    rivals = {
+        Of.DIFFERENCE: (float(np.nanmean(judged[Of.FILTERS].deviation)), np.nanmean(drawn[Of.FILTERS], 1)),
+        Of.OWN_FROZEN: still,
+    }
+    own = float(np.nanmean(judged[Of.NODES].deviation)), np.nanmean(drawn[Of.NODES], 1)
+    for name, rival in rivals.items():
+        between = paired_interval((own[0], rival[0]), (own[1], rival[1]))
+        rows.append(GraphMetric(Measure.INSTABILITY, name, *between, len(maps)))
+    tested = _shift_tested(layer, nodes, judged, protocol)
+    rows += [row for name, item in tested.items() for row in _followed(name, item)]
     bases = judged[Of.FILTERS].baselines
     frozen = {Of.RANDOM: bases.random, Of.CENTRE: bases.centre, Of.CONSTANT: bases.best_constant}
-    return [*found, *(GraphMetric(Measure.INSTABILITY, name, float(value)) for name, value in frozen.items())]
+    rows += [GraphMetric(Measure.INSTABILITY, name, float(value)) for name, value in frozen.items()]
+    slopes = {name: item.following.drawn[:, np.isfinite(item.deviation)].mean(1) for name, item in tested.items()}
+    return Steadiness(rows, {Of.NODES: own[1], **{name: rival[1] for name, rival in rivals.items()}}, slopes)
 
 
-def _followed(
-    name: Of,
-    judged: CategoryStability,
-    positions: tuple[Floats, Floats],
-    landmarks: Mapping[str, Floats],
-    *,
-    moved: Shifted,
-    protocol: Protocol,
-) -> list[GraphMetric]:
-    """The shift test: who follows what is shown, and what standing still would reach."""
-    pictures = len(moved.offset)
+def _frozen_at_their_own(
+    judged: CategoryStability, places: Floats, landmarks: Mapping[str, Floats], protocol: Protocol
+) -> tuple[float, Floats]:
+    """Mean over nodes of their instability if they stood at their own mean places, and that of each resample."""
+    pictures = len(places)
+    weights = np.random.default_rng([0, 0]).multinomial(pictures, np.full(pictures, 1 / pictures), size=RESAMPLES)
+    once = np.ones((1, pictures), np.int64)
+    value, *drawn = (
+        np.nanmean(frozen_resampled(judged, places, landmarks, protocol=protocol, weights=some), 1)
+        for some in (once, weights)
+    )
+    return float(value[0]), drawn[0]
+
+
+def _shift_tested(
+    layer: JudgedLayer, nodes: NDArray[np.int64], judged: Mapping[Of, CategoryStability], protocol: Protocol
+) -> dict[Of, CategoryShift]:
+    """The shift test of nodes and filters; empty where nothing was moved."""
+    moved, grid = layer.moved, cell_centres(layer.geometry)
+    if moved is None:
+        return {}
+    pairs = {
+        Of.NODES: (places_of(layer.seen, nodes, protocol.size), places_of(moved.seen, nodes, protocol.size)),
+        Of.FILTERS: (grid[infer(layer.maps).cell], grid[infer(moved.maps).cell]),
+    }
+    pictures = len(moved.shifted.offset)
     weights = np.random.default_rng(0).multinomial(pictures, np.full(pictures, 1 / pictures), size=RESAMPLES)
-    tested = category_shift(judged, positions, landmarks, moved, protocol=protocol, weights=weights)
-    every = np.ones(len(judged.deviation), bool)
-    found = shift_summary([tested], every)
+    return {
+        name: category_shift(judged[name], pair, layer.landmarks, moved.shifted, protocol=protocol, weights=weights)
+        for name, pair in pairs.items()
+    }
+
+
+def _followed(name: Of, tested: CategoryShift) -> list[GraphMetric]:
+    """Who follows what is shown, and what standing still would reach."""
+    found = shift_summary([tested], np.ones(len(tested.deviation), bool))
     rows = [
         GraphMetric(Measure.SLOPE, name, found.slope or 0.0, found.low, found.high, found.positions),
         GraphMetric(Measure.FOLLOWS, name, found.follow / max(1, found.positions), n=found.positions),
@@ -139,9 +184,31 @@ def _followed(
     return rows
 
 
-def _top_nodes(seen: Seen, count: int) -> NDArray[np.int64]:
-    """Those with the highest mean score."""
-    return np.argsort(-seen.score.flatten(1).cpu().numpy().mean(0), kind="stable")[:count]
+def chosen_nodes(seen: Seen, moved: Seen | None, offset: Floats | None, *, count: int) -> NDArray[np.int64]:
+    """The nodes that a page shows and that are judged elsewhere: the ones that follow best among the STRONG highest.
+
+    Those with the least mean of ||(q - p) - o||^2, p and q being a node's places before and after what is shown was
+    moved by o; those with the highest mean score, where nothing was moved.
+
+    Args:
+        seen: a layer's nodes in the training pictures.
+        moved: in the same, moved.
+        offset: (pictures, 2) x, y in sides of the frame.
+        count: how many at most.
+
+    Returns:
+        places among the layer's nodes, the best first.
+    """
+    score = seen.score.flatten(1).double().cpu().numpy().mean(0)
+    strong: NDArray[np.int64] = np.argsort(-score, kind="stable")[:STRONG]
+    strong = strong[score[strong] > 0]
+    if moved is None or offset is None:
+        first: NDArray[np.int64] = strong[:count]
+        return first
+    before, after = (item.position.flatten(1, 2).double().cpu().numpy()[:, strong] for item in (seen, moved))
+    left = np.square(after - before - offset[:, None]).sum(2).mean(0)
+    best: NDArray[np.int64] = strong[np.argsort(left, kind="stable")[:count]]
+    return best
 
 
 def places_of(seen: Seen, nodes: NDArray[np.int64], size: tuple[int, int]) -> Floats:

@@ -10,7 +10,10 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Node:
-    """A part pattern: a row of the table `graph_nodes`. Places and `sigma` are in sides of the picture."""
+    """A part pattern: a row of the table `graph_nodes`. Places and `sigma` are in sides of the picture.
+
+    One that is `chosen` is shown and judged.
+    """
 
     layer: str
     filter: int
@@ -21,6 +24,7 @@ class Node:
     score: float
     home_x: float
     home_y: float
+    chosen: bool
     purity: float | None
     concept: str | None
 
@@ -62,11 +66,12 @@ class PatternGraph:
         """Nodes by number."""
         return {node.node: node for node in self.nodes}
 
-    def top(self, count: int) -> list[Node]:
-        """The nodes of each layer with the highest mean scores, the highest of all first."""
-        ordered = sorted(self.nodes, key=lambda node: (-node.score, node.node))
-        kept = _first_of_each([node.layer for node in ordered], count)
-        return [ordered[place] for place in kept]
+    @property
+    def chosen(self) -> list[Node]:
+        """The nodes that are shown and judged, layer by layer, the one with the highest mean score first."""
+        layers = self.layers
+        own = [node for node in self.nodes if node.chosen]
+        return sorted(own, key=lambda node: (layers.index(node.layer), -node.score, node.node))
 
     def strongest(self, here: Sequence[Place], count: int) -> list[Place]:
         """The strongest nodes of each layer in a picture, the strongest of all first.

@@ -9,10 +9,19 @@ from microtome.lazy import lazily
 
 if TYPE_CHECKING:
     from microtome.networks.capture import Capture
-    from microtome.networks.geometry import LayerGeometry, gradient_footprint, walk
+    from microtome.networks.geometry import LayerGeometry, gradient_footprint, walk, walk_matching
     from microtome.networks.layers import match_layers
     from microtome.networks.load import NetworkSpec, load_network
 
-__all__ = ["Capture", "LayerGeometry", "NetworkSpec", "gradient_footprint", "load_network", "match_layers", "walk"]
+__all__ = [
+    "Capture",
+    "LayerGeometry",
+    "NetworkSpec",
+    "gradient_footprint",
+    "load_network",
+    "match_layers",
+    "walk",
+    "walk_matching",
+]
 
 __getattr__ = lazily(__name__, __file__)

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from microtome.errors import InputError
 from microtome.importing import users_code
+from microtome.networks.layers import match_layers
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,31 @@ def walk(module: torch.nn.Module, size: tuple[int, int], layers: Sequence[str] |
     if faults and layers is not None:
         raise InputError([f"network.layers: {name}: {fault}" for name, fault in faults.items()])
     return [_geometry(name, seen[name][0], shapes[name]) for name in wanted if name not in faults]
+
+
+def walk_matching(
+    module: torch.nn.Module, size: tuple[int, int], patterns: Sequence[str]
+) -> tuple[list[LayerGeometry], list[str]]:
+    """Geometry of the layers that patterns name; what only a glob names and gives no map is left out.
+
+    Args:
+        module: the network, in eval mode.
+        size: input height and width, in pixels.
+        patterns: dotted names or globs, as in `match_layers`.
+
+    Returns:
+        the layers, and the names of those left out.
+
+    Raises:
+        InputError: a pattern matches no layer; a layer that is named in full gives no map, or all that a glob names.
+    """
+    names = match_layers(module, patterns)
+    found = {layer.name: layer for layer in walk(module, size)}
+    absent = [name for name in names if name not in found]
+    refused = [name for name in absent if name in patterns or not found.keys() & set(names)]
+    if refused:
+        walk(module, size, refused)  # which says why
+    return [found[name] for name in names if name in found], absent
 
 
 def gradient_footprint(

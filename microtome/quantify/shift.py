@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.quantify.intervals import ENDS
-from microtome.quantify.stability import CategoryStability, Protocol
+from microtome.quantify.stability import CategoryStability, LandmarkStability, Protocol
 
 Floats = NDArray[np.float64]
 LIMIT = 0.5  # a position follows if the whole interval of its slope lies above
@@ -99,6 +99,58 @@ def frozen_deviation(position: Floats, landmark: Floats, counts: NDArray[np.bool
     distance = np.where(counts, np.linalg.norm(mean[None] - landmark[:, None], axis=2) / diagonal, 0)
     apart = np.where(counts, distance - distance.sum(0) / np.maximum(total, 1), 0)
     deviation: Floats = np.where(total > 1, np.sqrt(np.square(apart).sum(0) / np.maximum(total - 1, 1)), np.nan)
+    return deviation
+
+
+def frozen_resampled(
+    item: CategoryStability,
+    position: Floats,
+    landmarks: Mapping[str, Floats],
+    *,
+    protocol: Protocol,
+    weights: NDArray[np.int64],
+) -> Floats:
+    """(resamples, positions) instability of positions held at their own mean places, each resample's own.
+
+    Top pictures are chosen anew in every resample, as in `stability.resampled`; of equal weights the two are paired.
+
+    Args:
+        item: the category, judged.
+        position: (pictures, positions, 2) in input pixels.
+        landmarks: by name (pictures, 2), as the category was judged with.
+        protocol: of the judgement.
+        weights: (resamples, pictures).
+    """
+    return np.array(
+        [
+            np.mean(
+                [
+                    _frozen(position, landmarks[name], _drawn(mark, weight, protocol.top_images)) / protocol.diagonal
+                    for name, mark in item.landmarks.items()
+                ],
+                axis=0,
+            )
+            for weight in weights
+        ]
+    )
+
+
+def _drawn(mark: LandmarkStability, weight: NDArray[np.int64], top: int) -> NDArray[np.int64]:
+    """(pictures, positions) how often each picture counts for each position in a resample."""
+    drawn = weight[mark.order] * np.take_along_axis(mark.shown, mark.order, 0)
+    before = np.cumsum(drawn, 0) - drawn
+    counts = np.zeros_like(drawn)
+    np.put_along_axis(counts, mark.order, np.clip(top - before, 0, drawn), 0)
+    return counts
+
+
+def _frozen(position: Floats, landmark: Floats, counts: NDArray[np.int64]) -> Floats:
+    """(positions,) unbiased deviation of the distance from the mean place, under counts."""
+    total = np.maximum(counts.sum(0), 1)
+    mean = (counts[..., None] * position).sum(0) / total[:, None]
+    distance = np.where(counts > 0, np.linalg.norm(mean[None] - landmark[:, None], axis=2), 0)
+    apart = distance - (counts * distance).sum(0) / total
+    deviation: Floats = np.sqrt((counts * np.square(apart)).sum(0) / np.maximum(total - 1, 1))
     return deviation
 
 

@@ -12,7 +12,7 @@ from microtome.report import views
 from microtome.report.charts import lines
 from microtome.report.words import worded
 
-SHOWN_NODES, SHOWN_PATCHES = 16, 5
+SHOWN_PATCHES = 5
 SHOWN_IMAGES, DRAWN = 3, 12
 LISTED = 8  # nodes of each layer, where a picture is looked up
 PARENTS = 2  # of a node, that are drawn
@@ -100,6 +100,7 @@ def page(found: GraphFindings) -> views.Page:
     over = Over(found.graph, found.size)
     return views.Page(
         name="explanatory graph",
+        subject="the explanatory graph",
         page="graph.html",
         headline=_headline(found),
         figures=views.Figures(
@@ -124,30 +125,30 @@ def page(found: GraphFindings) -> views.Page:
     )
 
 
-def carded(graph: PatternGraph) -> list[Node]:
-    """The nodes that get a card."""
-    return graph.top(max(1, SHOWN_NODES // len(graph.layers)))
-
-
 def _headline(found: GraphFindings) -> str:
     nodes, layers = len(found.graph.nodes), len(found.graph.layers)
     text = f"{nodes:,} part patterns in {layers} layers share out what the filters answer to"
+    slopes = [row for row in found.figures if row.metric is Measure.SLOPE and row.of is Of.NODES]
+    if slopes:
+        text += f". When what held-out pictures show is moved, the shown nodes go along by {_shares(slopes)}"
     apart = [row for row in found.figures if row.of is Of.DIFFERENCE]
-    steadier = [row for row in apart if row.high is not None and row.high < 0]
     if apart:
+        still = [row for row in found.figures if row.of is Of.OWN_FROZEN]
         text += (
-            f". In {len(steadier)} of {len(apart)} layers the strongest nodes are steadier than the raw filters, by an "
-            "interval that excludes zero"
-        )
-    moved = {(row.layer, row.of): row.value for row in found.figures if row.metric is Measure.FOLLOWS}
-    if moved:
-        top = found.graph.layers[-1]
-        text += (
-            f". When what is shown is moved, {moved[top, Of.NODES]:.0%} of these nodes and "
-            f"{moved[top, Of.FILTERS]:.0%} of the filters of {top} surely follow: the others may be steady "
-            "because they stand still"
+            f". Their distance to landmarks varies less than that of the raw filters in {_sure(apart)} of {len(apart)} "
+            f"layers, and less than if they stood at their own mean places in {_sure(still)}, by intervals that "
+            "exclude zero"
         )
     return text + "."
+
+
+def _sure(rows: Sequence[LayerFigure]) -> int:
+    """In how many the whole interval lies below zero."""
+    return sum(row.high is not None and row.high < 0 for row in rows)
+
+
+def _shares(rows: Sequence[LayerFigure]) -> str:
+    return ", ".join(f"{row.value:.0%} of it in {row.layer}" for row in rows)
 
 
 def _steadiness(found: GraphFindings) -> views.Part:
@@ -155,34 +156,36 @@ def _steadiness(found: GraphFindings) -> views.Part:
     if not rows:
         return views.Text("The data set has no landmarks: nothing to be steady against.", "quiet")
     names = (
-        "nodes", "filters", "difference", "random", "best constant", "nodes that beat it or track",
-        "filters that do", "spread, nodes", "spread, filters",
+        "nodes", "filters", "nodes - filters", "nodes - themselves frozen", "random, best constant",
+        "track: nodes, filters", "spread: nodes, filters",
     )  # fmt: skip
     table = [_steady_row(layer, rows) for layer in found.graph.layers]
     return views.Table([("layer", False), *((name, True) for name in names)], table)
 
 
 def _steady_row(layer: str, rows: Figures) -> list[str]:
-    compared = [rows.get((layer, Measure.INSTABILITY, of)) for of in (Of.NODES, Of.FILTERS, Of.DIFFERENCE)]
+    whose = (Of.NODES, Of.FILTERS, Of.DIFFERENCE, Of.OWN_FROZEN)
+    compared = [rows.get((layer, Measure.INSTABILITY, of)) for of in whose]
     frozen = [rows[layer, Measure.INSTABILITY, of] for of in (Of.RANDOM, Of.CONSTANT)]
     good, spread = (
-        [rows[layer, measure, of] for of in (Of.NODES, Of.FILTERS)] for measure in (Measure.EITHER, Measure.SPREAD)
+        [rows[layer, measure, of] for of in (Of.NODES, Of.FILTERS)] for measure in (Measure.TRACKS, Measure.SPREAD)
     )
     return [
         layer,
         *("–" if row is None else row.interval for row in compared),
-        *(worded(row.value, ".3f") for row in frozen),
-        *(f"{row.value:.0%}" for row in good),
-        *(f"{row.value:.3f}" for row in spread),
+        ", ".join(worded(row.value, ".3f") for row in frozen),
+        ", ".join(f"{row.value:.0%}" for row in good),
+        ", ".join(f"{row.value:.2f}" for row in spread),
     ]
 
 
 def _steady_note() -> views.Text:
     return views.Text(
-        "Location instability of as many top nodes as there are filters, and of the filters, in the 20 pictures where "
-        "each is highest; 95 % intervals over pictures, paired. A position that never moves is steady, too: "
-        "count those that beat the best constant position on the same pictures, or that follow a landmark (q at most "
-        "0.05). Spread: how much the position itself moves, by the diagonal.",
+        "Only pictures that the graph was not learned from. Location instability of the nodes that are shown below, "
+        "and of the filters, in the 20 pictures where each is highest; 95 % intervals over pictures, paired. A place "
+        "that never moves is steady, too: nodes stand beside themselves frozen at their own mean places. They track "
+        "if their places vary with a landmark's (q at most 0.05). Spread: how much the position itself moves, by the "
+        "diagonal.",
         "quiet",
     )
 
@@ -211,7 +214,8 @@ def _follow(found: GraphFindings) -> list[views.Section]:
         return []
     note = views.Text(
         "Each picture is looked up again with what it shows moved by a known random offset. Slope: of a node's, or a "
-        "filter's, displacement on that offset, mean over the same ones and pictures as above: 1 follows, 0 is frozen. "
+        "filter's, displacement on that offset, mean over the same ones and held-out pictures as above: 1 follows, 0 "
+        "is frozen. "
         "Surely follow: the 95 % interval of its own slope lies above 0.5. Frozen: instability if each stood at its "
         "own mean place: steadiness that is no better needs no part to be followed.",
         "quiet",
@@ -278,10 +282,13 @@ class Over:
 
 
 def _cards(found: GraphFindings) -> views.Section:
-    """The strongest nodes with their best patches."""
-    nodes = carded(found.graph)
+    """The chosen nodes with their best patches."""
+    nodes = found.graph.chosen
     cards = [_card(found, node, {node.node for node in nodes}) for node in nodes]
-    text = "The strongest nodes of each layer, in the pictures in which they are strongest. Circle: where the node is."
+    text = (
+        "Of the strongest nodes of each layer those that follow best what training pictures show when it is moved, in "
+        "the held-out pictures in which they are strongest. Circle: where the node is."
+    )
     return views.Section("Nodes", [views.Text(text, "quiet"), views.Gallery(cards, True)])
 
 
@@ -290,7 +297,7 @@ def _card(found: GraphFindings, node: Node, others: set[int]) -> views.Card:
     facts = [
         ("deviation", f"{node.sigma:.3f}", "sigma, by the side of the picture"),
         ("parents", ", ".join(str(parent) for parent in parents[:3]) or "–", "nodes of the layer above"),
-        ("purity", worded(node.purity, ".0%"), "share of its top pictures in which it is on one part"),
+        ("purity", worded(node.purity, ".0%"), "share of its top held-out pictures in which it is on one part"),
     ]
     unit = found.units.get((node.layer, node.filter))
     links = [_unit_link(node, unit)] if unit else []
@@ -357,7 +364,7 @@ def _row(node: Node, place: Place) -> list[str]:
 
 def of_units(found: GraphFindings) -> views.Told:
     """The nodes that share out what each filter answers to."""
-    cards = {node.node for node in carded(found.graph)}
+    cards = {node.node for node in found.graph.chosen}
     by_unit: dict[views.UnitKey, list[Node]] = {}
     for node in found.graph.nodes:
         by_unit.setdefault(views.UnitKey(node.layer, node.filter), []).append(node)

@@ -234,6 +234,7 @@ def page(told: TreeFindings) -> views.Page:
     sections += [views.Section(f"Parse path of {path.spotted.file}", explanation(path)) for path in told.paths]
     return views.Page(
         name="decision tree",
+        subject="the decision tree",
         page="tree.html",
         headline=_headline(told),
         figures=_figures(told),

@@ -360,6 +360,7 @@ class Page:
         figures: for the overview too.
         sections: the rest.
         queries: what, and the query for `microtome sql` that gives it.
+        subject: the name as it stands in a sentence, where it takes an article.
     """
 
     name: str
@@ -368,6 +369,7 @@ class Page:
     figures: Figures
     sections: Sequence[Section]
     queries: Sequence[tuple[str, str]] = ()
+    subject: str = ""
 
     @property
     def cover(self) -> Sequence[Spot]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.source import Source
 from microtome.errors import InputError
-from microtome.networks import Capture, LayerGeometry, match_layers, walk
+from microtome.networks import Capture, LayerGeometry, walk_matching
 from storage import Draft
 from storage.tensors import ROW_GROUP, Tensors, TensorWriter
 from tasks.activations import ActivationsOptions
@@ -45,7 +45,7 @@ class Inputs:
 def run(options: ActivationsOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Extract the maps."""
     source, module = replace(inputs.index.source, shift=options.shift), network_of(inputs)
-    layers = walk(module, source.frame.size, match_layers(module, options.layers))
+    layers, _ = walk_matching(module, source.frame.size, options.layers)
     _refuse_more_than_fits(forecast(options, layers, len(source)), session.files.free(), len(source))
     session.begin(len(source))
     pictures = _Batches(source, session)

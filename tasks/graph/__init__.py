@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from storage.tables import float32, float64, int32, string, table
+from microtome.errors import InputError
+from storage.tables import flag, float32, float64, int32, string, table
 from tasks.activations import maps
 from tasks.index import index
 from tasks.landmarks import landmarks
@@ -30,21 +31,28 @@ class CategoryOptions(Options):
 class GraphOptions(CategoryOptions):
     """The explanatory graph of the audit's layers."""
 
+    rule: Literal["anchors", "paper"] = "anchors"
+    """What positions are relative to: `anchors`, patches that are found anywhere in a picture; or the frame, as in the
+    `paper`, whose nodes hardly follow what is shown."""
     filters: Count | None = 64
     """Filters of each layer that nodes are learnt from, the most active first; nothing for all."""
-    rounds: Count = 20
+    rounds: Count = 10
     """Rounds of expectation and maximisation."""
     permutations: Resamples = 200
     """Exchanges of positions among pictures, for the null of a node that tracks a landmark; 0 for none."""
     shift: Annotated[float, Field(ge=0, le=0.25)] = 0.15
-    """How far what is shown is moved in the shift test, a half of it at least, in sides of the frame; 0 for no test."""
+    """How far what is shown is moved, a half of it at least, in sides of the frame: in copies that anchors are learned
+    from, and in the shift test; 0, for none, with `rule: paper` only."""
 
 
 def plan(audit: Planner, options: GraphOptions) -> Iterable[Job]:
     """Maps of the audit's network, and landmarks where the data set has any."""
+    hung = options.rule == "anchors"
+    if hung and not options.shift:
+        raise InputError("stages.graph.shift: must be above 0 where nodes hang on anchors, got 0; or set rule: paper")
     indexed = index(audit, options.dataset, "stages.graph.dataset")
     activations, marks = maps(audit, indexed), landmarks(audit, indexed)
-    moved = maps(audit, indexed, shift=options.shift) if marks and options.shift else None
+    moved = maps(audit, indexed, shift=options.shift) if options.shift and (marks or hung) else None
     reads = {"index": indexed, "activations": activations, "landmarks": marks, "moved": moved}
     yield audit.job(STAGE, options, reads)
 
@@ -84,14 +92,26 @@ STAGE = Stage(
             y=float64("where it is expected, from the top, in heights of the picture"),
             sigma=float64("deviation of its place, in sides of the picture"),
             score=float64("mean over the pictures of its score"),
-            home_x=float64("mean inferred x over the pictures that the graph was learned from"),
+            home_x=float64("mean inferred x over the pictures that the graph was learned from, and their moved copies"),
             home_y=float64("mean inferred y over the same"),
-            purity=float64("share of its 20 strongest pictures in which it is on one part; null without parts"),
+            chosen=flag("shown and judged: chosen in the training pictures, as one that follows what is shown"),
+            purity=float64(
+                "share of its 20 strongest held-out pictures in which it is on one part; null without parts"
+            ),
             concept=string("that part"),
         ),
         table(
+            "graph_anchors",
+            "A row per anchor: a patch of the top layer that its nodes hang on; none with `rule: paper`.",
+            anchor=int32("number of the anchor, the one that follows best first"),
+            home_x=float64("mean x in the training pictures and their moved copies, in widths of the picture"),
+            home_y=float64("mean y, in heights of the picture"),
+            slope=float64("of its displacement on the offset of what is shown, in the training pictures"),
+            sigma=float64("deviation of its place along one axis, in sides of the picture"),
+        ),
+        table(
             "graph_edges",
-            "A row per node and parent of it in the layer above.",
+            "A row per node and parent of it in the layer above. Parents of the top layer's nodes are anchors.",
             child=int32("number of the node"),
             parent=int32("number of its parent"),
             weight=float64("share of the node's affinity"),
@@ -117,13 +137,17 @@ STAGE = Stage(
         ),
         table(
             "graph_metrics",
-            "A row per layer and figure: how steady nodes are beside raw filters and frozen positions.",
+            "A row per layer and figure, in pictures that the graph was not learned from: how steady chosen nodes are "
+            "beside raw filters and frozen positions. The log-likelihood is of the training pictures.",
             layer=string("dotted name"),
             metric=string(
                 "log-likelihood, instability, beats best constant, tracks a landmark, either, own spread, instability "
                 "frozen at its own mean, slope when moved, follows when moved, instability of those that follow"
             ),
-            of=string("whose: training, nodes, filters, nodes minus filters, random, centre, best constant"),
+            of=string(
+                "whose: training, nodes, filters, nodes minus filters, nodes minus themselves frozen, random, centre, "
+                "best constant"
+            ),
             round=int32("of training; null for the others"),
             value=float64("the figure"),
             low=float64("95 % interval over pictures, where it has one"),

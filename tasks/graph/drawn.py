@@ -32,14 +32,18 @@ class DrawnGraph(Graph):
         return [place for _, place in self._places(self._inferences["image"] == image)]
 
     def strongest_of(self, node: int, count: int) -> list[tuple[int, Place]]:
-        """The pictures in which a node is strongest, and where it is there."""
-        found = self._places(self._inferences["node"] == node)
+        """The pictures, of those that it was not learned from, in which a node is strongest, and where it is there."""
+        found = [item for item in self._places(self._inferences["node"] == node) if item[0] in self._held_out]
         return sorted(found, key=lambda item: (-item[1].score, item[0]))[:count]
 
     def _places(self, wanted: NDArray[np.bool_]) -> list[tuple[int, Place]]:
         """Picture and place of some rows."""
         values = (self._inferences[name][wanted].tolist() for name in ("image", "node", "x", "y", "score"))
         return [(image, Place(*row)) for image, *row in zip(*values, strict=True)]
+
+    @cached_property
+    def _held_out(self) -> set[int]:
+        return {row["image"] for row in self.pictures if row["split"] != "train"}
 
     @cached_property
     def _inferences(self) -> Mapping[str, NDArray[np.integer | np.floating]]:

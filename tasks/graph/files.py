@@ -9,6 +9,7 @@ import networkx
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.disentangle.anchors import Anchors
 from microtome.disentangle.graph import GraphLayer
 from microtome.disentangle.graph_inference import Nodes
 from microtome.disentangle.graph_layers import GraphFilters, LearnedLayer
@@ -57,16 +58,21 @@ def write_learned(draft: Draft, learned: Sequence[LearnedLayer], category: str) 
     draft.write(ABOUT, json.dumps(about, indent=1).encode())
 
 
-def _arrays(part: LearnedLayer) -> dict[str, NDArray[np.integer | np.floating]]:
+def _arrays(part: LearnedLayer) -> dict[str, NDArray[np.generic]]:
     nodes = part.layer.nodes
-    arrays: dict[str, NDArray[np.integer | np.floating]] = {
+    arrays: dict[str, NDArray[np.generic]] = {
         "mu": nodes.mu.cpu().numpy(),
         "sigma": nodes.sigma.cpu().numpy(),
         "home": part.layer.home.cpu().numpy(),
         "filters": part.filters.numbers,
         "spread": part.filters.spread,
     }
-    return arrays if nodes.parents is None else {**arrays, "parents": nodes.parents.cpu().numpy()}
+    for name, value in (("parents", nodes.parents), ("present", nodes.present)):
+        arrays |= {} if value is None else {name: value.cpu().numpy()}
+    anchors = part.anchors
+    return arrays | (
+        {f"anchors-{name}": value.cpu().numpy() for name, value in vars(anchors).items()} if anchors else {}
+    )
 
 
 def read_learned(artifact: Artifact) -> list[LearnedLayer]:
@@ -78,6 +84,8 @@ def read_learned(artifact: Artifact) -> list[LearnedLayer]:
     for number, row in enumerate(artifact.json(ABOUT)["geometry"]):
         own = {name.partition(".")[2]: value for name, value in arrays.items() if name.partition(".")[0] == str(number)}
         filters = GraphFilters(geometry_from(row), own["filters"].numpy(), own["spread"].numpy())
-        nodes = Nodes(own["mu"], own["sigma"], own.get("parents"))
-        found.append(LearnedLayer(filters, GraphLayer(nodes, None, own["home"], ())))
+        nodes = Nodes(own["mu"], own["sigma"], own.get("parents"), own.get("present"), averaged="present" in own)
+        anchors = {name.partition("-")[2]: value for name, value in own.items() if name.startswith("anchors-")}
+        layer = GraphLayer(nodes, None, own["home"], ())
+        found.append(LearnedLayer(filters, layer, Anchors(**anchors) if anchors else None))
     return found

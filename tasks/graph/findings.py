@@ -14,7 +14,6 @@ from microtome.report.graph import (
     OverPicture,
     Patch,
     UnitLabel,
-    carded,
 )
 from tasks.dissection.result import Dissection
 from tasks.graph.drawn import DrawnGraph
@@ -34,7 +33,7 @@ def findings(shown: Shown) -> GraphFindings:
         images=len(made.pictures),
         training=sum(row["split"] == "train" for row in made.pictures),
         over=list(islice(_over(shown, made), SHOWN_IMAGES)),
-        patches={node.node: _patches(shown, made, index, node.node) for node in carded(graph)},
+        patches={node.node: _patches(shown, made, index, node.node) for node in graph.chosen},
         units=_units(shown),
         size=index.frame.size,
     )

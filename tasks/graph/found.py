@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.disentangle.graph_inference import LayerMaps, Seen
+from microtome.disentangle.graph_inference import Seen
 from microtome.disentangle.graph_layers import LearnedLayer
 
 
@@ -18,13 +18,11 @@ class FoundLayer:
 
     Args:
         learned: the layer.
-        maps: that it was looked up in.
         seen: its nodes there.
         first: number of its first node.
     """
 
     learned: LearnedLayer
-    maps: LayerMaps
     seen: Seen
     first: int
 
@@ -36,11 +34,11 @@ class FoundLayer:
     @property
     def nodes(self) -> NDArray[np.int64]:
         """Numbers of its nodes."""
-        return np.arange(self.first, self.first + self.learned.layer.nodes.sigma.numel())
+        return np.arange(self.first, self.first + len(self.learned.kept))
 
 
-def numbered(learned: Sequence[LearnedLayer], maps: Sequence[LayerMaps], seen: Sequence[Seen]) -> list[FoundLayer]:
+def numbered(learned: Sequence[LearnedLayer], seen: Sequence[Seen]) -> list[FoundLayer]:
     """Layers whose nodes are numbered through, from zero, the top layer first."""
-    counts = [part.layer.nodes.sigma.numel() for part in learned]
+    counts = [len(part.kept) for part in learned]
     first = np.cumsum([0, *counts[:-1]]).tolist()
-    return [FoundLayer(*part) for part in zip(learned, maps, seen, first, strict=True)]
+    return [FoundLayer(*part) for part in zip(learned, seen, first, strict=True)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from microtome.disentangle.graph_metrics import GraphMetric, MovedLayer, learning_curve, purity, steadiness
+from microtome.disentangle.graph_metrics import GraphMetric, JudgedLayer, learning_curve, purity, steadiness
 from storage.tables import Gathered, Row, from_rows
 from tasks.graph.found import FoundLayer
 from tasks.index.result import Index
@@ -19,8 +20,8 @@ Pure = tuple[float, str]
 
 def metric_rows(
     found: Sequence[FoundLayer],
-    marks: Mapping[str, NDArray[np.float64]],
-    moved: Sequence[MovedLayer] | None,
+    held: Sequence[JudgedLayer],
+    best: Sequence[NDArray[np.int64]],
     *,
     size: tuple[int, int],
     permutations: int,
@@ -29,8 +30,9 @@ def metric_rows(
 
     Args:
         found: the graph.
-        marks: landmarks, (images, 2) x, y each; without any, nothing is said of steadiness.
-        moved: its layers in the same pictures, moved.
+        held: its layers in the pictures that it was not learned from; without landmarks there are none, and nothing is
+            said of steadiness.
+        best: per layer places of the nodes that are judged.
         size: (height, width) of the network's input.
         permutations: of the tracking test.
     """
@@ -39,18 +41,9 @@ def metric_rows(
         for part in found
         for number, metric in enumerate(learning_curve(part.learned.layer), 1)
     ]
-    for place, part in enumerate(found if marks else ()):
-        maps, geometry = part.maps.maps.cpu().numpy(), part.learned.filters.geometry
-        steady = steadiness(
-            part.seen,
-            maps,
-            geometry,
-            marks,
-            size=size,
-            permutations=permutations,
-            moved=moved[place] if moved else None,
-        )
-        rows += [_row(part, metric, None) for metric in steady]
+    for part, layer, nodes in zip(found if held else (), held, best if held else (), strict=True):
+        steady = steadiness(layer, nodes, size=size, permutations=permutations)
+        rows += [_row(part, metric, None) for metric in steady.rows]
     return from_rows(COLUMNS, rows)
 
 
@@ -58,11 +51,20 @@ def _row(part: FoundLayer, metric: GraphMetric, number: int | None) -> Row:
     return {"layer": part.name, "round": number, **asdict(metric)}
 
 
-def purities(index: Index, found: Sequence[FoundLayer], images: NDArray[np.int64]) -> list[list[Pure] | None]:
-    """Per layer and node: share of its top pictures in which it is on one part, and that part; None without parts."""
+def purities(
+    index: Index, found: Sequence[FoundLayer], images: NDArray[np.int64], kept: NDArray[np.bool_]
+) -> list[list[Pure] | None]:
+    """Per layer and node: share of its top pictures in which it is on one part, and that part; None without parts.
+
+    Args:
+        index: of the data set.
+        found: the graph.
+        images: numbers of the pictures.
+        kept: (pictures,) those that it was not learned from: only they count.
+    """
     wanted = index.concepts.of_category("part")
     if not wanted:
         return [None] * len(found)
-    masks, names = index.masks(images, wanted), [index.concepts.name[concept] for concept in wanted]
-    pure = [purity(part.seen, masks, index.frame.masks) for part in found]
+    masks, names = index.masks(images[kept], wanted), [index.concepts.name[concept] for concept in wanted]
+    pure = [purity(part.seen.of(torch.from_numpy(kept)), masks, index.frame.masks) for part in found]
     return [[(float(s), names[p]) for s, p in zip(layer.share, layer.part, strict=True)] for layer in pure]

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.disentangle.exemplars import Looks, Weighing, blend, exemplar
-from microtome.disentangle.graph import infer
 from microtome.disentangle.graph_keys import Locator
-from microtome.disentangle.graph_layers import cell_axes
+from microtome.disentangle.graph_layers import cell_axes, seen_in
 from microtome.disentangle.part_errors import PartShift, Tried, comparisons, part_shift, summaries
 from microtome.disentangle.parts import (
     Boxes,
@@ -253,7 +252,6 @@ def _scene(options: PartsOptions, inputs: Inputs, images: NDArray[np.int64]) -> 
 def _nodes(graph: Graph, inputs: Inputs, images: NDArray[np.int64]) -> Candidates:
     """Nodes of the explanatory graph, looked up in every picture."""
     numbers = {layer.name: number for number, layer in enumerate(inputs.activations.layers)}
-    size = inputs.index.frame.size
-    maps = [part.filters.maps(inputs.activations.of_images(numbers[part.name], images), size) for part in graph.learned]
-    seen = infer([part.layer for part in graph.learned], maps)
+    maps = [inputs.activations.of_images(numbers[part.name], images) for part in graph.learned]
+    seen = seen_in(graph.learned, maps, inputs.index.frame.size)
     return node_candidates(seen, [part.node_filters for part in graph.learned])
