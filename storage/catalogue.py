@@ -8,9 +8,8 @@ import duckdb
 import pyarrow as pa
 
 from storage.files import Files
-from storage.runs import RunRecord
+from storage.runs import RunRecord, finished_stages
 from storage.shelf import PROTOCOL, Shelf
-from storage.stages import Artifact, StageStore
 from storage.tables import TableSchema
 
 _INTERNAL = ("null",)
@@ -86,24 +85,11 @@ def _artifacts(
 ) -> Iterator[tuple[str, str, str, str]]:
     """Run, network, table and shelf name of every table file; of those that are whole where one is wary."""
     for run in runs:
-        for stage, entry in run.stages.items():
-            artifact = _loaded(
-                shelf.files, str(entry.get("folder")), f"run {run.run_id}: stage {stage}", say, wary=wary
-            )
-            for file in artifact.names() if artifact else ():
+        for artifact in finished_stages(shelf.files, run, say, wary=wary).values():
+            for file in artifact.names():
                 name = file.removesuffix(".parquet").partition("/")[0]
-                if artifact and name in names and file.endswith(".parquet"):
+                if name in names and file.endswith(".parquet"):
                     yield run.run_id, run.network, name, shelf.put(name, f"{artifact.folder}/{file}")
-
-
-def _loaded(files: Files, folder: str, whose: str, say: Callable[[str], None], *, wary: bool) -> Artifact | None:
-    heard: list[str] = []
-    store = StageStore(files, heard.append)
-    artifact = None if wary and store.verify(folder) else store.load(folder)
-    if artifact is None:
-        why = heard[0].partition(";")[0] if heard else f"{folder} is not there any more"
-        say(f"{whose} is damaged: {why}; its rows are missing here until the audit runs again")
-    return artifact
 
 
 def _runs_view(connection: duckdb.DuckDBPyConnection, runs: list[RunRecord]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NotRequired
@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from storage.files import Files
 from storage.small import FileName, Kind, Moment, Seconds
+from storage.stages import Artifact, StageStore
 
 _LAYOUT = 2  # of the record; 1 had no figures, and no gate without a value
 _GROWTH = 64 << 10  # bytes by which a record grows: some 200 for each stage, for each gate and for each headline figure
@@ -204,3 +205,27 @@ def _latest(runs: Sequence[RunRecord]) -> RunRecord:
 def folders_named(content: bytes) -> set[str]:
     """Folders of stages that are named in a small file which cannot be understood."""
     return {folder.decode() for folder in _FOLDER.findall(content)}
+
+
+def finished_stages(
+    files: Files, run: RunRecord, say: Callable[[str], None], *, wary: bool = False
+) -> dict[str, Artifact]:
+    """The finished stages of a run, by the names of their jobs.
+
+    Args:
+        files: the workspace.
+        run: whose.
+        say: told of each that is damaged, or gone.
+        wary: read every byte of them first.
+    """
+    found = {}
+    for job, entry in run.stages.items():
+        folder, heard = str(entry.get("folder")), list[str]()
+        store = StageStore(files, heard.append)
+        artifact = None if wary and store.verify(folder) else store.load(folder)
+        if artifact is not None:
+            found[job] = artifact
+            continue
+        why = heard[0].partition(";")[0] if heard else f"{folder} is not there any more"
+        say(f"run {run.run_id}: stage {job} is damaged: {why}; its rows are missing here until the audit runs again")
+    return found

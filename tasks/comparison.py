@@ -14,7 +14,7 @@ from microtome.errors import InputError
 from microtome.quantify import held
 from microtome.report.comparison import ComparedFigure, Figure
 from storage import Artifact, Files, RunRecord, StageStore
-from storage.runs import FigureRun
+from storage.runs import FigureRun, finished_stages
 from storage.tables import ReadRow
 from tasks.dissection.result import Dissection
 from tasks.headlines import headlines
@@ -47,9 +47,7 @@ class Side:
     @classmethod
     def of(cls, files: Files, run: RunRecord, say: Callable[[str], None]) -> Side:
         """A run of a workspace."""
-        store = StageStore(files, say)
-        found = {name: store.load(str(stage["folder"])) for name, stage in run.stages.items()}
-        return cls(files, run, {name: artifact for name, artifact in found.items() if artifact}, say)
+        return cls(files, run, finished_stages(files, run, say), say)
 
     def read(self, stage: str, name: str) -> Artifact | None:
         """What a stage read under a name that is a stage's own, such as `index`."""

@@ -18,7 +18,6 @@ from storage import RunRecord, RunStore, StageKey, StageStore, open_files
 from storage.claims import EXPIRY, Claims
 from storage.process import this_process
 from tests.conftest import NETWORK, change_audit, clean_environment, count, soak
-from tests.test_deaths import SLOW
 
 
 @pytest.fixture
@@ -374,11 +373,23 @@ def test_reruns_beside_each_other(audit_file, tmp_path):
     assert [record["status"] for record in records] == ["done"] * processes * reruns
 
 
+HELD = """
+import pathlib, time
+def held():
+    net = tiny()
+    net.register_forward_pre_hook(wait)
+    return net
+def wait(*_):
+    while pathlib.Path("hold").exists():
+        time.sleep(0.05)
+"""
+
+
 @pytest.mark.slow
 def test_a_rerun_waits_for_the_audit_that_reads_its_stage(audit_file, server):
-    """As users have it. A Ctrl-C ends the waiting."""
-    (audit_file.parent / "nets.py").write_text(NETWORK + SLOW)
-    network = {"load": "nets:slow", "arguments": {"seconds": 0.8}, "layers": ["4"], "input": {"size": [64, 64]}}
+    """As users have it. A Ctrl-C ends the waiting. The audit's network is held until both reruns wait."""
+    (audit_file.parent / "nets.py").write_text(NETWORK + HELD)
+    network = {"load": "nets:held", "layers": ["4"], "input": {"size": [64, 64]}}
     change_audit(audit_file, network=network, stages={"dissection": {"bootstrap": 0, "permutations": 0}})
 
     def started(*arguments):
@@ -389,6 +400,9 @@ def test_a_rerun_waits_for_the_audit_that_reads_its_stage(audit_file, server):
         return next(line for line in process.stderr if words in line)
 
     audit = started("audit", "audit.yaml")
+    heard(audit, "index        done")
+    hold = audit_file.parent / "hold"
+    hold.touch()  # long before the next stage has loaded torch and the network
     heard(audit, "activations  70")
     (folder,) = (audit_file.parent / ".microtome/stages/index").iterdir()
     waiting = f"waiting until process {audit.pid} has ended, which uses stages/index/{folder.name}, which is to be made"
@@ -399,6 +413,7 @@ def test_a_rerun_waits_for_the_audit_that_reads_its_stage(audit_file, server):
     assert "stopped" in stopped.communicate(timeout=60)[1]
     assert stopped.returncode == 130
     assert (folder / "manifest.json").exists()
+    hold.unlink()
     said = audit.communicate(timeout=120)[1]
     assert audit.returncode == 0, said
     assert "runs again" not in said

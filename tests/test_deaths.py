@@ -88,8 +88,10 @@ def tables(workspace: Path) -> dict[str, bytes]:
     return {f"{file.relative_to(workspace / 'stages').parts[0]}/{file.name}": file.read_bytes() for file in found}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
-    ("at", "mode"), [("index", "server"), ("activations", "embedded"), ("tally", "server"), ("report", "server")]
+    ("at", "mode"),
+    [("activations", "embedded"), ("report", "server"), ("index", "server"), ("tally", "server")][: soak(2, 4)],
 )
 def test_a_kill_leaves_a_workspace_that_the_next_audit_takes_up(folder, command, server, tmp_path_factory, at, mode):
     """`kill -9` anywhere: the next audit closes the orphan's record and ends with the same bytes."""
@@ -118,7 +120,7 @@ def everything(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.soak
-@pytest.mark.parametrize("mode", ["server", "embedded"])
+@pytest.mark.parametrize("mode", ["embedded", "server"][: soak(1, 2)])
 def test_kills_all_over_an_audit_with_every_stage(tmp_path, server, tmp_path_factory, everything, mode):
     """One workspace, a kill after the other, each in a process of its own and at a random moment of a random stage."""
     environment = server if mode == "server" else clean_environment(tmp_path_factory.mktemp("home"))
@@ -151,7 +153,8 @@ def test_a_reused_process_number_does_not_keep_a_run_running(folder, command):
     assert records(folder)[0]["status"] == "killed"
 
 
-@pytest.mark.parametrize("where", ["this host", "elsewhere"])
+@pytest.mark.soak
+@pytest.mark.parametrize("where", ["elsewhere", "this host"][: soak(1, 2)])
 def test_a_run_that_is_going_on_stays_running(folder, command, where):
     """Of this living process, or of another host, which nobody here can ask."""
     from storage.process import this_process

@@ -94,7 +94,7 @@ def test_the_callers_model_is_as_it_was(dissected):
 
 def test_a_table_a_chart_a_page(dissected, tmp_path):
     _, _, found = dissected
-    assert found.tables[:2] == ["units", "layers"]
+    assert found.tables[:3] == ["units", "nearest", "layers"]
     frame = found.to_pandas()
     assert len(frame) == 64
     assert len(found.to_pandas("layers")) == 1

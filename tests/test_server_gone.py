@@ -91,7 +91,8 @@ def test_a_server_that_is_gone_for_a_while_is_no_matter(folder, tmp_path_factory
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("port", ["refuses", "is silent"])
+@pytest.mark.soak
+@pytest.mark.parametrize("port", ["is silent", "refuses"][: soak(1, 2)])
 def test_no_server_where_one_should_be_is_one_sentence(folder, tmp_path, port):
     environment = server_environment(tmp_path)
     with socket.socket() as hole:
@@ -108,7 +109,8 @@ def test_no_server_where_one_should_be_is_one_sentence(folder, tmp_path, port):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fate", ["killed", "frozen"])
+@pytest.mark.soak
+@pytest.mark.parametrize("fate", ["frozen", "killed"][: soak(1, 2)])
 def test_a_server_that_stays_away_does_not_take_the_result_along(folder, tmp_path_factory, fate):
     """The audit is done and recorded, says what it waits for and until when, and that Prefect does not know."""
     environment = server_environment(tmp_path_factory.mktemp("server"))

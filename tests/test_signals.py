@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import NETWORK, clean_environment, write_audit
+from tests.conftest import NETWORK, clean_environment, soak, write_audit
 
 SLOW = """
 import time
@@ -89,7 +89,8 @@ def ended(process: subprocess.Popen, folder: Path) -> Ended:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT][: soak(1, 2)])
 def test_a_signal_in_a_stage_ends_after_the_shard_in_hand_and_keeps_it(folder, environment, number):
     """To the whole process group, as a terminal sends it: whoever else is in it must not get in the way."""
     process = begun(folder, environment, at="activations  70")
@@ -129,7 +130,8 @@ def test_a_second_signal_ends_at_once_and_leaves_nobody_behind(folder, environme
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [0.3, 2.0, 5.0])
+@pytest.mark.soak
+@pytest.mark.parametrize("after", [2.0, 5.0, 0.3][: soak(2, 3)])
 def test_a_signal_while_it_starts_leaves_no_run_open(folder, environment, after):
     """While Python, the plan, Prefect or its server start: wherever this machine happens to be after such a time."""
     process = begun(folder, environment, at=after)
@@ -140,7 +142,8 @@ def test_a_signal_while_it_starts_leaves_no_run_open(folder, environment, after)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [0.0, 1.0])
+@pytest.mark.soak
+@pytest.mark.parametrize("after", [0.0, 1.0][: soak(1, 2)])
 def test_a_signal_at_the_end_is_too_late_and_harmless(folder, environment, after):
     process = begun(folder, environment, at="report       done")
     time.sleep(after)

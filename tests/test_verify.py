@@ -169,7 +169,7 @@ def test_rows_that_are_missing_are_said(folder, command):
     assert "its rows are missing here until the audit runs again" in said
 
 
-@pytest.mark.parametrize("command", [("show",), ("sql", "select count(*) n from units"), ("compare", "tiny", "tiny")])
+@pytest.mark.parametrize("command", [("show",), ("sql", "select count(*) n from units")])
 @pytest.mark.parametrize("table", ["layers", "units"])
 def test_a_table_that_was_altered_behind_the_clock_is_said(folder, command, table):
     """Its end, which tells where its rows are: found when it is opened, and its stage is marked."""
@@ -183,6 +183,20 @@ def test_a_table_that_was_altered_behind_the_clock_is_said(folder, command, tabl
     assert not file.with_name("manifest.json").exists()
     audited(Path("audit.yaml"))
     assert status(*command)[2] == ""
+
+
+def test_compare_names_a_table_that_was_altered_behind_the_clock(folder):
+    file = only(folder, "dissection/*/units.parquet")
+    before = file.stat()
+    file.write_bytes(file.read_bytes()[:-300] + bytes(300))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    ended, _, said = status("compare", "tiny", "tiny")
+    assert ended == 2
+    assert "a table cannot be read: " in said
+    assert "`microtome verify` marks its stage" in said
+    assert status("verify")[0] == 1
+    audited(Path("audit.yaml"))
+    assert status("compare", "tiny", "tiny")[0] == 0
 
 
 def test_rows_that_were_altered_behind_the_clock_are_one_sentence(folder):
