@@ -22,9 +22,9 @@ import tempfile
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from benchmarks.dissection import device_name
 from microtome.closure import ROOT, Places
 from tasks.registry import STAGES
 from tests.compiled import Project
-from tests.executed import evidence
+from tests.executed import evidence, module_of
 from tests.mutation import Mutant, Tree, mutants, reworded, schemas
 from tests.opinion import DISK, NAMING, OUTSIDE, ROOTS, Opinion, Why, judged
 
@@ -164,15 +164,16 @@ def declared(planning: Planning, opinion: Opinion, mutant: Mutant) -> Declared:
     for name, job in planning.before.items():
         audit = name.split()[0]
         now = after.get(name)
-        if now is None:  # it has another name, and a name is part of a key
-            meant.add(name)
+        if now is None:  # it is called otherwise, which is no part of a key
             continue
-        if now["declared"] != job["declared"] or now["reads"] != job["reads"]:
+        if now["declared"] != job["declared"] or _read(after, name) != _read(planning.before, name):
             meant.add(name)
         if meant & {f"{audit} {read}" for read in job["reads"]}:
             meant.add(name)
         if name in meant and now["key"] == job["key"]:
             found.faults.append(f"{said(mutant, planning.tree.root)} stays for {name}")
+    if _names_outputs(planning.tree.root, mutant):
+        return replace(found, meant=1)
     moved = {name for name, job in planning.before.items() if name in after and after[name]["key"] != job["key"]}
     code = {of for of in ROOTS if opinion.why(of, mutant, planning.tree.root) is not Why.NONE}
     for name in moved - meant:
@@ -181,6 +182,16 @@ def declared(planning: Planning, opinion: Opinion, mutant: Mutant) -> Declared:
             found.faults.append(f"{said(mutant, planning.tree.root)} reruns {name}")
     found.meant, found.idle = int(bool(meant)), int(not meant and not moved)
     return found
+
+
+def _read(plan: Mapping[str, dict[str, str]], name: str) -> list[str]:
+    """Keys of what a job reads, whatever the jobs there are called: a variant's name is no part of a key."""
+    audit = name.split()[0]
+    return sorted(plan[f"{audit} {read}"]["key"] for read in plan[name]["reads"])
+
+
+def _names_outputs(root: Path, mutant: Mutant) -> bool:
+    return any((module_of(mutant.file, root), name) in NAMING for name in mutant.definition)
 
 
 def of_declarations(share: float, opinion: Opinion, processes: int) -> Declared:

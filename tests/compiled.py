@@ -134,7 +134,7 @@ def seen_in(code: CodeType, seen: Seen, *, top: bool, deep: bool = True) -> Seen
             module = ""
         elif (kind == "STORE_NAME" and top) or kind == "STORE_GLOBAL":
             seen.bound.add(name)
-        elif kind == "STORE_SUBSCR":
+        elif kind == "STORE_SUBSCR" and not top:  # a module's own variables are annotated for nobody
             _annotation(before, seen)
         before = [*before[-2:], step]
     for inner in code.co_consts if deep else ():

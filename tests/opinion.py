@@ -25,7 +25,8 @@ OUTSIDE = {"network": Root(("microtome.networks.small:creature_net",))}
 OUTSIDE |= {f"format {name}": Root((root,)) for name, root in FORMATS.items()}
 """Where the code of what stages read from outside begins; its digest is among what they read."""
 
-NAMING = {("storage.stages", "StageKey"), ("tasks.stage", "Job")}  # they make the names of outputs, and no output
+NAMING = {("storage.stages", "StageKey"), ("tasks.stage", "Job"), ("tasks.options", "Options")}
+"""What makes the names of outputs, and no output."""
 DISK = {("storage.files", "LocalFiles"), ("storage.files", "HashingSink")}  # they say where bytes lie, not which
 ROOTS = {**STAGE_ROOTS, **OUTSIDE}
 
