@@ -379,8 +379,8 @@ def held():
     net = tiny()
     net.register_forward_pre_hook(wait)
     return net
-def wait(*_):
-    while pathlib.Path("hold").exists():
+def wait(_, inputs):  # not where it is merely looked at, two pictures at a time
+    while len(inputs[0]) > 2 and pathlib.Path("hold").exists():
         time.sleep(0.05)
 """
 
