@@ -44,6 +44,9 @@ def soak(short: Number, long: Number) -> Number:
     return long if os.environ.get("MICROTOME_SOAK") == "1" else short
 
 
+long_form = pytest.mark.skipif(soak(short=1, long=0) == 1, reason="make soak runs it")
+"""Beside `@pytest.mark.soak`: for a test that has no short form."""
+
 LONG = ("cli", "deaths", "signals", "small", "server_gone", "prefect", "probe", "full_disk", "visualize", "finetuning")
 
 

@@ -26,7 +26,7 @@ from microtome.networks.small import creature_net
 from microtome.report.plots import ranked
 from tasks.registry import STAGES
 from tests.commands import audited
-from tests.conftest import soak
+from tests.conftest import long_form, soak
 from tests.test_imports import ROOT
 
 CREATURES = {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3}
@@ -206,11 +206,9 @@ def test_a_stage_that_the_audit_file_offers_is_a_function():
 
 
 @pytest.mark.parametrize(
-    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.soak) for name in SMALL if name not in QUICK)]
+    "name", [*QUICK, *(pytest.param(name, marks=[pytest.mark.soak, long_form]) for name in SMALL if name not in QUICK)]
 )
 def test_every_function(name):
-    if name not in QUICK and not soak(short=0, long=1):
-        pytest.skip("make soak runs it")
     data = Creatures(count=80, size=96, seed=3)
     found = getattr(microtome, name)(creature_net(), data, layers=["features.12"], input=CREATURES, **SMALL[name])
     assert len(found.to_pandas())

@@ -17,7 +17,7 @@ from flows.plan import Plan, Request
 from flows.run import StageFailed, carry_out
 from storage import Artifact, RunRecord, RunStore, StageKey, StageStore, open_files
 from tasks.session import Session
-from tests.conftest import NETWORK, clean_environment, contents, count, every_stage, soak, write_audit
+from tests.conftest import NETWORK, clean_environment, contents, count, every_stage, long_form, soak, write_audit
 from tests.test_deaths import SLOW
 from tests.test_pipeline import Silent
 
@@ -93,7 +93,8 @@ def test_a_disk_that_is_full_in_the_middle_of_a_stage(tmp_path, disk):
     assert all(cached)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@long_form
 def test_a_full_disk_takes_prefects_database_along_and_is_still_one_sentence(tmp_path, disk, broden):
     """As a user has it: the embedded server's database lies in the workspace, which is full."""
     (tmp_path / "nets.py").write_text(NETWORK + SLOW)

@@ -22,7 +22,7 @@ from tasks.adversarial.work import Inputs
 from tasks.execution import inputs_of
 from tasks.reliability.work import Bench
 from tasks.saliency.work import objects
-from tests.conftest import write_audit
+from tests.conftest import long_form, write_audit
 from tests.test_finetuning import WEIGHTS
 from tests.test_known_answers import squeezenet
 from tests.test_pipeline import run
@@ -308,7 +308,8 @@ def test_samples_are_seeded_and_in_order():
 
 
 @pytest.mark.real
-@pytest.mark.slow
+@pytest.mark.soak
+@long_form
 def test_pgd_fools_a_real_network_and_noise_does_not(real_data, tmp_path):
     network = squeezenet(real_data)
     network["input"]["resize"] = "shortest-side-crop"
