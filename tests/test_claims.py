@@ -17,7 +17,7 @@ from flows.collect import collect
 from storage import RunRecord, RunStore, StageKey, StageStore, open_files
 from storage.claims import EXPIRY, Claims
 from storage.process import this_process
-from tests.conftest import NETWORK, change_audit, clean_environment, count, soak
+from tests.conftest import NETWORK, change_audit, clean_environment, count, long_form, soak
 
 
 @pytest.fixture
@@ -385,7 +385,8 @@ def wait(_, inputs):  # not where it is merely looked at, two pictures at a time
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@long_form
 def test_a_rerun_waits_for_the_audit_that_reads_its_stage(audit_file, server):
     """As users have it. A Ctrl-C ends the waiting. The audit's network is held until both reruns wait."""
     (audit_file.parent / "nets.py").write_text(NETWORK + HELD)
