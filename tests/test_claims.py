@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from flows.collect import collect
 from storage import RunRecord, RunStore, StageKey, StageStore, open_files
 from storage.claims import EXPIRY, Claims
 from storage.process import this_process
-from tests.conftest import NETWORK, change_audit, clean_environment, count, long_form, soak
+from tests.conftest import NETWORK, change_audit, clean_environment, count, soak
 
 
 @pytest.fixture
@@ -385,8 +386,7 @@ def wait(_, inputs):  # not where it is merely looked at, two pictures at a time
 """
 
 
-@pytest.mark.soak
-@long_form
+@pytest.mark.slow
 def test_a_rerun_waits_for_the_audit_that_reads_its_stage(audit_file, server):
     """As users have it. A Ctrl-C ends the waiting. The audit's network is held until both reruns wait."""
     (audit_file.parent / "nets.py").write_text(NETWORK + HELD)
@@ -394,8 +394,12 @@ def test_a_rerun_waits_for_the_audit_that_reads_its_stage(audit_file, server):
     change_audit(audit_file, network=network, stages={"dissection": {"bootstrap": 0, "permutations": 0}})
 
     def started(*arguments):
+        """It heeds Ctrl-C even where these tests run in a shell's background, whose jobs ignore it."""
         call, pipe = [sys.executable, "-m", "flows.cli", *arguments], subprocess.PIPE
-        return subprocess.Popen(call, cwd=audit_file.parent, env=server, stdout=pipe, stderr=pipe, text=True)
+        heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(
+            call, cwd=audit_file.parent, env=server, stdout=pipe, stderr=pipe, text=True, preexec_fn=heeding
+        )
 
     def heard(process, words):
         return next(line for line in process.stderr if words in line)
