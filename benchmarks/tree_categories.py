@@ -90,7 +90,7 @@ def features(options) -> tuple[torch.Tensor, list[str], list[str]]:
                 files += [f"{root}/{record.file}" for record in records]
                 names += [str(record.label) if crop == "object" else "" for record in records]
         torch.save({"maps": torch.cat(maps), "files": files, "names": names}, place)
-    found = torch.load(place)
+    found = torch.load(place, weights_only=True)
     return found["maps"], found["files"], found["names"]
 
 
@@ -117,7 +117,7 @@ def with_head(options, category: str, fold: int) -> Explained:
         if options.null != "random":
             train(above, maps, shown(positive, options.null, fold), np.flatnonzero(~held), fold)
         torch.save(above.state_dict(), place)
-    above.load_state_dict(torch.load(place))
+    above.load_state_dict(torch.load(place, weights_only=True))
     return Explained(maps, above.eval().requires_grad_(False), 0, positive, files, held)
 
 
@@ -153,17 +153,16 @@ def fine_tuned(options, category: str, fold: int) -> Explained:
         with torch.no_grad():
             top = [built.top_mask(trainer.tail(some)) for some in source.kept[0].split(BATCH)]
             maps = torch.cat([built.extra_mask(built.extra_map(built.extra(some))) for some in top])
-        inside = np.isin(np.arange(len(source.labels)), held)
-        about = {"positive": source.labels.numpy() == 1, "files": source.files, "held": inside}
+        inside = torch.from_numpy(np.isin(np.arange(len(source.labels)), held))
+        about = {"positive": source.labels == 1, "files": source.files, "held": inside}
         torch.save({"maps": maps, "classifier": built.classifier.state_dict(), **about}, place)
-    found = torch.load(place, weights_only=False)
+    found = torch.load(place, weights_only=True)
     above = nn.Sequential(OrderedDict(maps=nn.Identity(), pool=nn.MaxPool2d(3, 2), flat=nn.Flatten()))
     layers = [nn.Linear(512 * 36, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.5)]
     above.add_module("classifier", nn.Sequential(*layers, nn.Linear(512, 1)))
     above.classifier.load_state_dict(found["classifier"])
-    return Explained(
-        found["maps"], above.eval().requires_grad_(False), 0, *(found[n] for n in ("positive", "files", "held"))
-    )
+    positive, held = found["positive"].numpy(), found["held"].numpy()
+    return Explained(found["maps"], above.eval().requires_grad_(False), 0, positive, found["files"], held)
 
 
 def shipped(options, category: str, fold: int) -> Explained:
@@ -182,7 +181,7 @@ def shipped(options, category: str, fold: int) -> Explained:
                 maps.append(network.features((torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25))
         names = [str(record.label) for record in dataset.records]
         torch.save({"maps": torch.cat(maps), "names": names, "files": [r.file for r in dataset.records]}, place)
-    found = torch.load(place)
+    found = torch.load(place, weights_only=True)
     positive = np.array([name == category for name in found["names"]])
     held = np.array(split_by_file(found["files"], [str(p) for p in positive], seed=0, fold=fold)) == "val"
     groups = [np.flatnonzero((held == h) & (positive == p)) for h in (False, True) for p in (True, False)]
@@ -382,8 +381,21 @@ def outcome(options, category: str, fold: int) -> dict:
     kind = "-".join([options.network, options.null, options.rule, options.features or "chosen", category, str(fold)])
     place = options.scratch / f"outcome-{kind}.pt"
     if not place.exists():
-        torch.save(judged(NETWORKS[options.network](options, category, fold), options), place)
-    return torch.load(place, weights_only=False)
+        torch.save(exchanged(judged(NETWORKS[options.network](options, category, fold), options)), place)
+    return exchanged(torch.load(place, weights_only=True))
+
+
+def exchanged(value):
+    """Arrays as tensors, which are read without running code, and tensors as arrays."""
+    if isinstance(value, dict):
+        return {exchanged(key): exchanged(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(exchanged, value))
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, torch.Tensor):
+        return value.numpy()
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def categories(options) -> list[str]:

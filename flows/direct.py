@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from flows.auditfile import AuditModel, understood
 from flows.console import progress, warn
@@ -50,25 +51,7 @@ INPUT: Mapping[str, object] = {"size": [224, 224]}
 OTHERS = "negatives"  # what the second data set is called in tables and options
 
 
-class Direct(Protocol):
-    """A function that carries a stage out."""
-
-    __name__: str
-    __qualname__: str
-
-    def __call__(
-        self,
-        model: torch.nn.Module,
-        dataset: Data,
-        *,
-        layers: Sequence[str],
-        input: Mapping[str, object] = INPUT,
-        negatives: Data | None = None,
-        seed: int = 0,
-        device: str = "auto",
-        **options: object,
-    ) -> Found:
-        """Carry it out: `help()` of each lists the options of its stage."""
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -173,43 +156,52 @@ def _not_pages(_folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name == "manifest.json" or name.startswith(".")]
 
 
-def _direct(name: str, stage_name: str) -> Direct:
-    """The function that carries a stage out."""
+def _carried_out(
+    stage: Stage,
+    name: str,
+    /,
+    model: torch.nn.Module,
+    dataset: Data,
+    *,
+    layers: Sequence[str],
+    input: Mapping[str, object] = INPUT,
+    negatives: Data | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    **options: object,
+) -> Found:
+    data = {"main": _data(dataset)} | ({OTHERS: _data(negatives)} if negatives is not None else {})
+    network = {
+        "load": "microtome.handed:network",
+        "arguments": {"number": hand_over(model)},
+        "layers": [layers] if isinstance(layers, str) else list(layers),
+        "input": dict(input),
+    }
+    others = {"negatives": OTHERS} if negatives is not None else {}
+    content = {
+        "name": type(model).__name__,
+        "network": network,
+        "datasets": {
+            key: {"format": "microtome.handed:dataset", "number": hand_over(found)} for key, found in data.items()
+        },
+        "stages": {stage.name: {**options, **others}},
+        "seed": seed,
+        "device": device,
+    }
+    return _found(stage, understood(content, f"microtome.{name}"), (model, data))
+
+
+def _direct(work: Callable[Concatenate[Stage, str, P], Found], name: str, stage_name: str) -> Callable[P, Found]:
+    """The function that carries one stage out: `work` with the stage and the function's name."""
     stage = BY_NAME[stage_name]
 
-    def carry_out(
-        model: torch.nn.Module,
-        dataset: Data,
-        *,
-        layers: Sequence[str],
-        input: Mapping[str, object] = INPUT,
-        negatives: Data | None = None,
-        seed: int = 0,
-        device: str = "auto",
-        **options: object,
-    ) -> Found:
-        data = {"main": _data(dataset)} | ({OTHERS: _data(negatives)} if negatives is not None else {})
-        network = {
-            "load": "microtome.handed:network",
-            "arguments": {"number": hand_over(model)},
-            "layers": [layers] if isinstance(layers, str) else list(layers),
-            "input": dict(input),
-        }
-        others = {"negatives": OTHERS} if negatives is not None else {}
-        content = {
-            "name": type(model).__name__,
-            "network": network,
-            "datasets": {
-                key: {"format": "microtome.handed:dataset", "number": hand_over(found)} for key, found in data.items()
-            },
-            "stages": {stage.name: {**options, **others}},
-            "seed": seed,
-            "device": device,
-        }
-        return _found(stage, understood(content, f"microtome.{name}"), (model, data))
+    def carry_out(*given: P.args, **named: P.kwargs) -> Found:
+        return work(stage, name, *given, **named)
 
+    whole = signature(work)
     carry_out.__name__ = carry_out.__qualname__ = name
     carry_out.__doc__ = _described(stage)
+    carry_out.__signature__ = whole.replace(parameters=list(whole.parameters.values())[2:])  # type: ignore[attr-defined]
     return carry_out
 
 
@@ -226,7 +218,11 @@ def _found(stage: Stage, audit: AuditModel, objects: tuple[object, ...]) -> Foun
         planner.add(job)
     looking = [job for job in planner.jobs.values() if job.stage.network]
     if looking:
-        Looked(planner, planner.network, looking).probe()
+        looked = Looked(planner, planner.network, looking)
+        looked.check()
+        looked.probe()
+        for caution in looked.cautions:
+            warn(caution)
     session = Session(files, settings, progress())
     artifacts = {name: execute(job, session)[0] for name, job in planner.jobs.items()}
     return Found(stage, planner, session, artifacts, (folder, *objects))
@@ -258,14 +254,14 @@ GIVES = """\
     Raises:
         InputError: any of this is wrong; all faults, by their keys in an audit file."""
 
-dissect = _direct("dissect", "dissection")
-stability = _direct("stability", "stability")
-tree = _direct("tree", "tree")
-graph = _direct("graph", "graph")
-parts = _direct("parts", "parts")
-saliency = _direct("saliency", "saliency")
-features = _direct("features", "features")
-reliability = _direct("reliability", "reliability")
-occlusion = _direct("occlusion", "occlusion")
-attack = _direct("attack", "adversarial")
-finetune = _direct("finetune", "finetuning")
+dissect = _direct(_carried_out, "dissect", "dissection")
+stability = _direct(_carried_out, "stability", "stability")
+tree = _direct(_carried_out, "tree", "tree")
+graph = _direct(_carried_out, "graph", "graph")
+parts = _direct(_carried_out, "parts", "parts")
+saliency = _direct(_carried_out, "saliency", "saliency")
+features = _direct(_carried_out, "features", "features")
+reliability = _direct(_carried_out, "reliability", "reliability")
+occlusion = _direct(_carried_out, "occlusion", "occlusion")
+attack = _direct(_carried_out, "attack", "adversarial")
+finetune = _direct(_carried_out, "finetune", "finetuning")

@@ -190,8 +190,8 @@ class Plan:
     def _look(self, looked: Looked) -> None:
         looked.check()
         self._check_gates(looked)
-        if looked.left_out:
-            warn(f"network.layers: a pattern means {', '.join(looked.left_out)}, too, of which there are no maps")
+        for caution in looked.cautions:
+            warn(caution)
 
     @cached_property
     def looked(self) -> Mapping[str, Looked]:

@@ -59,9 +59,10 @@ class Looked:
         return [layer.name for layer in self._matched[0]]
 
     @property
-    def left_out(self) -> list[str]:
-        """Names of those that only a glob means, and that give no map."""
-        return self._matched[1]
+    def cautions(self) -> list[str]:
+        """What is passed over: layers that only a glob means, and that give no map."""
+        left_out = ", ".join(self._matched[1])
+        return [f"network.layers: a pattern means {left_out}, too, of which there are no maps"] if left_out else []
 
     @cached_property
     def _matched(self) -> tuple[list[LayerGeometry], list[str]]:

@@ -115,6 +115,15 @@ def test_a_table_a_chart_a_page(dissected, tmp_path):
         _ = found.network
 
 
+def test_what_a_pattern_leaves_out_is_said(capsys):
+    found = microtome.dissect(
+        creature_net(), Creatures(count=4, size=96), layers="*", input=CREATURES, bootstrap=0, permutations=0
+    )
+    assert "features.12" in set(found.to_pandas()["layer"])
+    assert "classifier" not in set(found.to_pandas()["layer"])
+    assert "a pattern means pool, flatten, classifier, too" in capsys.readouterr().err
+
+
 def test_the_interval_of_a_column():
     frame = pandas.DataFrame({"unit": [0, 1], "value": [0.1, 0.2], "low": [0.0, 0.1], "high": [0.2, 0.3], "n": [5, 6]})
     chart = ranked(frame, None, most=5, title="toy").to_dict()
@@ -146,6 +155,10 @@ def test_all_faults_before_any_work():
         microtome.dissect(creature_net(), Creatures(count=6), layers=["features.12"], min_iuo=0.1, bootstrap=-1)
     assert len(caught.value.faults) == 2
     assert "microtome.dissect: stages.dissection.min_iuo: unknown key; did you mean 'min_iou'" in str(caught.value)
+    with pytest.raises(InputError, match=r"stages\.saliency\.cam_layer: .*nope"):
+        microtome.saliency(
+            creature_net(), Creatures(count=6), layers=["features.12"], input=CREATURES, cam_layer="nope"
+        )
     with pytest.raises(InputError, match="no layer"):
         microtome.dissect(creature_net(), Creatures(count=6), layers=["feature.12"], input=CREATURES)
 

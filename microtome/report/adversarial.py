@@ -46,8 +46,8 @@ class AttackRow(TypedDict):
     n: int
 
 
-class AttackedRow(TypedDict):
-    """A row of the table `attacked_images`."""
+class AttackedNumbers(TypedDict):
+    """A row of the table `attacked_images`, without names of classes."""
 
     attack: str
     norm: str
@@ -55,9 +55,14 @@ class AttackedRow(TypedDict):
     image: int
     before: int
     after: int
+    file: str
+
+
+class AttackedRow(AttackedNumbers):
+    """The row with names, where the network's classes have any."""
+
     before_name: str | None
     after_name: str | None
-    file: str
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from tasks.subject import Subject
 from tasks.thresholds.result import Thresholds
 from tasks.tree.result import GrownTree
 
+if TYPE_CHECKING:
+    from microtome.report.adversarial import AttackedNumbers
+
 BATCH = 8
 SHOWN = 6
 
@@ -58,7 +61,7 @@ def run(options: AdversarialOptions, inputs: Inputs, draft: Draft, session: Sess
     session.begin(len(chosen) * len(attacks), "attacked pictures")
     witness = _Witness.of(inputs, network, chosen, session.device)
     rows: list[Row] = []
-    shown: list[_Shown] = []
+    shown: list[AttackedNumbers] = []
     for how in attacks:
         tally = _Tally()
         for start in range(0, len(chosen), BATCH):
@@ -205,19 +208,7 @@ def _row(name: str, measure: AttackMeasure, interval: tuple[float, float, float]
     return {"attack": name, "measure": str(measure), "value": value, "low": low, "high": high, "n": count}
 
 
-class _Shown(TypedDict):
-    """A row of the table `attacked_images`, without names."""
-
-    attack: str
-    norm: str
-    eps: float
-    image: int
-    before: int
-    after: int
-    file: str
-
-
-def _show(draft: Draft, how: _Named, batch: _Batch, network: Scaled, *, most: int) -> Iterator[_Shown]:
+def _show(draft: Draft, how: _Named, batch: _Batch, network: Scaled, *, most: int) -> Iterator[AttackedNumbers]:
     """Keep the first pictures of an attack, for the report; the difference at full contrast about grey."""
     with torch.no_grad(), at_rest(network):
         now = network(batch.changed).argmax(1)
