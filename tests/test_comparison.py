@@ -126,7 +126,8 @@ def test_the_verdict(figure, words):
 def test_further_figures_that_surely_differ():
     more = [replace(detectors(3, 9, 5, 7), name=name) for name in "abcd"]
     told = sentences(found(detectors(31, 31, 0, 0), detectors(1, 2, -1, 3), *more))
-    assert told[1] == "Surely different, too: a of 4 +6 [+5, +7]; b of 4 +6 [+5, +7]; c of 4 +6 [+5, +7]; and 1 more."
+    assert told[1] == "Surely different: a of 4 +6 [+5, +7]; b of 4 +6 [+5, +7]; c of 4 +6 [+5, +7]; and 1 more."
+    assert sentences(found(detectors(27, 31, 2, 6), more[0]))[1] == "Surely different, too: a of 4 +6 [+5, +7]."
 
 
 def test_what_became_of_units_and_concepts():

@@ -199,7 +199,7 @@ def _others(found: Comparison, lead: ComparedFigure) -> list[str]:
         return []
     named = [f"{figure.name}{f' of {figure.row}' if figure.row else ''} {difference_words(figure)}" for figure in sure]
     rest = f"; and {len(named) - SHOWN_SURE} more" if len(named) > SHOWN_SURE else ""
-    return [f"Surely different, too: {'; '.join(named[:SHOWN_SURE])}{rest}."]
+    return [f"Surely different{', too' if lead.sure else ''}: {'; '.join(named[:SHOWN_SURE])}{rest}."]
 
 
 def _labels(layer: ComparedLayer) -> str:
