@@ -351,7 +351,8 @@ def report(run: str | None, single_file: Path, workspace: str) -> None:
 def explain(run: str, image: str, workspace: str) -> None:
     """Tell what the decision on IMAGE rests on: its path through RUN's decision tree. Writes its page, too.
 
-    IMAGE is a file name of the data set, the end of one, or a number.
+    IMAGE is a file name of the data set, the end of one, or a number; or the path of a picture that the tree has never
+    seen.
     """
     from flows.claiming import reading
     from flows.explain import explain as told
