@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import networkx
 import numpy as np
@@ -172,6 +173,11 @@ def test_lookup_of_a_known_picture_and_of_the_same_as_a_new_file_agree(done, com
     assert new.returncode == 0, new.stderr
     same = set(known.stdout.splitlines()[2:-1]) & set(new.stdout.splitlines()[2:-1])
     assert len(same) > 5
+    page = Path(new.stdout.splitlines()[-1].removeprefix("page    ")).read_text()
+    assert "It is like the pictures that the audit looked at" in page
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)).save(tmp_path / "noise.png")
+    noise = command("lookup", "patterns", tmp_path / "noise.png", "--workspace", workspace)
+    assert "It is unlike the pictures" in noise.stdout
     assert command("lookup", "patterns", "nobody.png", "--workspace", workspace).returncode == 2
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from microtome.disentangle.parse_paths import FilterShare, PartShare, PathStep
+from microtome.quantify.novelty import Novelty
 from microtome.report import views
 from microtome.report.render import render
 from microtome.report.single import alone
@@ -54,11 +55,10 @@ FILTERS = [FilterShare(7, "head", 3.0, 2.0), FilterShare(2, None, -1.25, 0.5)] +
     FilterShare(20 + n, "wing", 0.5, 0.25) for n in range(8)
 ]
 PATH = ParsePath(
-    place=4,
+    name="000004",
     spotted=SPOTTED,
     category="bird",
-    positive=True,
-    held_out=True,
+    standing="the picture is of the category, held out",
     decision=2.125,
     steps=[(PathStep(3, 0.956, 1.75), FILTERS), (PathStep(1, 0.9, -0.5), FILTERS[:1])],
     nodes=[NODES[3], NODES[1]],
@@ -258,12 +258,19 @@ def test_a_path_in_words():
     ("changed", "said"),
     [
         ({"decision": -0.5}, "the network does not see bird (-0.50); the picture is of the category, held out"),
-        ({"positive": False}, "the network sees bird (+2.12); the picture is not of the category, held out"),
-        ({"held_out": False}, "the picture is of the category, the tree grew from it"),
+        ({"standing": "the tree has never seen the picture"}, "sees bird (+2.12); the tree has never seen the picture"),
     ],
 )
 def test_what_the_first_line_says(changed, said):
     assert words(replace(PATH, **changed))[0].endswith(said)
+
+
+def test_a_new_picture_is_told_from_those_that_the_tree_has_seen():
+    new = replace(PATH, standing="the tree has never seen the picture", novelty=Novelty(1, 200))
+    assert words(new)[1].startswith("  It is unlike")
+    assert words(new)[3].startswith("  node 3: cosine")
+    assert "It is unlike the pictures that the audit looked at" in path_page(new).headline
+    assert "unlike" not in path_page(PATH).headline
 
 
 def test_without_parts_there_is_no_word_of_them():

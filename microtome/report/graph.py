@@ -10,8 +10,10 @@ from urllib.parse import quote
 
 from microtome.disentangle.graph_keys import Measure, Of
 from microtome.disentangle.pattern_graph import Node, PatternGraph, Place
+from microtome.quantify.novelty import Novelty
 from microtome.report import views
 from microtome.report.charts import lines
+from microtome.report.likeness import likeness
 from microtome.report.words import worded
 
 SHOWN_PATCHES = 5
@@ -384,6 +386,7 @@ class LookedUp:
         name: of the page, without what comes before and after.
         picture: the picture.
         size: (height, width) of the network's input.
+        novelty: how far a new picture is from those that the graph has seen; None for one of those.
     """
 
     graph: PatternGraph
@@ -391,6 +394,7 @@ class LookedUp:
     name: str
     picture: OverPicture
     size: tuple[int, int]
+    novelty: Novelty | None = None
 
 
 def lookup_page(found: LookedUp) -> views.Page:
@@ -399,7 +403,7 @@ def lookup_page(found: LookedUp) -> views.Page:
     return views.Page(
         name="patterns",
         page=f"graph-{found.name}.html",
-        headline=f"What {file} shows of the graph of {found.category}.",
+        headline=" ".join([f"What {file} shows of the graph of {found.category}.", *likeness(found.novelty)]),
         figures=views.Figures([]),
         sections=[views.Section(file, Over(found.graph, found.size).parts(found.picture))],
     )

@@ -9,8 +9,10 @@ from typing import TypedDict
 
 from microtome.disentangle.parse_paths import FilterShare, PartShare, PathStep
 from microtome.disentangle.tree_metrics import LevelMeasure, TreeMeasure, TreeModel
+from microtome.quantify.novelty import Novelty
 from microtome.report import views
 from microtome.report.charts import signed_bars
+from microtome.report.likeness import likeness
 
 SHOWN_FILTERS, TOLD_FILTERS, NOTED_PARTS = 8, 4, 2
 MEASURES: Mapping[LevelMeasure, str] = {
@@ -112,26 +114,26 @@ class ParsePath:
     """A picture's path through a tree.
 
     Args:
-        place: of the picture among those of the tree.
+        name: of the page and the card, without what comes before and after.
         spotted: the picture, and its circles for the first node.
         category: that the decision is about.
-        positive: whether the picture is of it.
-        held_out: whether the tree did not grow from it.
+        standing: what the picture is to the tree, in words: of the category or not, held out or not, or new to it.
         decision: the network's own, in logits.
         steps: the path, and of each step its filters by what they add.
         nodes: the steps' nodes.
         parts: by what they add at the first step; none where no filter has one.
+        novelty: how far a new picture is from those that the tree has seen; None for one of those.
     """
 
-    place: int
+    name: str
     spotted: SpottedPicture
     category: str
-    positive: bool
-    held_out: bool
+    standing: str
     decision: float
     steps: Sequence[tuple[PathStep, Sequence[FilterShare]]]
     nodes: Sequence[TreeNode]
     parts: Sequence[PartShare]
+    novelty: Novelty | None = None
 
 
 class TreeMetricRow(TypedDict):
@@ -274,8 +276,8 @@ def path_page(path: ParsePath) -> views.Page:
     """One picture's path, as a page for itself."""
     return views.Page(
         name=f"why {path.category}?",
-        page=f"tree-{path.place:06d}.html",
-        headline=words(path)[0],
+        page=f"tree-{path.name}.html",
+        headline=" ".join([words(path)[0] + ".", *likeness(path.novelty)]),
         figures=views.Figures([]),
         sections=[views.Section("Its path through the tree", explanation(path))],
     )
@@ -586,7 +588,7 @@ def explanation(
     linked = [units.get(share.number) for share in filters[:SHOWN_FILTERS]]
     spot = _spot(path.spotted, f"network {own}")
     parts: list[views.Part] = [
-        views.Gallery([views.Card(path.nodes[0].name, f"path/{path.place}", "its way to decide", [spot])]),
+        views.Gallery([views.Card(path.nodes[0].name, f"path/{path.name}", "its way to decide", [spot])]),
         signed_bars(f"What filters add, by {path.nodes[0].name}", bars, linked),
     ]
     if path.parts:
@@ -597,11 +599,9 @@ def explanation(
 
 def words(path: ParsePath) -> list[str]:
     """The same as lines of text."""
-    sees, belongs = ("sees" if path.decision > 0 else "does not see"), ("" if path.positive else "not ")
-    lines = [
-        f"{path.spotted.file}: the network {sees} {path.category} ({path.decision:+.2f}); the picture is {belongs}of "
-        f"the category, {'held out' if path.held_out else 'the tree grew from it'}"
-    ]
+    sees = "sees" if path.decision > 0 else "does not see"
+    lines = [f"{path.spotted.file}: the network {sees} {path.category} ({path.decision:+.2f}); {path.standing}"]
+    lines += [f"  {sentence}" for sentence in likeness(path.novelty)]
     for depth, (node, (step, filters)) in enumerate(zip(path.nodes, path.steps, strict=True), 1):
         strongest = ", ".join(f"{_filter(share)} {share.here:+.2f}" for share in filters[:TOLD_FILTERS])
         lines.append(f"{'  ' * depth}{node.name}: cosine {step.cosine:.2f}, estimate {step.estimate:+.2f}; {strongest}")

@@ -22,7 +22,7 @@ STAGE = Stage(
     work="tasks.null.work:run",
     determined_by=frozenset({"seed", "device"}),
     threads="all",
-    weight=0.02,
+    cost=lambda options, pace: 5e-7 * pace.pictures * pace.units * options.permutations,
     tables=(
         table(
             "null",

@@ -53,7 +53,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"device"}),
     threads="all",
-    weight=0.02,
+    cost=lambda _, pace: 2 + 0.03 * pace.units,
     files=("microtome/report/templates",),
     starter="  report: {top_images: 5}\n",
 )
