@@ -35,7 +35,7 @@ Picture = Callable[[str, bytes], str]
 
 
 def findings(shown: Shown) -> TreeFindings:
-    """The tree, the nodes that most pictures visit, and some parse paths."""
+    """The tree, the ways to decide, the other nodes that most pictures visit, and some parse paths."""
     told = TreeShown(shown.result("tree", GrownTree), shown.picture)
     own = shown.jobs["tree"].reads.get("network") is not None  # and not a fine-tuned one, whose filters are others
     return replace(told.findings(), roles=told.roles() if own else {})
@@ -73,7 +73,8 @@ class TreeShown:
     def findings(self) -> TreeFindings:
         """All that the report shows."""
         grown = self.grown
-        visited = [node for node in self.nodes if node.visits and (node.below or grown.rule == "visitors")]
+        visited = [node for node in self.nodes if node.visited and (node.below or grown.rule == "visitors")]
+        first = sorted(visited, key=lambda node: (node.number not in grown.routes.top, *_by_visits(node)))
         return TreeFindings(
             category=grown.category,
             parts_source=grown.parts_source,
@@ -83,7 +84,7 @@ class TreeShown:
             fitted=grown.rule == "visitors",
             features=grown.features,
             metrics=grown.typed("tree_metrics", TreeMetricRow),
-            shown=[self._node(node.number) for node in sorted(visited, key=_by_visits)[:SHOWN_NODES]],
+            shown=[self._node(node.number) for node in first[:SHOWN_NODES]],
             paths=[self.path(place) for place in self._typical()],
         )
 
@@ -152,8 +153,7 @@ class TreeShown:
         strong: dict[int, list[int]] = {}
         positive = np.array([row["positive"] for row in grown.pictures], bool)
         for node in self.findings().shown:
-            place = grown.parsed.nearest(node.number, positive)[0]
-            for share in grown.parsed.filter_shares(place, node.number)[:STRONGEST]:
+            for share in self._strongest(node.number, positive):
                 strong.setdefault(share.number, []).append(node.number)
         return {
             UnitKey(grown.frozen.layer, number): FilterRole(
@@ -161,6 +161,11 @@ class TreeShown:
             )
             for place, number in enumerate(grown.parsed.filters.tolist())
         }
+
+    def _strongest(self, node: int, among: NDArray[np.bool_]) -> list[FilterShare]:
+        """The filters that add most in the nearest of these pictures that comes to a node; none where none does."""
+        near = self.grown.parsed.nearest(node, among)[:1]
+        return [share for place in near for share in self.grown.parsed.filter_shares(place, node)[:STRONGEST]]
 
     def _typical(self) -> list[int]:
         """Held-out pictures of the category, one from each of the nodes most visited."""
@@ -172,8 +177,9 @@ class TreeShown:
         return [by_node[node.number] for node in nodes[:SHOWN_PATHS]]
 
     def _node(self, number: int) -> ShownNode:
-        positive = np.array([row["positive"] for row in self.grown.pictures], bool)
-        near = self.grown.parsed.nearest(number, positive)[:SHOWN_PICTURES]
+        node = self.nodes[number]
+        wanted = np.array([row["positive"] for row in self.grown.pictures], bool) == (node.visits >= node.others)
+        near = self.grown.parsed.nearest(number, wanted)[:SHOWN_PICTURES]
         parts = self.grown.parsed.part_shares(near[0], number)
         return ShownNode(number, parts, [self._spotted(place, number) for place in near])
 
@@ -196,5 +202,5 @@ class TreeShown:
         return self.picture(f"assets/tree/{place:06d}.webp", self.grown.thumbnails[place])
 
 
-def _by_visits(node: TreeNode) -> tuple[int, int]:
-    return -node.visits, node.number
+def _by_visits(node: TreeNode) -> tuple[int, int, int]:
+    return -node.visits, -node.others, node.number
