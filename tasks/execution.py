@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from microtome import __version__
 from microtome.errors import Interrupted
 from storage import Artifact, StageStore
+from storage.claims import making
 from tasks.session import Session
 from tasks.stage import External, Job
 
@@ -30,15 +31,21 @@ def execute(job: Job, session: Session, *, refresh: bool = False) -> tuple[Artif
     Returns:
         the artifact, and whether it was there already.
     """
-    store = session.store
-    found = None if refresh else store.find(job.key)
+    found = None if refresh else session.store.find(job.key)
     if found is not None:
         return found, True
     session.check()
+    with making(session.files, job.key.folder, _waiting(job, session)):
+        found = None if refresh else session.store.find(job.key)  # by whoever was waited for
+        return (found, True) if found else (_made(job, session, refresh=refresh), False)
+
+
+def _made(job: Job, session: Session, *, refresh: bool) -> Artifact:
+    store = session.store
     if refresh:
         store.discard(job.key)
     try:
-        return _carried_out(job, session), False
+        return _carried_out(job, session)
     except Interrupted:
         raise
     except Exception:
@@ -47,7 +54,20 @@ def execute(job: Job, session: Session, *, refresh: bool = False) -> tuple[Artif
             raise
         for needed in damaged:
             execute(needed, session)
-        return _carried_out(job, session), False
+        return _carried_out(job, session)
+
+
+def _waiting(job: Job, session: Session) -> Callable[[], None]:
+    """Says once that another process makes the stage, for as long as nobody asks to stop."""
+    said: list[str] = []
+
+    def waiting() -> None:
+        session.check()
+        if not said:
+            said.append(f"{job.name}: waiting until another process has made it")
+            session.progress.say(said[0])
+
+    return waiting
 
 
 def _carried_out(job: Job, session: Session) -> Artifact:
