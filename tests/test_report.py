@@ -18,7 +18,7 @@ from microtome.report.overlay import dim_path, mask_sheet, outline_path, rectang
 from microtome.report.render import INDEX, completed, render, render_units
 from microtome.report.single import inline, with_pictures
 from microtome.report.unit import unit_pages
-from tests.conftest import opened, write_audit
+from tests.conftest import long_form, opened, write_audit
 from tests.faults import faults
 
 EVIL = "<script>alert('x')</script>"
@@ -329,3 +329,19 @@ def test_the_whole_report_of_an_audit(tmp_path):
     assert "12 units with their pictures" in index
     for name in set(re.findall(r'src="(assets/[^"]+)"', page)):
         assert artifact.has(name)
+
+
+@pytest.mark.soak
+@long_form
+@pytest.mark.browser
+def test_a_browser_finds_no_fault_in_the_pages_of_every_stage(browser, tmp_path):
+    from tests.conftest import every_stage
+    from tests.test_pipeline import run
+
+    report = run(every_stage(tmp_path))["report"][0]
+    folder = Path(report.files.location(report.folder))
+    pages = [*folder.glob("*.html"), next(folder.glob("unit/*/*.html"))]
+    assert len(pages) >= 13
+    found = [fault for page in pages for width in (1440, 390) for fault in faults(browser, page, width)]
+    found += [fault for page in pages for fault in faults(browser, page, 1440, scheme="dark")]
+    assert found == []

@@ -19,7 +19,7 @@ from microtome.report.render import render, render_units
 from microtome.report.unit import unit_pages
 from tests.conftest import opened
 from tests.test_pages_dissection import LAYER, UNIT
-from tests.test_report import COLOURS, contrast, folder, report  # noqa: F401  (a fixture)
+from tests.test_report import folder, report  # noqa: F401  (a fixture)
 
 masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
