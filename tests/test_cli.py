@@ -70,7 +70,7 @@ def test_an_audit_from_nothing(finished):
     assert "passed  layers.detectors: min 0" in process.stdout
     report = next(line.split()[1] for line in process.stdout.splitlines() if line.startswith("report"))
     assert Path(report).is_file()
-    for stage in ("index", "activations", "thresholds", "tally", "null", "dissection", "gates", "report"):
+    for stage in ("index", "activations", "thresholds", "tally", "null", "dissection", "gates", "pages", "report"):
         assert f"{stage:<12} done in" in process.stderr
     assert "Traceback" not in process.stderr
     assert (folder / ".microtome/prefect").is_dir()

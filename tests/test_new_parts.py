@@ -61,7 +61,7 @@ FINDINGS = '''
 """What the report shows of thresholds."""
 
 from microtome.report.thresholds import ThresholdFindings
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.thresholds.result import Thresholds
 
 

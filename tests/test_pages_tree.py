@@ -283,9 +283,7 @@ def test_pages_hold_names_that_look_like_markup():
     content = alone(path_page(PATH), "birds/<c>.png", network="net", audit="audit", run="20260101-000000-abcdef")
     assert "birds/&lt;c&gt;.png: the network sees bird" in content
     assert "<c>" not in content
-    report = views.Report(
-        "t", "n", "d", gates=(), layers=(), pages=(page(TOLD),), provenance=(), stages=(), configuration="", footer=""
-    )
+    report = views.Report("t", "n", "d", layers=(), pages=(page(TOLD),), footer="")
     made = render(report)["tree.html"].decode()
     assert "Why bird? birds/&lt;c&gt;.png" in made
     assert 'src="assets/tree/000004.webp"' in made

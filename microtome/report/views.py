@@ -459,18 +459,24 @@ class StageLine:
 
 
 @dataclass(frozen=True)
+class Conclusion:
+    """What the overview says when the whole audit is done: the gates' verdict, and where everything comes from."""
+
+    gates: Sequence[Gate] = ()
+    provenance: Sequence[tuple[str, str]] = ()
+    stages: Sequence[StageLine] = ()
+    configuration: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
-    """The whole report."""
+    """The report, but for its `Conclusion`."""
 
     title: str
     network: str
     dataset: str
-    gates: Sequence[Gate]
     layers: Sequence[Layer]
     pages: Sequence[Page]
-    provenance: Sequence[tuple[str, str]]
-    stages: Sequence[StageLine]
-    configuration: str
     footer: str
     units: Sequence[UnitPage] = ()
 

@@ -19,7 +19,7 @@ from tasks.dissection.result import Dissection
 from tasks.graph.drawn import DrawnGraph
 from tasks.graph.work import Inputs
 from tasks.index.result import Index
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.thumbnails import kept_thumbnails
 
 

@@ -25,7 +25,7 @@ from microtome.report.tree import (
     TreeNode,
 )
 from microtome.report.views import UnitKey
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.tree.result import GrownTree
 
 SHOWN_NODES, SHOWN_PICTURES, SHOWN_PATHS = 12, 5, 4
