@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -14,10 +15,19 @@ from storage import Artifact, StageStore
 from tasks.session import Session
 from tasks.stage import External, Job
 
+Around = Callable[[Job, Session], AbstractContextManager[None]]
+"""What is entered around a stage's work: a wait for the device, for example."""
 PACKAGES = ("torch", "numpy", "pyarrow", "pillow")
 
 
-def execute(job: Job, session: Session, *, refresh: bool = False) -> tuple[Artifact, bool]:
+def nothing_around(_job: Job, _session: Session) -> AbstractContextManager[None]:
+    """Work that waits for nothing."""
+    return nullcontext()
+
+
+def execute(
+    job: Job, session: Session, *, refresh: bool = False, around: Around = nothing_around
+) -> tuple[Artifact, bool]:
     """Carry a job out, or find it done.
 
     Whatever goes wrong, what was read may be to blame: a damaged input is made again, and this stage once more.
@@ -26,6 +36,7 @@ def execute(job: Job, session: Session, *, refresh: bool = False) -> tuple[Artif
         job: whose inputs are finished.
         session: the run's.
         refresh: carry it out even if it is done.
+        around: entered around the work, where there is some.
 
     Returns:
         the artifact, and whether it was there already.
@@ -37,17 +48,22 @@ def execute(job: Job, session: Session, *, refresh: bool = False) -> tuple[Artif
     session.check()
     if refresh:
         store.discard(job.key)
+    with around(job, session):
+        return _carried_out_wary(job, session), False
+
+
+def _carried_out_wary(job: Job, session: Session) -> Artifact:
     try:
-        return _carried_out(job, session), False
+        return _carried_out(job, session)
     except Interrupted:
         raise
     except Exception:
-        damaged = [needed for needed in job.jobs.values() if store.damaged(needed.key)]
+        damaged = [needed for needed in job.jobs.values() if session.store.damaged(needed.key)]
         if not damaged:
             raise
         for needed in damaged:
             execute(needed, session)
-        return _carried_out(job, session), False
+        return _carried_out(job, session)
 
 
 def _carried_out(job: Job, session: Session) -> Artifact:
