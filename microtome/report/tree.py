@@ -12,6 +12,7 @@ from microtome.report import views
 from microtome.report.charts import signed_bars
 
 SHOWN_FILTERS, TOLD_FILTERS, NOTED_PARTS = 8, 4, 2
+SAME = 1e-6  # how far from 1 the mean cosine of equal rationales may be
 MEASURES: Mapping[LevelMeasure, str] = {
     "accuracy": "right",
     "fidelity": "as the network",
@@ -208,6 +209,12 @@ class TreeFindings:
         return next((row for row in own if row["depth"] in (2, None)), None)
 
     @property
+    def linear(self) -> bool:
+        """Whether all pictures have the same rationale, as where what follows the layer is linear."""
+        alike = self.metric("alike", "network")
+        return alike is not None and alike["value"] > 1 - SAME
+
+    @property
     def rival(self) -> TreeMetricRow | None:
         """Fidelity of the linear model that decides most nearly as the network; None where there is none."""
         found = [row for model in LINEAR if (row := self.metric("fidelity", model))]
@@ -218,6 +225,8 @@ def page(told: TreeFindings) -> views.Page:
     """The page."""
     if said := _nothing_to_explain(told):
         return _withheld(told, said)
+    if told.linear:
+        return _one_reason(told)
     sections = [
         views.Section(
             "How far it speaks for the network",
@@ -241,6 +250,59 @@ def page(told: TreeFindings) -> views.Page:
         sections=sections,
         queries=_QUERIES,
     )
+
+
+def _one_reason(told: TreeFindings) -> views.Page:
+    """Of a network that is linear above the layer: its own weights are the rule, so nothing is said of a tree."""
+    rule = told.shown[0] if told.shown else None
+    filters = told.nodes[rule.number].filters if rule else told.filters
+    text = (
+        "What follows the layer is linear: it adds filters up, with the same weights in every picture, so that one "
+        "rule is the network itself. That the rule decides as the network does is no finding, and there are no ways to "
+        "decide that a tree could tell apart. Pictures differ only in how active the filters are; below is what these "
+        "add in some of them. A network with hidden layers above the layer, such as a fine-tuned one with `head: "
+        "small`, can have several ways."
+    )
+    sections = [views.Section("The rule", [views.Text(text), *(_rule_parts(told, rule) if rule else [])])]
+    sections += [views.Section(f"What decides about {path.spotted.file}", summands(path)) for path in told.paths]
+    items = [("filters", f"{filters} of {told.filters}", _rests(told))]
+    return views.Page(
+        name="decision tree",
+        subject="the decision tree",
+        page="tree.html",
+        headline=(
+            f"Every decision about {told.category} has the same reason: what follows the layer adds its filters up, "
+            "with weights that are the same for every picture. There is one rule, by construction, and no tree."
+        ),
+        figures=views.Figures([*items, *_deleted(told)]),
+        sections=sections,
+        queries=_QUERIES,
+    )
+
+
+def _rule_parts(told: TreeFindings, rule: ShownNode) -> list[views.Part]:
+    """Pictures of the one rule, with its strongest filters."""
+    note = ", ".join(share.name for share in rule.parts[:NOTED_PARTS])
+    card = views.Card("the rule", _anchor(rule.number), note, [_spot(item) for item in rule.pictures])
+    return [views.Text(_RULE_LEGEND, "quiet"), views.Gallery([card], True)]
+
+
+_RULE_LEGEND = "Held-out pictures of the category. Circles: where the three filters that add most are highest."
+
+
+def summands(path: ParsePath) -> list[views.Part]:
+    """What filters and parts add to a picture's decision, by the network's only rule."""
+    own = f"{path.decision:+.2f}"
+    spot = _spot(path.spotted, f"network {own}")
+    _, filters = path.steps[0]
+    bars = [(_filter(share), share.own, None) for share in filters[:SHOWN_FILTERS]]
+    parts: list[views.Part] = [
+        views.Gallery([views.Card(f"picture {path.place}", f"path/{path.place}", "", [spot])]),
+        signed_bars("Filters", bars, f"The strongest. All of them and a constant make {own}."),
+    ]
+    if path.parts:
+        parts.append(signed_bars("Parts", [(share.name, share.own, None) for share in path.parts]))
+    return parts
 
 
 _QUERIES = [
@@ -314,10 +376,16 @@ def _figures(told: TreeFindings) -> views.Figures:
         if row := told.metric(name):
             shown = f"{row['value']:.2f}" if name == "auc" else f"{row['value']:.0%}"
             items.append((label, shown, f"second layer, 95 %: {row['low']:.0%} to {row['high']:.0%}"))
-    if row := told.metric("deletion", against="random filters"):
-        note = f"of a decision, 95 %: {row['low']:+.0%} to {row['high']:+.0%}; without the filters that nodes name"
-        items.append(("beyond others deleted", f"{row['value']:+.0%}", note))
-    return views.Figures(items)
+    return views.Figures([*items, *_deleted(told)])
+
+
+def _deleted(told: TreeFindings) -> list[tuple[str, str, str]]:
+    """What deleting filters does, beyond others as active."""
+    row = told.metric("deletion", against="random filters")
+    if not row:
+        return []
+    note = f"of a decision, 95 %: {row['low']:+.0%} to {row['high']:+.0%}; without the filters that nodes name"
+    return [("beyond others deleted", f"{row['value']:+.0%}", note)]
 
 
 def _cell(row: TreeMetricRow | None) -> str:
