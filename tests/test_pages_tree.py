@@ -124,6 +124,7 @@ def test_a_linear_network_has_one_reason_and_no_tree():
     assert made.headline.startswith("Every decision about bird has the same reason")
     assert [found.heading for found in made.sections] == ["The rule", "What decides about birds/<c>.png"]
     assert made.figures.items[0] == ("filters", "6 of 8", "filters that the node's rule uses")
+    assert made.figures.items[1] == ("right", "95%", "of held-out decisions of the network, 95 %: 90% to 100%")
     assert "ways to decide" not in [name for name, *_ in made.figures.items]
     _, bars, parts = made.sections[1].parts
     assert [bar.text for bar in bars.bars[:2]] == ["+2.00", "+0.50"]  # the network's own, not an estimate
@@ -156,7 +157,7 @@ def test_figures_are_of_the_second_layer():
         (
             "beyond others deleted",
             "+38%",
-            "of a decision, 95 %: +32% to +42%; without the filters that nodes name",
+            "of a decision, 95 %: +32% to +42%; without the eight filters that are named",
         ),
     ]
 

@@ -260,12 +260,15 @@ def _one_reason(told: TreeFindings) -> views.Page:
         "What follows the layer is linear: it adds filters up, with the same weights in every picture, so that one "
         "rule is the network itself. That the rule decides as the network does is no finding, and there are no ways to "
         "decide that a tree could tell apart. Pictures differ only in how active the filters are; below is what these "
-        "add in some of them. A network with hidden layers above the layer, such as a fine-tuned one with `head: "
-        "small`, can have several ways."
+        "add in some of them. A network with hidden layers above the layer, such as a fine-tuned one with “head: "
+        "small”, can have several ways."
     )
     sections = [views.Section("The rule", [views.Text(text), *(_rule_parts(told, rule) if rule else [])])]
     sections += [views.Section(f"What decides about {path.spotted.file}", summands(path)) for path in told.paths]
     items = [("filters", f"{filters} of {told.filters}", _rests(told))]
+    if right := told.metric("accuracy", "network"):
+        span = f"{right['low']:.0%} to {right['high']:.0%}"
+        items.append(("right", f"{right['value']:.0%}", f"of held-out decisions of the network, 95 %: {span}"))
     return views.Page(
         name="decision tree",
         subject="the decision tree",
@@ -287,7 +290,7 @@ def _rule_parts(told: TreeFindings, rule: ShownNode) -> list[views.Part]:
     return [views.Text(_RULE_LEGEND, "quiet"), views.Gallery([card], True)]
 
 
-_RULE_LEGEND = "Held-out pictures of the category. Circles: where the three filters that add most are highest."
+_RULE_LEGEND = "Pictures of the category. Circles: where the three filters that add most are highest."
 
 
 def summands(path: ParsePath) -> list[views.Part]:
@@ -384,7 +387,7 @@ def _deleted(told: TreeFindings) -> list[tuple[str, str, str]]:
     row = told.metric("deletion", against="random filters")
     if not row:
         return []
-    note = f"of a decision, 95 %: {row['low']:+.0%} to {row['high']:+.0%}; without the filters that nodes name"
+    note = f"of a decision, 95 %: {row['low']:+.0%} to {row['high']:+.0%}; without the eight filters that are named"
     return [("beyond others deleted", f"{row['value']:+.0%}", note)]
 
 
