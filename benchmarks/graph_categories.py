@@ -4,8 +4,9 @@
         [--depths 2 4] [--cache FOLDER]
 
 DATA holds animal-parts/ and weights/squeezenet1_0.safetensors. Each category twice: a graph is learned from every other
-picture and judged in the rest, then the other way round. A line per category, half, depth and layer; then, per depth,
-each category's difference from its rivals with Holm's p-values, and all of them together with 95 % intervals.
+picture and judged in the rest, then the other way round (`--halves 1`: once). A line per category, half, depth and
+layer; then, per depth, each category's difference from its rivals with Holm's p-values, and all of them together with
+95 % intervals.
 Judged are the nodes that the page would show, chosen in the training pictures. `shuffled`: their places exchanged among
 the pictures. FOLDER keeps what was measured. Needs torch and torchvision; no Prefect.
 """
@@ -32,7 +33,7 @@ from microtome.datasets import open_dataset
 from microtome.disentangle import graph
 from microtome.disentangle.graph_keys import Measure, Of
 from microtome.disentangle.graph_layers import seen_in
-from microtome.disentangle.graph_metrics import SHOWN, JudgedLayer, MovedLayer, chosen_nodes, steadiness
+from microtome.disentangle.graph_metrics import RESAMPLES, SHOWN, JudgedLayer, MovedLayer, chosen_nodes, steadiness
 from microtome.quantify.intervals import mean_interval, paired_interval
 from microtome.quantify.shift import Shifted
 
@@ -111,6 +112,18 @@ class Measured:
         if file:
             file.write_text(json.dumps(found))
         return found
+
+
+def independent(layers, seed: tuple[int, int]):
+    """The same with its resamples in an order of its own: pictures of two categories or halves have nothing in common.
+
+    Within a half the order is one, since what is compared there is compared on the same pictures.
+    """
+    order = np.random.default_rng(seed).permutation(RESAMPLES)
+    return {
+        name: own | {kind: {of: np.array(v)[order] for of, v in own[kind].items()} for kind in ("drawn", "slopes")}
+        for name, own in layers.items()
+    }
 
 
 def told(options, category: str, found) -> None:
@@ -216,7 +229,9 @@ def main() -> None:
     for name in names:
         measured = Measured(options, name)
         each = itertools.product(range(options.halves), options.depths)
-        everything[name] = {f"{half} {depth}": measured.half(half, depth) for half, depth in each}
+        everything[name] = {
+            f"{half} {depth}": independent(measured.half(half, depth), (len(everything), half)) for half, depth in each
+        }
     for name, found in everything.items():
         told(options, name, found)
     for depth in options.depths:
