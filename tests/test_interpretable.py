@@ -203,6 +203,10 @@ def test_one_strength_trains_any_backbone(name: str) -> None:
     frozen = frozen_below(network.features, None)
     with torch.no_grad():
         grown = torch.nn.functional.interpolate(source.pictures, (96, 96))
+        for module in network.features.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0  # by the pictures: what batch norm begins with lets random features die away
+        network.features.train()(grown)
         source.pictures = network.features[:frozen].eval()(grown)
     one = Trainer(network, frozen, TrainingRecipe(1, 8, (0.01, 0.001), 1.0))
     one.start(source, range(20))
