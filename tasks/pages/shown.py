@@ -74,14 +74,14 @@ class Shown:
 
     def thumbnails(self, index: Index, images: Sequence[int]) -> None:
         """Make the small and the large picture of many, side by side on all threads."""
-        wanted = [image for image in images if not self.draft.has(views.large_of(_thumb(index, image)))]
+        wanted = [image for image in images if not all(map(self.draft.has, _named(index, image)))]
         with ThreadPoolExecutor(self.session.threads, "thumbnail") as pool:
             for first in range(0, len(wanted), AT_ONCE):
                 some = wanted[first : first + AT_ONCE]
                 framed = [index.source.framed(image) for image in some]  # a data set need not bear several threads
                 for image, (little, large) in zip(some, pool.map(_both, framed), strict=True):
-                    self.draft.write(_thumb(index, image), little)
-                    self.draft.write(views.large_of(_thumb(index, image)), large)
+                    for name, content in zip(_named(index, image), (little, large), strict=True):
+                        self.draft.write(name, content)
                 self.session.check()
 
     def picture(self, path: str, content: bytes) -> str:
@@ -96,6 +96,11 @@ class Shown:
 
 def _thumb(index: Index, image: int) -> str:
     return f"assets/{index.digest[:12]}/s/{image:06d}.webp"  # by the data set, so that several do not mix
+
+
+def _named(index: Index, image: int) -> tuple[str, str]:
+    """Files of the small and of the large picture."""
+    return _thumb(index, image), views.large_of(_thumb(index, image))
 
 
 def _both(framed: NDArray[np.uint8]) -> tuple[bytes, bytes]:
