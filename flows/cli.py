@@ -257,7 +257,7 @@ def gc(keep: int, dry_run: bool, workspace: str) -> None:
     from flows.collect import collect
 
     files = _open(workspace) if dry_run else _writable(workspace, "claims")
-    for folder, size in collect(files, keep, dry_run=dry_run, waiting=waiting):
+    for folder, size in collect(files, keep, dry_run=dry_run, waiting=waiting()):
         print(f"{'would remove' if dry_run else 'removed'} {folder} ({size / 1e6:.1f} MB)")
 
 

@@ -144,7 +144,7 @@ class Files(ABC):
 
         Args:
             name: of a file that is there for nothing else, and stays.
-            waiting: called once where somebody else has it.
+            waiting: called again and again while somebody else has it; it may raise, to wait no more.
 
         Raises:
             OSError: it cannot be had: see `no_locks`, or the folder cannot be written.
@@ -329,11 +329,12 @@ class LocalFiles(Files):
         """By flock(2): it ends with the process that has it, however that ends."""
         place = self._root / name
         self._make(place.parent)
+        if place.is_dir():
+            self.say(f"{name}: must be a file; it was set aside as {self.set_aside(name)}", damage=True)
         handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _locked(handle):
-                waiting()
             while not _locked(handle):
+                waiting()
                 time.sleep(_PAUSE)
             yield
         finally:

@@ -81,7 +81,7 @@ def test_what_was_run_counts_and_what_cannot_be_reached_does_not(tree, watched):
     assert [verdict.stayed for verdict in verdicts if verdict.stayed] == []
     why = [reason for verdict in verdicts for reason in verdict.changed.values()]
     assert why.count(Why.NONE) == 0
-    assert why.count(Why.RAN) > 10
+    assert why.count(Why.RAN) > 5
 
 
 def test_no_unrelated_stage_runs_again(tree, read):

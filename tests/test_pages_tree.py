@@ -137,6 +137,21 @@ def test_a_network_that_guesses_is_said_to(right, little):
     assert ("always gives the same answer in 60%: there is nothing to explain." in said) is little
 
 
+def test_a_linear_network_has_one_reason_and_no_tree():
+    same = [*METRICS, row("alike", None, 1 - 1e-9, "network")]
+    made = page(replace(TOLD, metrics=same))
+    assert made.headline.startswith("Every decision about bird has the same reason")
+    assert [found.heading for found in made.sections] == ["The rule", "What decides about birds/<c>.png"]
+    assert made.figures.items[0] == ("filters", "6 of 8", "filters that the node's rule uses")
+    assert made.figures.items[1] == ("right", "95%", "of held-out decisions of the network, 95 %: 90% to 100%")
+    assert "ways to decide" not in [name for name, *_ in made.figures.items]
+    _, bars, parts, _ = made.sections[1].parts
+    assert [bar.text for bar in bars.bars[:2]] == ["+2.00", "+0.50"]  # the network's own, not an estimate
+    assert parts.bars[0].name == "head"
+    differ = [*METRICS, row("alike", None, 0.99, "network")]
+    assert page(replace(TOLD, metrics=differ)).headline == page(TOLD).headline
+
+
 def test_differences_stand_beside_each_rival():
     table, apart, _ = section(page(TOLD), "How far it speaks for the network")
     assert [line[0] for line in table.rows] == ["tree: the ways to decide", "network", "logistic regression"]

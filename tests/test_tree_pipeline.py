@@ -241,6 +241,12 @@ def test_a_tree_of_a_fine_tuned_network_uses_its_split(tmp_path):
     assert {(row["dataset"], row["image"]) for row in rows if row["split"] == "val"} <= held
     assert {row["dataset"] for row in rows} == {"dataset", "negatives"}
     assert made["tree"][0].json("tree-about.json")["layer"] == "extra_mask"
+    found = {
+        (r["metric"], r["model"], r["depth"]): r["value"] for r in made["tree"][0].table("tree_metrics").to_pylist()
+    }
+    assert found["alike", "network", None] == pytest.approx(1, abs=1e-9)  # a linear head: one rule, the network itself
+    assert found["fidelity", "tree", 1] == 1
+    assert len(made["tree"][0].table("tree_nodes")) == 2  # the rule, and the root
 
 
 def test_categories_and_layers_that_are_not_there_are_named(tmp_path):

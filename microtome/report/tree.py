@@ -15,6 +15,7 @@ from microtome.report.charts import signed_bars
 from microtome.report.likeness import likeness
 
 SHOWN_FILTERS, TOLD_FILTERS, NOTED_PARTS = 8, 4, 2
+SAME = 1e-6  # how far from 1 the mean cosine of equal rationales may be
 MEASURES: Mapping[LevelMeasure, str] = {
     "accuracy": "right",
     "fidelity": "as the network",
@@ -216,6 +217,12 @@ class TreeFindings:
         return next((row for row in own if row["depth"] in (2, None)), None)
 
     @property
+    def linear(self) -> bool:
+        """Whether all pictures have the same rationale, as where what follows the layer is linear."""
+        alike = self.metric("alike", "network")
+        return alike is not None and alike["value"] > 1 - SAME
+
+    @property
     def rival(self) -> TreeMetricRow | None:
         """Fidelity of the linear model that decides most nearly as the network; None where there is none."""
         found = [row for model in LINEAR if (row := self.metric("fidelity", model))]
@@ -226,6 +233,8 @@ def page(told: TreeFindings) -> views.Page:
     """The page."""
     if said := _nothing_to_explain(told):
         return _withheld(told, said)
+    if told.linear:
+        return _one_reason(told)
     units = {key.number: key for key in told.roles}
     paths = [
         views.Section(f"Why {told.category}? {path.spotted.file}", explanation(path, units, explained=not place))
@@ -247,6 +256,68 @@ def page(told: TreeFindings) -> views.Page:
         sections=sections,
         queries=_QUERIES,
     )
+
+
+def _one_reason(told: TreeFindings) -> views.Page:
+    """Of a network that is linear above the layer: its own weights are the rule, so nothing is said of a tree."""
+    rule = told.shown[0] if told.shown else None
+    filters = told.nodes[rule.number].filters if rule else told.filters
+    text = (
+        "What follows the layer is linear: it adds filters up, with the same weights in every picture, so that one "
+        "rule is the network itself. That the rule decides as the network does is no finding, and there are no ways to "
+        "decide that a tree could tell apart. Pictures differ only in how active the filters are; below is what these "
+        "add in some of them. A network with hidden layers above the layer, such as a fine-tuned one with “head: "
+        "small”, can have several ways."
+    )
+    sections = [views.Section("The rule", [views.Text(text), *(_rule_parts(told, rule) if rule else [])])]
+    units = {key.number: key for key in told.roles}
+    sections += [views.Section(f"What decides about {path.spotted.file}", summands(path, units)) for path in told.paths]
+    items = [("filters", f"{filters} of {told.filters}", _rests(told))]
+    if right := told.metric("accuracy", "network"):
+        span = f"{right['low']:.0%} to {right['high']:.0%}"
+        items.append(("right", f"{right['value']:.0%}", f"of held-out decisions of the network, 95 %: {span}"))
+    return views.Page(
+        name="decision tree",
+        subject="the decision tree",
+        page="tree.html",
+        headline=(
+            f"Every decision about {told.category} has the same reason: what follows the layer adds its filters up, "
+            "with weights that are the same for every picture. There is one rule, by construction, and no tree."
+        ),
+        figures=views.Figures([*items, *_deleted(told)]),
+        sections=sections,
+        queries=_QUERIES,
+    )
+
+
+def _rule_parts(told: TreeFindings, rule: ShownNode) -> list[views.Part]:
+    """Pictures of the one rule, with its strongest filters."""
+    note = ", ".join(share.name for share in rule.parts[:NOTED_PARTS])
+    card = views.Card("the rule", _anchor(rule.number), note, [_spot(item) for item in rule.pictures])
+    return [views.Text(_RULE_LEGEND, "quiet"), views.Gallery([card], True)]
+
+
+_RULE_LEGEND = "Pictures of the category. Circles: where the three filters that add most are highest."
+
+
+def summands(path: ParsePath, units: Mapping[int, views.UnitKey]) -> list[views.Part]:
+    """What filters and parts add to a picture's decision, by the network's only rule.
+
+    Args:
+        path: through the tree.
+        units: that the filters are, by number; none of another network than the audit's own.
+    """
+    own = f"{path.decision:+.2f}"
+    spot = _spot(path.spotted, f"network {own}")
+    filters = path.steps[0][1][:SHOWN_FILTERS]
+    bars = [(_filter(share), share.own, None) for share in filters]
+    parts: list[views.Part] = [
+        views.Gallery([views.Card("decision", f"path/{path.name}", own, [spot])]),
+        signed_bars("What filters add, the strongest", bars, [units.get(share.number) for share in filters]),
+    ]
+    if path.parts:
+        parts.append(signed_bars("What parts add", [(share.name, share.own, None) for share in path.parts]))
+    return [*parts, views.Text(f"All filters and a constant make {own}.", "quiet")]
 
 
 _QUERIES = [
@@ -343,10 +414,16 @@ def _figures(told: TreeFindings) -> views.Figures:
     if row := told.metric("fitness"):
         note = f"overlap of what filters add; 95 %: {row['low']:.0%} to {row['high']:.0%}"
         items.append(("reasons as the network", f"{row['value']:.0%}", note))
-    if row := told.metric("deletion", against="random filters"):
-        note = f"of the network's decision, beyond 8 others; 95 %: {row['low']:+.0%} to {row['high']:+.0%}"
-        items.append(("lost without 8 named filters", f"{row['value']:+.0%}", note))
-    return views.Figures(items)
+    return views.Figures([*items, *_deleted(told)])
+
+
+def _deleted(told: TreeFindings) -> list[tuple[str, str, str]]:
+    """What deleting filters does, beyond others as active."""
+    row = told.metric("deletion", against="random filters")
+    if not row:
+        return []
+    note = f"of the network's decision, beyond 8 others; 95 %: {row['low']:+.0%} to {row['high']:+.0%}"
+    return [("lost without 8 named filters", f"{row['value']:+.0%}", note)]
 
 
 def _between(row: TreeMetricRow) -> str:
@@ -464,8 +541,7 @@ def _tree(told: TreeFindings) -> views.Section:
     if len(told.top) == 1 and not told.nodes[told.top[0]].below:
         text = (
             f"All {told.pictures} pictures that the tree grew from come to one node: the reasons of their decisions "
-            "are alike, as they are in any network whose head only adds up its filters (a linear head). So there is "
-            "nothing to branch on, and the whole tree is the rule below."
+            "are alike. So there is nothing to branch on, and the whole tree is the rule below."
         )
         return views.Section("A tree of one rule", [views.Text(text)])
     return views.Section("The tree", [views.Text(_legend(told), "quiet"), views.Outline(outline(told))])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from itertools import chain
 from typing import Any
 
 from microtome.report import views
+from microtome.report.cover import cover
 from microtome.report.overview import overview
 from microtome.report.render import render, render_units
 from microtome.report.unit import unit_pages
@@ -38,6 +40,21 @@ def run(options: PagesOptions, inputs: Inputs, draft: Draft, session: Session) -
     for name, content in chain(render(report).items(), render_units(report)):
         draft.write(name, content)
         session.check()
+    _write_cover(report, draft)
+
+
+def _write_cover(report: views.Report, draft: Draft) -> None:
+    """The picture that stands for the report elsewhere, and what it shows."""
+
+    def read(name: str) -> bytes:
+        with draft.read(name) as source:
+            content: bytes = source.read()
+        return content
+
+    found = cover(report, read)
+    if found:
+        draft.write("cover.webp", found.picture)
+        draft.write("cover.json", json.dumps({"caption": found.caption}).encode())
 
 
 def _page(page: PageOf, shown: Shown) -> tuple[views.Page | list[views.Layer], views.Told]:
