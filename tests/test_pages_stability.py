@@ -191,7 +191,7 @@ def test_training_alone() -> None:
     (who,) = page.sections[0].parts
     assert who.text.startswith("interpretable: its layers and a new one on top")
     assert table.rows == [
-        ["interpretable: masks and filter loss", "20 pictures", "90.0%", "85.0%–95.0%", "0.250", "-0.01000", "0.005"],
+        ["interpretable (masks and filter loss)", "20 pictures", "90.0%", "85.0%–95.0%", "0.250", "-0.01000", "0.005"],
         ["linear probe of the backbone", "20 pictures", "95.0%", "76.0%–99.0%", "", "", ""],
         ["always the commonest class", "20 pictures", "55.0%", "", "", "", ""],
     ]

@@ -18,9 +18,9 @@ from microtome.report.stability import CARDS, Pictured, cards, interval, slope
 from microtome.report.words import worded
 
 NAMES: Mapping[Phase, str] = {
-    "interpretable": "interpretable: masks and filter loss",
-    "twin": "twin: masks, no filter loss",
-    "plain": "plain: neither",
+    "interpretable": "interpretable (masks and filter loss)",
+    "twin": "twin (masks, no filter loss)",
+    "plain": "plain (neither)",
 }
 BEFORE = "before fine-tuning"
 SHOWN_FILTERS = 8
