@@ -168,7 +168,7 @@ def test_report_has_both_pages_and_names_every_network(done):
     page = report.read("finetuning.html").decode()
     assert "twin (masks, no filter loss)" in page
     assert "before fine-tuning" in page
-    assert "best constant" in report.read("stability.html").decode()
+    assert "best held place" in report.read("stability.html").decode()
     index = report.read("index.html").decode()
     assert 'href="stability.html"' in index
     assert "creatures" in index
