@@ -401,8 +401,8 @@ def test_before_and_after_fine_tuning(tmp_path):
         assert trained["threshold_change"] > 0
         assert trained["change"] != 0
     text = done["report"][0].read("drift.html").decode()
-    assert "Before: before fine-tuning. After: interpretable: masks and filter loss. Over the same 60 pictures." in text
-    assert "features.12, twin: masks, no filter loss" in text
+    assert "Before: before fine-tuning. After: interpretable (masks and filter loss). Over the same 60" in text
+    assert "features.12, twin (masks, no filter loss)" in text
 
 
 @pytest.mark.real

@@ -166,9 +166,9 @@ def test_the_network_loads_through_the_ordinary_loader(done, tmp_path):
 def test_report_has_both_pages_and_names_every_network(done):
     report = artifact(done, "report")
     page = report.read("finetuning.html").decode()
-    assert "twin: masks, no filter loss" in page
+    assert "twin (masks, no filter loss)" in page
     assert "before fine-tuning" in page
-    assert "best constant" in report.read("stability.html").decode()
+    assert "best held place" in report.read("stability.html").decode()
     index = report.read("index.html").decode()
     assert 'href="stability.html"' in index
     assert "creatures" in index

@@ -187,10 +187,11 @@ def test_training_alone() -> None:
         ("accuracy, interpretable", "90.0%", "95 %: 85.0% to 95.0%"),
         ("accuracy, best control", "95.0%", "a linear probe of the features as they were"),
     ]
-    who, table = parts_of(page, "table")
-    assert [row[0] for row in who.rows] == ["interpretable"]
+    (table,) = parts_of(page, "table")
+    (who,) = page.sections[0].parts
+    assert who.text.startswith("interpretable: its layers and a new one on top")
     assert table.rows == [
-        ["interpretable: masks and filter loss", "20 pictures", "90.0%", "85.0%–95.0%", "0.250", "-0.01000", "0.005"],
+        ["interpretable (masks and filter loss)", "20 pictures", "90.0%", "85.0%–95.0%", "0.250", "-0.01000", "0.005"],
         ["linear probe of the backbone", "20 pictures", "95.0%", "76.0%–99.0%", "", "", ""],
         ["always the commonest class", "20 pictures", "55.0%", "", "", "", ""],
     ]
@@ -219,15 +220,16 @@ def test_networks_beside_their_twin() -> None:
         ("instability, twin", "0.0700"),
         ("instability, best control", "0.1000"),
     ]
-    who, table, _ = parts_of(page, "table")
-    assert [row[0] for row in who.rows] == ["before fine-tuning", "interpretable", "twin"]
+    table, _ = parts_of(page, "table")
+    who = [part.text.partition(":")[0] for part in page.sections[0].parts]
+    assert who == ["before fine-tuning", "interpretable", "twin"]
     assert [row[:3] for row in table.rows] == [
-        ["new layer", "interpretable", "0.0500"],
-        ["new layer", "twin", "0.0700"],
-        ["new layer", "control: one place held for every picture", "0.1000"],
-        ["layer below it", "before fine-tuning", "0.0800"],
-        ["layer below it", "interpretable", "–"],
-        ["layer below it", "control: one place held for every picture", "0.1000"],
+        ["interpretable", "new", "0.0500"],
+        ["twin", "new", "0.0700"],
+        ["control: one place held for every picture", "new", "0.1000"],
+        ["before fine-tuning", "below it", "0.0800"],
+        ["interpretable", "below it", "–"],
+        ["control: one place held for every picture", "below it", "0.1000"],
     ]
     assert [row[4] for row in table.rows] == ["-0.0200 [-0.0300, +0.0100]", "", "", "", "–", ""]
     assert [row[5:7] for row in table.rows[:2]] == [["–", "–"]] * 2
@@ -262,14 +264,14 @@ def test_where_nothing_was_learned_nothing_is_compared() -> None:
     page = finetuning_page(tuned("interpretable", "twin", compared=compared, stuck=["twin"]))
     assert page.headline.endswith("There is nothing to interpret.")
     assert "0.05" not in page.headline
-    assert len(parts_of(page, "table")) == 2
+    assert len(parts_of(page, "table")) == 1
     assert not parts_of(page, "gallery")
     (advice,) = [part.text for part in parts_of(page, "text") if part.style == "advice"]
     assert advice.startswith("The twin network answers 90.0% [85.0%, 95.0%] of the 20 held-out")
     assert "not surely more than always naming the commonest class (55.0%)" in advice
     assert "A linear probe of the features as they were answers 95.0% right" in advice
     only = finetuning_page(tuned("interpretable", "plain", compared=compared, stuck=["plain"]))
-    assert len(parts_of(only, "table")) == 3  # the plain one is no part of the comparison
+    assert len(parts_of(only, "table")) == 2  # the plain one is no part of the comparison
 
 
 def test_a_training_that_stepped_back_says_so() -> None:
@@ -291,7 +293,7 @@ def test_fine_tuning_says_who_follows() -> None:
     assert page.headline.endswith(
         "When what is shown is moved, 5 of 8 of its filters surely follow, 7 of 8 of the twin's."
     )
-    table = parts_of(page, "table")[1]
+    table = parts_of(page, "table")[0]
     assert [row[5:7] for row in table.rows] == [["5 of 8", "0.61 [0.55, 0.67]"], ["7 of 8", "0.61"], ["", ""]]
     assert len(table.columns) == len(table.rows[0])
 
@@ -300,4 +302,4 @@ def test_without_a_twin_nothing_is_compared_with_it() -> None:
     compared = [Compared(None, layer("conv", 0.08)), Compared("interpretable", layer("extra_map", 0.05))]
     page = finetuning_page(tuned("interpretable", compared=compared))
     assert "twin" not in page.headline
-    assert [row[4] for row in parts_of(page, "table")[1].rows] == [""] * 4
+    assert [row[4] for row in parts_of(page, "table")[0].rows] == [""] * 4

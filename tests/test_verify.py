@@ -41,7 +41,7 @@ def only(folder: Path, pattern: str) -> Path:
 def test_a_good_workspace_is_good(folder):
     ended, out, _ = status("verify")
     assert ended == 0
-    assert out == "8 stages and 62 input files read, faults found: 0\n"
+    assert out == "9 stages and 62 input files read, faults found: 0\n"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_audit_verify_makes_damaged_stages_again(folder):
 def test_audit_verify_reads_every_stage_once(folder):
     ended, _, said = status("audit", "audit.yaml", "--verify")
     assert ended == 0
-    assert [line for line in said.splitlines() if "stages read" in line] == ["verify       8 stages read"]
+    assert [line for line in said.splitlines() if "stages read" in line] == ["verify       9 stages read"]
 
 
 def test_inputs_that_changed_or_went_are_named(folder):
@@ -131,7 +131,7 @@ def test_a_damaged_record_and_a_missing_list_are_faults_and_a_newer_record_is_no
     assert ended == 1
     assert f"runs/{first.name}/run.json: this run record is damaged" in out
     assert "data set main: whether it changed cannot be told" in out
-    assert out.endswith("8 stages and 0 input files read, faults found: 2\n")
+    assert out.endswith("9 stages and 0 input files read, faults found: 2\n")
     assert f"runs/{second.name}/run.json: this run record was written by a newer version" in said
 
 

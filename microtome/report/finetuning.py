@@ -18,16 +18,16 @@ from microtome.report.stability import CARDS, Pictured, cards, interval, slope
 from microtome.report.words import worded
 
 NAMES: Mapping[Phase, str] = {
-    "interpretable": "interpretable: masks and filter loss",
-    "twin": "twin: masks, no filter loss",
-    "plain": "plain: neither",
+    "interpretable": "interpretable (masks and filter loss)",
+    "twin": "twin (masks, no filter loss)",
+    "plain": "plain (neither)",
 }
 BEFORE = "before fine-tuning"
 SHOWN_FILTERS = 8
 
 _COLUMNS = [
-    ("layer", False),
     ("network", False),
+    ("layer", False),
     ("D", True),
     ("95 %", True),
     ("minus the twin", True),
@@ -156,7 +156,7 @@ class FinetuningFindings:
 def page(findings: FinetuningFindings) -> views.Page:
     """The page."""
     nothing = findings.nothing_learned
-    sections = [views.Section("What is compared", [_who(findings)])]
+    sections = [views.Section("What is compared", _who(findings))]
     if findings.compared:
         shown = [_withheld(findings)] if nothing else _steady(findings)
         sections.append(views.Section("Are its filters steadier? On pictures that no training saw", shown))
@@ -189,11 +189,12 @@ _ABOUT: Mapping[Phase, str] = {
 }
 
 
-def _who(findings: FinetuningFindings) -> views.Table:
+def _who(findings: FinetuningFindings) -> list[views.Part]:
     """The networks, told apart."""
-    before = [BEFORE, "the audit's network as it came"] if any(item.phase is None for item in findings.compared) else []
-    lines = [[item.phase, _ABOUT[item.phase]] for item in findings.learned]
-    return views.Table([("network", False), ("what it is", False)], [*([before] if before else []), *lines])
+    before = [f"{BEFORE}: the audit's network as it came."] * any(item.phase is None for item in findings.compared)
+    return [
+        views.Text(text) for text in [*before, *(f"{item.phase}: {_ABOUT[item.phase]}." for item in findings.learned)]
+    ]
 
 
 def _headline(findings: FinetuningFindings) -> str:
@@ -351,14 +352,14 @@ def _steady(findings: FinetuningFindings) -> list[views.Part]:
     twin = any(item.phase == TWIN for item in findings.compared)
     new = [item for item in findings.compared if item.judged.layer == EXTRA_MAP]
     below = [item for item in findings.compared if item.judged.layer != EXTRA_MAP]
-    lines = [_line(item, "new layer", against=twin) for item in new]
+    lines = [_line(item, "new", against=twin) for item in new]
     if new:
         control, held = _best_held(new[0])
-        lines.append(["new layer", f"control: {control}", f"{held:.4f}", *[""] * 7])
-    lines += [_line(item, "layer below it", against=twin) for item in below]
+        lines.append([f"control: {control}", "new", f"{held:.4f}", *[""] * 7])
+    lines += [_line(item, "below it", against=twin) for item in below]
     if below:
         held = below[0].judged.summary.best_constant
-        lines.append(["layer below it", "control: one place held for every picture", f"{held:.4f}", *[""] * 7])
+        lines.append(["control: one place held for every picture", "below it", f"{held:.4f}", *[""] * 7])
     return [views.Table(_COLUMNS, lines, _STEADY)]
 
 
@@ -375,8 +376,8 @@ _STEADY = (
 def _line(item: Compared, layer: str, *, against: bool) -> list[str | views.Strip]:
     found = item.judged.summary
     return [
-        layer,
         item.phase or BEFORE,
+        layer,
         worded(found.deviation, ".4f"),
         interval(found),
         _apart(item.apart) if against and item.phase not in (None, TWIN) else "",

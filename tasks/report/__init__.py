@@ -8,12 +8,9 @@ from typing import Annotated
 from pydantic import Field
 
 from tasks.options import Options
-from tasks.pages import STAGE as PAGES_STAGE
 from tasks.pages import Described, pages
 from tasks.planning import Planner
 from tasks.stage import Job, Stage
-
-PAGES = PAGES_STAGE.name
 
 
 class ReportOptions(Options):
@@ -28,7 +25,7 @@ def plan(audit: Planner, options: ReportOptions) -> Iterable[Job]:
     every = dict(audit.jobs)
     shown = pages(audit, options.top_images)
     yield shown
-    yield audit.job(STAGE, options, {**every, PAGES: shown, "audit": Described(audit.described)})
+    yield audit.job(STAGE, options, {**every, "pages": shown, "audit": Described(audit.described)})
 
 
 STAGE = Stage(

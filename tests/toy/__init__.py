@@ -29,7 +29,6 @@ STAGE = Stage(
     options=BrightnessOptions,
     work="tasks.brightness.work:run",
     plan=plan,
-    weight=0.001,
     metrics=(Metric("brightness", "brightness", keys=("image",)),),
     page=PageOf("tasks.brightness.findings:findings", "tasks.brightness.findings:page"),
     starter="  # brightness: {gamma: 2.2}                # how bright each picture is\n",
