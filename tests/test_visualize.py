@@ -754,7 +754,7 @@ def test_the_network_is_asked_only_where_the_occluder_touches_the_field(where):
     for convolution in (network[0], network[2]):
         convolution.weight.data.abs_()  # bright pixels light the cells above them
     picture = torch.rand(3, 12, 12, dtype=torch.float64)
-    picture[:, 2 * where[0], 2 * where[1]] = 9
+    picture[:, 2 * where[0], 2 * where[1]] = 90
     asked = []
     handle = network.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
     occluder = Occluder(3, 1, seed=4)
