@@ -20,12 +20,18 @@ from typing import Any
 from prefect import Task, flow
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.artifacts import headline
+from flows.auditfile import read_audit
 from flows.claiming import claiming
+from flows.console import progress
 from flows.plan import Plan, Request
+from flows.posting import Reported, posting, show
 from flows.run import (
+    GateFailed,
     Outcome,
     StageFailed,
     await_heeding_signals,
@@ -37,6 +43,7 @@ from flows.run import (
     start,
     stoppable,
 )
+from flows.turns import turn
 from microtome.errors import InputError, Interrupted
 from storage import Artifact, RunRecord
 from storage.files import is_full
@@ -47,10 +54,10 @@ from tasks.stage import Job
 Done = tuple[Artifact, bool, float]  # what a stage wrote, whether it was there already, seconds
 
 
-def _run_stage(job: Job, session: Session, refresh: bool) -> State[Done] | Done:
-    artifact, cached, seconds = carry_out(job, session, refresh=refresh)
-    result = (artifact, cached, seconds)
-    return Completed(name="Cached", data=result) if cached else result
+def _run_stage(job: Job, session: Session, refresh: bool) -> State[Done]:
+    artifact, cached, seconds = done = carry_out(job, session, refresh=refresh, around=turn)
+    words = "was done before" if cached else f"done in {seconds:.1f} s"
+    return Completed(name="Cached" if cached else "Completed", message=f"{words}: {artifact.folder}", data=done)
 
 
 def _worth_another_try(_task: object, _run: object, state: State[Done]) -> bool:
@@ -64,7 +71,7 @@ STAGE_TASKS: dict[str, Task[Any, Any]] = {
     stage.name: Task(
         _run_stage,
         name=stage.name,
-        task_run_name="{job.name}-{job.key.digest}",
+        task_run_name="{job.name}",
         retries=stage.retries,
         retry_delay_seconds=5,
         retry_condition_fn=_worth_another_try if stage.retries else None,
@@ -82,6 +89,20 @@ def submit(jobs: Sequence[Job], session: Session, refresh: Sequence[str]) -> dic
         needed = [futures[name.name] for name in job.jobs.values() if name.name in futures]
         futures[job.name] = STAGE_TASKS[job.stage.name].submit(job, session, job.called(refresh), wait_for=needed)
     return futures
+
+
+def run_name() -> str:
+    """What a flow run is called: the audit's name, and the stages that are asked for; the file where it has no name."""
+    given = flow_run.parameters
+    try:
+        name = read_audit(Path(given["file"]), given["overrides"]).name
+    except InputError:
+        name = str(given["file"])
+    if "stage" in given:
+        stage = f"{given['stage']}:{given['variant']}" if given["variant"] else given["stage"]
+        return f"{stage} of {name}"
+    asked = [("only", given["only"]), ("anew", given["refresh"])]
+    return ", ".join([name, *(f"{word} {' '.join(stages)}" for word, stages in asked if stages)])
 
 
 def resolve(plan: Plan, futures: dict[str, PrefectFuture[Done]], run: RunRecord) -> Outcome:
@@ -112,7 +133,7 @@ def _failure(future: PrefectFuture[Done]) -> Exception:
 
 @flow(
     name="audit",
-    flow_run_name="{file}",
+    flow_run_name=run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]  # Prefect asks for a runner of `object` futures
     persist_result=False,
     validate_parameters=False,
@@ -136,13 +157,22 @@ def audit(
         overrides: `dotted.key=value`.
         verify: whether every byte of the inputs and the finished stages is read first.
     """
-    with stoppable(), remembered():
+    with stoppable(), remembered(), posting() as post:
         plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides), verify))
         with claiming(plan) as fault:
             outcome = from_cache(plan) if fault else None
             if outcome is None:
                 plan.probe()
-                session = session_of(plan)
+                session = session_of(plan, Reported(progress(), post))
                 run = start(plan, session)
                 outcome = resolve(plan, submit(plan.jobs, session, refresh), run)
-    return Completed(message=f"run {outcome.run.run_id}: {outcome.run.status}", data=outcome)
+            show(outcome, plan.files, post)
+    return ended(outcome)
+
+
+def ended(outcome: Outcome) -> State[Outcome]:
+    """The state in which a flow run ends: it fails, by a name of its own, where gates failed."""
+    words = f"run {outcome.run.run_id}: {headline(outcome.run)}"
+    if outcome.run.status == "gate failed":
+        return Failed(name="GateFailed", message=words, data=GateFailed(outcome))
+    return Completed(message=words, data=outcome)

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from flows.embedded import start_server
-from flows.run import BODY, STOP, Outcome, StageFailed, await_heeding_signals, server_configured, stoppable
+from flows.run import BODY, STOP, GateFailed, Outcome, StageFailed, await_heeding_signals, server_configured, stoppable
 from flows.server import Watch, await_server, server_place
 from microtome.errors import InputError, Interrupted
 from microtome.importing import said
@@ -42,6 +42,8 @@ def with_prefect(call: Callable[[], State[Outcome]]) -> Outcome:
         return _despite(TimeoutError("it is asked no more"))
     try:
         return called.result().result(raise_on_failure=True)
+    except GateFailed as failed:
+        return failed.outcome
     except (InputError, Interrupted, StageFailed):
         raise
     except Exception as error:

@@ -23,9 +23,9 @@ from storage.files import is_full
 from storage.inputs import keep_inputs
 from storage.process import ended, this_process
 from storage.runs import StageRun
-from tasks.execution import environment
+from tasks.execution import Around, environment, execute, nothing_around
 from tasks.headlines import headlines
-from tasks.session import Session
+from tasks.session import Progress, Session
 from tasks.stage import Job
 
 if TYPE_CHECKING:
@@ -47,6 +47,18 @@ class Outcome:
 
     run: RunRecord
     report: Path | None
+
+
+class GateFailed(Exception):
+    """An audit came to its end, and gates failed. Exit status 1.
+
+    Args:
+        outcome: how it ended.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        super().__init__(f"run {outcome.run.run_id}: {outcome.run.status}")
 
 
 @dataclass
@@ -75,9 +87,9 @@ def remembered() -> Iterator[None]:
         BODY.ended = True
 
 
-def session_of(plan: Plan) -> Session:
-    """The session of a plan's run."""
-    return Session(plan.files, plan.settings, progress(), STOP)
+def session_of(plan: Plan, told: Progress | None = None) -> Session:
+    """The session of a plan's run; its progress goes to the console, where nothing else is said."""
+    return Session(plan.files, plan.settings, told or progress(), STOP)
 
 
 def start(plan: Plan, session: Session) -> RunRecord:
@@ -171,18 +183,24 @@ def from_cache(plan: Plan) -> Outcome | None:
     return outcome
 
 
-def carry_out(job: Job, session: Session, *, refresh: bool) -> tuple[Artifact, bool, float]:
+def carry_out(
+    job: Job, session: Session, *, refresh: bool, around: Around = nothing_around
+) -> tuple[Artifact, bool, float]:
     """One stage, with a line about it: the artifact, whether it was cached, and seconds.
+
+    Args:
+        job: whose inputs are finished.
+        session: the run's.
+        refresh: carry it out even if it is done.
+        around: entered around the work, where there is some.
 
     Raises:
         InputError: bad input, or the user's own code failed. Interrupted: as it is.
         StageFailed: anything else, in one sentence.
     """
-    from tasks.execution import execute
-
     began = time.perf_counter()
     try:
-        artifact, cached = execute(job, session, refresh=refresh)
+        artifact, cached = execute(job, session, refresh=refresh, around=around)
     except Interrupted:
         session.progress.end(job.name, "stopped; what is finished is kept")
         raise

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow
-from prefect.states import Completed, State
+from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.audit import resolve, submit
+from flows.audit import ended, resolve, run_name, submit
 from flows.claiming import claiming
+from flows.console import progress
 from flows.plan import Plan, Request
+from flows.posting import Reported, posting, show
 from flows.run import Outcome, remembered, session_of, start, stoppable
 from microtome.errors import InputError
 
 
 @flow(
     name="rerun",
-    flow_run_name="{stage} of {file}",
+    flow_run_name=run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]  # Prefect asks for a runner of `object` futures
     persist_result=False,
     validate_parameters=False,
@@ -41,7 +43,7 @@ def rerun(
         overrides: `dotted.key=value`.
         variant: what the audit calls it after the colon.
     """
-    with stoppable(), remembered():
+    with stoppable(), remembered(), posting() as post:
         named = f"{stage}:{variant}" if variant else stage
         plan = Plan(Request(Path(file), (named,), (named,), workspace, device, tuple(overrides)))
         with claiming(plan):
@@ -50,7 +52,8 @@ def rerun(
                 what = ", ".join(unfinished)
                 raise InputError(f"stage {named}: its inputs must be done, got none of {what}; run the audit")
             plan.probe()
-            session = session_of(plan)
+            session = session_of(plan, Reported(progress(), post))
             run = start(plan, session)
             outcome = resolve(plan, submit(plan.jobs, session, (named,)), run)
-    return Completed(message=f"run {outcome.run.run_id}: {outcome.run.status}", data=outcome)
+            show(outcome, plan.files, post)
+    return ended(outcome)

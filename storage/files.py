@@ -112,6 +112,10 @@ class Files(ABC):
         """A stream whose content becomes the file `name` when the context ends without an error, atomically."""
 
     @abstractmethod
+    def copy(self, source: str, name: str) -> None:
+        """Publish a file with the content of another, which nobody may write to any more, in its room if possible."""
+
+    @abstractmethod
     def source(self, name: str) -> pa.NativeFile:
         """The file for random access, for Parquet."""
 
@@ -140,7 +144,7 @@ class Files(ABC):
 
         Args:
             name: of a file that is there for nothing else, and stays.
-            waiting: called once where somebody else has it.
+            waiting: called again and again while somebody else has it; it may raise, to wait no more.
 
         Raises:
             OSError: it cannot be had: see `no_locks`, or the folder cannot be written.
@@ -252,11 +256,32 @@ class LocalFiles(Files):
 
     def _move(self, beside: Path, name: str) -> None:
         """Move a file over its place; a folder there makes way."""
+        os.replace(beside, self._for_file(name))
+
+    def _for_file(self, name: str) -> Path:
+        """The place of a file; a folder there makes way."""
         place = self._root / name
         if place.is_dir():
             aside = self.set_aside(name)
             self.say(f"{name}: is a folder where a file must be; it was set aside as {aside}", damage=True)
-        os.replace(beside, place)
+        return place
+
+    def copy(self, source: str, name: str) -> None:
+        """By a second name of the same file (link(2)); by its bytes where the file system has no such names."""
+        place = self._root / name
+        self._make(place.parent)
+        beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}{_PART}")
+        try:
+            os.link(self._root / source, beside, follow_symlinks=False)
+        except OSError as error:
+            if is_full(error) or isinstance(error, FileNotFoundError):
+                raise
+            self.write(name, self.read(source))
+            return
+        try:
+            self._move(beside, name)
+        finally:
+            beside.unlink(missing_ok=True)  # rename(2) of two names of one file does nothing
 
     def source(self, name: str) -> pa.NativeFile:
         """The file for random access."""
@@ -306,13 +331,11 @@ class LocalFiles(Files):
     @contextlib.contextmanager
     def lock(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
         """By flock(2): it ends with the process that has it, however that ends."""
-        place = self._root / name
-        self._make(place.parent)
-        handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        self._make((self._root / name).parent)
+        handle = os.open(self._for_file(name), os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _locked(handle):
-                waiting()
             while not _locked(handle):
+                waiting()
                 time.sleep(_PAUSE)
             yield
         finally:
@@ -367,8 +390,9 @@ class LocalFiles(Files):
         return other
 
     def writable(self, name: str) -> bool:
-        """By the permissions of the nearest folder that is there."""
-        return os.access(_there(self._root / name), os.W_OK | os.X_OK)
+        """By the permissions of the nearest folder that is there: whatever is in the place of one makes way."""
+        place = self._root / name
+        return os.access(next(path for path in (place, *place.parents) if path.is_dir()), os.W_OK | os.X_OK)
 
     def free(self) -> int:
         """Free bytes of the disk that the folder is on, or will be."""

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from microtome import __version__
 from microtome.errors import Interrupted
 from storage import Artifact, StageStore
+from storage.claims import making
 from tasks.session import Session
 from tasks.stage import External, Job
 
+Around = Callable[[Job, Session], AbstractContextManager[None]]
+"""What is entered around a stage's work: a wait for the device, for example."""
 PACKAGES = ("torch", "numpy", "pyarrow", "pillow")
 
 
-def execute(job: Job, session: Session, *, refresh: bool = False) -> tuple[Artifact, bool]:
+def nothing_around(_job: Job, _session: Session) -> AbstractContextManager[None]:
+    """Work that waits for nothing."""
+    return nullcontext()
+
+
+def execute(
+    job: Job, session: Session, *, refresh: bool = False, around: Around = nothing_around
+) -> tuple[Artifact, bool]:
     """Carry a job out, or find it done.
 
     Whatever goes wrong, what was read may be to blame: a damaged input is made again, and this stage once more.
@@ -26,28 +37,50 @@ def execute(job: Job, session: Session, *, refresh: bool = False) -> tuple[Artif
         job: whose inputs are finished.
         session: the run's.
         refresh: carry it out even if it is done.
+        around: entered around the work, where there is some.
 
     Returns:
         the artifact, and whether it was there already.
     """
-    store = session.store
-    found = None if refresh else store.find(job.key)
+    found = None if refresh else session.store.find(job.key)
     if found is not None:
         return found, True
     session.check()
-    if refresh:
-        store.discard(job.key)
+    with making(session.files, job.key.folder, _waiting(job, session)):
+        found = None if refresh else session.store.find(job.key)  # by whoever was waited for
+        if found is not None:
+            return found, True
+        if refresh:
+            session.store.discard(job.key)
+        with around(job, session):
+            return _made(job, session), False
+
+
+def _made(job: Job, session: Session) -> Artifact:
     try:
-        return _carried_out(job, session), False
+        return _carried_out(job, session)
     except Interrupted:
         raise
     except Exception:
-        damaged = [needed for needed in job.jobs.values() if store.damaged(needed.key)]
+        damaged = [needed for needed in job.jobs.values() if session.store.damaged(needed.key)]
         if not damaged:
             raise
         for needed in damaged:
             execute(needed, session)
-        return _carried_out(job, session), False
+        return _carried_out(job, session)
+
+
+def _waiting(job: Job, session: Session) -> Callable[[], None]:
+    """Says once that another process makes the stage, for as long as nobody asks to stop."""
+    said: list[str] = []
+
+    def waiting() -> None:
+        session.check()
+        if not said:
+            said.append(f"{job.name}: waiting until another process has made it")
+            session.progress.say(said[0])
+
+    return waiting
 
 
 def _carried_out(job: Job, session: Session) -> Artifact:

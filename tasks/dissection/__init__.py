@@ -45,7 +45,7 @@ STAGE = Stage(
     work="tasks.dissection.work:run",
     plan=plan,
     determined_by=frozenset({"seed"}),
-    weight=0.0005,
+    cost=lambda options, pace: 1 + 1e-7 * options.bootstrap * pace.pictures * pace.units**0.5,
     page=PageOf(
         "tasks.dissection.findings:findings",
         "microtome.report.dissection:pages",

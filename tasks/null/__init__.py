@@ -21,7 +21,7 @@ STAGE = Stage(
     options=NullOptions,
     work="tasks.null.work:run",
     determined_by=frozenset({"seed"}),
-    weight=0.001,
+    cost=lambda options, pace: 2e-8 * pace.pictures * pace.units * options.permutations,
     tables=(
         table(
             "null",
