@@ -18,6 +18,7 @@ from microtome.quantify.resampling import (
     confirmed_interval,
     count_interval,
     halves,
+    long_runs,
     permutation_plan,
     redrawn_halves,
 )
@@ -73,6 +74,18 @@ def weighted(world, weights, **options):
     for first, last in ((0, 5), (5, 6), (6, 12)):
         counts.update(image_counts(*world, first, last))
     return counts
+
+
+def test_long_runs_are_the_same_counts_in_fewer_parts(world, monkeypatch):
+    monkeypatch.setattr("microtome.quantify.resampling.RUN", 5)
+    parts = [image_counts(*world, first, first + 2) for first in range(0, IMAGES, 2)]
+    runs = list(long_runs(iter(parts)))
+    assert [(run.first, len(run.activated)) for run in runs] == [(0, 6), (6, 6)]
+    for run in runs:
+        whole = image_counts(*world, run.first, run.first + 6)
+        for name, value in vars(whole).items():
+            np.testing.assert_array_equal(getattr(run, name), value, err_msg=name)
+    assert [len(run.activated) for run in long_runs(parts[:4])] == [6, 2]
 
 
 def test_weighted_counts_are_recounts_of_the_drawn_images(world):

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import hashlib
+import itertools
 import types
 
 import numpy as np
@@ -33,9 +34,9 @@ from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, 
 from microtome.visualize.reliability import (
     Invariance,
     Limits,
-    class_cosine,
     dithered,
     edges,
+    exactly_shifted,
     invariance,
     joined_invariance,
     layer_label,
@@ -525,6 +526,54 @@ def test_smoothgrad_is_the_literal_mean_with_noise_of_each_picture():
     assert not torch.allclose(together, smoothgrad(network, pictures, CLASSES, seed=4))
 
 
+def test_integrated_gradients_are_captums_and_complete():
+    attr = pytest.importorskip("captum.attr")
+    network = padded(True, 1)
+    for baseline in (None, torch.full_like(PICTURES[:1], 0.25)):
+        got = integrated_gradients(network, PICTURES, CLASSES, baseline)
+        start = torch.zeros_like(PICTURES) if baseline is None else baseline.expand_as(PICTURES)
+        wanted = attr.IntegratedGradients(network).attribute(PICTURES, start, target=CLASSES, n_steps=32)
+        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-10)
+        alone = integrated_gradients(network, PICTURES[1:2], CLASSES[1:2], baseline)
+        torch.testing.assert_close(alone[0], got[1], rtol=1e-9, atol=1e-12)
+        owed = (network(PICTURES) - network(start))[torch.arange(3), CLASSES].detach()
+        torch.testing.assert_close(got.sum((1, 2, 3)), owed, rtol=0.02, atol=0.002)
+
+
+class _Twice(nn.Module):
+    """Looks at the picture in two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x):
+        return (self.one(x) + self.other(x)).relu().mean((2, 3))
+
+
+def test_float64_in_the_first_convolution_is_enough_for_input_invariance():
+    torch.manual_seed(0)
+    network = scaled(padded(True, 1).float(), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    pictures, found = dithered(PICTURES.double(), 0), methods()
+    exact, whole = exactly_shifted(network, pictures[:1].float()), copy.deepcopy(network).double()
+    assert {value.dtype for value in exact.parameters()} == {torch.float32, torch.float64}
+    drawn = shifts((12, 12), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), seed=1)
+    for shift in (drawn["minus channel mean"], drawn["drawn image"]):
+        for name in ("gradient", "guided", "smoothgrad", "input x gradient", "integrated gradients"):
+            own = found[name](exact, pictures, CLASSES, pictures)
+            got = invariance(exact, found[name], pictures, CLASSES, shift=shift.double(), own=own)
+            wanted = invariance(whole, found[name], pictures, CLASSES, shift=shift.double())
+            assert not got.void
+            np.testing.assert_allclose(got.error, wanted.error, rtol=1e-5, atol=1e-8)
+    assert {value.dtype for value in network.parameters()} == {torch.float32}
+
+
+def test_a_network_that_looks_at_the_picture_twice_is_float64_as_a_whole():
+    exact = exactly_shifted(_Twice(), PICTURES[:1].float())
+    assert {value.dtype for value in exact.parameters()} == {torch.float64}
+    exact(PICTURES.double())
+
+
 def test_smoothgrad_passes_input_invariance_under_shifts_that_differ_between_channels():
     network = padded(True, 1)
     for shift in (torch.tensor([-1.0, 0.5, 2.0]).double(), torch.rand(3, 12, 12, dtype=torch.float64) * 3):
@@ -692,12 +741,39 @@ def test_a_network_s_own_parameters_are_called_by_their_names():
     assert layer_label(Token(), "one") == "one"
 
 
-def test_class_cosine_and_edges():
-    network = padded(True, 1)
-    same = class_cosine(network, methods()["gradient"], PICTURES, CLASSES, others=CLASSES)
-    np.testing.assert_allclose(same, 1)
+def test_edges():
     assert edges(PICTURES).shape == (3, 1, 12, 12)
     assert edges(torch.ones(1, 3, 6, 6)).abs().max() == 0
+
+
+@pytest.mark.parametrize("where", [(0, 0), (3, 2), (5, 5)])
+def test_the_network_is_asked_only_where_the_occluder_touches_the_field(where):
+    """Against covering every place of the picture by hand, at a corner, within, and at the far edge."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1)).double()
+    for convolution in (network[0], network[2]):
+        convolution.weight.data.abs_()  # bright pixels light the cells above them
+    picture = torch.rand(3, 12, 12, dtype=torch.float64)
+    picture[:, 2 * where[0], 2 * where[1]] = 90
+    asked = []
+    handle = network.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+    occluder = Occluder(3, 1, seed=4)
+    heat, cell = discrepancy(network, "2", 1, picture, occluder=occluder)
+    handle.remove()
+    assert max(abs(at - there) for at, there in zip(cell, where, strict=True)) <= 1
+    draw = torch.Generator().manual_seed(4)
+    patch = torch.rand(3, 3, 3, generator=draw).double() * (picture.max() - picture.min()) + picture.min()
+    for row in range(12):
+        for column in range(12):
+            covered = picture.clone()
+            for y, x in itertools.product(range(3), repeat=2):
+                if 0 <= row + y - 1 < 12 and 0 <= column + x - 1 < 12:
+                    inner = (y - max(0, 1 - row), x - max(0, 1 - column))  # the patch begins at the edge that cuts it
+                    covered[:, row + y - 1, column + x - 1] = patch[:, inner[0], inner[1]]
+            with torch.no_grad():
+                lost = network(picture[None])[0, 1][cell] - network(covered[None])[0, 1][cell]
+            assert heat[row, column] == pytest.approx(float(lost), abs=1e-9)
+    assert sum(asked) < 14 * 14
 
 
 @pytest.mark.parametrize(("kernel", "width"), [(3, 1), (5, 1), (5, 4), (7, 3)])

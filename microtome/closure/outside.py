@@ -17,7 +17,6 @@ COMPUTING: Mapping[str, str] = MappingProxyType(
         "numpy": "numpy",
         "scipy": "scipy",
         "PIL": "pillow",
-        "captum": "captum",
         "sklearn": "scikit-learn",
         "skimage": "scikit-image",
         "networkx": "networkx",

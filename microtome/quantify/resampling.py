@@ -6,8 +6,8 @@ weighted sum. Thresholds stay fixed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import scipy.sparse
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from microtome.quantify.dissection import Best, DetectorCount, detectors, iou
 from microtome.quantify.intervals import Interval, expanded_ends, resampled_interval
+
+RUN = 768  # images whose counts are weighted together
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,29 @@ class ImageCounts:
     activated: NDArray[np.int64]
     label_pixels: NDArray[np.int64]
     annotated: NDArray[np.bool_]
+
+
+def long_runs(blocks: Iterable[ImageCounts]) -> Iterator[ImageCounts]:
+    """Runs of at least RUN images, but for the last: what is added up is added as seldom.
+
+    Args:
+        blocks: consecutive.
+    """
+    held: list[ImageCounts] = []
+    for block in blocks:
+        held.append(block)
+        if sum(len(one.activated) for one in held) >= RUN:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(blocks: Sequence[ImageCounts]) -> ImageCounts:
+    names = [field.name for field in fields(ImageCounts) if field.name != "first"]
+    return ImageCounts(
+        blocks[0].first, **{name: np.concatenate([getattr(block, name) for block in blocks]) for name in names}
+    )
 
 
 def bootstrap_weights(images: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int32]:
@@ -91,19 +116,19 @@ class WeightedCounts:
     def update(self, counts: ImageCounts) -> None:
         """Take a run of images."""
         images = len(counts.activated)
-        weights = self._weights[:, counts.first : counts.first + images].astype(np.int64)
+        weights = self._weights[:, counts.first : counts.first + images]
         key = counts.unit * len(self._category) + counts.concept
         rows, row = np.unique(key, return_inverse=True)
         matrix = scipy.sparse.csr_matrix(
             (counts.intersection.astype(np.int32), (row, counts.image - counts.first)), shape=(len(rows), images)
         )
-        self.intersection[rows] += matrix @ np.ascontiguousarray(weights.T.astype(np.int32))
-        self.label_pixels += weights @ counts.label_pixels
+        self.intersection[rows] += matrix @ np.ascontiguousarray(weights.T)
+        # float64 holds these integers exactly, and its product is the fast one
+        exact = weights.astype(np.float64)
+        self.label_pixels += (exact @ counts.label_pixels.astype(np.float64)).astype(np.int64)
         for number, seen in enumerate(counts.annotated.T):
-            chosen = np.ones_like(seen) if self._all_images else seen
-            # float64 holds these integers exactly, and its product is the fast one
-            product = weights[:, chosen].astype(np.float64) @ counts.activated[chosen].astype(np.float64)
-            self.activation[number] += product.astype(np.int64)
+            lit = counts.activated if self._all_images else counts.activated * seen[:, None]
+            self.activation[number] += (exact @ lit.astype(np.float64)).astype(np.int64)
 
     @property
     def images(self) -> int:

@@ -12,6 +12,7 @@ The network is left as it was: no hook, no flag, no `.grad`, whatever happens in
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,15 @@ def at_rest(network: nn.Module) -> Iterator[nn.Module]:
             module.training = training
         for value in wanting:
             value.requires_grad_(True)
+
+
+def laid_out(network: nn.Module) -> nn.Module:
+    """A copy for many passes: on a CPU its convolutions keep channels last, which takes half to two thirds of the time.
+
+    It is the same function but for rounding.
+    """
+    own = copy.deepcopy(network)
+    return own.to(memory_format=torch.channels_last) if next(own.parameters()).device.type == "cpu" else own
 
 
 class _Reached(Exception):
@@ -244,7 +254,7 @@ def attribute(
     with at_rest(network), torch.enable_grad():
         x = pictures.detach().clone().requires_grad_()
         rule = BackwardRule(method, dead_windows=dead_windows, unpool=unpool)
-        with rule:
+        with contextlib.nullcontext() if method == "gradient" else rule:  # which looks at every call
             answer = answer_of(network, x, layer)
         rule.check(network, allow_gradient_fallback=allow_gradient_fallback)
         return torch.autograd.grad(target.score(answer).sum(), x)[0]

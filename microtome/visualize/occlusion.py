@@ -37,6 +37,8 @@ def discrepancy(
 ) -> tuple[NDArray[np.float64], tuple[int, int]]:
     """How much the unit's highest cell loses under each place of the occluder.
 
+    The network is asked only where the occluder touches the cell's field: elsewhere it can lose nothing.
+
     Args:
         network: takes the picture.
         layer, unit: geometry or dotted name of a layer with a grid, channel.
@@ -51,12 +53,14 @@ def discrepancy(
     with torch.no_grad(), at_rest(network):
         whole = answer_of(network, picture[None], layer)[0, unit]
         cell = divmod(int(whole.argmax()), whole.shape[1])
-        losses = []
-        for start in range(0, len(places), BATCH):
-            some = places[start : start + BATCH]
-            batch = torch.stack([_covered(picture, place, occluder) for place in some])
-            losses.append(whole[cell] - answer_of(network, batch, layer)[:, unit, cell[0], cell[1]])
-    return _spread(torch.cat(losses).double().cpu().numpy(), places, picture.shape[1:], occluder), cell
+        losses, patch = np.zeros(len(places)), _patch(picture, occluder)
+        touching = np.flatnonzero([_touches(place, layer, cell, occluder) for place in places])
+        for start in range(0, len(touching), BATCH):
+            some = touching[start : start + BATCH]
+            batch = torch.stack([_covered(picture, places[at], patch) for at in some])
+            lost = whole[cell] - answer_of(network, batch, layer)[:, unit, cell[0], cell[1]]
+            losses[some] = lost.double().cpu().numpy()
+    return _spread(losses, places, picture.shape[1:], occluder), cell
 
 
 @dataclass(frozen=True)
@@ -185,17 +189,32 @@ def _places(size: Sequence[int], occluder: Occluder) -> list[tuple[int, int]]:
     ]
 
 
-def _covered(picture: torch.Tensor, place: tuple[int, int], occluder: Occluder) -> torch.Tensor:
-    changed = picture.clone()
-    rows, columns = (slice(max(0, at), max(0, at + occluder.width)) for at in place)
-    patch = changed[:, rows, columns]
+def _touches(place: tuple[int, int], layer: Layer, cell: tuple[int, int], occluder: Occluder) -> bool:
+    """Whether the occluder reaches the cell's theoretical field, or a pixel beside it; always where none is known."""
+    if isinstance(layer, str) or layer.is_global:
+        return True
+    centres = (layer.start[axis] + cell[axis] * layer.jump[axis] for axis in (0, 1))
+    return all(
+        at < centre + field / 2 + 1 and at + occluder.width > centre - field / 2 - 1
+        for at, centre, field in zip(place, centres, layer.field, strict=True)
+    )
+
+
+def _patch(picture: torch.Tensor, occluder: Occluder) -> torch.Tensor:
+    """(3, width, width) that covers a part of a picture."""
     if occluder.mean:
-        patch[:] = picture.mean((1, 2))[:, None, None]
-    else:
-        draw = torch.Generator().manual_seed(occluder.seed)
-        low, high = picture.min(), picture.max()
-        full = torch.rand(3, occluder.width, occluder.width, generator=draw).to(picture) * (high - low) + low
-        patch[:] = full[:, : patch.shape[1], : patch.shape[2]]
+        return picture.mean((1, 2))[:, None, None].expand(-1, occluder.width, occluder.width)
+    draw = torch.Generator().manual_seed(occluder.seed)
+    low, high = picture.min(), picture.max()
+    return torch.rand(3, occluder.width, occluder.width, generator=draw).to(picture) * (high - low) + low
+
+
+def _covered(picture: torch.Tensor, place: tuple[int, int], patch: torch.Tensor) -> torch.Tensor:
+    """A picture with the patch at a place; what hangs over an edge is cut off at its far side."""
+    changed = picture.clone()
+    rows, columns = (slice(max(0, at), max(0, at + patch.shape[1])) for at in place)
+    under = changed[:, rows, columns]
+    under[:] = patch[:, : under.shape[1], : under.shape[2]]
     return changed
 
 

@@ -21,6 +21,7 @@ from microtome.quantify.resampling import (
     confirmed_interval,
     halves,
     heldout_iou,
+    long_runs,
     redrawn_halves,
 )
 from microtome.quantify.significance import LEVEL, null_p95, p_values, permutations_needed
@@ -143,7 +144,7 @@ class _Summary:
         """Counts with pictures taken so many times."""
         everywhere = self.options.denominator == "all-images"
         counts = WeightedCounts(weights, self.layer.units, self.category, all_images=everywhere)
-        for block in self.inputs.tally.image_counts(self.inputs.index, self.number, self.layer.units):
+        for block in long_runs(self.inputs.tally.image_counts(self.inputs.index, self.number, self.layer.units)):
             counts.update(block)
             self.session.check()
         return counts

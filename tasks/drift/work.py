@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from microtome.errors import InputError
 from microtome.quantify import drift as science
-from microtome.quantify.resampling import WeightedCounts, bootstrap_weights
+from microtome.quantify.resampling import WeightedCounts, bootstrap_weights, long_runs
 from storage import Draft
 from storage.tables import Gathered, Row
 from tasks.activations.result import Maps
@@ -151,7 +151,7 @@ class _Compared:
         """One network's counts with pictures taken so many times."""
         index, everywhere = self.inputs.index, self.options.denominator == "all-images"
         counts = WeightedCounts(weights, side.units, index.concepts.category_index, all_images=everywhere)
-        for block in side.tally.image_counts(index, side.number, side.units):
+        for block in long_runs(side.tally.image_counts(index, side.number, side.units)):
             counts.update(block)
             self.session.check()
         return counts

@@ -21,7 +21,7 @@ STAGE = Stage(
     options=NullOptions,
     work="tasks.null.work:run",
     determined_by=frozenset({"seed"}),
-    cost=lambda options, pace: 2e-8 * pace.pictures * pace.units * options.permutations,
+    cost=lambda options, pace: 1 + pace.pictures * (2e-4 + 1e-8 * pace.units * options.permutations),
     tables=(
         table(
             "null",

@@ -11,6 +11,7 @@ from safetensors.torch import save
 from microtome.datasets.sampling import sampled
 from microtome.datasets.source import webp
 from microtome.networks.geometry import LayerGeometry
+from microtome.visualize.attribution import laid_out
 from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
 from storage import Draft
 from storage.tables import Row
@@ -31,7 +32,7 @@ class Inputs(SeenPictures):
 def run(options: OcclusionOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Measure a sample of each layer's units, and strip a sample of the pictures."""
     layers = inputs.activations.layers
-    covering = _Covering(options, inputs.index, draft, session, inputs.network.pixels(session.device))
+    covering = _Covering(options, inputs.index, draft, session, laid_out(inputs.network.pixels(session.device)))
     chosen = {layer.name: sampled(layer.units, options.units, session.seed) for layer in layers}
     stripped = sampled(len(inputs.index.source), options.minimal_images, session.seed)
     session.begin(sum(len(units) for units in chosen.values()) + len(stripped), "units and pictures")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from microtome.datasets.sampling import sampled
 from microtome.errors import InputError
 from microtome.quantify.intervals import mean_interval
 from microtome.visualize import reliability as science
-from microtome.visualize.attribution import Scaled
+from microtome.visualize.attribution import Scaled, laid_out
 from microtome.visualize.methods import Method
 from microtome.visualize.reliability import Limits
 from storage import Draft
@@ -45,8 +45,9 @@ def run(options: ReliabilityOptions, inputs: Inputs, draft: Draft, session: Sess
     session.begin(len(wanted.methods) * bench.tests, "tests")
     rows: list[Row] = []
     for name, method in wanted.methods.items():
-        for test in (bench.invariance, bench.randomisation, bench.class_sensitivity):
-            rows += [{"method": name, **row} for row in test(method)]
+        own = bench.maps(method, bench.network)
+        tests = (bench.invariance(method), bench.randomisation(method, own), bench.class_sensitivity(method, own))
+        rows += [{"method": name, **row} for row in chain(*tests)]
     draft.rows("reliability", rows)
     draft.rows("reliability_methods", wanted.rows)
 
@@ -103,27 +104,38 @@ class Bench:
         """Of each method."""
         return len(self.shifts) + 2 * len(self.layers) + 2
 
-    def maps(self, method: Method, network: torch.nn.Module) -> torch.Tensor:
-        """(pictures, 3, height, width) maps of the predicted class."""
-        batches = zip(torch.split(self.x, BATCH), torch.split(self.order[:, 0], BATCH), strict=True)
-        return torch.cat([method(network, part, classes) for part, classes in batches])
+    def maps(self, method: Method, network: torch.nn.Module, *, rank: int = 0) -> torch.Tensor:
+        """(pictures, 3, height, width) maps of the class of a rank, the predicted one by default."""
+        fast = laid_out(network)
+        return torch.cat([method(fast, x, classes) for x, classes in self.batches(self.x, rank)])
+
+    def batches(self, x: torch.Tensor, rank: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Pictures and their classes of a rank."""
+        return zip(torch.split(x, BATCH), torch.split(self.order[:, rank], BATCH), strict=True)
 
     def invariance(self, method: Method) -> Iterator[Row]:
         """Under shifts of the input that a twin undoes; in float64, where no ReLU flips by rounding."""
-        exact = copy.deepcopy(self.network).double()  # in float32 one that flips can move a map by a percent
-        x = science.dithered(self.x.double(), self.session.seed)
+        exact = laid_out(science.exactly_shifted(self.network, self.x[:1]))
+        batches = list(self.batches(science.dithered(self.x.double(), self.session.seed)))
+        own = [method(exact, x, classes, x) for x, classes in batches]
         for label, shift in self.shifts.items():
-            parts = zip(torch.split(x, BATCH), torch.split(self.order[:, 0], BATCH), strict=True)
-            found = science.joined_invariance(
-                [science.invariance(exact, method, part, some, shift=shift.to(part)) for part, some in parts]
-            )
+            parts = [
+                science.invariance(exact, method, x, classes, shift=shift.to(x), own=maps)
+                for (x, classes), maps in zip(batches, own, strict=True)
+            ]
+            found = science.joined_invariance(parts)
             yield _row("input invariance", label, found.alike, self.limits.invariant(found))
             self.session.advance(1)
 
-    def randomisation(self, method: Method) -> Iterator[Row]:
-        """Cascading from the output and from the input; the network as it is never enters a mean."""
+    def randomisation(self, method: Method, own: torch.Tensor) -> Iterator[Row]:
+        """Cascading from the output and from the input; the network as it is never enters a mean.
+
+        Args:
+            method: under test.
+            own: its maps of the network as it is.
+        """
         whole = self.network.network
-        own, every = self.maps(method, self.network), science.parameter_layers(whole)
+        every = science.parameter_layers(whole)
         for direction, order in (("from the output", every[::-1]), ("from the input", every)):
             for layer, changed in science.randomised(whole, order, self.session.seed):
                 if layer not in self.layers:
@@ -140,12 +152,14 @@ class Bench:
             yield from _alike("control", label, science.similarity(own, control), None)
         self.session.advance(1)
 
-    def class_sensitivity(self, method: Method) -> Iterator[Row]:
-        """Between the maps of the two best classes."""
-        split = [torch.split(part, BATCH) for part in (self.x, self.order[:, 0], self.order[:, 1])]
-        cosine = np.concatenate(
-            [science.class_cosine(self.network, method, x, c, others=o) for x, c, o in zip(*split, strict=True)]
-        )
+    def class_sensitivity(self, method: Method, own: torch.Tensor) -> Iterator[Row]:
+        """Between the maps of the two best classes.
+
+        Args:
+            method: under test.
+            own: its maps of the best class.
+        """
+        cosine = science.similarity(own, self.maps(method, self.network, rank=1)).cosine
         passed = self.limits.tells_classes_apart(cosine)
         yield _row("class sensitivity", "first against second class", cosine, passed)
         self.session.advance(1)
