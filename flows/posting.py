@@ -19,8 +19,8 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.events import emit_event
-from prefect.runtime import flow_run
 from prefect.utilities.context import get_task_and_flow_run_ids
+from prefect.utilities.urls import url_for
 
 from flows.artifacts import PrefectArtifact, artifacts_of, headline, key_of, markdown, place_of
 from flows.console import warn
@@ -107,7 +107,8 @@ def tell_gates(outcome: Outcome, files: Files) -> None:
     failed = [gate for gate in run.gates if verdict(gate) == "failed"]
     if not failed:
         return
-    page, report = flow_run.ui_url or "", place_of(outcome.report, files) if outcome.report else ""
+    _, own = get_task_and_flow_run_ids()
+    page, report = url_for("flow-run", own) or "", place_of(outcome.report, files) if outcome.report else ""
     lines = [f"{run.name}: {headline(run)} (run {run.run_id})", *gate_lines(failed), page]
     payload: dict[str, object] = {"audit": run.name, "run": run.run_id, "network": run.network, "gates": failed}
     payload |= {"text": "\n".join(lines).rstrip(), "flow_run": page, "report": report}

@@ -330,7 +330,7 @@ def test_against_a_running_server(finished, server):
     call = [sys.executable, "-m", "flows.cli", "audit", "audit.yaml", "--set", "stages.dissection.min_iou=0.07"]
     process = subprocess.run(call, cwd=folder, env=server, capture_output=True, text=True, timeout=200)
     assert process.returncode == 0, process.stderr
-    states = {run["name"].partition("-")[0]: run["state_name"] for run in asked(server, "task_runs/filter", {})}
+    states = {run["name"]: run["state_name"] for run in asked(server, "task_runs/filter", {})}
     assert states["index"] == states["null"] == "Cached"
     assert states["dissection"] == states["report"] == "Completed"
     flows = asked(server, "flow_runs/filter", {})
