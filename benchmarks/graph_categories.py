@@ -4,8 +4,9 @@
         [--depths 2 4] [--cache FOLDER]
 
 DATA holds animal-parts/ and weights/squeezenet1_0.safetensors. Each category twice: a graph is learned from every other
-picture and judged in the rest, then the other way round. A line per category, half, depth and layer; then, per depth,
-each category's difference from its rivals with Holm's p-values, and all of them together with 95 % intervals.
+picture and judged in the rest, then the other way round (`--halves 1`: once). A line per category, half, depth and
+layer; then, per depth, each category's difference from its rivals with Holm's p-values, and all of them together with
+95 % intervals.
 Judged are the nodes that the page would show, chosen in the training pictures. `shuffled`: their places exchanged among
 the pictures. FOLDER keeps what was measured. Needs torch and torchvision; no Prefect.
 """
@@ -13,10 +14,11 @@ the pictures. FOLDER keeps what was measured. Needs torch and torchvision; no Pr
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,86 +28,23 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-from benchmarks.parts import IMAGENET, SIZE
-from microtome.datasets import Frame, open_dataset
-from microtome.datasets.base import chosen
-from microtome.datasets.source import Source
+from benchmarks.animals import SIZE, Scene, learned_from, scene_of
+from microtome.datasets import open_dataset
 from microtome.disentangle import graph
-from microtome.disentangle.anchors import learn_anchors
 from microtome.disentangle.graph_keys import Measure, Of
-from microtome.disentangle.graph_layers import GraphFilters, LearnedLayer, raw_maps, seen_in, top_first
-from microtome.disentangle.graph_metrics import SHOWN, JudgedLayer, MovedLayer, chosen_nodes, steadiness
-from microtome.networks import Capture, match_layers, walk
-from microtome.networks.load import NetworkSpec, load_network
+from microtome.disentangle.graph_layers import seen_in
+from microtome.disentangle.graph_metrics import RESAMPLES, SHOWN, JudgedLayer, MovedLayer, chosen_nodes, steadiness
 from microtome.quantify.intervals import mean_interval, paired_interval
 from microtome.quantify.shift import Shifted
 
-WEIGHTS = "weights/squeezenet1_0.safetensors"
 LAYERS = {2: ["features.9", "features.12"], 4: ["features.7", "features.9", "features.10", "features.12"]}
-FILTERS, SHIFT, PERMUTATIONS, RESAMPLES = 64, 0.15, 200, 300
+PERMUTATIONS = 200
 RIVALS = {"filters": Of.DIFFERENCE, "themselves frozen": Of.OWN_FROZEN}
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A category: geometries, maps of its pictures and of their moved copies, by layer; landmarks, and offsets."""
-
-    layers: dict
-    maps: dict
-    moved: dict
-    marks: dict
-    shifted: Shifted
-
-
-def scene_of(options, category: str) -> Scene:
-    spec = NetworkSpec("torchvision.models:squeezenet1_0", {}, str((options.data / WEIGHTS).resolve()))
-    torch.manual_seed(0)
-    network = load_network(replace(spec, weights=None) if options.weights == "random" else spec)
-    layers = {layer.name: layer for layer in walk(network, SIZE, match_layers(network, LAYERS[4]))}
-    dataset = open_dataset("animal-parts", options.data / "animal-parts", {})
-    source = Source(dataset, Frame(SIZE, crop="object"), IMAGENET, chosen(dataset.records, categories=[category]))
-    copy = replace(source, shift=SHIFT)
-    places = [copy.moved(image) for image in range(len(copy))]
-    shown = [source.landmarks(image) for image in range(len(source))]
-    marks = {name: np.array([own.get(name, (np.nan, np.nan)) for own in shown]) for name in ("front_legs", "head")}
-    shifted = Shifted(np.array([place.offset for place in places]), np.array([place.inside for place in places]))
-    return Scene(layers, captured(network, layers, source), captured(network, layers, copy), marks, shifted)
-
-
-def captured(network, layers, source):
-    maps = {name: [] for name in layers}
-    with Capture(network, list(layers.values())) as capture:
-        for first in range(0, len(source), 15):
-            some = range(first, min(first + 15, len(source)))
-            found = capture(torch.from_numpy(np.stack([source.normalised(image) for image in some])))
-            for name, own in maps.items():
-                own.append(found[name].numpy())
-    return {name: np.concatenate(own) for name, own in maps.items()}
-
-
-def learned_from(scene: Scene, train, options, depth: int):
-    """A graph of some pictures, and whatever took its time."""
-    geometries = [scene.layers[name] for name in LAYERS[depth]]
-    geometries = [geometries[number] for number in top_first(geometries)]
-    filters = [GraphFilters.most_active(layer, scene.maps[layer.name][train], FILTERS) for layer in geometries]
-    copies, anchors, hung = [scene.maps], None, None
-    if options.rule == "anchors":
-        copies = [scene.maps, scene.moved]
-        raw = [raw_maps(geometries[0], copy[geometries[0].name][train], SIZE) for copy in copies]
-        offset = torch.from_numpy(scene.shifted.offset[train] / np.array(SIZE[::-1])).float()
-        anchors = learn_anchors(*raw, offset)
-        hung = graph.hung_on(anchors, *raw)
-    layers = [part.maps(np.concatenate([copy[part.geometry.name][train] for copy in copies]), SIZE) for part in filters]
-    made = graph.learn(layers, hung, rounds=options.rounds)
-    return [
-        LearnedLayer(part, layer, None if number else anchors)
-        for number, (part, layer) in enumerate(zip(filters, made, strict=True))
-    ]
 
 
 def judged(scene: Scene, train, options, depth: int):
     """By layer, what `steadiness` says of the chosen nodes in the held-out pictures; and with their places shuffled."""
-    learned = learned_from(scene, train, options, depth)
+    learned = learned_from(scene, train, LAYERS[depth], rule=options.rule, rounds=options.rounds)
     seen, after = (seen_in(learned, [maps[part.name] for part in learned], SIZE) for maps in (scene.maps, scene.moved))
     kept, offset = ~train, scene.shifted.offset / np.array(SIZE[::-1])
     flags = [torch.from_numpy(some) for some in (train, kept)]
@@ -157,7 +96,7 @@ class Measured:
 
     @cached_property
     def scene(self) -> Scene:
-        return scene_of(self.options, self.category)
+        return scene_of(self.options.data, self.category, LAYERS[4], weights=self.options.weights)
 
     def half(self, half: int, depth: int):
         """From the cache where it is there."""
@@ -173,6 +112,18 @@ class Measured:
         if file:
             file.write_text(json.dumps(found))
         return found
+
+
+def independent(layers, seed: tuple[int, int]):
+    """The same with its resamples in an order of its own: pictures of two categories or halves have nothing in common.
+
+    Within a half the order is one, since what is compared there is compared on the same pictures.
+    """
+    order = np.random.default_rng(seed).permutation(RESAMPLES)
+    return {
+        name: own | {kind: {of: np.array(v)[order] for of, v in own[kind].items()} for kind in ("drawn", "slopes")}
+        for name, own in layers.items()
+    }
 
 
 def told(options, category: str, found) -> None:
@@ -274,12 +225,13 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     dataset = open_dataset("animal-parts", options.data / "animal-parts", {})
     names = options.categories or sorted({record.label for record in dataset.records})
-    everything = {name: {} for name in names}
-    for half in range(options.halves):
-        for name, found in everything.items():
-            measured = Measured(options, name)
-            for depth in options.depths:
-                found[f"{half} {depth}"] = measured.half(half, depth)
+    everything = {}
+    for name in names:
+        measured = Measured(options, name)
+        each = itertools.product(range(options.halves), options.depths)
+        everything[name] = {
+            f"{half} {depth}": independent(measured.half(half, depth), (len(everything), half)) for half, depth in each
+        }
     for name, found in everything.items():
         told(options, name, found)
     for depth in options.depths:

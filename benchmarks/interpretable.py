@@ -1,6 +1,7 @@
 """Does the filter loss make filters steadier, and do they follow parts? Five folds, all categories, with controls.
 
-    python benchmarks/interpretable.py DATA [--categories cat dog] [--strength S ...] [--folds K] [--keep FOLDER]
+    python benchmarks/interpretable.py DATA --keep FOLDER [--categories cat dog] [--strength S ...] [--folds K]
+        [--backbone efficientnet-lite0 --rate auto]
 
 DATA holds animal-parts/, negatives/ and weights/squeezenet1_0.safetensors. For every category and fold a squeezenet1_0
 is fine-tuned on the category against the negatives: with masks and filter loss, with masks alone (`twin`); same seed,
@@ -31,6 +32,7 @@ from microtome.disentangle.folds import split_by_file
 from microtome.disentangle.interpretable import frozen_below, interpretable_cnn
 from microtome.disentangle.names import LAYERS
 from microtome.disentangle.probe import fit_probe
+from microtome.disentangle.rate import found_rate
 from microtome.disentangle.training import Trainer, TrainingRecipe
 from microtome.networks import walk
 from microtome.networks.normalisation import Normalisation
@@ -39,7 +41,11 @@ from microtome.quantify.shift import following
 
 SIZE, SHIFT, RESAMPLES = (224, 224), 0.15, 1000
 SCALE = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-TWIN, INTERPRETABLE = "twin", "interpretable"
+TWIN, INTERPRETABLE, AUTO = "twin", "interpretable", "auto"
+BACKBONES = {
+    "squeezenet1_0": ("torchvision.models:squeezenet1_0", "weights/squeezenet1_0.safetensors"),
+    "efficientnet-lite0": ("benchmarks.efficientnet_lite:chain", None),  # brings its weights
+}
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,11 @@ class Pictures:
         return tuple([place for place, name in enumerate(split) if name == which] for which in ("train", "val"))
 
 
-def network(data: Path, mask, head: str = "linear"):
-    weights = str(data / "weights/squeezenet1_0.safetensors")
-    return interpretable_cnn("torchvision.models:squeezenet1_0", size=SIZE, weights=weights, mask=mask, head=head)
+def network(options, mask):
+    """Of the options `data`, `backbone` and `head`."""
+    load, file = BACKBONES[options.backbone]
+    weights = str(options.data / file) if file else None
+    return interpretable_cnn(load, size=SIZE, weights=weights, mask=mask, head=options.head)
 
 
 def answers(base, source: Source, *, mirror: bool) -> torch.Tensor:
@@ -81,14 +89,14 @@ def answers(base, source: Source, *, mirror: bool) -> torch.Tensor:
 
 def prepared(options, category: str) -> Pictures:
     """The features are kept, too."""
-    found = kept(options.keep / f"{category}-features.npz", lambda: features_of(options.data, category))
+    found = kept(options.keep / f"{category}-features.npz", lambda: features_of(options, category))
     points = {name.removeprefix("at "): value for name, value in found.items() if name.startswith("at ")}
     features = [torch.from_numpy(found[name]) for name in ("features", "moved", "labels")]
     return Pictures(features[0], features[1], found["offset"], features[2], found["files"].tolist(), points)
 
 
-def features_of(data: Path, category: str) -> dict[str, np.ndarray]:
-    built = network(data, {})
+def features_of(options, category: str) -> dict[str, np.ndarray]:
+    data, built = options.data, network(options, {})
     base = built.features[: frozen_below(built.features, None)].eval()
     animals, others = (
         open_dataset("animal-parts", data / "animal-parts", {}),
@@ -111,10 +119,13 @@ def features_of(data: Path, category: str) -> dict[str, np.ndarray]:
 
 
 def trained(options, source: Pictures, train: list[int], *, strength: float, fold: int) -> Trainer:
-    built = network(options.data, {}, options.head)
-    recipe = TrainingRecipe(options.epochs, 16, (options.rate, options.rate / 10), strength, fold)
+    built = network(options, {})
+    first = 0.0 if options.rate == AUTO else float(options.rate)
+    recipe = TrainingRecipe(options.epochs, 16, (first, first / 10), strength, fold)
     trainer = Trainer(built, frozen_below(built.features, None), recipe)
     trainer.start(source, train)
+    if options.rate == AUTO:
+        trainer.train_at(found_rate(trainer, source, train))
     for epoch in range(recipe.epochs):
         trainer.epoch(epoch, source, train)
     trainer.finish(source, train)
@@ -143,10 +154,10 @@ def outcome(trainer: Trainer, source: Pictures, held: list[int]) -> dict[str, np
     return found
 
 
-def probe_of(data: Path, source: Pictures, fold: tuple[list[int], list[int]]) -> np.ndarray:
+def probe_of(options, source: Pictures, fold: tuple[list[int], list[int]]) -> np.ndarray:
     """Which held-out pictures the linear probe of the top convolution's answers gets right."""
     train, held = fold
-    built = network(data, {})
+    built = network(options, {})
     tail = built.features[frozen_below(built.features, None) :].eval()
     with torch.inference_mode():
         read = [
@@ -184,7 +195,7 @@ def one(options, source: Pictures, category: str, fold: int) -> dict[str, dict[s
 
         found[name] = kept(options.keep / f"{category}-{fold}-{name}.npz", make)
     where = options.keep / f"{category}-{fold}-probe.npz"
-    right = kept(where, lambda: {"right": probe_of(options.data, source, (train, held)), "held": np.array(held)})
+    right = kept(where, lambda: {"right": probe_of(options, source, (train, held)), "held": np.array(held)})
     return {**found, "probe": right}
 
 
@@ -325,6 +336,7 @@ def report(options, layers, items: dict[str, dict], measures: dict[str, dict]) -
     groups = [[name] for name in items] + ([list(items)] if len(items) > 1 else [])
     for group in groups:
         line: dict = {
+            "backbone": options.backbone,
             "category": group[0] if len(group) == 1 else "all",
             "rate": options.rate,
             "epochs": options.epochs,
@@ -346,9 +358,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("data", type=Path)
     parser.add_argument("--categories", nargs="+")
     parser.add_argument("--strength", type=float, nargs="+", default=[1.0])
-    parser.add_argument("--rate", type=float, default=5e-3)
+    parser.add_argument("--rate", default=5e-3, help=f"of the first epoch; {AUTO} for the range test")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--head", default="linear")
+    parser.add_argument("--backbone", choices=list(BACKBONES), default="squeezenet1_0")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--some", type=int, help="of the folds; all")
     parser.add_argument("--threads", type=int, default=2)
@@ -372,7 +385,7 @@ def main() -> None:
             if category not in sources:
                 sources[category] = prepared(options, category)
             folds[category].append(one(options, sources[category], category, fold))
-    layers = walk(network(options.data, None).requires_grad_(False).eval(), SIZE, list(LAYERS))
+    layers = walk(network(options, None).requires_grad_(False).eval(), SIZE, list(LAYERS))
     items = {category: together(found, sources[category]) for category, found in folds.items()}
     measures = {
         category: {

@@ -1,7 +1,7 @@
 """Parts from a few boxes on real animals: the blend beside every rival; nine categories, two parts. JSON lines.
 
     python benchmarks/parts.py DATA [--categories cat dog] [--boxes 3 6 12] [--draws 10]
-        [--layers features.9 features.12] [--cache FOLDER] [--no-graph]
+        [--layers features.9 features.12] [--cache FOLDER] [--rule anchors|paper] [--no-graph]
 
 DATA holds animal-parts/ and weights/squeezenet1_0.safetensors. A line per category, part, number of boxes and method,
 and one per rival: the blend's error less the rival's over all of these together, with 95 % intervals over pictures and
@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,73 +24,39 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from microtome.datasets import Frame, open_dataset
-from microtome.datasets.base import chosen
-from microtome.datasets.source import Source
-from microtome.disentangle import graph, parts
+from benchmarks.animals import SIZE, Scene, learned_from, scene_of
+from microtome.datasets import open_dataset
+from microtome.disentangle import parts
 from microtome.disentangle.exemplars import Looks, blend, exemplar
-from microtome.disentangle.graph_inference import LayerMaps
 from microtome.disentangle.graph_keys import Locator
-from microtome.disentangle.graph_layers import GraphFilters, LearnedLayer, cell_axes, top_first
+from microtome.disentangle.graph_layers import cell_axes, seen_in
 from microtome.disentangle.part_errors import Tried, comparisons, summaries
-from microtome.networks import Capture, match_layers, walk
-from microtome.networks.load import NetworkSpec, load_network
-from microtome.networks.normalisation import Normalisation
+from microtome.disentangle.parts import Candidates
 
-SIZE = (224, 224)
-IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-PATTERN_FILTERS, GRAPH_FILTERS = 128, 64
+PATTERN_FILTERS = 128
 
 
-def captured(data: Path, category: str, names: list[str]):
-    """Geometries of the layers, the top one first, their maps, and places of the parts in input pixels."""
-    network = load_network(
-        NetworkSpec("torchvision.models:squeezenet1_0", {}, str((data / "weights/squeezenet1_0.safetensors").resolve()))
-    )
-    layers = walk(network, SIZE, match_layers(network, names))
-    layers = [layers[number] for number in top_first(layers)]
-    dataset = open_dataset("animal-parts", data / "animal-parts", {})
-    source = Source(dataset, Frame(SIZE, crop="object"), IMAGENET, chosen(dataset.records, categories=[category]))
-    maps = {layer.name: [] for layer in layers}
-    with Capture(network, layers) as capture:
-        for first in range(0, len(source), 16):
-            some = range(first, min(first + 16, len(source)))
-            found = capture(torch.from_numpy(np.stack([source.normalised(image) for image in some])))
-            for name, own in maps.items():
-                own.append(found[name].numpy())
-    marks = [source.landmarks(image) for image in range(len(source))]
-    places = {
-        name: np.array([shown.get(name, (np.nan, np.nan)) for shown in marks])
-        for name in sorted({name for shown in marks for name in shown})
-    }
-    return layers, [np.concatenate(maps[layer.name]) for layer in layers], places
-
-
-def sources(layers, maps, *, with_graph: bool):
+def sources(scene: Scene, options):
     """By method, what may become a pattern."""
     units = [
-        parts.unit_candidates(own, *cell_axes(layer, SIZE), layer=place, count=PATTERN_FILTERS)
-        for place, (layer, own) in enumerate(zip(layers, maps, strict=True))
+        parts.unit_candidates(scene.maps[name], *cell_axes(layer, SIZE), layer=place, count=PATTERN_FILTERS)
+        for place, (name, layer) in enumerate(scene.layers.items())
     ]
-    joined = units[0]
-    for more in units[1:]:
-        joined = joined.joined(more)
-    found = {Locator.PATTERNS: joined}
-    if with_graph:
-        filters = [GraphFilters.most_active(layer, own, GRAPH_FILTERS) for layer, own in zip(layers, maps, strict=True)]
-        z = [own.maps(values, SIZE) for own, values in zip(filters, maps, strict=True)]
-        kept = torch.arange(len(maps[0])) % 5 != 0  # a fifth is only looked up
-        learned = graph.learn([LayerMaps(part.maps[kept], part.x, part.y) for part in z])
-        named = [LearnedLayer(own, layer).node_filters for own, layer in zip(filters, learned, strict=True)]
-        found[Locator.NODES] = parts.node_candidates(graph.infer(learned, z), named)
+    found = {Locator.PATTERNS: reduce(Candidates.joined, units)}
+    if options.graph:
+        train = np.arange(len(scene.shifted.offset)) % 2 == 0  # the other half is only looked up
+        learned = learned_from(scene, train, list(scene.layers), rule=options.rule)
+        seen = seen_in(learned, [scene.maps[part.name] for part in learned], SIZE)
+        found[Locator.NODES] = parts.node_candidates(seen, [part.node_filters for part in learned])
     return found
 
 
-def located(layers, maps, *, with_graph: bool):
+def located(scene: Scene, options):
     """A function from boxes to where every method locates the part, and what the blend chose."""
-    looks = Looks.of(maps[0], *cell_axes(layers[0], SIZE))
-    peaks = np.concatenate([parts.peak_places(own, layer, SIZE) for layer, own in zip(layers, maps, strict=True)], 1)
-    votes = sources(layers, maps, with_graph=with_graph)
+    top = next(iter(scene.layers))
+    looks = Looks.of(scene.maps[top], *cell_axes(scene.layers[top], SIZE))
+    peaks = [parts.peak_places(scene.maps[name], layer, SIZE) for name, layer in scene.layers.items()]
+    peaks, votes = np.concatenate(peaks, 1), sources(scene, options)
 
     def locate(boxes):
         blended, weighing = blend(looks, boxes)
@@ -97,7 +64,7 @@ def located(layers, maps, *, with_graph: bool):
             Locator.BLEND: blended,
             Locator.EXEMPLAR: exemplar(looks, boxes),
             **{method: parts.locate(parts.mine(own, boxes), own)[0] for method, own in votes.items()},
-            Locator.MEAN_POSITION: parts.mean_position(boxes, len(maps[0])),
+            Locator.MEAN_POSITION: parts.mean_position(boxes, len(peaks)),
             Locator.BEST_FILTER: parts.best_filter(peaks, boxes)[0],
             Locator.TOP_FILTERS: parts.top_filters(peaks, boxes),
         }, weighing
@@ -105,12 +72,12 @@ def located(layers, maps, *, with_graph: bool):
     return locate
 
 
-def tried(data: Path, category: str, options, number: int):
+def tried(category: str, options, number: int):
     """Every part and number of boxes of a category, and the chosen weights of looks."""
-    layers, maps, places = captured(data, category, options.layers)
-    locate = located(layers, maps, with_graph=options.graph)
+    scene = scene_of(options.data, category, options.layers)
+    locate = located(scene, options)
     found, weighings = [], []
-    for part, truth in places.items():
+    for part, truth in scene.marks.items():
         for count in options.boxes:
             errors: dict[str, list[np.ndarray]] = {}
             for draw in range(options.draws):
@@ -136,7 +103,7 @@ def kept_or_made(options, category: str, number: int):
             cells.setdefault((part, int(count)), {})[Locator(method)] = stored[key]
         return [Tried(part, count, errors, number) for (part, count), errors in cells.items()]
     started = time.perf_counter()
-    found, weighings = tried(options.data, category, options, number)
+    found, weighings = tried(category, options, number)
     line = {"category": category, "seconds": round(time.perf_counter() - started, 1)}
     for name, place in (("beta", 1), ("spread", 2)):
         line[name] = {cell: sorted(row[place] for row in weighings if row[0] == cell) for cell, *_ in weighings}
@@ -159,6 +126,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--layers", nargs="+", default=["features.9", "features.12"])
     parser.add_argument("--cache", type=Path)
+    parser.add_argument("--rule", choices=["anchors", "paper"], default="anchors", help="of the graph")
     parser.add_argument("--no-graph", dest="graph", action="store_false")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

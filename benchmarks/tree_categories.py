@@ -6,8 +6,9 @@ DATA holds animal-parts/, negatives/ and weights/squeezenet1_0.safetensors. The 
 up to features.12 with its real weights, max pooling, and two hidden layers trained for the category against the
 negatives, on four fifths of the pictures; the tree grows from the same four fifths. Every picture is judged by the
 network and the tree that did not see it. `--network interpretable` takes the fine-tuning of `interpretable.py` instead
-(extra convolution and masks), `--network creatures` the shipped network on its own pictures. Nulls: labels shuffled
-before the training, or no training at all. What is slow, features, training and outcomes, is kept in DIR.
+(extra convolution and masks, two hidden layers), `--network linear` the same with its linear head, `--network
+creatures` the shipped network on its own pictures. Nulls: labels shuffled before the training, or no training at all.
+What is slow, features, training and outcomes, is kept in DIR.
 
 One JSON line per category and one over all: figures, and the tree's minus each rival's, with 95 % intervals by a
 bootstrap over picture files (a negative counts in several categories, and is drawn in all of them together).
@@ -139,16 +140,23 @@ def train(above: nn.Module, maps: torch.Tensor, labels: np.ndarray, inside: np.n
             optimiser.step()
 
 
+RECIPES = {
+    "interpretable": {"epochs": 10, "rate": 1e-3, "head": "small"},
+    "linear": {"epochs": 4, "rate": 5e-3, "head": "linear"},
+}
+STRENGTHS = {"interpretable": 0.5, "linear": 1.0}
+
+
 def fine_tuned(options, category: str, fold: int) -> Explained:
-    """By the recipe of docs/interpretable-cnn.md."""
-    place = options.scratch / f"interpretable-{category}-{fold}.pt"
+    """With hidden layers, by an older recipe of docs/interpretable-cnn.md; or with its linear head."""
+    place = options.scratch / f"{options.network}-{category}-{fold}.pt"
+    recipe = argparse.Namespace(
+        data=options.data, keep=options.scratch, backbone="squeezenet1_0", folds=FOLDS, **RECIPES[options.network]
+    )
     if not place.exists():
-        recipe = argparse.Namespace(
-            data=options.data, keep=options.scratch, epochs=10, rate=1e-3, head="small", folds=FOLDS
-        )
         source = interpretable.prepared(recipe, category)
         train, held = source.split(fold, FOLDS)
-        trainer = interpretable.trained(recipe, source, train, strength=0.5, fold=fold)
+        trainer = interpretable.trained(recipe, source, train, strength=STRENGTHS[options.network], fold=fold)
         built = trainer.network.eval()
         with torch.no_grad():
             top = [built.top_mask(trainer.tail(some)) for some in source.kept[0].split(BATCH)]
@@ -156,13 +164,12 @@ def fine_tuned(options, category: str, fold: int) -> Explained:
         inside = torch.from_numpy(np.isin(np.arange(len(source.labels)), held))
         about = {"positive": source.labels == 1, "files": source.files, "held": inside}
         torch.save({"maps": maps, "classifier": built.classifier.state_dict(), **about}, place)
-    found = torch.load(place, weights_only=True)
-    above = nn.Sequential(OrderedDict(maps=nn.Identity(), pool=nn.MaxPool2d(3, 2), flat=nn.Flatten()))
-    layers = [nn.Linear(512 * 36, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.5)]
-    above.add_module("classifier", nn.Sequential(*layers, nn.Linear(512, 1)))
-    above.classifier.load_state_dict(found["classifier"])
+    found, built = torch.load(place, weights_only=True), interpretable.network(recipe, {})
+    built.classifier.load_state_dict(found["classifier"])
+    parts = {"maps": nn.Identity(), "pool": built.pool, "flat": nn.Flatten(), "classifier": built.classifier}
+    above = nn.Sequential(OrderedDict(parts)).eval().requires_grad_(False)
     positive, held = found["positive"].numpy(), found["held"].numpy()
-    return Explained(found["maps"], above.eval().requires_grad_(False), 0, positive, found["files"], held)
+    return Explained(found["maps"], above, 0, positive, found["files"], held)
 
 
 def shipped(options, category: str, fold: int) -> Explained:
@@ -195,7 +202,7 @@ def shipped(options, category: str, fold: int) -> Explained:
     return Explained(found["maps"][some], above.eval().requires_grad_(False), output, positive[some], files, held[some])
 
 
-NETWORKS = {"head": with_head, "interpretable": fine_tuned, "creatures": shipped}
+NETWORKS = {"head": with_head, "interpretable": fine_tuned, "linear": fine_tuned, "creatures": shipped}
 
 
 # ---- a tree, and what stands beside it

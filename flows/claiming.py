@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flows.console import progress
@@ -31,7 +32,7 @@ def claiming(plan: Plan) -> Iterator[OSError | None]:
         StageFailed: something is to do, and the disk is full.
         Interrupted: the user asked to stop while it waited.
     """
-    with Claims(plan.files, waiting, _busy("waiting until {}")).held(plan.folders, anew=plan.anew) as fault:
+    with Claims(plan.files, waiting(), _busy("waiting until {}")).held(plan.folders, anew=plan.anew) as fault:
         if plan.request.verify:
             plan.verify()
         missing = plan.missing()
@@ -62,7 +63,7 @@ def reading(files: Files, runs: Iterable[RunRecord]) -> Iterator[None]:
     """
     folders = [str(stage["folder"]) for run in runs for stage in run.stages.values()]
     busy = _busy("some of it may be missing until {}")
-    with Claims(files, waiting, busy).held(folders, patient=False):
+    with Claims(files, waiting(), busy).held(folders, patient=False):
         yield
 
 
@@ -82,6 +83,6 @@ def _busy(words: str) -> Callable[[str], None]:
     return busy
 
 
-def waiting() -> None:
-    """Say what is waited for."""
-    progress().say("waiting until microtome gc has tidied up this workspace")
+def waiting() -> Callable[[], None]:
+    """Says once that it is waited for a collection, for as long as nobody asks to stop."""
+    return partial(_busy("waiting until {}"), "microtome gc has tidied up this workspace")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from flows.completion import known_runs, known_stages
 from microtome import __version__
 from microtome.errors import InputError, Interrupted
 from microtome.importing import blamed, said
@@ -34,11 +35,15 @@ OUT = click.Path(path_type=Path, dir_okay=False)
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value: stages.dissection.tail=0.01"
 )
+RUN = click.argument("run", required=False, shell_complete=known_runs)
+THIS_RUN = click.argument("run", shell_complete=known_runs)
 WHERE = click.option("--workspace", default=".microtome", show_default=True, metavar="W", help="Workspace folder.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: run a command and leave with its exit status."""
+    if "_MICROTOME_COMPLETE" in os.environ:  # a shell asks what could come next
+        cli.main(prog_name="microtome")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -107,8 +112,20 @@ def cli() -> None:
 
 @cli.command()
 @FILE
-@click.option("--only", multiple=True, metavar="STAGE", help="Only this stage and what it needs; may be repeated.")
-@click.option("--refresh", multiple=True, metavar="STAGE", help="Run this stage even if it is done; may be repeated.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="STAGE",
+    shell_complete=known_stages,
+    help="Only this stage and what it needs; may be repeated.",
+)
+@click.option(
+    "--refresh",
+    multiple=True,
+    metavar="STAGE",
+    shell_complete=known_stages,
+    help="Run this stage even if it is done; may be repeated.",
+)
 @click.option("--verify", is_flag=True, help="First read every byte of its inputs and finished stages.")
 @click.option("--junit", type=OUT, metavar="XML", help="Write the gates' verdicts as JUnit XML, a test case each.")
 @click.option("--json", type=OUT, metavar="JSON", help="Write the gates' verdicts and the headline figures as JSON.")
@@ -139,7 +156,7 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
 
 
 @cli.command()
-@click.argument("stage")
+@click.argument("stage", shell_complete=known_stages)
 @FILE
 @WORKSPACE
 @DEVICE
@@ -190,7 +207,7 @@ def runs(workspace: str) -> None:
 
 
 @cli.command()
-@click.argument("run", required=False)
+@RUN
 @WHERE
 def show(run: str | None, workspace: str) -> None:
     """Show one RUN: its figures, gates and stages. The latest by default."""
@@ -204,8 +221,8 @@ def show(run: str | None, workspace: str) -> None:
 
 
 @cli.command()
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", shell_complete=known_runs)
+@click.argument("second", shell_complete=known_runs)
 @WHERE
 def compare(first: str, second: str, workspace: str) -> None:
     """Compare two runs, or the latest of two audits, over the same pictures, with paired intervals. Writes a page."""
@@ -240,12 +257,12 @@ def gc(keep: int, dry_run: bool, workspace: str) -> None:
     from flows.collect import collect
 
     files = _open(workspace) if dry_run else _writable(workspace, "claims")
-    for folder, size in collect(files, keep, dry_run=dry_run, waiting=waiting):
+    for folder, size in collect(files, keep, dry_run=dry_run, waiting=waiting()):
         print(f"{'would remove' if dry_run else 'removed'} {folder} ({size / 1e6:.1f} MB)")
 
 
 @cli.command()
-@click.argument("run", metavar="[NAME]", required=False)
+@click.argument("run", metavar="[NAME]", required=False, shell_complete=known_runs)
 @WHERE
 def verify(run: str | None, workspace: str) -> int:
     """Read every byte of the finished stages, and of the files that they were made from; 1 if one is not as it was.
@@ -293,7 +310,7 @@ def sql(query: str, form: str, run: str | None, *, unsafe: bool, workspace: str)
 
 
 @cli.command("open")
-@click.argument("run", required=False)
+@RUN
 @WHERE
 def open_report(run: str | None, workspace: str) -> None:
     """Open the report of a RUN in the browser, and print where it is.
@@ -312,7 +329,7 @@ def open_report(run: str | None, workspace: str) -> None:
 
 
 @cli.command()
-@click.argument("run", required=False)
+@RUN
 @click.option(
     "--single-file",
     type=click.Path(path_type=Path),
@@ -345,13 +362,14 @@ def report(run: str | None, single_file: Path, workspace: str) -> None:
 
 
 @cli.command()
-@click.argument("run")
+@THIS_RUN
 @click.argument("image")
 @WHERE
 def explain(run: str, image: str, workspace: str) -> None:
     """Tell what the decision on IMAGE rests on: its path through RUN's decision tree. Writes its page, too.
 
-    IMAGE is a file name of the data set, the end of one, or a number.
+    IMAGE is a file name of the data set, the end of one, or a number; or the path of a picture that the tree has never
+    seen.
     """
     from flows.claiming import reading
     from flows.explain import explain as told
@@ -365,7 +383,7 @@ def explain(run: str, image: str, workspace: str) -> None:
 
 
 @cli.command()
-@click.argument("run")
+@THIS_RUN
 @click.argument("image")
 @WHERE
 def lookup(run: str, image: str, workspace: str) -> None:

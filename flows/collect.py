@@ -23,7 +23,7 @@ def collect(files: Files, keep: int, *, dry_run: bool, waiting: Callable[[], Non
         files: the workspace.
         keep: finished runs kept per audit.
         dry_run: only tell.
-        waiting: called where it has to wait for another collection.
+        waiting: called again and again while it has to wait for another collection.
 
     Returns:
         folder or file, and bytes, of each.

@@ -1,9 +1,9 @@
-"""What an audit would cost: bytes by arithmetic, time by what the stage took before in this workspace."""
+"""What an audit would cost: bytes by arithmetic, time as last time, or by the pace of a few pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flows.plan import Plan
 from microtome.datasets.base import chosen
@@ -11,6 +11,7 @@ from storage import StageStore
 from tasks.activations import ActivationsOptions
 from tasks.data import DataSpec
 from tasks.index import IndexOptions
+from tasks.pace import Pace
 from tasks.stage import Job
 from tasks.subject import Subject
 
@@ -27,15 +28,14 @@ class Foreseen:
 
 def foresee(plan: Plan) -> Iterator[Foreseen]:
     """What each stage of a plan would do."""
-    missing = {job.name for job in plan.missing()}
+    missing, pace = {job.name for job in plan.missing()}, _pace(plan)
     for job in plan.jobs:
         if job.name not in missing:
             yield Foreseen(job.name, "cached", "", "")
             continue
         size = _activation_bytes(plan, job) if isinstance(job.options, ActivationsOptions) else None
-        yield Foreseen(
-            job.name, "would run", f"{size / 1e6:.1f} MB" if size is not None else "small", _seconds(plan, job)
-        )
+        told = f"{size / 1e6:.1f} MB" if size is not None else "small"
+        yield Foreseen(job.name, "would run", told, _seconds(plan, job, pace))
 
 
 def _activation_bytes(plan: Plan, job: Job) -> int | None:
@@ -60,15 +60,28 @@ def _pictures(index: Job) -> int:
     return len(chosen(records, split=options.split, categories=options.categories, limit=options.limit))
 
 
-def _seconds(plan: Plan, job: Job) -> str:
-    """As last time in this workspace; before that, by what the stage weighs."""
+def _pace(plan: Plan) -> Pace:
+    """Of the network under audit, or of another one that is to be loaded; nothing where none is."""
+    looked = [plan.looked[digest] for digest in plan.looked]
+    own = [found for found in looked if found.network.digest == plan.planner.network.digest]
+    return next((found.pace for found in own or looked), Pace(0))
+
+
+def _seconds(plan: Plan, job: Job, pace: Pace) -> str:
+    """As last time in this workspace; before that, by the pace of a few pictures."""
     last = _last_time(plan, job.stage.name)
     if last is not None:
         return f"{last:.0f} (as last time)"
-    index = job.reads.get("index", job)
-    if job.stage.weight is None or not isinstance(index, Job) or index.stage.name != "index":
-        return "not known yet"
-    return f"{job.stage.weight * _pictures(index):.0f} (a guess)"
+    index = _index_of(job)
+    here = replace(pace, pictures=_pictures(index) if index else 0)
+    return f"{job.stage.cost(job.options, here):.0f} (by a probe)"
+
+
+def _index_of(job: Job) -> Job | None:
+    """The nearest index that it reads, or what it reads reads; itself, if it is one."""
+    if job.stage.name == "index":
+        return job
+    return next((found for found in map(_index_of, job.jobs.values()) if found), None)
 
 
 def _last_time(plan: Plan, stage: str) -> float | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.told import picture_among, single_page, stage_of, writer
-from microtome.errors import InputError
-from storage import Artifact, Files, RunRecord, StageStore
+from flows.told import audited, check_network, made_from, picture_among, single_page, stage_of, writer
+from storage import Files, RunRecord
 
 if TYPE_CHECKING:
     from microtome.report.graph import LookedUp
@@ -34,38 +33,15 @@ def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], P
     from microtome.report.graph import lookup_page, lookup_rows
     from tasks.graph.drawn import DrawnGraph
 
-    graph, audit = DrawnGraph(stage_of(files, run, "graph"), {}), _audited(files, run)
+    graph, audit = DrawnGraph(stage_of(files, run, "graph"), {}), audited(files, run)
     folder = Path(files.location(f"explained/{graph.digest}"))
     if Path(image).is_file():
-        _check_network(files, run, graph.artifact, audit)
+        check_network(run, audit, [made_from(files, run, graph.artifact, "activations")])
         found, content = _new(graph, audit, Path(image))
     else:
         found, content = _known(graph, audit, image)
     writer(folder)(found.picture.path, content)
     return lookup_rows(found), single_page(folder, run, lookup_page(found), found.picture.file)
-
-
-def _audited(files: Files, run: RunRecord) -> Planner:
-    """What was audited, from the run's record. Raises InputError where it does not say."""
-    from flows.auditfile import AuditModel
-    from tasks.planning import Planner
-    from tasks.stage import Settings
-
-    try:
-        audit = AuditModel.model_validate(run.about["audit"])
-        base = Path(run.about["file"]).resolve().parent
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"run {run.run_id}: its record does not say what was audited; audit again") from error
-    return Planner(audit, audit.asked, base=base, files=files, settings=Settings(audit.seed, "cpu", 1))
-
-
-def _check_network(files: Files, run: RunRecord, graph: Artifact, audit: Planner) -> None:
-    """The network must be the one whose maps the graph was learned from. Raises InputError."""
-    learned_from = graph.manifest["inputs"]["activations"]
-    folders = [stage["folder"] for stage in run.stages.values() if stage.get("digest") == learned_from]
-    maps = [found for found in map(StageStore(files).load, folders) if found]
-    if not maps or maps[0].manifest["inputs"]["network"] != audit.network.digest:
-        raise InputError(f"run {run.run_id}: its network has changed since; audit again, then look pictures up")
 
 
 def _known(graph: DrawnGraph, audit: Planner, image: str) -> tuple[LookedUp, bytes]:
@@ -82,11 +58,13 @@ def _known(graph: DrawnGraph, audit: Planner, image: str) -> tuple[LookedUp, byt
 
 def _new(graph: DrawnGraph, audit: Planner, file: Path) -> tuple[LookedUp, bytes]:
     """A picture looked up now, with the audited network and everything of the graph frozen."""
+    import numpy as np
     import torch
 
     from microtome.datasets.frame import Frame
     from microtome.datasets.source import loose
     from microtome.disentangle.graph_layers import look_up, places_in
+    from microtome.quantify.novelty import novelty
     from microtome.report.graph import LookedUp, OverPicture
 
     frame = Frame(audit.audit.network.input.size, audit.audit.network.input.resize)
@@ -94,4 +72,7 @@ def _new(graph: DrawnGraph, audit: Planner, file: Path) -> tuple[LookedUp, bytes
     pictures = torch.from_numpy(source.normalised(0))[None]
     seen = look_up(audit.network.load(), graph.learned, pictures, frame.size)
     picture = OverPicture(f"assets/{file.stem}.webp", file.name, places_in(seen, 0))
-    return LookedUp(graph.patterns, graph.category, file.stem, picture, frame.size), source.thumbnail(0, THUMB)
+    there = np.array([place.score for place in sorted(picture.here, key=lambda place: place.node)], np.float64)
+    unlike = novelty(graph.scores, there)
+    found = LookedUp(graph.patterns, graph.category, file.stem, picture, frame.size, unlike)
+    return found, source.thumbnail(0, THUMB)

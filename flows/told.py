@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.console import warn
 from microtome.errors import InputError, suggest
@@ -11,6 +12,9 @@ from microtome.report import views
 from microtome.report.single import alone, with_pictures
 from storage import Artifact, Files, RunRecord, StageStore
 from storage.tables import ReadRow
+
+if TYPE_CHECKING:
+    from tasks.planning import Planner
 
 
 def stage_of(files: Files, run: RunRecord, stage: str) -> Artifact:
@@ -22,6 +26,33 @@ def stage_of(files: Files, run: RunRecord, stage: str) -> Artifact:
             f"run {run.run_id}: has no finished stage {stage!r}; ask for it under `stages:` of its audit file"
         )
     return artifact
+
+
+def audited(files: Files, run: RunRecord) -> Planner:
+    """What was audited, from the run's record. Raises InputError where it does not say."""
+    from flows.auditfile import AuditModel
+    from tasks.planning import Planner
+    from tasks.stage import Settings
+
+    try:
+        audit = AuditModel.model_validate(run.about["audit"])
+        base = Path(run.about["file"]).resolve().parent
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"run {run.run_id}: its record does not say what was audited; audit again") from error
+    return Planner(audit, audit.asked, base=base, files=files, settings=Settings(audit.seed, "cpu", 1))
+
+
+def made_from(files: Files, run: RunRecord, made: Artifact, read: str) -> Artifact | None:
+    """What a stage of a run read under a name, if it was a stage of the run and is still there."""
+    digest = made.manifest["inputs"].get(read)
+    folders = [stage["folder"] for stage in run.stages.values() if digest and stage.get("digest") == digest]
+    return next((found for found in map(StageStore(files).load, folders) if found), None)
+
+
+def check_network(run: RunRecord, audit: Planner, made: Sequence[Artifact | None]) -> None:
+    """The audit's network must still be the one that some stages were made from. Raises InputError."""
+    if any(artifact is None or artifact.manifest["inputs"].get("network") != audit.network.digest for artifact in made):
+        raise InputError(f"run {run.run_id}: its network has changed since; audit again, then show it new pictures")
 
 
 def picture_among(rows: Sequence[ReadRow], image: str) -> int:

@@ -16,6 +16,10 @@ gone before the claim's process looked, so it counts as not done, and is made ag
 ends, and a collection reads the claims before the records: the stages of a run that ends in between are seen in one or
 the other. Where no lock is to be had, a claim is made without one, and no collection takes place at all.
 
+Who makes. Two processes that find the same stage missing would write the same files into one directory, and the second
+would begin by taking the first one's manifest away. So a stage is made under a lock of its own, and whoever had to wait
+for it looks again, and finds it done. A collection removes the locks of stages that nobody claims; who makes one does.
+
 Who is dead. A process of this host is asked for (its number and its start); its claim counts until it is gone. That of
 another host cannot be asked: it renews its claim every minute, which counts until it has not been renewed for an hour.
 That is measured by the file server's clock alone, the claim's time of change against that of a file that the collection
@@ -47,6 +51,7 @@ PAUSE = 0.5  # s between two looks whether the process that is waited for has en
 EXPIRY = 3600.0  # s after which a claim of another host that was not renewed counts no more
 _FOLDER = "claims"
 _LOCK = f"{_FOLDER}/lock"
+_MAKING = ".making"
 
 
 class _Claim(ThisProcess):
@@ -95,12 +100,44 @@ class InUse:
     now: int
 
 
+@contextlib.contextmanager
+def making(files: Files, folder: str, waiting: Callable[[], None]) -> Iterator[None]:
+    """Be the only one who makes a stage, which this process claims. Whoever comes second looks afterwards whether it is
+    done; where no lock is to be had, both make it.
+
+    Args:
+        files: the workspace.
+        folder: the stage directory.
+        waiting: called again and again while another process makes it; it may raise, to wait no more.
+    """
+    with _locked(files, _making(folder), waiting):
+        yield
+
+
+def _making(folder: str) -> str:
+    """The lock of a stage directory."""
+    return f"{_FOLDER}/{folder.replace('/', '.')}{_MAKING}"
+
+
+@contextlib.contextmanager
+def _locked(files: Files, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+    """In a lock, where there is one to be had."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.lock(name, waiting))
+        except OSError as error:
+            if not no_locks(error):
+                raise
+        yield
+
+
 class Claims:
     """The claims of a workspace.
 
     Args:
         files: the workspace.
-        waiting: called where a collection, or another claim, has the lock for the moment.
+        waiting: called again and again while a collection, or another claim, has the lock. It may raise, to wait no
+            more.
         busy: called with what is waited for, again and again, where another process makes anew what is claimed, or
             uses what is to be made anew. It may raise, to wait no more.
     """
@@ -166,23 +203,12 @@ class Claims:
 
     def _made(self, name: str, content: bytes, use: _Use, *, patient: bool) -> str:
         """Make a claim. Gives what it must wait for, if anything: then it is taken back by whoever is patient."""
-        with self._locked():
+        with _locked(self._files, _LOCK, self._waiting):
             self._files.write(name, content)
             why = self._in_the_way(name, use)
             if why and patient:
                 self._files.remove(name)
             return why
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """In the lock, where there is one to be had."""
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(self._files.lock(_LOCK, self._waiting))
-            except OSError as error:
-                if not no_locks(error):
-                    raise
-            yield
 
     def _in_the_way(self, name: str, use: _Use) -> str:
         stamp = self._files.stamp(name)  # now, by the file server's clock
@@ -209,7 +235,7 @@ class Claims:
         return time.time_ns()
 
     def _sorted(self, now: int) -> tuple[InUse, list[str]]:
-        """What is in use, and the claims of the dead."""
+        """What is in use, and the claims of the dead, with the locks of stages that nobody uses."""
         folders: set[str] = set()
         dead: list[str] = []
         for name in self._names():
@@ -218,6 +244,8 @@ class Claims:
                 dead.append(name)
             else:
                 folders |= use.folders
+        making = {_making(folder) for folder in folders}
+        dead += [name for name in self._files.names(_FOLDER) if name.endswith(_MAKING) and name not in making]
         return InUse(frozenset(folders), now), dead
 
     def _living(self, name: str, now: int) -> _Use | None:

@@ -112,6 +112,10 @@ class Files(ABC):
         """A stream whose content becomes the file `name` when the context ends without an error, atomically."""
 
     @abstractmethod
+    def copy(self, source: str, name: str) -> None:
+        """Publish a file with the content of another, which nobody may write to any more, in its room if possible."""
+
+    @abstractmethod
     def source(self, name: str) -> pa.NativeFile:
         """The file for random access, for Parquet."""
 
@@ -140,7 +144,7 @@ class Files(ABC):
 
         Args:
             name: of a file that is there for nothing else, and stays.
-            waiting: called once where somebody else has it.
+            waiting: called again and again while somebody else has it; it may raise, to wait no more.
 
         Raises:
             OSError: it cannot be had: see `no_locks`, or the folder cannot be written.
@@ -258,6 +262,23 @@ class LocalFiles(Files):
             self.say(f"{name}: is a folder where a file must be; it was set aside as {aside}", damage=True)
         os.replace(beside, place)
 
+    def copy(self, source: str, name: str) -> None:
+        """By a second name of the same file (link(2)); by its bytes where the file system has no such names."""
+        place = self._root / name
+        self._make(place.parent)
+        beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}{_PART}")
+        try:
+            os.link(self._root / source, beside, follow_symlinks=False)
+        except OSError as error:
+            if is_full(error) or isinstance(error, FileNotFoundError):
+                raise
+            self.write(name, self.read(source))
+            return
+        try:
+            self._move(beside, name)
+        finally:
+            beside.unlink(missing_ok=True)  # rename(2) of two names of one file does nothing
+
     def source(self, name: str) -> pa.NativeFile:
         """The file for random access."""
         return pa.OSFile(str(self._root / name), "rb")
@@ -308,11 +329,12 @@ class LocalFiles(Files):
         """By flock(2): it ends with the process that has it, however that ends."""
         place = self._root / name
         self._make(place.parent)
+        if place.is_dir():
+            self.say(f"{name}: must be a file; it was set aside as {self.set_aside(name)}", damage=True)
         handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _locked(handle):
-                waiting()
             while not _locked(handle):
+                waiting()
                 time.sleep(_PAUSE)
             yield
         finally:

@@ -204,6 +204,11 @@ class Draft:
         with self.publish(name) as sink:
             sink.write(content)
 
+    def take(self, artifact: Artifact, name: str) -> None:
+        """Publish a file of a finished stage of the same workspace as it is, under the same name."""
+        self._files.copy(f"{artifact.folder}/{name}", f"{self.key.folder}/{name}")
+        self._entries[name] = artifact.manifest["files"][name]
+
     def declared(self, table: str) -> TableSchema:
         """A table that the stage declares. Work asks here, and names no declaration: a declaration is full of words,
         and whatever work names is part of its code.

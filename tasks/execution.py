@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 from microtome import __version__
 from microtome.errors import Interrupted
 from storage import Artifact, StageStore
+from storage.claims import making
 from tasks.session import Session
 from tasks.stage import External, Job
 
@@ -41,18 +42,21 @@ def execute(
     Returns:
         the artifact, and whether it was there already.
     """
-    store = session.store
-    found = None if refresh else store.find(job.key)
+    found = None if refresh else session.store.find(job.key)
     if found is not None:
         return found, True
     session.check()
-    if refresh:
-        store.discard(job.key)
-    with around(job, session):
-        return _carried_out_wary(job, session), False
+    with making(session.files, job.key.folder, _waiting(job, session)):
+        found = None if refresh else session.store.find(job.key)  # by whoever was waited for
+        if found is not None:
+            return found, True
+        if refresh:
+            session.store.discard(job.key)
+        with around(job, session):
+            return _made(job, session), False
 
 
-def _carried_out_wary(job: Job, session: Session) -> Artifact:
+def _made(job: Job, session: Session) -> Artifact:
     try:
         return _carried_out(job, session)
     except Interrupted:
@@ -64,6 +68,19 @@ def _carried_out_wary(job: Job, session: Session) -> Artifact:
         for needed in damaged:
             execute(needed, session)
         return _carried_out(job, session)
+
+
+def _waiting(job: Job, session: Session) -> Callable[[], None]:
+    """Says once that another process makes the stage, for as long as nobody asks to stop."""
+    said: list[str] = []
+
+    def waiting() -> None:
+        session.check()
+        if not said:
+            said.append(f"{job.name}: waiting until another process has made it")
+            session.progress.say(said[0])
+
+    return waiting
 
 
 def _carried_out(job: Job, session: Session) -> Artifact:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from microtome.errors import InputError, suggest
 from tasks.data import DataSpec
 from tasks.index import IndexOptions
+from tasks.pace import Pace
 from tasks.planning import Planner
-from tasks.stage import Job
+from tasks.stage import Job, Settings
 from tasks.subject import Subject
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
     from microtome.datasets.source import Source
     from microtome.networks import LayerGeometry
+
+
+REPEATS, ENOUGH = 5, 1.0  # times that each is measured, of which the quickest counts; fewer beyond so many seconds
+AT_ONCE = 8  # pictures of a measured batch: smaller ones pay for being called
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,17 @@ class Looked:
         for job in self.jobs:
             job.stage.check(job.options, self.module, self.audit.audit.network.input.size)
 
+    @cached_property
+    def pace(self) -> Pace:
+        """How fast it is, from two pictures of the first data set and two of the last, each shown several times."""
+
+        settings = self.audit.settings
+        module, size = self.module.to(settings.device), self.audit.audit.network.input.size
+        there = Pace(0, sum(layer.units for layer in self.layers), sum(map(_values, self.layers)), size)
+        measured = [_measured(module, settings, *shown) for shown in _shown(self.jobs)]
+        read, annotate, forward = (max(times) for times in zip(*measured, strict=True)) if measured else (0.0, 0.0, 0.0)
+        return replace(there, read=read, annotate=annotate, forward=forward)
+
     def probe(self) -> None:
         """Show it some of the pictures that it will be shown. Raises InputError: see `microtome.networks.probe`."""
         from microtome.networks.probe import probe
@@ -116,13 +133,20 @@ def _moved(fault: str, before: str, after: str, hint: str) -> str:
 
 
 def _batches(jobs: Sequence[Job]) -> Iterator[torch.Tensor]:
-    """Two pictures of the first data set, two later ones of the last; (2, 3, height, width), as the network takes them.
+    """Those pictures, (2, 3, height, width), as the network takes them.
 
     A picture that cannot be read is left to the index, which names it with all others.
     """
     import numpy as np
     import torch
 
+    for source, images in _shown(jobs):
+        with contextlib.suppress(Exception):
+            yield torch.from_numpy(np.stack([source.normalised(image) for image in images]))
+
+
+def _shown(jobs: Sequence[Job]) -> Iterator[tuple[Source, list[int]]]:
+    """Two pictures of the first data set, two later ones of the last."""
     indices = {needed.name: needed for job in jobs for needed in job.jobs.values() if needed.stage.name == "index"}
     if not indices:
         return
@@ -130,9 +154,51 @@ def _batches(jobs: Sequence[Job]) -> Iterator[torch.Tensor]:
     sources = [_source(indices[name]) for name in names[:1] + names[1:][-1:]]
     first, last = sources[0], sources[-1]
     for source, images in ((first, (0, 1)), (last, (len(last) // 2, len(last) - 1))):
-        with contextlib.suppress(Exception):
-            pictures = [source.normalised(min(image, len(source) - 1)) for image in images]
-            yield torch.from_numpy(np.stack(pictures))
+        yield source, [min(image, len(source) - 1) for image in images]
+
+
+def _values(layer: LayerGeometry) -> int:
+    return layer.units * layer.grid[0] * layer.grid[1]
+
+
+def _measured(module: torch.nn.Module, settings: Settings, source: Source, images: Sequence[int]) -> tuple[float, ...]:
+    """Seconds that a picture takes to be read, its annotation, and its forward pass.
+
+    The forward pass is measured on all threads and on one, and the better counts: where other work is beside it,
+    threads wait for each other at every layer, which a few passes of a small batch suffer from more than a stage.
+    """
+    import numpy as np
+    import torch
+
+    def read() -> torch.Tensor:
+        return torch.from_numpy(np.stack([source.normalised(image) for image in images])).to(settings.device)
+
+    def annotate() -> None:
+        for image in images:
+            source.dataset.annotation(source.chosen[image])
+
+    def forward() -> None:
+        with torch.no_grad():
+            module(batch)
+        if settings.device != "cpu":
+            torch.cuda.synchronize()
+
+    batch = read().repeat(AT_ONCE // len(images), 1, 1, 1)
+    passes = []
+    for threads in {settings.threads, 1}:
+        torch.set_num_threads(threads)
+        passes.append(_quickest(forward) / len(batch))
+    return _quickest(read) / len(images), _quickest(annotate) / len(images), min(passes)
+
+
+def _quickest(call: Callable[[], object]) -> float:
+    """Seconds of a call, the shortest of some: the first ones warm up, and other work may be beside them."""
+    spent: list[float] = []
+    while len(spent) < REPEATS and sum(spent) < ENOUGH:
+        began = time.perf_counter()
+        call()
+        spent.append(time.perf_counter() - began)
+    return min(spent)
 
 
 def _source(index: Job) -> Source:

@@ -18,6 +18,7 @@ from tasks import (
     landmarks,
     null,
     occlusion,
+    pages,
     parts,
     reliability,
     report,
@@ -49,6 +50,7 @@ STAGES: tuple[Stage, ...] = (
     occlusion.STAGE,
     adversarial.STAGE,
     gates.STAGE,
+    pages.STAGE,
     report.STAGE,
 )
 

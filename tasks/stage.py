@@ -17,6 +17,7 @@ from microtome.closure import closure
 from microtome.errors import InputError
 from storage import StageKey, TableSchema
 from tasks.options import Options
+from tasks.pace import Pace
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +106,7 @@ class Stage:
         headlines: that runs are compared by, and whose trend is shown; each of one of the metrics.
         page: what the report shows of it.
         starter: its lines of `microtome init`.
-        weight: foreseen seconds per picture on one core, for a first `plan`; None where nobody can say.
+        cost: seconds foreseen for a first `plan`, from the options and the pace of a few pictures.
         retries: how often a run that fails for the outside's sake (disk, network) is tried again.
         files: files beside the code that determine the output, below the project's root; folders whole.
         preflight: `module:function` of (options, network, (height, width)), called before the first stage spends time;
@@ -125,7 +126,7 @@ class Stage:
     headlines: tuple[Headline, ...] = ()
     page: PageOf | None = None
     starter: str = ""
-    weight: float | None = None
+    cost: Callable[[Any, Pace], float] = lambda _options, _pace: 0.0
     retries: int = 0
     files: tuple[str, ...] = ()
     preflight: str = ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from flows.claiming import claiming
 from flows.cli import cli
 from flows.console import Lines
 from flows.plan import Plan, Request
@@ -32,12 +33,11 @@ def audited(file: Path, *, verify: bool = False) -> str:
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         plan = Plan(Request(file, verify=verify))
-        if verify:
-            plan.verify()
-        plan.preflight()
-        if from_cache(plan) is None:
-            session = Session(plan.files, plan.settings, Lines(said))
-            for job in plan.jobs:
-                carry_out(job, session, refresh=False)
-            assert from_cache(Plan(Request(file))) is not None
+        with claiming(plan):
+            plan.preflight()
+            if from_cache(plan) is None:
+                session = Session(plan.files, plan.settings, Lines(said))
+                for job in plan.jobs:
+                    carry_out(job, session, refresh=False)
+                assert from_cache(Plan(Request(file))) is not None
     return said.getvalue()

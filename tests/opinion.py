@@ -17,8 +17,8 @@ from tests.compiled import EFFECTS, Definition, Project
 from tests.executed import Called, module_of
 from tests.mutation import Mutant, Root, Tree
 
-_PAGES = tuple(sorted({root for s in STAGES if s.page for root in (s.page.findings, s.page.page)}))
-STAGE_ROOTS = {s.name: Root(s.roots + (_PAGES if s.name == "report" else ()), s.files) for s in STAGES}
+_PAGES = tuple(sorted({root for s in STAGES if s.page for root in s.page.roots}))
+STAGE_ROOTS = {s.name: Root(s.roots + (_PAGES if s.name == "pages" else ()), s.files) for s in STAGES}
 """Where each stage's code begins, in an audit that asks for all of them."""
 
 OUTSIDE = {"network": Root(("microtome.networks.small:creature_net",))}

@@ -15,9 +15,13 @@ from pathlib import Path
 import pytest
 
 from flows.collect import collect
+from flows.plan import Plan, Request
+from flows.run import carry_out, session_of
+from microtome.errors import Interrupted
 from storage import RunRecord, RunStore, StageKey, StageStore, open_files
-from storage.claims import EXPIRY, Claims
+from storage.claims import EXPIRY, Claims, making
 from storage.process import this_process
+from tasks.execution import execute
 from tests.conftest import NETWORK, change_audit, clean_environment, count, soak
 
 
@@ -271,6 +275,48 @@ def test_another_host_is_waited_for_while_it_renews_its_claim(files, age, waits)
     told = pytest.raises(Waited, match=words) if waits else contextlib.nullcontext()
     with told, Claims(files, busy=impatient).held(["stages/index/one"]) as fault:
         assert fault is None
+
+
+def test_what_two_audits_want_at_once_is_made_once(audit_file):
+    """Else the second would begin by taking away the first one's manifest."""
+    change_audit(audit_file, stages={"dissection": {"bootstrap": 0, "permutations": 0}, "report": False})
+    plans, together, found = [Plan(Request(audit_file)) for _ in range(2)], threading.Barrier(2), []
+
+    def one(plan):
+        session = session_of(plan)
+        for job in plan.jobs:
+            together.wait(60)
+            found.append((job.name, carry_out(job, session, refresh=False)[1]))
+
+    threads = [threading.Thread(target=one, args=(plan,)) for plan in plans]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert sorted(found) == sorted((job.name, cached) for job in plans[0].jobs for cached in (False, True))
+
+
+def test_a_wait_for_whoever_makes_a_stage_is_said_and_can_be_stopped(audit_file, capsys):
+    plan = Plan(Request(audit_file))
+    job, session = plan.jobs[0], session_of(plan)
+    with making(plan.files, job.key.folder, lambda: None):
+        threading.Timer(0.3, session.stop.set).start()
+        try:
+            with pytest.raises(Interrupted):
+                execute(job, session)
+        finally:
+            session.stop.clear()
+    assert capsys.readouterr().err.count("index: waiting until another process has made it") == 1
+    assert execute(job, session)[1] is False
+
+
+def test_locks_of_stages_that_nobody_claims_are_collected(files):
+    with making(files, "stages/index/one", lambda: None), making(files, "stages/index/two", lambda: None):
+        pass
+    with Claims(files).held(["stages/index/two"]), Claims(files).collecting():
+        assert [name for name in files.names("claims") if name.endswith(".making")] == [
+            "claims/stages.index.two.making"
+        ]
 
 
 AUDITS = """

@@ -70,7 +70,7 @@ def test_an_audit_from_nothing(finished):
     assert "passed  layers.detectors: min 0" in process.stdout
     report = next(line.split()[1] for line in process.stdout.splitlines() if line.startswith("report"))
     assert Path(report).is_file()
-    for stage in ("index", "activations", "thresholds", "tally", "null", "dissection", "gates", "report"):
+    for stage in ("index", "activations", "thresholds", "tally", "null", "dissection", "gates", "pages", "report"):
         assert f"{stage:<12} done in" in process.stderr
     assert "Traceback" not in process.stderr
     assert (folder / ".microtome/prefect").is_dir()
@@ -128,6 +128,10 @@ def test_plan_foresees(finished, command):
     assert "cached" in rows["index"]
     assert f"would run  {70 * 12 * 16 * 16 * 2 / 1e6:.1f} MB" in rows["activations"]
     assert "(as last time)" in rows["activations"]
+    first = command("plan", "audit.yaml", "--workspace", "elsewhere", cwd=folder)
+    told = {line.split()[0]: line.split("would run")[1].split() for line in first.stdout.splitlines()[2:]}
+    assert set(told) == set(rows) - {"stage", "-----------"}
+    assert all(line[-4].isdigit() and line[-3:] == ["(by", "a", "probe)"] for line in told.values())
 
 
 def test_sql_in_every_format(finished, command, tmp_path):
@@ -167,6 +171,18 @@ def test_reading_commands(finished, command):
     assert single.returncode == 0
     assert "data:image/webp;base64," in (folder / "one.html").read_text()
     assert command("show", "nonsense", cwd=folder).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("exp", ["explain"]), ("rerun th", ["thresholds"]), ("audit --only th", ["thresholds"]), ("show ti", ["tiny"])],
+)
+def test_a_shell_completes_commands_stages_and_runs(finished, command, typed, completed):
+    words = ["microtome", *typed.split(" ")]
+    asked = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    said = command(cwd=finished[0], env={**asked, "_MICROTOME_COMPLETE": "bash_complete"})
+    assert said.stdout.split() == [f"plain,{word}" for word in completed]
+    assert said.stderr == ""
 
 
 def test_gc_keeps_what_runs_use(finished, command):

@@ -324,9 +324,9 @@ def test_what_is_known_is_not_computed_again(checkpoints):
     run(checkpoints)
     assert all(cached for _, cached in run(checkpoints).values())
     again = run(checkpoints, "stages.dissection.min_iou=0.1")
-    assert [name for name, (_, cached) in again.items() if not cached] == ["dissection", "drift", "report"]
+    assert [name for name, (_, cached) in again.items() if not cached] == ["dissection", "drift", "pages", "report"]
     swapped = run(checkpoints, "network.weights=earlier.safetensors", "stages.drift.before=now.safetensors")
-    assert {name for name, (_, cached) in swapped.items() if not cached} == {"dissection", "drift", "report"}
+    assert {name for name, (_, cached) in swapped.items() if not cached} == {"dissection", "drift", "pages", "report"}
 
 
 def test_the_same_weights_under_another_name_have_not_drifted(checkpoints):
@@ -401,7 +401,7 @@ def test_before_and_after_fine_tuning(tmp_path):
         assert trained["threshold_change"] > 0
         assert trained["change"] != 0
     text = done["report"][0].read("drift.html").decode()
-    assert "Before: before fine-tuning. After: with filter loss. Over the same 60 pictures." in text
+    assert "Before: before fine-tuning. After: interpretable: masks and filter loss. Over the same 60 pictures." in text
     assert "features.12, twin: masks, no filter loss" in text
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import networkx
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from microtome.errors import InputError
 from tests.conftest import opened, write_audit
+from tests.faults import faults
 from tests.test_pipeline import run
 from tests.test_tree_pipeline import NETWORK
 
@@ -172,6 +174,11 @@ def test_lookup_of_a_known_picture_and_of_the_same_as_a_new_file_agree(done, com
     assert new.returncode == 0, new.stderr
     same = set(known.stdout.splitlines()[2:-1]) & set(new.stdout.splitlines()[2:-1])
     assert len(same) > 5
+    page = Path(new.stdout.splitlines()[-1].removeprefix("page    ")).read_text()
+    assert "It is like the pictures that the audit looked at" in page
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)).save(tmp_path / "noise.png")
+    noise = command("lookup", "patterns", tmp_path / "noise.png", "--workspace", workspace)
+    assert "It is unlike the pictures" in noise.stdout
     assert command("lookup", "patterns", "nobody.png", "--workspace", workspace).returncode == 2
 
 
@@ -184,11 +191,8 @@ def test_layers_of_the_drawn_graph_switch_off(browser, done, tmp_path):
         place = tmp_path / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(made.read(name))
-    for page in ("graph.html", "parts.html"):
-        for width in (1280, 390):
-            tab, heard = opened(browser, tmp_path / page, width)
-            assert heard == []
-            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    for page in ("index.html", "graph.html", "parts.html"):
+        assert [fault for width in (1440, 390) for fault in faults(browser, tmp_path / page, width)] == []
     tab, _ = opened(browser, tmp_path / "graph.html")
     first = tab.locator(".drawing g").first
     expect(first).to_be_visible()

@@ -61,7 +61,7 @@ FINDINGS = '''
 """What the report shows of thresholds."""
 
 from microtome.report.thresholds import ThresholdFindings
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.thresholds.result import Thresholds
 
 
@@ -75,7 +75,7 @@ ADDED = (  # file, line, and the lines before it that the page asks for
     ("microtome/visualize/methods.py", '        "grad-cam":', METHOD),
     ("microtome/visualize/methods.py", '    "rise": f', '    "black": "",'),
     ("microtome/report/saliency.py", '    "grad-cam":', '    "black": "Shows nothing at all.",'),
-    ("tasks/thresholds/__init__.py", "    weight=", SHOWN),
+    ("tasks/thresholds/__init__.py", "    cost=", SHOWN),
     ("tasks/thresholds/__init__.py", "from tasks.stage import Job, Stage", "from tasks.stage import PageOf"),
     ("microtome/visualize/names.py", '    "gradient"', '    "black",'),
 )

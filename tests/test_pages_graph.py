@@ -16,7 +16,6 @@ from microtome.report.graph import (
     Over,
     OverPicture,
     Patch,
-    UnitLabel,
     lookup_page,
     lookup_rows,
     page,
@@ -74,7 +73,7 @@ FOUND = GraphFindings(
     training=9,
     over=[OverPicture("assets/graph/000007.webp", "bird.png", HERE)],
     patches={2: [Patch("assets/x/000001.webp", "one.png", Place(2, 0.25, 0.75, 4.0))]},
-    units={("low", 2): UnitLabel(1, "wing"), ("low", 0): UnitLabel(1, None)},
+    units={views.UnitKey("low", 2): "wing", views.UnitKey("low", 0): "no concept"},
     size=SIZE,
 )
 
@@ -86,24 +85,33 @@ def part_of(made, heading, kind):
 
 def test_headline_counts_layers_whose_interval_excludes_zero():
     made = page(FOUND)
-    assert made.headline.startswith("4 part patterns in 2 layers")
-    assert "varies less than that of the raw filters in 1 of 2 layers" in made.headline
-    assert "than if they stood at their own mean places in 2" in made.headline
+    assert made.headline == (
+        "What the filters of 2 layers answer to is shared out among 4 nodes, patterns that keep their place beside "
+        "each other. Of the 4 nodes shown here 0 lie on one part in most pictures. They keep their distance to the "
+        "parts more steadily than the raw filters do in 1 of 2 layers, and than they would frozen at their own mean "
+        "places in 2 (95 % intervals)."
+    )
     assert made.figures.items == [
-        ("nodes", "4", "2 layers"),
-        ("edges", "3", "child to parent"),
-        ("pictures", "12", "9 to learn from"),
+        ("nodes", "4", "part patterns of 2 layers"),
+        ("edges", "3", "from a node to one of the layer above"),
+        ("pictures", "12", "9 of them to learn from"),
     ]
 
 
-def test_steadiness_is_a_row_per_layer_in_the_order_of_the_graph():
+def test_steadiness_is_told_of_nodes_filters_and_places_that_look_at_nothing():
     table = part_of(page(FOUND), "Are nodes steadier than filters?", "table")
-    assert [row[0] for row in table.rows] == ["top", "low"]
+    assert [row[0] for row in table.rows] == [
+        f"{layer}, {what}"
+        for layer in ("top", "low")
+        for what in ("nodes", "filters", "best place held for all pictures", "random places")
+    ]
     assert table.rows[0][1:] == [
-        "0.050 [0.040, 0.060]", "0.070 [0.060, 0.080]", "-0.020 [-0.030, -0.010]",
-        "-0.030 [-0.040, -0.020]", "0.200, 0.200", "50%, 25%", "0.11, 0.22",
+        "0.050 [0.040, 0.060]", "-0.020 [-0.030, -0.010]", "-0.030 [-0.040, -0.020]", "50%", "0.11"
     ]  # fmt: skip
-    assert len(table.columns) == len(table.rows[0])
+    assert [row[1:] for row in table.rows[1:3]] == [
+        ["0.070 [0.060, 0.080]", "", "", "25%", "0.22"], ["0.200", "", "", "", ""]
+    ]  # fmt: skip
+    assert {len(row) for row in table.rows} == {len(table.columns)}
 
 
 def test_the_shift_test_is_said_of_nodes_and_filters():
@@ -119,7 +127,7 @@ def test_the_shift_test_is_said_of_nodes_and_filters():
     ]
     tested.append(LayerFigure("low", Measure.FOLLOWING, Of.NODES, None, 0.04, n=8))
     made = page(replace(FOUND, figures=[*FOUND.figures, *tested]))
-    assert "the shown nodes go along by 80% of it in low" in made.headline
+    assert "the shown nodes move with it, by 80% of the way in low." in made.headline
     table = part_of(made, "Do they follow what is shown?", "table")
     assert table.rows == [
         ["low, nodes", "0.800 [0.700, 0.900]", "90%", "0.050", "0.060", "0.040"],
@@ -130,7 +138,7 @@ def test_the_shift_test_is_said_of_nodes_and_filters():
 
 def test_without_landmarks_nothing_is_said_of_steadiness():
     made = page(replace(FOUND, figures=CURVE))
-    assert "varies less" not in made.headline
+    assert "more steadily" not in made.headline
     assert "no landmarks" in part_of(made, "Are nodes steadier than filters?", "text").text
 
 
@@ -146,30 +154,59 @@ def test_strongest_nodes_are_of_each_layer_and_ties_go_to_the_first_number():
 
 
 def test_the_drawing_joins_children_to_their_parents_at_their_places():
-    drawing, outline = Over(GRAPH, SIZE).parts(FOUND.over[0])
+    (drawing,) = Over(GRAPH, SIZE).parts(FOUND.over[0])
     assert isinstance(drawing, views.Drawing)
     assert [level.name for level in drawing.levels] == ["top", "low"]
     assert drawing.levels[0].dots == [(10.0, 8.0, "node 0"), (30.0, 16.0, "node 1")]
     assert drawing.levels[0].links == []
     assert drawing.levels[1].dots == [(50.0, 24.0, "node 2"), (77.7, 35.5, "node 3")]
     assert drawing.levels[1].links == [
-        (77.7, 35.5, 10.0, 8.0), (50.0, 24.0, 30.0, 16.0), (50.0, 24.0, 10.0, 8.0)
-    ]  # fmt: skip
-    assert isinstance(outline, views.Outline)
-    assert [(branch.label, branch.note) for branch in outline.root.below] == [
+        (77.7, 35.5, 10.0, 8.0, "node 3 under node 0"),
+        (50.0, 24.0, 30.0, 16.0, "node 2 under node 1"),
+        (50.0, 24.0, 10.0, 8.0, "node 2 under node 0"),
+    ]
+    assert drawing.words == []
+    assert [(branch.label, branch.note) for branch in drawing.outline.below] == [
         ("top", "2 nodes drawn"), ("low", "2 nodes drawn")
     ]  # fmt: skip
-    assert outline.root.below[1].below[1].note == "filter 2 at 0.50, 0.60, under 1, 0"
-    assert outline.root.below[0].below[0].note == "filter 1 at 0.30, 0.40"
+    assert drawing.outline.below[1].below[1].note == "filter 2 at 0.50, 0.60, under node 1, node 0"
+    assert drawing.outline.below[0].below[0].note == "filter 1 at 0.30, 0.40"
+
+
+def test_where_nodes_lie_on_parts_only_these_are_drawn_and_named():
+    graph = PatternGraph(
+        [
+            node(0, "top", 2.0, purity=0.5, concept="wing"),
+            node(1, "top", 5.0, purity=0.45, concept="tail"),
+            node(2, "low", 9.0, purity=0.9, concept="wing"),
+            node(3, "low", 9.0, purity=1.0, concept="tail (long)"),
+        ],
+        {2: [1, 0], 3: [1]},
+    )
+    (drawing,) = Over(graph, SIZE).parts(FOUND.over[0])
+    assert drawing.levels[0].dots == [(10.0, 8.0, "node 0 (wing)")]
+    assert drawing.levels[1].links == [(50.0, 24.0, 10.0, 8.0, "node 2 (wing) under node 0 (wing)")]
+    assert drawing.words == [(30.0, 16.0, "wing"), (77.7, 35.5, "tail (long)")]
+    made = page(replace(FOUND, graph=graph))
+    on, off = (section for section in made.sections if "part" in section.heading and section.parts[1].kind == "gallery")
+    assert [(card.title, card.label) for card in on.parts[1].cards] == [
+        ("node 3", "tail (long)"), ("node 2", "wing"), ("node 0", "wing")
+    ]  # fmt: skip
+    assert (off.heading, off.folded) == ("1 nodes that lie on no one part", True)
+    (other,) = off.parts[1].cards
+    assert (other.title, other.label, other.facts) == ("node 1", "", [("on tail", "45%", "")])
+    assert "Of the 4 nodes shown here 3 lie on one part" in made.headline
 
 
 def test_a_parent_that_is_not_among_the_strongest_is_drawn_where_it_is():
     many = PatternGraph([*(node(n, "top", 1.0) for n in range(DRAWN + 1)), node(99, "low", 1.0)], {99: [DRAWN, 0, 1]})
     here = [*(Place(n, n / 100, 0.0, 100.0 - n) for n in range(DRAWN + 1)), Place(99, 0.9, 0.0, 1.0)]
-    drawing, _ = Over(many, SIZE).parts(OverPicture("p", "f", here))
+    (drawing,) = Over(many, SIZE).parts(OverPicture("p", "f", here))
     assert isinstance(drawing, views.Drawing)
     assert (12.0, 0.0, f"node {DRAWN}") in drawing.levels[0].dots
-    assert drawing.levels[1].links == [(90.0, 0.0, 12.0, 0.0), (90.0, 0.0, 0.0, 0.0)]  # two parents, not three
+    assert [link.name for link in drawing.levels[1].links] == [
+        f"node 99 under node {parent}" for parent in (DRAWN, 0)
+    ]  # two parents, not three
 
 
 def test_cards_link_to_units_and_to_parents_that_have_cards():
@@ -177,17 +214,19 @@ def test_cards_link_to_units_and_to_parents_that_have_cards():
     assert [card.title for card in gallery.cards] == ["node 1", "node 0", "node 2", "node 3"]
     one, zero, two, three = gallery.cards
     assert two.links == [
-        ("filter 2: wing", "unit/low/2.html"), ("parent 1", "#node/1"), ("parent 0", "#node/0")
+        ("filter 2: wing", "unit/low/2.html"), ("under node 1", "#node/1"), ("under node 0", "#node/0")
     ]  # fmt: skip
     assert three.links[0] == ("filter 0: no concept", "unit/low/0.html")
-    assert two.facts[:3] == [
-        ("deviation", "0.031", "sigma, by the side of the picture"),
-        ("parents", "1, 0", "nodes of the layer above"),
-        ("purity", "–", "share of its top held-out pictures in which it is on one part"),
-    ]
+    assert (two.facts, zero.facts) == ([], [("on wing", "25%", "")])
     assert two.spots == [views.Spot("assets/x/000001.webp", "one.png", SIZE, [(25.0, 30.0, 4.4)], ())]
-    assert (one.note, zero.note) == ("top filter 1", "top filter 0: wing")  # on no part: not named
-    assert (one.links, one.facts[1][1], three.spots) == ([], "–", [])
+    assert (one.note, zero.note, zero.label) == ("top filter 1", "top filter 0", "")  # on no part: not named
+    assert (one.links, three.spots) == ([("filter 1", "unit/top/1.html")], [])
+
+
+def test_a_parent_without_a_card_is_named_and_not_linked():
+    graph = PatternGraph([node(1, "top", 1.0, chosen=False), node(2, "low", 1.0)], {2: [1]})
+    (card,) = part_of(page(replace(FOUND, graph=graph, over=[])), "Nodes", "gallery").cards
+    assert card.links[1] == ("under node 1", "")
 
 
 def test_only_chosen_nodes_have_cards():
@@ -197,7 +236,8 @@ def test_only_chosen_nodes_have_cards():
 
 def test_the_page_renders():
     text = alone(page(FOUND), "birds", network="net", audit="audit", run="run")
-    assert "The graph over bird.png" in text
+    assert "The graph over pictures that it was not learned from" in text
+    assert "<title>node 2 under node 1</title>" in text
     assert 'id="node/2"' in text
 
 
@@ -247,16 +287,22 @@ PARTS = PartsFindings(
 def test_the_blend_is_judged_against_its_best_rival(low, high, said):
     best, *others = PARTS.against
     made = parts_page(replace(PARTS, against=[replace(best, low=low, high=high), *others]))
-    assert made.headline.startswith(
-        "Looks and place together miss the parts by 0.150 of the diagonal on average: " + said
+    assert made.headline == (
+        "Shown a part in 3 to 6 boxes, the blend of how it looks and where it sits then finds it in new pictures, on "
+        f"average 0.150 of the diagonal from its annotated centre (head and tail). That is {said} the best of 2 "
+        f"simpler ways, exemplar (difference -0.010 [{low:+.3f}, {high:+.3f}])."
     )
-    assert f"exemplar (-0.010 [{low:+.3f}, {high:+.3f}])" in made.headline
-    assert made.figures.items == [("parts", "2", ""), ("pictures", "30", "to find them in")]
+    assert made.figures.items == [
+        ("error, blend", "0.150", "over all parts and numbers of boxes"),
+        ("error, exemplar", "0.150", "the best simpler way"),
+        ("error, mean position", "0.200", "looks at nothing"),
+        ("pictures", "30", "to find the parts in"),
+    ]
 
 
 def test_parts_say_how_often_the_blend_is_surely_nearer_or_farther_and_what_it_chose():
     made = parts_page(PARTS)
-    rivals = part_of(made, "Beside its rivals", "table").rows
+    rivals = part_of(made, "Beside simpler ways", "table").rows
     assert rivals[0] == ["exemplar", "-0.010 [-0.020, +0.030]", "1", "1", "head, 6 boxes: +0.050 [+0.020, +0.080]"]
     assert rivals[1][:4] == ["mean position", "-0.080 [-0.090, -0.070]", "1", "0"]
     assert part_of(made, "What was chosen", "table").rows == [
@@ -266,10 +312,13 @@ def test_parts_say_how_often_the_blend_is_surely_nearer_or_farther_and_what_it_c
     assert "Do they follow what is shown?" not in [section.heading for section in made.sections]
     moved = replace(PARTS, follow=[PartShift("head", 3, Locator.BLEND, 0.7, 0.6, 0.8, 0.5, 30)])
     follow = part_of(parts_page(moved), "Do they follow what is shown?", "table")
-    assert follow.rows == [["head", "3", "blend", "0.70 [0.60, 0.80]", "0.50"]]
-    table = part_of(made, "Every figure", "table")
-    assert table.rows[0] == ["head", "3", "blend", "0.100 [0.090, 0.110]", "50% [40%, 60%]"]
-    assert len(table.rows) == 9
+    assert follow.rows == [["head", "blend", "0.70 [0.60, 0.80]"]]
+    errors, near = next(section.parts for section in made.sections if section.heading == "Every figure")
+    assert [name for name, _ in errors.columns] == ["part", "way", "error, 3 boxes", "error, 6 boxes"]
+    assert errors.rows[0] == ["head", "blend", "0.100 [0.090, 0.110]", "0.200 [0.190, 0.210]"]
+    assert errors.rows[3] == ["tail", "blend", "0.150 [0.140, 0.160]", "–"]
+    assert near.rows[0] == ["head", "blend", "50% [40%, 60%]", "50% [40%, 60%]"]
+    assert len(errors.rows) == len(near.rows) == 6
 
 
 @pytest.mark.parametrize("kind", ["gallery", "charts"])
@@ -277,12 +326,13 @@ def test_parts_have_charts_and_pictures(kind):
     made = parts_page(PARTS)
     if kind == "charts":
         charts = part_of(made, "Error over the number of boxes", kind).charts
-        assert [title for title, _, _ in charts] == [
-            "head: error of the centre, by the diagonal", "tail: error of the centre, by the diagonal"
-        ]  # fmt: skip
+        assert [title for title, _, _ in charts] == ["head", "tail"]
+        broad = 'stroke-width="4"'  # the blend's line is broader than the others
+        assert broad in charts[0][1]
+        assert broad not in part_of(page(FOUND), "Learning", "charts").charts[0][1]
     else:
         (card,) = part_of(made, "Where they were found", kind).cards
-        assert (card.anchor, card.note) == ("part/head", "from 3 boxes, from the best to the worst")
+        assert (card.anchor, card.title, card.label) == ("part/head", "from 3 boxes", "head")
         spot = views.Spot("assets/a.webp", "a.png", SIZE, [(10.0, 20.1, 3.3)], [(1.1, 2.2)], "0.12")
         assert list(card.spots) == [spot]
     assert "What was chosen" in alone(made, "birds", network="net", audit="audit", run="run")

@@ -57,11 +57,11 @@ def parts_of(page: views.Page, kind: str) -> list:
 def test_a_single_category() -> None:
     page = stability_page(stable(("conv", "bird", None, SUMMARY)))
     assert page.headline == (
-        "The filters of conv deviate by 0.0500 of the picture's diagonal, steadier than one position held for every "
-        "picture (0.1000); 50% of them follow a landmark."
+        "The distance of the filters of conv to landmarks varies by 0.0500 of the picture's diagonal, less than that "
+        "of one place held for every picture (0.1000); 50% of them surely follow a landmark."
     )
-    assert page.figures.items[0] == ("deviation D", "0.0500", "95 %: 0.0400 to 0.0600")
-    assert page.figures.items[4] == ("own spread", "0.123", "of the diagonal; 2.50 bits")
+    assert page.figures.items[0] == ("instability D", "0.0500", "95 %: 0.0400 to 0.0600")
+    assert page.figures.items[4] == ("own movement", "0.123", "of the diagonal; 2.50 bits of place")
     (table,) = parts_of(page, "table")
     (line,) = table.rows
     assert [cell for cell in line if isinstance(cell, str)] == [
@@ -84,10 +84,14 @@ def test_steadiness_is_claimed_of_filters_that_follow_alone() -> None:
     )
     page = stability_page(tested)
     assert page.headline == (
-        "When what is shown is moved, 5 of 8 filters of conv surely follow (mean slope 0.61 [0.55, 0.67]; 1 follows, 0 "
-        "is frozen). Those that do deviate by 0.0444 of the picture's diagonal; held at their own mean place they "
-        "would by 0.0777. 25% of them follow a landmark."
+        "When what is shown is moved, 5 of 8 filters of conv surely move with it (mean slope 0.61 [0.55, 0.67]; 1 "
+        "follows all the way, 0 stays where it was). The distance of those to landmarks varies by 0.0444 of the "
+        "picture's diagonal; frozen, each at its own mean place, theirs would by 0.0777. All filters together "
+        "(0.0500) are steadier than one place held for every picture (0.1000)."
     )
+    loose = Judged("conv", "bird", None, replace(SUMMARY, best_constant=0.0499))
+    worse = replace(tested, layers=[replace(tested.layers[0], rows=[loose])])
+    assert "(0.0500) are no steadier than" in stability_page(worse).headline
     table = next(part for part in parts_of(page, "table") if part.columns[1][0] == "follow")
     assert table.rows[1] == [
         "conv, all: mean", "5 of 8", "0.61 [0.55, 0.67]", "0.40", "75%", "0.63, 0.58",
@@ -106,22 +110,22 @@ def test_several_categories_are_judged_by_the_audits_rule() -> None:
     lowest = replace(SUMMARY, deviation=0.02)
     mean = replace(SUMMARY, deviation=0.07)
     findings = stable(*rows, ("conv", None, "lowest", lowest), ("conv", None, "highest-activation", mean))
-    assert "deviate by 0.0200" in stability_page(findings).headline
+    assert "varies by 0.0200" in stability_page(findings).headline
     other = replace(findings, rule="highest-activation")
-    assert "deviate by 0.0700" in stability_page(other).headline
+    assert "varies by 0.0700" in stability_page(other).headline
     (table,) = parts_of(stability_page(findings), "table")
     assert [row[0] for row in table.rows] == ["bird", "cat", "all: lowest", "all: highest-activation"]
 
 
 def test_the_steadiest_layer_heads_the_page_and_one_without_deviation_comes_last() -> None:
     page = stability_page(stable(("dark", "bird", None, NULL), ("conv", "bird", None, SUMMARY)))
-    assert page.headline.startswith("The filters of conv")
+    assert page.headline.startswith("The distance of the filters of conv")
     dark = parts_of(page, "table")[0].rows[0]
     assert dark[1:3] == ["–", ""]
     assert (dark[3].value, dark[3].low, dark[3].text) == (None, None, "D –, 95 % ")
     alone = stability_page(stable(("dark", "bird", None, NULL)))
-    assert "deviate by – of the picture's diagonal, less steady than" in alone.headline
-    assert alone.figures.items[0] == ("deviation D", "–", "")
+    assert "varies by – of the picture's diagonal, no less than" in alone.headline
+    assert alone.figures.items[0] == ("instability D", "–", "")
 
 
 def test_ties_and_silence_are_advised_against() -> None:
@@ -129,8 +133,8 @@ def test_ties_and_silence_are_advised_against() -> None:
     page = stability_page(stable(("conv", "bird", None, SUMMARY), ("conv", "cat", None, bad)))
     advice = [part.text for part in parts_of(page, "text") if part.style == "advice"]
     assert len(advice) == 2
-    assert advice[0].startswith("In 6% of all (filter, picture) pairs of cat several cells are equally high")
-    assert advice[1].startswith("In 30% of all pairs of cat the filter is silent")
+    assert advice[0].startswith("In 6% of all pairs of a filter and a picture of cat several cells are equally high")
+    assert advice[1].startswith("In 30% of all pairs of a filter and a picture of cat the filter is silent")
 
 
 def test_a_filters_card() -> None:
@@ -175,24 +179,25 @@ def layer(name: str, deviation: float | None) -> Judged:
 def test_training_alone() -> None:
     page = finetuning_page(tuned("interpretable"))
     assert page.headline == (
-        "After 2 epochs the interpretable network answers 90.0% of 20 held-out pictures right; a linear probe of the "
-        "frozen features 95.0%."
+        "After 2 epochs with the filter loss the interpretable network answers 90.0% of 20 held-out pictures right; "
+        "the best control, a linear probe of the features as they were, 95.0%."
     )
-    assert [section.heading for section in page.sections] == ["Training", "Use the network"]
+    assert [section.heading for section in page.sections] == ["What is compared", "Training", "Use the network"]
     assert page.figures.items == [
         ("accuracy, interpretable", "90.0%", "95 %: 85.0% to 95.0%"),
-        ("linear probe", "95.0%", "95 %: 76.0% to 99.0%"),
+        ("accuracy, best control", "95.0%", "a linear probe of the features as they were"),
     ]
-    (table,) = parts_of(page, "table")
+    who, table = parts_of(page, "table")
+    assert [row[0] for row in who.rows] == ["interpretable"]
     assert table.rows == [
-        ["with filter loss", "20 pictures", "90.0%", "85.0%–95.0%", "0.250", "-0.01000", "0.005"],
+        ["interpretable: masks and filter loss", "20 pictures", "90.0%", "85.0%–95.0%", "0.250", "-0.01000", "0.005"],
         ["linear probe of the backbone", "20 pictures", "95.0%", "76.0%–99.0%", "", "", ""],
         ["always the commonest class", "20 pictures", "55.0%", "", "", "", ""],
     ]
     (code,) = parts_of(page, "code")
     assert code.text.startswith("network:\n  load: package:factory\n")
     (charts,) = parts_of(page, "charts")
-    assert "interpretable val 0.25" in charts.charts[0][2]
+    assert "interpretable held out 0.25" in charts.charts[0][2]
 
 
 def test_networks_beside_their_twin() -> None:
@@ -204,22 +209,52 @@ def test_networks_beside_their_twin() -> None:
     ]
     page = finetuning_page(tuned("interpretable", "twin", compared=compared))
     assert page.headline.endswith(
-        "right, its twin without filter loss 90.0%; a linear probe of the frozen features 95.0%. Location "
-        "instability of its new layer: 0.0500 beside 0.0700 of the "
-        "twin."
+        "right, its twin, trained alike without that loss, 90.0%; the best control, a linear probe of the features "
+        "as they were, 95.0%.\nThe distance of its new layer's filters to landmarks varies by 0.0500 of the "
+        "picture's diagonal, of the twin's by 0.0700, apart by -0.0200 [-0.0300, +0.0100]; that of the best control, "
+        "one place held for every picture, by 0.1000, which is less steady."
     )
-    rows = parts_of(page, "table")[1].rows
-    assert [row[0] for row in rows] == [
-        "before fine-tuning", "with filter loss", "with filter loss", "twin: masks, no filter loss",
+    assert [item[:2] for item in page.figures.items[3:]] == [
+        ("instability, interpretable", "0.0500"),
+        ("instability, twin", "0.0700"),
+        ("instability, best control", "0.1000"),
+    ]
+    who, table, _ = parts_of(page, "table")
+    assert [row[0] for row in who.rows] == ["before fine-tuning", "interpretable", "twin"]
+    assert [row[:3] for row in table.rows] == [
+        ["new layer", "interpretable", "0.0500"],
+        ["new layer", "twin", "0.0700"],
+        ["new layer", "control: one place held for every picture", "0.1000"],
+        ["layer below it", "before fine-tuning", "0.0800"],
+        ["layer below it", "interpretable", "–"],
+        ["layer below it", "control: one place held for every picture", "0.1000"],
+    ]
+    assert [row[4] for row in table.rows] == ["-0.0200 [-0.0300, +0.0100]", "", "", "", "–", ""]
+    assert [row[5:7] for row in table.rows[:2]] == [["–", "–"]] * 2
+    (gallery,) = parts_of(page, "gallery")
+    assert [(card.anchor, card.label, card.title) for card in gallery.cards] == [
+        ("interpretable/extra_map/7", "interpretable", "filter 7"), ("twin/extra_map/7", "twin", "filter 7")
     ]  # fmt: skip
-    assert [row[4] for row in rows] == ["", "–", "-0.0200 [-0.0300, +0.0100]", ""]
-    galleries = [section for section in page.sections if section.heading.startswith("Filters of the new layer")]
-    assert [section.heading.partition(", ")[2] for section in galleries] == [
-        "with filter loss", "twin: masks, no filter loss",
-    ]  # fmt: skip
-    assert [row[8:10] for row in rows] == [["–", "–"]] * 4
-    anchors = [card.anchor for gallery in parts_of(page, "gallery") for card in gallery.cards]
-    assert anchors == ["interpretable/extra_map/7", "twin/extra_map/7"]
+
+
+@pytest.mark.parametrize(
+    ("frozen", "said"),
+    [
+        (0.04, "its own filters frozen at their mean places, by 0.0400, which is steadier still."),
+        (0.08, "its own filters frozen at their mean places, by 0.0800, which is less steady."),
+        (0.12, "one place held for every picture, by 0.1000, which is less steady."),
+    ],
+)
+def test_the_best_control_is_named(frozen, said) -> None:
+    shift = replace(SHIFT, frozen=frozen)
+    compared = [
+        Compared("interpretable", layer("extra_map", 0.05), None, shift),
+        Compared("twin", layer("extra_map", 0.07), None, shift),
+    ]
+    found = tuned("interpretable", "twin", compared=compared)
+    assert said in finetuning_page(found).headline
+    guessed = replace(found, learned=[replace(item, majority=0.96) for item in found.learned])
+    assert "the best control, always naming the commonest class, 96.0%." in finetuning_page(guessed).headline
 
 
 def test_where_nothing_was_learned_nothing_is_compared() -> None:
@@ -227,14 +262,14 @@ def test_where_nothing_was_learned_nothing_is_compared() -> None:
     page = finetuning_page(tuned("interpretable", "twin", compared=compared, stuck=["twin"]))
     assert page.headline.endswith("There is nothing to interpret.")
     assert "0.05" not in page.headline
-    assert len(parts_of(page, "table")) == 1
+    assert len(parts_of(page, "table")) == 2
     assert not parts_of(page, "gallery")
     (advice,) = [part.text for part in parts_of(page, "text") if part.style == "advice"]
-    assert advice.startswith("The network twin: masks, no filter loss answers 90.0% [85.0%, 95.0%] of the 20 held-out")
+    assert advice.startswith("The twin network answers 90.0% [85.0%, 95.0%] of the 20 held-out")
     assert "not surely more than always naming the commonest class (55.0%)" in advice
     assert "A linear probe of the features as they were answers 95.0% right" in advice
     only = finetuning_page(tuned("interpretable", "plain", compared=compared, stuck=["plain"]))
-    assert len(parts_of(only, "table")) == 2  # the plain one is no part of the comparison
+    assert len(parts_of(only, "table")) == 3  # the plain one is no part of the comparison
 
 
 def test_a_training_that_stepped_back_says_so() -> None:
@@ -242,7 +277,7 @@ def test_a_training_that_stepped_back_says_so() -> None:
     page = finetuning_page(replace(found, training=[replace(row, halvings=2) for row in found.training]))
     (text,) = [part.text for part in parts_of(page, "text") if "rate" in part.text]
     assert text == (
-        "The training of the network with filter loss diverged 2 times, and went on from the epoch before at half the "
+        "The training of the interpretable network diverged 2 times, and went on from the epoch before at half the "
         "rate."
     )
 
@@ -253,9 +288,11 @@ def test_fine_tuning_says_who_follows() -> None:
         Compared("twin", layer("extra_map", 0.07), None, replace(SHIFT, follow=7, low=None)),
     ]
     page = finetuning_page(tuned("interpretable", "twin", compared=compared))
-    assert page.headline.endswith("of the twin; 5 of 8 filters surely follow what is shown, 7 of 8 of the twin's.")
+    assert page.headline.endswith(
+        "When what is shown is moved, 5 of 8 of its filters surely follow, 7 of 8 of the twin's."
+    )
     table = parts_of(page, "table")[1]
-    assert [row[8:10] for row in table.rows] == [["5 of 8", "0.61 [0.55, 0.67]"], ["7 of 8", "0.61"]]
+    assert [row[5:7] for row in table.rows] == [["5 of 8", "0.61 [0.55, 0.67]"], ["7 of 8", "0.61"], ["", ""]]
     assert len(table.columns) == len(table.rows[0])
 
 
@@ -263,4 +300,4 @@ def test_without_a_twin_nothing_is_compared_with_it() -> None:
     compared = [Compared(None, layer("conv", 0.08)), Compared("interpretable", layer("extra_map", 0.05))]
     page = finetuning_page(tuned("interpretable", compared=compared))
     assert "twin" not in page.headline
-    assert [row[4] for row in parts_of(page, "table")[1].rows] == ["", ""]
+    assert [row[4] for row in parts_of(page, "table")[1].rows] == [""] * 4

@@ -127,7 +127,22 @@ def test_a_second_run_computes_nothing(audit_file):
 def test_a_changed_limit_reruns_the_summary_alone(audit_file):
     run(audit_file)
     again = run(audit_file, "stages.dissection.min_iou=0.1")
-    assert [name for name, (_, cached) in again.items() if not cached] == ["dissection", "report"]
+    assert [name for name, (_, cached) in again.items() if not cached] == ["dissection", "pages", "report"]
+
+
+def test_a_changed_gate_makes_no_page_again_but_the_one_that_shows_it(audit_file):
+    first = run(audit_file)["report"][0]
+    change_audit(audit_file, gates=[{"metric": "layers.detectors", "min": 0}])
+    again = run(audit_file)
+    report = again["report"][0]
+    assert [name for name, (_, cached) in again.items() if not cached] == ["gates", "report"]
+    assert "This audit sets no gates" in first.read("index.html").decode()
+    assert "layers.detectors: min 0" in report.read("index.html").decode()
+    assert report.names() == first.names()
+    others = [name for name in report.names() if name != "index.html"]
+    places = [[Path(made.files.location(f"{made.folder}/{name}")) for name in others] for made in (first, report)]
+    assert all(one.samefile(other) for one, other in zip(*places, strict=True))  # and take no room of the disk
+    assert not any("layers.detectors: min 0" in place.read_text() for place in places[1] if place.suffix == ".html")
 
 
 def test_one_changed_weight_reruns_everything_from_activations_on(audit_file, tmp_path):

@@ -2,7 +2,6 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,13 @@ from markupsafe import escape
 
 from microtome.errors import InputError
 from microtome.report import views
-from microtome.report.charts import concept_bars, curves, histogram, lines
+from microtome.report.charts import concept_bars, curves, histogram, lines, signed_bars
 from microtome.report.overlay import dim_path, mask_sheet, outline_path, rectangles
-from microtome.report.render import render, render_units
+from microtome.report.render import INDEX, completed, render, render_units
 from microtome.report.single import inline, with_pictures
 from microtome.report.unit import unit_pages
-from tests.conftest import opened, write_audit
+from tests.conftest import long_form, opened, write_audit
+from tests.faults import faults
 
 EVIL = "<script>alert('x')</script>"
 
@@ -55,11 +55,17 @@ def report(units: int = 6) -> views.Report:
     layer = views.Layer(
         "layer", "layer-000.html", "headline", [("a", "1", "")], [chart], cards, ["color", "part"], [], (4, 4)
     )
-    gates = [views.Gate(EVIL, "1", "2", False, "")]
-    stages = [views.StageLine("index", "1 s", "1 MB", "abc")]
     told = {views.UnitKey("layer", card.number): told_of(card) for card in cards}
     own = unit_pages([layer], [told])
-    return views.Report(EVIL, EVIL, EVIL, gates, [layer], [page()], [("Network", EVIL)], stages, EVIL, "footer", own)
+    return views.Report(EVIL, EVIL, EVIL, [layer], [page()], "footer", own)
+
+
+CONCLUSION = views.Conclusion(
+    [views.Gate(EVIL, "1", "2", False, "")],
+    [("Network", EVIL)],
+    [views.StageLine("index", "1 s", "1 MB", "abc")],
+    EVIL,
+)
 
 
 def told_of(card: views.Unit) -> list[views.Section]:
@@ -94,8 +100,21 @@ def page() -> views.Page:
         views.Gallery([views.Card(EVIL, "one/1", EVIL, [spot], [(EVIL, EVIL, EVIL)])], True),
         views.Gallery([views.Card("unit 2", "two/2", EVIL, [spot], unit=views.UnitKey("layer", 2))]),
         views.Table([("unit", False), ("other", False)], [[views.UnitKey("layer", 3), views.UnitKey("gone", 3)]]),
+        views.Table([(f"column {n}", True) for n in range(30)], [["0.1234 [0.1, 0.2]"] * 30]),
     ]
-    return views.Page("method", "method.html", EVIL, parts[0], [views.Section(EVIL, parts)], [(EVIL, EVIL)])
+    names = views.Branch(EVIL, EVIL, "", [views.Branch(f"{EVIL} {n}", EVIL, "one/1", ()) for n in (1, 2)], open=True)
+    joined = views.Joined(3, 3, 60, 60, EVIL)
+    levels = [views.Level(EVIL, n, [(3, 3, EVIL), (60, 60, EVIL)], [joined]) for n in (0, 1)]
+    drawing = views.Drawing("assets/0a/s/000000.webp", EVIL, (64, 64), levels, [(30, 30, EVIL)], names)
+    units = [views.UnitKey("layer", 2), None]
+    bars = signed_bars(EVIL, [(EVIL, 1.0, -2.0), ("filter 123 (of a part with a long name)", -123.45, 123.45)], units)
+    drawn = [drawing, drawing, drawing, views.Outline(names)]
+    sections = [
+        views.Section(EVIL, parts),
+        views.Section("drawn", drawn),
+        views.Section("folded", [bars, bars, bars, views.Text(EVIL)], folded=True),
+    ]
+    return views.Page("method", "method.html", EVIL, parts[0], sections, [(EVIL, EVIL)])
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
@@ -122,7 +141,8 @@ def test_names_from_data_are_shown_and_not_run():
 
 
 def everything(made: views.Report) -> dict[str, bytes]:
-    return {**render(made), **dict(render_units(made))}
+    pages = render(made)
+    return {**pages, INDEX: completed(pages[INDEX], CONCLUSION), **dict(render_units(made))}
 
 
 ODD = ["a\x01b", "a\0b", "\x1b[31m", "\ud800", "\uffff", "\u202eabc", "a\nb", "]]>", "'; drop table units;--", EVIL]
@@ -200,17 +220,38 @@ def test_one_file_has_everything_or_says_what_is_too_large(folder):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
 @pytest.mark.parametrize("page", ["index.html", "layer-000.html", "method.html", "units.html", "unit/layer/2.html"])
-def test_pages_load_without_error_request_or_sideways_scroll(browser, folder, page, width):
-    tab, heard = opened(browser, folder / page, width)
-    assert heard == []
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    assert tab.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).length") == 0
-    levels = tab.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
-    assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert tab.evaluate("[...document.images].every(i => i.alt || i.matches('.sheet > .m'))")
+def test_a_browser_finds_no_fault_in_any_page(browser, folder, page, width, scheme):
+    assert faults(browser, folder / page, width, scheme=scheme) == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("<p style='width: 900px'>text</p>", "pixels wide on a screen of 390"),
+        ("<p>the option `rate`</p>", "has a literal backtick: the option `rate`"),
+        (
+            "<div style='overflow: hidden'><table style='width: 900px'><tr><td>row</td></tr></table></div>",
+            "is cut: row",
+        ),
+        ("<p style='color: #888'>dim</p>", "cannot be read: dim (rgb(136, 136, 136) on rgb(255, 255, 255))"),
+        ("<svg><text y='9' fill='#888'>dim</text></svg>", "cannot be read: dim"),
+        ("<h3>deep</h3>", "skips a level: 3"),
+        ("<a href='#nowhere'>there</a>", "leads nowhere: nowhere"),
+        ("<img src='gone.png' alt='gone'>", "is not there: "),
+        ("<img src='page.html'>", "has no words: "),
+        ("<script>console.log('heard')</script>", "heard"),
+    ],
+)
+def test_each_fault_of_a_page_is_found(browser, tmp_path, wrong, said):
+    """The checks can fail."""
+    head = "<!doctype html><meta name=viewport content='width=device-width'><body style='background: #fff'><h1>one</h1>"
+    (tmp_path / "page.html").write_text(head + wrong)
+    assert any(said in fault for fault in faults(browser, tmp_path / "page.html", 390))
+    (tmp_path / "page.html").write_text(head + "<pre>`code`</pre>")
+    assert faults(browser, tmp_path / "page.html", 390) == []
 
 
 @pytest.mark.browser
@@ -259,37 +300,6 @@ def test_the_single_file_works_alone(browser, folder, tmp_path):
     assert tab.evaluate("document.images[0].naturalWidth") == 112
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast(browser, folder, scheme):
-    tab, _ = opened(browser, folder / "layer-000.html")
-    tab.emulate_media(color_scheme=scheme)
-    for selector in ("p.headline", ".quiet", ".known", ".card h3 a", ".tag", "nav a", ".charts text", ".weak"):
-        ink, paper = tab.evaluate(COLOURS, selector)
-        assert contrast(ink, paper) >= 4.5, (selector, ink, paper)
-
-
-COLOURS = """(selector) => {
-  const element = document.querySelector(selector);
-  const style = getComputedStyle(element);
-  let below = element;
-  while (getComputedStyle(below).backgroundColor === 'rgba(0, 0, 0, 0)') below = below.parentElement;
-  return [element.tagName === 'text' ? style.fill : style.color, getComputedStyle(below).backgroundColor];
-}"""
-
-
-def contrast(ink: str, paper: str) -> float:
-    """WCAG 2 contrast ratio of two rgb() colours."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    low, high = sorted((luminance(ink), luminance(paper)))
-    return (high + 0.05) / (low + 0.05)
-
-
 def test_the_whole_report_of_an_audit(tmp_path):
     """On creatures: every unit has its card, five pictures with masks of the right size, and its figures."""
     from tests.conftest import NETWORK
@@ -319,3 +329,19 @@ def test_the_whole_report_of_an_audit(tmp_path):
     assert "12 units with their pictures" in index
     for name in set(re.findall(r'src="(assets/[^"]+)"', page)):
         assert artifact.has(name)
+
+
+@pytest.mark.soak
+@long_form
+@pytest.mark.browser
+def test_a_browser_finds_no_fault_in_the_pages_of_every_stage(browser, tmp_path):
+    from tests.conftest import every_stage
+    from tests.test_pipeline import run
+
+    report = run(every_stage(tmp_path))["report"][0]
+    folder = Path(report.files.location(report.folder))
+    pages = [*folder.glob("*.html"), next(folder.glob("unit/*/*.html"))]
+    assert len(pages) >= 13
+    found = [fault for page in pages for width in (1440, 390) for fault in faults(browser, page, width)]
+    found += [fault for page in pages for fault in faults(browser, page, 1440, scheme="dark")]
+    assert found == []

@@ -1,11 +1,14 @@
 """Bootstrap, held-out halves, permutation null, p and q: against literal recounts."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import torch
 
 from microtome.quantify.dissection import best, detectors, iou
 from microtome.quantify.intervals import Interval, expanded_ends
-from microtome.quantify.null import NullCounts
+from microtome.quantify.null import AllLabels, NullCounts
 from microtome.quantify.resampling import (
     ImageCounts,
     WeightedCounts,
@@ -19,8 +22,11 @@ from microtome.quantify.resampling import (
     redrawn_halves,
 )
 from microtome.quantify.significance import p_values, permutations_needed
+from microtome.quantify.upsample import Lit
+from microtome.quantify.words import LABEL, label_words, lit_words, tiles, whole_words
 
 IMAGES, UNITS, CONCEPTS, PIXELS = 12, 4, 5, 30
+MASKS = (3, 10)  # two tiles, neither of them full
 CATEGORY = np.array([0, 0, 1, 1, 1])
 STRATA = np.array([0, 1, 0, 0, 1, 2, 1, 0, 1, 0, 1, 2])
 
@@ -169,19 +175,39 @@ def test_the_interval_of_a_count_stays_within_what_it_can_be():
     assert count_interval(11, drawn, 60) == Interval(11.0, 12.0)
 
 
-def null_of(world, plans):
-    lit, masks, _ = world
-    null = NullCounts(plans, UNITS, CONCEPTS)
+def words_of(lit, first, last):
+    """What some images light, from (images, units, pixels)."""
+    image, unit, pixel = (torch.from_numpy(part) for part in np.nonzero(lit[first:last]))
+    found = Lit(image * lit.shape[1] + unit, image * lit.shape[2] + pixel, lit.shape[1], lit.shape[2])
+    return lit_words(found, last - first, MASKS)
 
-    def read(category, image):
-        inside = np.flatnonzero(category == CATEGORY)
-        plane = (masks[image, inside] * (inside + 1)[:, None]).sum(0).astype(np.uint16)
-        return plane[None]
 
-    for first, last in ((0, 7), (7, 12)):
-        parts = [np.nonzero(lit[image]) for image in range(first, last)]
-        null.update(first, parts, read)
+def counted_null(lit, annotations, plans, *, parts=2):
+    """The counts under permutations, in two runs of images."""
+    null = NullCounts(np.stack(plans), annotations, (lit.shape[1], CONCEPTS, tiles(MASKS)))
+    with ThreadPoolExecutor(2) as pool:
+        for first, last in ((0, 7), (7, len(lit))):
+            null.update(first, last - first, words_of(lit, first, last), pool=pool, parts=parts)
     return null
+
+
+def all_labels(labels):
+    """From LABEL records per image and category."""
+    sizes = [len(part) for of_image in labels for part in of_image]
+    start = (np.cumsum(sizes) - sizes).reshape(len(labels), -1)
+    return AllLabels(np.concatenate([part for of_image in labels for part in of_image]), start)
+
+
+def null_of(world, plans, **options):
+    lit, masks, _ = world
+    labels = [
+        [
+            label_words((masks[image, inside] * (1 + np.arange(len(inside)))[:, None]).sum(0), inside, MASKS)
+            for inside in (np.flatnonzero(category == CATEGORY) for category in (0, 1))
+        ]
+        for image in range(IMAGES)
+    ]
+    return counted_null(lit, all_labels(labels), plans, **options)
 
 
 def test_the_null_is_a_recount_with_exchanged_annotations(world):
@@ -195,7 +221,7 @@ def test_the_null_is_a_recount_with_exchanged_annotations(world):
         for concept in range(CONCEPTS):
             exchanged[:, concept] = masks[plans[CATEGORY[concept]][permutation], concept]
         counted = np.einsum("iup,icp->uc", lit.astype(int), exchanged.astype(int))
-        np.testing.assert_array_equal(null.intersection[permutation, :, 1:], counted)
+        np.testing.assert_array_equal(null.intersection[permutation].T, counted)
         expected = iou(counted, activation, pixels).max(1)
         np.testing.assert_array_equal(null.best(activation, pixels)[permutation], expected)
 
@@ -266,19 +292,58 @@ def test_the_null_averages_to_its_closed_form(world):
     shifts = np.stack([np.roll(np.arange(IMAGES), shift) for shift in range(IMAGES)])
     null = null_of(world, [shifts, shifts])
     expected = lit.sum(0).astype(float) @ masks.sum(0).astype(float).T / IMAGES
-    np.testing.assert_allclose(null.intersection[:, :, 1:].mean(0), expected, rtol=1e-12)
+    np.testing.assert_allclose(null.intersection.mean(0).T, expected, rtol=1e-12)
 
 
 def test_labels_of_whole_pictures_in_the_null(world):
     lit, _, annotated = world
     plans = permutation_plan(annotated, 4, np.random.default_rng(5), STRATA)
-    null = NullCounts(plans, UNITS, CONCEPTS)
-    images, concepts = np.array([0, 2, 9]), np.array([2, 3, 2])
-    null.update_whole(lit.sum(2), [(1, images, concepts)])
     has = np.zeros((IMAGES, CONCEPTS), int)
-    has[images, concepts] = 1
+    has[[0, 2, 9], [2, 3, 2]] = 1
+    labels = [[np.zeros(0, LABEL), whole_words(np.flatnonzero(has[image]))] for image in range(IMAGES)]
+    null = counted_null(lit, all_labels(labels), plans)
     for permutation, plan in enumerate(plans[1]):
-        np.testing.assert_array_equal(null.intersection[permutation, :, 1:], lit.sum(2).T @ has[plan])
+        np.testing.assert_array_equal(null.intersection[permutation].T, lit.sum(2).T @ has[plan])
+
+
+def literal_null(lit, planes, whole, plans):
+    """I pixel by pixel.
+
+    Args:
+        lit: (images, units, pixels).
+        planes: per image and category, planes of 0 or 1 + concept.
+        whole: per image and category, concepts of the whole picture.
+        plans: (permutations, images) per category.
+    """
+    counts = np.zeros((len(plans[0]), CONCEPTS, lit.shape[1]), int)
+    for category, plan in enumerate(plans):
+        for permutation, sources in enumerate(plan):
+            for image, source in enumerate(sources):
+                for unit, pixel in zip(*np.nonzero(lit[image]), strict=True):
+                    for plane in planes[source][category]:
+                        if plane[pixel]:
+                            counts[permutation, plane[pixel] - 1, unit] += 1
+                    for concept in whole[source][category]:
+                        counts[permutation, concept, unit] += 1
+    return counts
+
+
+@pytest.mark.parametrize("parts", [1, 3, 8])
+def test_the_null_counts_pixel_by_pixel(parts):
+    """Several planes in a category, none, labels of whole pictures, images without light; however it is divided."""
+    rng = np.random.default_rng(12)
+    lit = rng.random((9, 3, PIXELS)) < rng.choice([0, 0.2, 0.9], (9, 3, 1))
+    lit[4] = False
+    planes, whole, labels = [], [], []
+    for _ in range(9):
+        planes.append([rng.integers(0, CONCEPTS + 1, (rng.integers(0, 4), PIXELS)) for _ in range(3)])
+        whole.append([rng.permutation(CONCEPTS)[: rng.integers(0, 3)] for _ in range(3)])
+        words = [[label_words(plane, np.arange(CONCEPTS), MASKS) for plane in stacked] for stacked in planes[-1]]
+        labels.append([np.concatenate([*some, whole_words(of)]) for some, of in zip(words, whole[-1], strict=True)])
+    plans = [np.stack([rng.permutation(9) for _ in range(5)]) for _ in range(3)]
+    expected = literal_null(lit, planes, whole, plans)
+    assert expected.min(0).any()
+    np.testing.assert_array_equal(counted_null(lit, all_labels(labels), plans, parts=parts).intersection, expected)
 
 
 def test_p_and_q_by_hand():

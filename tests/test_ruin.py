@@ -27,7 +27,7 @@ from tests.commands import audited, status
 from tests.conftest import count, soak
 
 FILE = Path("audit.yaml")
-STAGES = ("index", "activations", "thresholds", "tally", "null", "dissection", "gates", "report")
+STAGES = ("index", "activations", "thresholds", "tally", "null", "dissection", "gates", "pages", "report")
 TABLES = ("units", "layers", "concepts", "images", "runs", "thresholds", "counts", "iou")
 
 

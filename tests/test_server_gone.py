@@ -40,7 +40,7 @@ HASTY = "import flows.server as s; s.SILENT, s.START, s.END = 0.8, 4.0, 8.0; fro
 
 
 def audited(folder, environment, when: str, then, *, hasty=True) -> tuple[int, str]:
-    """An audit, and something that is done as soon as it says so; gives its status and what it said.
+    """An audit, and something that is done once, as soon as it says so; gives its status and what it said.
 
     A hasty one waits for a server some seconds, where others wait two minutes.
     """
@@ -48,11 +48,12 @@ def audited(folder, environment, when: str, then, *, hasty=True) -> tuple[int, s
     process = subprocess.Popen(
         call, cwd=folder, env=environment, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
-    said = []
+    said, due = [], True
     for line in process.stderr:
         said.append(line)
-        if line.startswith(when):
+        if due and line.startswith(when):
             then()
+            due = False
     return process.wait(300), "".join(said)
 
 

@@ -1,5 +1,6 @@
 """Files, stages, tensors, catalogue: atomic, verified, exact."""
 
+import errno
 import json
 import os
 import time
@@ -50,6 +51,39 @@ def test_a_file_appears_whole_or_not_at_all(files):
         break_off()
     assert files.names("") == []
     assert not list(os.scandir(files.location("a")))
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_a_stage_takes_over_a_file_of_another_as_it_is(files, monkeypatch, names):
+    """As a second name of the same file; by its bytes where the file system has no such names."""
+    if not names:
+        monkeypatch.setattr(os, "link", refuse)
+    made = finish(files)
+    key = StageKey("report", "code")
+    for _ in range(2):  # whoever comes second changes nothing
+        draft = StageStore(files).draft(key, ())
+        draft.take(made, "value.json")
+    taken = draft.commit(environment={})
+    assert taken.read("value.json") == made.read("value.json")
+    assert taken.manifest["files"] == made.manifest["files"]
+    assert StageStore(files).verify(key.folder) == []
+    places = [Path(files.location(f"{folder}/value.json")) for folder in (made.folder, taken.folder)]
+    assert places[0].samefile(places[1]) is names
+    assert files.unfinished("") == []
+    files.remove(made.folder)
+    assert StageStore(files).find(key).read("value.json") == b"1"
+
+
+def refuse(*_, **__):
+    raise OSError(errno.EPERM, "no hard links here")
+
+
+def test_a_file_that_is_gone_is_not_taken_over(files):
+    made = finish(files)
+    files.remove(f"{made.folder}/value.json")
+    draft = StageStore(files).draft(StageKey("report", "code"), ())
+    with pytest.raises(FileNotFoundError):
+        draft.take(made, "value.json")
 
 
 def test_a_stage_is_visible_only_with_its_manifest(files):

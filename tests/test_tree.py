@@ -1,6 +1,7 @@
 """Decision tree: rationales, node fits, greedy merging, against literal float64 versions and planted modes."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from microtome.disentangle.rivals import rivals
 from microtome.disentangle.rules import Evidence
 from microtome.disentangle.tree_metrics import (
     HeldOut,
+    alike,
     contributions,
     fitness,
     judged,
@@ -404,6 +406,13 @@ def test_metrics_by_hand():
     assert found["error"].max() < 1e-12
     assert found["merged"].max() == 0
     np.testing.assert_allclose(found["part error"], 0.5)
+
+
+def test_rationales_that_are_alike_by_hand():
+    one = np.array([[1.0, 0.0], [0.0, 1.0]])
+    data = Rationales(np.ones((2, 2)), one, np.ones(2), np.zeros(2), np.ones(2))
+    np.testing.assert_allclose(alike(data), [0.5**0.5] * 2)
+    np.testing.assert_allclose(alike(replace(data, g=one[[0, 0]])), [1, 1])
 
 
 def test_fitness_by_hand():

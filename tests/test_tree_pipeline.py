@@ -2,14 +2,19 @@
 
 import io
 import json
+from pathlib import Path
 
 import networkx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load
 
 from flows.plan import Plan, Request
+from microtome.datasets import Frame
+from microtome.datasets.creatures import Creatures
+from microtome.datasets.source import Source
 from microtome.disentangle.decision_tree import Merge, RationaleExamples, replay
 from microtome.disentangle.rationales import LayersAbove
 from microtome.errors import InputError
@@ -18,6 +23,7 @@ from tasks.index.result import Index
 from tasks.stage import Job
 from tasks.tree.result import GrownTree
 from tests.conftest import opened, write_audit
+from tests.faults import faults
 from tests.test_finetuning import WEIGHTS
 from tests.test_pipeline import run
 
@@ -28,6 +34,7 @@ NETWORK = {
     "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
 }
 CREATURES = {"format": "creatures", "count": 240, "seed": 3}
+PLANTED = Creatures(count=240, seed=3)
 
 
 def content(**tree):
@@ -234,6 +241,12 @@ def test_a_tree_of_a_fine_tuned_network_uses_its_split(tmp_path):
     assert {(row["dataset"], row["image"]) for row in rows if row["split"] == "val"} <= held
     assert {row["dataset"] for row in rows} == {"dataset", "negatives"}
     assert made["tree"][0].json("tree-about.json")["layer"] == "extra_mask"
+    found = {
+        (r["metric"], r["model"], r["depth"]): r["value"] for r in made["tree"][0].table("tree_metrics").to_pylist()
+    }
+    assert found["alike", "network", None] == pytest.approx(1, abs=1e-9)  # a linear head: one rule, the network itself
+    assert found["fidelity", "tree", 1] == 1
+    assert len(made["tree"][0].table("tree_nodes")) == 2  # the rule, and the root
 
 
 def test_categories_and_layers_that_are_not_there_are_named(tmp_path):
@@ -260,6 +273,45 @@ def test_explain_tells_a_picture_by_name_or_number(done, command):
     assert "must mean one picture" in wrong.stderr
 
 
+@pytest.mark.slow
+def test_explain_takes_a_picture_that_the_tree_has_never_seen(done, command, tmp_path):
+    """A picture of the tree, as a file: it goes the same way. Noise: it is said to be unlike the others."""
+    workspace = done[0].parent / ".microtome"
+    row = next(r for r in done[1]["tree"][0].table("tree_images").to_pylist() if r["positive"])
+    command("audit", done[0])
+    known = command("explain", "rationales", row["file"], "--workspace", workspace).stdout.splitlines()
+    PLANTED.picture(row["image"]).save(tmp_path / "again.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)).save(tmp_path / "noise.png")
+    names = ("again.png", "noise.png")
+    shown = [command("explain", "rationales", tmp_path / name, "--workspace", workspace) for name in names]
+    assert [made.returncode for made in shown] == [0, 0], shown[0].stderr + shown[1].stderr
+    again, noise = shown
+    told = again.stdout.splitlines()
+    assert told[0].startswith("again.png: the network sees bird")
+    assert "It is like the pictures" in told[1]
+    assert [line.split(";")[0] for line in told[2:-1]] == [line.split(";")[0] for line in known[1:-1]]
+    assert "It is unlike the pictures" in noise.stdout
+    page = Path(noise.stdout.splitlines()[-1].removeprefix("page    ")).read_text()
+    assert "It is unlike the pictures" in page
+
+
+@pytest.mark.parametrize("which", ["done", "paper"])
+def test_a_tree_says_of_a_new_file_what_it_wrote_of_the_same_picture(which, request):
+    made = request.getfixturevalue(which)
+    made = made[1]["tree"][0] if which == "done" else made
+    grown, job = GrownTree(made, {}), Plan(Request(request.getfixturevalue("done")[0])).job("tree")
+    frozen, some = grown.frozen, [2, 40, 77]
+    network = job.reads["network"]
+    source = Source(PLANTED, Frame((96, 96)), network.scale, range(240))
+    pictures = torch.from_numpy(np.stack([source.normalised(grown.pictures[place]["image"]) for place in some]))
+    raw, x, g = LayersAbove(network.load(), frozen.layer, frozen.output).whole(pictures)
+    new, written = grown.reading(raw, (x.flatten(2).numpy(), g.flatten(2).numpy())), grown.read.of(np.array(some))
+    assert list(map(list, new.paths)) == list(map(list, written.paths))
+    for name in ("cosine", "estimate", "rho", "y", "own"):
+        got, wanted = getattr(new, name), getattr(written, name)
+        np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
 @pytest.mark.browser
 def test_the_tree_unfolds_from_the_keyboard(browser, done, tmp_path):
     made = done[1]["report"][0]
@@ -267,10 +319,8 @@ def test_the_tree_unfolds_from_the_keyboard(browser, done, tmp_path):
         place = tmp_path / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(made.read(name))
-    for width in (1280, 390):
-        tab, heard = opened(browser, tmp_path / "tree.html", width)
-        assert heard == []
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert [fault for width in (1440, 390) for fault in faults(browser, tmp_path / "tree.html", width)] == []
+    tab, _ = opened(browser, tmp_path / "tree.html", 390)
     from playwright.sync_api import expect
 
     drawn = tab.locator(".drawn circle")

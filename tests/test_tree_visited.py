@@ -153,7 +153,7 @@ def test_deeper_rules_tell_more_of_planted_pictures_that_they_did_not_see():
     some, g, _ = planted(150, 7)
     unseen, direction, _ = planted(90, 8)
     tree = grow_visited(g, some, WAYS)
-    read = read_visited(tree, direction, unseen)
+    read = read_visited(tree.routes, tree.rules, direction, unseen)
     errors = [np.abs(tree.root.estimate(unseen) - unseen.y).mean()]
     errors += [np.abs(read.estimate[read.at(depth)] - unseen.y).mean() for depth in (2, read.deepest)]
     assert errors[1] < 0.85 * errors[0]
@@ -313,6 +313,7 @@ def test_shuffled_decisions_cannot_be_told():
         order = np.random.default_rng(seed).permutation(120)
         noise = np.random.default_rng(seed + 9).normal(size=some.g.shape)
         wrong = Evidence(some.x, noise, some.y[order], some.x * noise)
-        read = read_visited(grow_visited(g, wrong, 3), direction, unseen)
+        grown = grow_visited(g, wrong, 3)
+        read = read_visited(grown.routes, grown.rules, direction, unseen)
         areas.append(auc(read.estimate[read.at(2)], unseen.y > 0))
     assert abs(np.mean(areas) - 0.5) < 0.1

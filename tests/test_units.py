@@ -19,7 +19,7 @@ from microtome.report.render import render, render_units
 from microtome.report.unit import unit_pages
 from tests.conftest import opened
 from tests.test_pages_dissection import LAYER, UNIT
-from tests.test_report import COLOURS, contrast, folder, report  # noqa: F401  (a fixture)
+from tests.test_report import folder, report  # noqa: F401  (a fixture)
 
 masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
@@ -146,7 +146,7 @@ def test_nearest_concepts_stand_with_their_intervals_beside_chance_and_held_out(
 def test_a_page_leads_to_its_neighbours_its_layer_and_the_other_units_of_its_pictures():
     layer = dissected()
     made = pages([layer])
-    shown = views.Report("t", "n", "d", [], made, [], [], [], "", "", unit_pages(made, [of_units([layer])]))
+    shown = views.Report("t", "n", "d", made, [], "", unit_pages(made, [of_units([layer])]))
     text = dict(render_units(shown))["unit/conv/0.html"].decode()
     for place in ("unit/conv/1.html", "layer-000.html#conv/0", "unit/conv/2.html", "index.html", "units.html"):
         assert f'href="../../{place}"' in text
@@ -256,28 +256,3 @@ def test_the_single_file_finds_cards(browser, folder, tmp_path):  # noqa: F811
     tab.wait_for_timeout(200)
     assert tab.evaluate("document.querySelector('.zoom img').naturalWidth") == 112
     assert heard == []
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_of_units_pages_has_contrast(browser, folder, scheme):  # noqa: F811
-    for page, selectors in {
-        "unit/layer/2.html": (
-            "h1 small",
-            ".beside a",
-            ".tag",
-            ".file",
-            "figcaption .quiet",
-            ".values text",
-            ".links a",
-        ),
-        "units.html": ("[data-count]", "[data-found] a", "thead th"),
-        "index.html": (".cover .label a", ".headline", ".finding .figures dt"),
-        "method.html": (".noted", ".card .weak"),
-    }.items():
-        tab, _ = opened(browser, folder / page)
-        tab.emulate_media(color_scheme=scheme)
-        for selector in selectors:
-            ink, paper = tab.evaluate(COLOURS, selector)
-            assert contrast(ink, paper) >= 4.5, (page, selector, ink, paper)
-        tab.close()

@@ -21,6 +21,7 @@ COMPUTING: Mapping[str, str] = MappingProxyType(
         "sklearn": "scikit-learn",
         "skimage": "scikit-image",
         "networkx": "networkx",
+        "numba": "numba",
     }
 )
 MISSING = "missing"

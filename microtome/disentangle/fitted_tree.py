@@ -42,7 +42,7 @@ class FittedTree:
     @cached_property
     def read(self) -> Readings:
         """What it says of all pictures."""
-        return read_visited(self.tree, self.g, self.evidence)
+        return read_visited(self.tree.routes, self.tree.rules, self.g, self.evidence)
 
     def root(self, unseen: Images) -> Answers:
         """What the rule at its root says, before any picture is sent anywhere."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from microtome.disentangle.decision_tree import Tree
 from microtome.disentangle.rationales import Rationales
-from microtome.disentangle.rules import Evidence
-from microtome.disentangle.visited_tree import VisitedTree
+from microtome.disentangle.routes import Routes
+from microtome.disentangle.rules import Evidence, Rule
 
 Floats = NDArray[np.float64]
 
@@ -77,21 +77,22 @@ def read_tree(tree: Tree, data: Rationales) -> Readings:
     return Readings(paths, near, tree.estimate(some, nodes), tree.contributions(some, nodes), data.y * data.norm, own)
 
 
-def read_visited(tree: VisitedTree, g: Floats, some: Evidence) -> Readings:
+def read_visited(routes: Routes, rules: Sequence[Rule], g: Floats, some: Evidence) -> Readings:
     """What a tree that is fitted to its visitors says.
 
     Args:
-        tree: its nodes.
+        routes: where pictures go in it.
+        rules: of its nodes.
         g: (pictures, filters) unit rationales.
         some: what its rules weigh in these pictures.
     """
-    paths = tree.routes.paths(g)
+    paths = routes.paths(g)
     nodes = np.array([node for path in paths for node in path], np.int64)
     pictures = np.repeat(np.arange(len(paths)), [len(path) for path in paths])
-    near = tree.routes.cosine(g, np.arange(len(tree.rules)))[pictures, nodes]
+    near = routes.cosine(g, np.arange(len(rules)))[pictures, nodes]
     estimate, rho = np.zeros(len(nodes)), np.zeros((len(nodes), some.own.shape[1]))
     for node in np.unique(nodes):
         there = np.flatnonzero(nodes == node)
         at = some.of(pictures[there])
-        estimate[there], rho[there] = tree.rules[node].estimate(at), tree.rules[node].contributions(at)
+        estimate[there], rho[there] = rules[node].estimate(at), rules[node].contributions(at)
     return Readings(paths, near, estimate, rho, some.y, some.own)

@@ -19,7 +19,7 @@ Bools = NDArray[np.bool_]
 Span = tuple[float, float, float]
 Share = Literal["accuracy", "fidelity", "fidelity on positives", "fidelity on others"]
 LevelMeasure = Share | Literal["auc", "error", "fitness", "part error", "merged"]
-TreeMeasure = LevelMeasure | Literal["fitness gained down the path", "deletion"]
+TreeMeasure = LevelMeasure | Literal["fitness gained down the path", "deletion", "alike"]
 TreeModel = Literal[
     "tree", "network", "always yes", "tree, calibrated", "ridge", "ridge per cell", "logistic regression",
     "scikit-learn tree", "random filters",
@@ -136,6 +136,7 @@ def judged(read: Readings, held: HeldOut, others: Sequence[Answers]) -> list[Tre
     found = [metric for said in (*own, *others) for metric in figures(said, held)]
     found += [metric for depth in range(2, read.deepest + 1) for metric in _structure(read, held, depth)]
     found.append(TreeMetric(None, "fitness gained down the path", specificity(read, held)))
+    found.append(TreeMetric(None, "alike", alike(held.data), "network"))
     for said in others:
         if said.model not in ("tree", "network"):
             found += contrasts(own[0], said, held)
@@ -226,6 +227,16 @@ def _auc(score: Floats, decided: Bools) -> tuple[float, Floats]:
 def _span(value: float, drawn: Floats) -> Span:
     low, high = np.nanquantile(drawn, ENDS)
     return value, float(low), float(high)
+
+
+def alike(data: Rationales) -> Floats:
+    """(images,) cosine of each image's rationale and the mean of all of them.
+
+    1 everywhere where what follows the layer is linear: then g is the same in every image, and no tree tells it apart.
+    """
+    mean = data.g.mean(0)
+    cosine: Floats = data.g @ mean / max(float(np.linalg.norm(mean)), 1e-30)
+    return cosine
 
 
 def contributions(data: Rationales) -> Floats:

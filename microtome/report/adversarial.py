@@ -121,6 +121,7 @@ def page(found: AttackFindings) -> views.Page:
         shown += [views.Text(_about(measures)), *tables] if measures else []
     return views.Page(
         name="adversarial",
+        subject="the attacks",
         page="adversarial.html",
         headline=_headline(found),
         figures=views.Figures(
@@ -140,8 +141,9 @@ def _headline(found: AttackFindings) -> str:
     strongest, row = max(flips, key=lambda item: (item[1]["value"], -item[0].eps))
     control = found.figures[AttackKind(f"{CONTROL}{strongest.name}", strongest.eps), FLIPPED]
     return (
-        f"{strongest.name} at {strongest.eps:g}/255 flips {row['value']:.0%} of {row['n']} predictions; noise of the "
-        f"same size {control['value']:.0%}."
+        f"The strongest attack, {strongest.name} that moves no pixel by more than {strongest.eps:g} of 255 grey "
+        f"levels, flips {row['value']:.0%} of {row['n']} predictions; random noise of the same size flips "
+        f"{control['value']:.0%}."
     )
 
 
@@ -189,12 +191,13 @@ def _held(row: AttackedRow) -> str:
 
 def _attacked(found: AttackFindings) -> views.Section:
     text = (
-        "What the network says before and after. The difference is drawn at full contrast: grey is no change, the "
-        "extremes are the attack's size."
+        "What the network says before and after; first the pictures of which it says something else. The difference "
+        "is drawn at full contrast: grey is no change, the extremes are the attack's size."
     )
     if any(shown.row["before_name"] is None for shown in found.pictures):
         text += " Classes have numbers here: nobody says what the network's outputs are called."
-    cards = [_card(shown, found.size) for shown in found.pictures]
+    first = sorted(found.pictures, key=lambda shown: shown.row["before"] == shown.row["after"])
+    cards = [_card(shown, found.size) for shown in first]
     return views.Section("Attacked pictures", [views.Text(text, "quiet"), views.Gallery(cards)])
 
 

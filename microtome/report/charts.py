@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from math import log10
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import altair as alt
 
-from microtome.report.views import Bar, Chart, SignedBars
+from microtome.report.views import Bar, Chart, SignedBars, UnitKey
 
 _INK, _BAR = "#010203", "#040506"  # stand-ins, replaced by what the page's style says
 _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark paper
 _LINES = (*_PHASES, "#b0418c", "#4b9a5b", "#8a6d1f", "#7a5bd0")
 MOST_BARS = 25
+_SPLITS = {"val": "held out", "train": "trained on"}
 _WIDE, _HIGH = 640, 160  # of a histogram
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -46,13 +48,15 @@ def concept_bars(category: str, counted: Sequence[tuple[str, int]], most: int) -
     return Chart(f"{category}{rest}", _themed(svg), list(counted))
 
 
-def signed_bars(title: str, rows: Sequence[tuple[str, float, float | None]], note: str = "") -> SignedBars:
+def signed_bars(
+    title: str, rows: Sequence[tuple[str, float, float | None]], units: Sequence[UnitKey | None] = ()
+) -> SignedBars:
     """Bars to both sides of zero.
 
     Args:
         title: heading.
         rows: name, value, and a value to compare it with.
-        note: below.
+        units: that each is of; none where they are of no units.
     """
     values = [value for _, *pair in rows for value in pair if value is not None] or [0.0]
     low, high = min(0.0, *values), max(0.0, *values)
@@ -69,10 +73,11 @@ def signed_bars(title: str, rows: Sequence[tuple[str, float, float | None]], not
             None if other is None else place(other),
             value >= 0,
             f"{value:+.2f}" + ("" if other is None else f" ({other:+.2f})"),
+            unit,
         )
-        for name, value, other in rows
+        for (name, value, other), unit in zip_longest(rows, units)
     ]
-    return SignedBars(title, bars, note)
+    return SignedBars(title, bars)
 
 
 def _drawn(name: str) -> str:
@@ -99,12 +104,13 @@ def curves(title: str, rows: Sequence[Mapping[str, object]], column: str) -> tup
     import pandas as pd
     import vl_convert
 
+    rows = [{**row, "split": _SPLITS.get(str(row["split"]), row["split"])} for row in rows]
     frame = pd.DataFrame(
         [{"epoch": r["epoch"], "phase": r["phase"], "split": r["split"], "y": r[column]} for r in rows]
     )
     phases = list(dict.fromkeys(frame["phase"]))
     colour = alt.Scale(domain=phases, range=list(_PHASES[: len(phases)]))
-    dash = alt.Scale(domain=["val", "train"], range=[[1, 0], [4, 3]])
+    dash = alt.Scale(domain=list(_SPLITS.values()), range=[[1, 0], [4, 3]])
     chart = (
         alt.Chart(frame)
         .mark_line(strokeWidth=2)
@@ -122,13 +128,14 @@ def curves(title: str, rows: Sequence[Mapping[str, object]], column: str) -> tup
     return title, _themed(svg), f"{title} at the end: {words}"
 
 
-def lines(title: str, rows: Sequence[Mapping[str, object]], along: str) -> tuple[str, str, str]:
+def lines(title: str, rows: Sequence[Mapping[str, object]], along: str, *, lead: str = "") -> tuple[str, str, str]:
     """A line with dots per name.
 
     Args:
         title: of the chart.
         rows: `x`, `y` and the `line` that a point belongs to.
         along: what x is.
+        lead: the line that is compared with the others, which is drawn broader.
 
     Returns:
         title, SVG, and the last values in words.
@@ -142,8 +149,9 @@ def lines(title: str, rows: Sequence[Mapping[str, object]], along: str) -> tuple
     colour = alt.Scale(domain=names, range=list(_LINES[: len(names)]))
     chart = (
         alt.Chart(frame)
-        .mark_line(strokeWidth=2, point=True)
+        .mark_line(point=True)
         .encode(
+            strokeWidth=alt.condition(alt.datum.line == _drawn(lead), alt.value(4), alt.value(1.8)),
             x=alt.X("x:Q", title=along, axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color("line:N", scale=colour, title=None, legend=alt.Legend(columns=3)),

@@ -107,11 +107,13 @@ def page(found: FieldFindings) -> views.Page:
         sections.append(_minimal(found))
     return views.Page(
         name="fields",
+        subject="receptive fields",
         page=PAGE,
-        headline=f"Measured by covering pictures up, a unit looks at {worded(measured, '.0f')} pixels (median), of the "
-        f"{max(row['theoretical'] for row in rows):g} that its layer could see.",
+        headline=f"Covering places of pictures one after another shows that a unit looks at a field "
+        f"{worded(measured, '.0f')} pixels wide (median), of the {max(row['theoretical'] for row in rows):g} that its "
+        "layer could see.",
         figures=views.Figures(
-            [("units measured", str(len(rows)), ""), ("median field", worded(measured, ".0f"), "pixels")]
+            [("units measured", str(len(rows)), ""), ("median field", worded(measured, ".0f"), "pixels wide")]
         ),
         sections=sections,
         queries=[("Receptive fields", "select * from occlusion"), ("Minimal images", "select * from minimal_images")],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 
 import yaml
 
@@ -13,11 +14,11 @@ from microtome.quantify.shift import ShiftSummary
 from microtome.quantify.stability_summary import Judged
 from microtome.report import views
 from microtome.report.charts import curves
-from microtome.report.stability import Pictured, cards, gallery, interval, slope
+from microtome.report.stability import CARDS, Pictured, cards, interval, slope
 from microtome.report.words import worded
 
 NAMES: Mapping[Phase, str] = {
-    "interpretable": "with filter loss",
+    "interpretable": "interpretable: masks and filter loss",
     "twin": "twin: masks, no filter loss",
     "plain": "plain: neither",
 }
@@ -25,16 +26,15 @@ BEFORE = "before fine-tuning"
 SHOWN_FILTERS = 8
 
 _COLUMNS = [
-    ("network", False),
     ("layer", False),
+    ("network", False),
     ("D", True),
     ("95 %", True),
-    ("against the twin", True),
-    ("best constant", True),
-    ("tracking", True),
-    ("own spread", True),
-    ("follow", True),
+    ("minus the twin", True),
+    ("surely follow", True),
     ("slope", True),
+    ("track a landmark", True),
+    ("own movement", True),
     ("NULL", True),
 ]
 
@@ -95,7 +95,7 @@ class Learned:
     def said(self) -> str:
         """Why there is nothing to interpret, in a sentence."""
         return (
-            f"The network {NAMES[self.phase]} answers {self.accuracy:.1%} [{self.low:.1%}, {self.high:.1%}] of the "
+            f"The {self.phase} network answers {self.accuracy:.1%} [{self.low:.1%}, {self.high:.1%}] of the "
             f"{self.images} held-out pictures right, not surely more than always naming the commonest class "
             f"({self.majority:.1%})"
         )
@@ -156,18 +156,21 @@ class FinetuningFindings:
 def page(findings: FinetuningFindings) -> views.Page:
     """The page."""
     nothing = findings.nothing_learned
-    sections = [views.Section("Training", [*_training(findings), *_accuracies(findings)])]
+    sections = [views.Section("What is compared", [_who(findings)])]
     if findings.compared:
-        shown = _withheld(findings) if nothing else _table(findings)
-        sections.append(views.Section("Before and after, on pictures that no training saw", [shown]))
-    if not nothing:
-        sections += [_gallery(findings, phase) for phase in findings.filters]
-    sections.append(_loading(findings.network))
+        shown = [_withheld(findings)] if nothing else _steady(findings)
+        sections.append(views.Section("Are its filters steadier? On pictures that no training saw", shown))
+    if not nothing and findings.filters:
+        sections.append(_pairs(findings))
+    sections += [
+        views.Section("Training", [*_training(findings), *_accuracies(findings)]),
+        _loading(findings.network),
+    ]
     return views.Page(
         name="fine-tuning",
         page="finetuning.html",
         headline=_headline(findings),
-        figures=_figures(findings.learned),
+        figures=_figures(findings),
         sections=sections,
         queries=[
             ("Training curves", "select * from training order by phase, split, epoch"),
@@ -177,49 +180,105 @@ def page(findings: FinetuningFindings) -> views.Page:
     )
 
 
+_ABOUT: Mapping[Phase, str] = {
+    "interpretable": "its layers and a new one on top, whose maps are masked about their highest place; trained with "
+    "the filter loss, which rewards a filter for answering at one place of one kind of object",
+    "twin": "the same network, masks, pictures and seed, trained without the filter loss: where the two differ, that "
+    "is the filter loss's doing",
+    "plain": "the same again without masks",
+}
+
+
+def _who(findings: FinetuningFindings) -> views.Table:
+    """The networks, told apart."""
+    before = [BEFORE, "the audit's network as it came"] if any(item.phase is None for item in findings.compared) else []
+    lines = [[item.phase, _ABOUT[item.phase]] for item in findings.learned]
+    return views.Table([("network", False), ("what it is", False)], [*([before] if before else []), *lines])
+
+
 def _headline(findings: FinetuningFindings) -> str:
     of = {item.phase: item for item in findings.learned}
     own, epochs = of[INTERPRETABLE], max(row.epoch for row in findings.training)
     text = (
-        f"After {epochs} epochs the interpretable network answers "
-        f"{own.accuracy:.1%} of {own.images} held-out pictures right"
+        f"After {epochs} epochs with the filter loss the interpretable network answers {own.accuracy:.1%} of "
+        f"{own.images} held-out pictures right"
     )
     if TWIN in of:
-        text += f", its twin without filter loss {of[TWIN].accuracy:.1%}"
-    text += f"; a linear probe of the frozen features {own.probe:.1%}"
+        text += f", its twin, trained alike without that loss, {of[TWIN].accuracy:.1%}"
+    control, right = _best_guess(own)
+    text += f"; the best control, {control}, {right:.1%}"
     if findings.nothing_learned:
         return f"{text}. There is nothing to interpret."
-    return f"{text}{_steadiness(findings.compared)}."
+    return f"{text}.{_steadiness(findings.compared)}"
+
+
+def _best_guess(learned: Learned) -> tuple[str, float]:
+    """The best that answers without any fine-tuning."""
+    probe = ("a linear probe of the features as they were", learned.probe)
+    return max(probe, ("always naming the commonest class", learned.majority), key=lambda control: control[1])
+
+
+def _new(compared: Sequence[Compared]) -> dict[Phase | None, Compared]:
+    """The new layer of each network."""
+    return {item.phase: item for item in reversed(compared) if item.judged.layer == EXTRA_MAP}
+
+
+def _best_held(item: Compared) -> tuple[str, float]:
+    """The steadiest places that look at nothing, and their instability."""
+    controls = [("one place held for every picture", item.judged.summary.best_constant)]
+    if item.shift and item.shift.frozen is not None:
+        controls.append(("its own filters frozen at their mean places", item.shift.frozen))
+    return min(controls, key=lambda control: control[1])
 
 
 def _steadiness(compared: Sequence[Compared]) -> str:
-    """Instability of the new layer, beside the twin's."""
-    new = {item.phase: item.judged.summary for item in reversed(compared) if item.judged.layer == EXTRA_MAP}
+    """Instability of the new layer, beside the twin's and that of the best control."""
+    new = _new(compared)
     if not {INTERPRETABLE, TWIN} <= set(new):
         return ""
+    own, twin = new[INTERPRETABLE], new[TWIN]
+    value, (control, held) = own.judged.summary.deviation, _best_held(own)
+    apart = "" if own.apart is None else f", apart by {_apart(own.apart)}"
     return (
-        f". Location instability of its new layer: {worded(new[INTERPRETABLE].deviation, '.4f')} beside "
-        f"{worded(new[TWIN].deviation, '.4f')} of the twin{_following(compared)}"
+        f"\nThe distance of its new layer's filters to landmarks varies by {worded(value, '.4f')} of the picture's "
+        f"diagonal, of the twin's by {worded(twin.judged.summary.deviation, '.4f')}{apart}; that of the best control, "
+        f"{control}, by {held:.4f}, which is {'steadier still' if value is None or held < value else 'less steady'}."
+        f"{_following(own, twin)}"
     )
 
 
-def _following(compared: Sequence[Compared]) -> str:
+def _following(own: Compared, twin: Compared) -> str:
     """How many filters of the new layer follow what is shown, beside the twin's."""
-    new = {item.phase: item.shift for item in reversed(compared) if item.judged.layer == EXTRA_MAP and item.shift}
-    if not {INTERPRETABLE, TWIN} <= set(new):
+    if not own.shift or not twin.shift:
         return ""
-    own, twin = (f"{new[phase].follow} of {new[phase].positions}" for phase in (INTERPRETABLE, TWIN))
-    return f"; {own} filters surely follow what is shown, {twin} of the twin's"
+    counts = [f"{item.follow} of {item.positions}" for item in (own.shift, twin.shift)]
+    return f" When what is shown is moved, {counts[0]} of its filters surely follow, {counts[1]} of the twin's."
 
 
-def _figures(learned: Sequence[Learned]) -> views.Figures:
-    each = [
+def _figures(findings: FinetuningFindings) -> views.Figures:
+    items = [
         (f"accuracy, {item.phase}", f"{item.accuracy:.1%}", f"95 %: {item.low:.1%} to {item.high:.1%}")
-        for item in learned
+        for item in findings.learned
+        if item.phase in (INTERPRETABLE, TWIN)
     ]
-    top = learned[0]
-    ceiling = ("linear probe", f"{top.probe:.1%}", f"95 %: {top.probe_low:.1%} to {top.probe_high:.1%}")
-    return views.Figures([*each, ceiling])
+    control, right = _best_guess(findings.learned[0])
+    items.append(("accuracy, best control", f"{right:.1%}", control))
+    new = {} if findings.nothing_learned else _new(findings.compared)
+    for phase in (INTERPRETABLE, TWIN):
+        if phase in new:
+            found = new[phase].judged.summary
+            note = f"of the diagonal{'; 95 %: ' + interval(found) if interval(found) else ''}"
+            items.append((f"instability, {phase}", worded(found.deviation, ".4f"), note))
+    if INTERPRETABLE in new:
+        control, held = _best_held(new[INTERPRETABLE])
+        items.append(("instability, best control", f"{held:.4f}", control))
+    return views.Figures(items)
+
+
+_CURVES = (
+    "Task loss: of the answers. Filter loss: minus the mutual information of the maps with single places, the lower "
+    "the more each filter keeps to one place; of the networks that are trained without it, it is only measured."
+)
 
 
 def _training(findings: FinetuningFindings) -> list[views.Charts | views.Text]:
@@ -228,17 +287,17 @@ def _training(findings: FinetuningFindings) -> list[views.Charts | views.Text]:
     charts = views.Charts(
         [
             curves("Task loss", rows, "task_loss"),
-            curves("Filter loss (minus mutual information)", rows, "filter_loss"),
+            curves("Filter loss", rows, "filter_loss"),
             curves("Accuracy", rows, "accuracy"),
         ]
     )
     back = {row.phase: row.halvings for row in findings.training if row.halvings}
     said = [
-        f"The training of the network {NAMES[phase]} diverged {_times(times)}, and went on from the epoch before at "
+        f"The training of the {phase} network diverged {_times(times)}, and went on from the epoch before at "
         "half the rate."
         for phase, times in back.items()
     ]
-    return [charts, *map(views.Text, said)]
+    return [views.Text(_CURVES, "quiet"), charts, *map(views.Text, said)]
 
 
 def _times(count: int) -> str:
@@ -268,9 +327,9 @@ def _accuracies(findings: FinetuningFindings) -> list[views.Table]:
         ["always the commonest class", pictures, f"{top.majority:.1%}", "", "", "", ""],
     ]
     note = (
-        "Wilson intervals; rate of the first epoch. Pictures are split before they are mirrored; no picture is on both "
-        "sides. The probe is a logistic regression on the mean of each filter of the top convolution as it was, fitted "
-        "to the same training pictures: what training should reach."
+        "Wilson intervals; first rate: learning rate of the first epoch. Pictures are split before they are "
+        "mirrored; no picture is on both sides. The probe is a logistic regression on the mean of each filter of the "
+        "top convolution as it was, fitted to the same training pictures: what training should reach."
     )
     return [views.Table([("network", False), *((name, True) for name in names)], lines, note)]
 
@@ -281,37 +340,50 @@ def _withheld(findings: FinetuningFindings) -> views.Text:
     top = findings.learned[0]
     return views.Text(
         f"{said}. It has learned nothing that could be interpreted, so no stability is compared. A linear probe of "
-        f"the features as they were answers {top.probe:.1%} right: train at another `rate`, for more `epochs`, or with "
+        f"the features as they were answers {top.probe:.1%} right: train at another rate, for more epochs, or with "
         "more pictures.",
         style="advice",
     )
 
 
-def _table(findings: FinetuningFindings) -> views.Table:
-    """Instability of every network, and of the interpretable one against its controls, paired."""
+def _steady(findings: FinetuningFindings) -> list[views.Part]:
+    """Instability of every network, layer by layer, the new one first."""
     twin = any(item.phase == TWIN for item in findings.compared)
-    note = (
-        "D: location instability, lower is steadier. Against the twin: paired difference over the same resampled "
-        "pictures; it shows an effect where its interval excludes zero. A filter that stops moving is steady too: "
-        "watch whether it still tracks a landmark, and follows what is shown when that is moved by a known offset "
-        "(slope: 1 follows, 0 is frozen; counted where the interval of its own slope lies above 0.5)."
-    )
-    return views.Table(_COLUMNS, [_line(item, against=twin) for item in findings.compared], note)
+    new = [item for item in findings.compared if item.judged.layer == EXTRA_MAP]
+    below = [item for item in findings.compared if item.judged.layer != EXTRA_MAP]
+    lines = [_line(item, "new layer", against=twin) for item in new]
+    if new:
+        control, held = _best_held(new[0])
+        lines.append(["new layer", f"control: {control}", f"{held:.4f}", *[""] * 7])
+    lines += [_line(item, "layer below it", against=twin) for item in below]
+    if below:
+        held = below[0].judged.summary.best_constant
+        lines.append(["layer below it", "control: one place held for every picture", f"{held:.4f}", *[""] * 7])
+    return [views.Table(_COLUMNS, lines, _STEADY)]
 
 
-def _line(item: Compared, *, against: bool) -> list[str | views.Strip]:
+_STEADY = (
+    "D: location instability, how much the distance from where a filter is highest to a landmark varies, by the "
+    "picture's diagonal; lower is steadier. Minus the twin: paired difference over the same resampled pictures; it "
+    "shows an effect where its interval excludes zero. A filter that stops moving is steady too: so watch whether it "
+    "surely follows what is shown when that is moved by a known offset (slope: 1 follows all the way, 0 stays where "
+    "it was; surely, where the interval of its own slope lies above 0.5), still tracks a landmark, and how much it "
+    "moves itself. NULL: filters left out, silent or with too few pictures."
+)
+
+
+def _line(item: Compared, layer: str, *, against: bool) -> list[str | views.Strip]:
     found = item.judged.summary
     return [
-        BEFORE if item.phase is None else NAMES[item.phase],
-        item.judged.layer,
+        layer,
+        item.phase or BEFORE,
         worded(found.deviation, ".4f"),
         interval(found),
         _apart(item.apart) if against and item.phase not in (None, TWIN) else "",
-        f"{found.best_constant:.4f}",
-        worded(found.tracking_share, ".0%"),
-        f"{found.spread:.3f}",
         "–" if item.shift is None else f"{item.shift.follow} of {item.shift.positions}",
         "–" if item.shift is None else slope(item.shift),
+        worded(found.tracking_share, ".0%"),
+        f"{found.spread:.3f}",
         f"{found.null_filters}",
     ]
 
@@ -320,9 +392,23 @@ def _apart(apart: Apart | None) -> str:
     return "–" if apart is None else f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]"
 
 
-def _gallery(findings: FinetuningFindings, phase: Phase) -> views.Section:
-    shown = cards(EXTRA_MAP, findings.filters[phase], findings.size, f"{phase}/")
-    return gallery(f"Filters of the new layer, {NAMES[phase]}", shown)
+def _pairs(findings: FinetuningFindings) -> views.Section:
+    """The same filters of each network, side by side."""
+    shown = [
+        [replace(card, label=phase) for card in cards(EXTRA_MAP, some, findings.size, f"{phase}/")]
+        for phase, some in findings.filters.items()
+    ]
+    told = views.Text(f"{_CHOSEN} {CARDS}", "quiet")
+    together = [card for pair in zip_longest(*shown) for card in pair if card]
+    return views.Section(
+        "The same filters of the new layer, with and without the filter loss", [told, views.Gallery(together, True)]
+    )
+
+
+_CHOSEN = (
+    "Chosen are the filters that follow a landmark best in the interpretable network, which flatters it beside the "
+    "twin."
+)
 
 
 def _loading(network: Mapping[str, object]) -> views.Section:
@@ -330,9 +416,9 @@ def _loading(network: Mapping[str, object]) -> views.Section:
         "Use the network",
         [
             views.Text(
-                "Every other stage takes it through the ordinary loader. `weights` lies in the workspace; copy it to "
-                "where the audit file is."
+                "Every other stage takes it through the ordinary loader. The weights lie in the workspace; copy the "
+                "file to where the audit file is."
             ),
-            views.Code(yaml.safe_dump({"network": dict(network)}, sort_keys=False)),
+            views.Code(yaml.safe_dump({"network": dict(network)}, sort_keys=False, default_flow_style=None)),
         ],
     )

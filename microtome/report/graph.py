@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import mean
 from urllib.parse import quote
 
 from microtome.disentangle.graph_keys import Measure, Of
 from microtome.disentangle.pattern_graph import Node, PatternGraph, Place
+from microtome.quantify.novelty import Novelty
 from microtome.report import views
 from microtome.report.charts import lines
+from microtome.report.likeness import likeness
 from microtome.report.words import worded
 
 SHOWN_PATCHES = 5
 SHOWN_IMAGES, DRAWN = 3, 12
 LISTED = 8  # nodes of each layer, where a picture is looked up
 PARENTS = 2  # of a node, that are drawn
+ON_PART = 0.5  # purity from which a node is said to show its part
 Figures = Mapping[tuple[str, Measure, Of], "LayerFigure"]
+Places = Mapping[int, tuple[float, float]]  # of nodes, by number
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,6 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class UnitLabel:
-    """What the dissection says of a filter: the number of its layer's page, its concept if it is a detector."""
-
-    page: int
-    concept: str | None
-
-
-@dataclass(frozen=True)
 class GraphFindings:
     """What was found of a graph.
 
@@ -81,7 +79,7 @@ class GraphFindings:
         training: those of them that it was learned from.
         over: pictures that it is drawn over.
         patches: of the nodes that have a card, by number.
-        units: (layer, filter) -> what the dissection says of it; empty without a dissection.
+        units: what the dissection calls each filter; empty without a dissection.
         size: (height, width) of the network's input.
     """
 
@@ -91,13 +89,12 @@ class GraphFindings:
     training: int
     over: Sequence[OverPicture]
     patches: Mapping[int, Sequence[Patch]]
-    units: Mapping[tuple[str, int], UnitLabel]
+    units: Mapping[views.UnitKey, str]
     size: tuple[int, int]
 
 
 def page(found: GraphFindings) -> views.Page:
     """The graph."""
-    over = Over(found.graph, found.size)
     return views.Page(
         name="explanatory graph",
         subject="the explanatory graph",
@@ -105,17 +102,17 @@ def page(found: GraphFindings) -> views.Page:
         headline=_headline(found),
         figures=views.Figures(
             [
-                ("nodes", f"{len(found.graph.nodes):,}", f"{len(found.graph.layers)} layers"),
-                ("edges", f"{found.graph.edges:,}", "child to parent"),
-                ("pictures", str(found.images), f"{found.training} to learn from"),
+                ("nodes", f"{len(found.graph.nodes):,}", f"part patterns of {len(found.graph.layers)} layers"),
+                ("edges", f"{found.graph.edges:,}", "from a node to one of the layer above"),
+                ("pictures", str(found.images), f"{found.training} of them to learn from"),
             ]
         ),
         sections=[
-            views.Section("Are nodes steadier than filters?", [_steadiness(found), _steady_note()]),
+            *_cards(found),
+            views.Section("The graph over pictures that it was not learned from", _drawings(found)),
+            views.Section("Are nodes steadier than filters?", _steadiness(found)),
             *_follow(found),
-            views.Section("Learning", [_learning(found.figures)]),
-            *(views.Section(f"The graph over {picture.file}", over.parts(picture)) for picture in found.over),
-            _cards(found),
+            views.Section("Learning", [views.Text(_LEARNING, "quiet"), _learning(found.figures)], folded=True),
         ],
         queries=[
             ("Graph metrics", "select * from graph_metrics where round is null"),
@@ -125,19 +122,35 @@ def page(found: GraphFindings) -> views.Page:
     )
 
 
+def on_part(node: Node) -> bool:
+    """Whether a node lies on one annotated part in most of the held-out pictures in which it is strongest."""
+    return node.purity is not None and node.purity >= ON_PART
+
+
+def named(node: Node) -> str:
+    """A node in words, with the part that it shows."""
+    return f"node {node.node}" + (f" ({node.concept})" if on_part(node) else "")
+
+
 def _headline(found: GraphFindings) -> str:
     nodes, layers = len(found.graph.nodes), len(found.graph.layers)
-    text = f"{nodes:,} part patterns in {layers} layers share out what the filters answer to"
+    text = (
+        f"What the filters of {layers} layer{'s' * (layers > 1)} answer to is shared out among {nodes:,} nodes, "
+        "patterns that keep their place beside each other"
+    )
+    shown = found.graph.chosen
+    if any(node.purity is not None for node in shown):
+        text += f". Of the {len(shown)} nodes shown here {sum(map(on_part, shown))} lie on one part in most pictures"
     slopes = [row for row in found.figures if row.metric is Measure.SLOPE and row.of is Of.NODES]
     if slopes:
-        text += f". When what held-out pictures show is moved, the shown nodes go along by {_shares(slopes)}"
+        text += f". When what new pictures show is moved, the shown nodes move with it, by {_shares(slopes)}"
     apart = [row for row in found.figures if row.of is Of.DIFFERENCE]
     if apart:
         still = [row for row in found.figures if row.of is Of.OWN_FROZEN]
         text += (
-            f". Their distance to landmarks varies less than that of the raw filters in {_sure(apart)} of {len(apart)} "
-            f"layers, and less than if they stood at their own mean places in {_sure(still)}, by intervals that "
-            "exclude zero"
+            f". They keep their distance to the parts more steadily than the raw filters do in {_sure(apart)} of "
+            f"{len(apart)} layers, and than they would frozen at their own mean places in {_sure(still)} (95 % "
+            "intervals)"
         )
     return text + "."
 
@@ -148,52 +161,47 @@ def _sure(rows: Sequence[LayerFigure]) -> int:
 
 
 def _shares(rows: Sequence[LayerFigure]) -> str:
-    return ", ".join(f"{row.value:.0%} of it in {row.layer}" for row in rows)
+    return " and ".join(f"{row.value:.0%} of the way in {row.layer}" for row in rows)
 
 
-def _steadiness(found: GraphFindings) -> views.Part:
+_PLACES = (("best place held for all pictures", Of.CONSTANT), ("random places", Of.RANDOM))
+_STEADY_NOTE = (
+    "Over pictures that the graph was not learned from. Instability: how much the distance from a node, or a filter, "
+    "to a landmark varies over the 20 pictures in which it is highest, by the picture's diagonal; lower is steadier; "
+    "in brackets 95 % intervals over pictures, paired where two are subtracted. What never moves is steady, too, so "
+    "nodes stand beside themselves frozen at their own mean places. Track a landmark: share whose places vary with "
+    "one (q, the share of false discoveries, at most 0.05). Own movement: how much the position itself varies."
+)
+
+
+def _steadiness(found: GraphFindings) -> list[views.Part]:
     rows = {(row.layer, row.metric, row.of): row for row in found.figures if row.round is None}
     if not rows:
-        return views.Text("The data set has no landmarks: nothing to be steady against.", "quiet")
-    names = (
-        "nodes", "filters", "nodes - filters", "nodes - themselves frozen", "random, best constant",
-        "track: nodes, filters", "spread: nodes, filters",
-    )  # fmt: skip
-    table = [_steady_row(layer, rows) for layer in found.graph.layers]
-    return views.Table([("layer", False), *((name, True) for name in names)], table)
+        return [views.Text("The data set has no landmarks: nothing to be steady against.", "quiet")]
+    names = ("instability", "minus filters", "minus frozen", "track a landmark", "own movement")
+    lines = [line for layer in found.graph.layers for line in _steady_rows(layer, rows)]
+    return [views.Table([("layer", False), *((name, True) for name in names)], lines, _STEADY_NOTE)]
 
 
-def _steady_row(layer: str, rows: Figures) -> list[str]:
-    whose = (Of.NODES, Of.FILTERS, Of.DIFFERENCE, Of.OWN_FROZEN)
-    compared = [rows.get((layer, Measure.INSTABILITY, of)) for of in whose]
-    frozen = [rows[layer, Measure.INSTABILITY, of] for of in (Of.RANDOM, Of.CONSTANT)]
-    good, spread = (
-        [rows[layer, measure, of] for of in (Of.NODES, Of.FILTERS)] for measure in (Measure.TRACKS, Measure.SPREAD)
-    )
-    return [
-        layer,
-        *("–" if row is None else row.interval for row in compared),
-        ", ".join(worded(row.value, ".3f") for row in frozen),
-        ", ".join(f"{row.value:.0%}" for row in good),
-        ", ".join(f"{row.value:.2f}" for row in spread),
+def _steady_rows(layer: str, rows: Figures) -> list[list[str]]:
+    """Nodes, filters, and two kinds of places that look at nothing."""
+    beside = [rows.get((layer, Measure.INSTABILITY, of)) for of in (Of.DIFFERENCE, Of.OWN_FROZEN)]
+    lines = []
+    for of in (Of.NODES, Of.FILTERS):
+        own = rows.get((layer, Measure.INSTABILITY, of))
+        apart = ["–" if row is None else row.interval for row in beside] if of is Of.NODES else ["", ""]
+        shares = [f"{rows[layer, Measure.TRACKS, of].value:.0%}", f"{rows[layer, Measure.SPREAD, of].value:.2f}"]
+        lines.append([f"{layer}, {of.value}", "–" if own is None else own.interval, *apart, *shares])
+    places = [
+        [f"{layer}, {name}", f"{rows[layer, Measure.INSTABILITY, of].value:.3f}", *[""] * 4] for name, of in _PLACES
     ]
-
-
-def _steady_note() -> views.Text:
-    return views.Text(
-        "Only pictures that the graph was not learned from. Location instability of the nodes that are shown below, "
-        "and of the filters, in the 20 pictures where each is highest; 95 % intervals over pictures, paired. A place "
-        "that never moves is steady, too: nodes stand beside themselves frozen at their own mean places. They track "
-        "if their places vary with a landmark's (q at most 0.05). Spread: how much the position itself moves, by the "
-        "diagonal.",
-        "quiet",
-    )
+    return [*lines, *places]
 
 
 def _follow(found: GraphFindings) -> list[views.Section]:
     """The shift test; nothing where there was none."""
     rows = {(row.layer, row.metric, row.of): row for row in found.figures if row.round is None}
-    names = ("slope", "surely follow", "instability", "frozen at its own mean", "of those that follow")
+    names = ("slope", "surely follow", "instability", "if frozen", "of those that follow")
     lines = []
     for layer in found.graph.layers:
         for of in (Of.NODES, Of.FILTERS):
@@ -212,16 +220,21 @@ def _follow(found: GraphFindings) -> list[views.Section]:
                 )
     if not lines:
         return []
-    note = views.Text(
-        "Each picture is looked up again with what it shows moved by a known random offset. Slope: of a node's, or a "
-        "filter's, displacement on that offset, mean over the same ones and held-out pictures as above: 1 follows, 0 "
-        "is frozen. "
-        "Surely follow: the 95 % interval of its own slope lies above 0.5. Frozen: instability if each stood at its "
-        "own mean place: steadiness that is no better needs no part to be followed.",
-        "quiet",
+    note = (
+        "Each picture is looked up again with what it shows moved by a known random offset. Slope: how far a node, or "
+        "a filter, moves with it, mean over the same ones and pictures as above: 1 follows all the way, 0 stays where "
+        "it was. Surely follow: the 95 % interval of its own slope lies above 0.5. If frozen: instability if each "
+        "stood at its own mean place; where it is no higher, no part need be followed to be as steady. Of those "
+        "that follow: the instability of these alone."
     )
-    table = views.Table([("layer", False), *((name, True) for name in names)], lines)
-    return [views.Section("Do they follow what is shown?", [table, note])]
+    table = views.Table([("layer", False), *((name, True) for name in names)], lines, note)
+    return [views.Section("Do they follow what is shown?", [table])]
+
+
+_LEARNING = (
+    "How well the nodes explain where the filters are high, round by round: the higher, the better; level where "
+    "further rounds change nothing."
+)
 
 
 def _learning(figures: Sequence[LayerFigure]) -> views.Charts:
@@ -244,73 +257,117 @@ class Over:
     size: tuple[int, int]
 
     def parts(self, picture: OverPicture) -> list[views.Part]:
-        """Nodes at their places, edges to their parents, and the same as text."""
-        shown = self.graph.strongest(picture.here, DRAWN)
-        below = [self._branch(layer, shown) for layer in self.graph.layers]
-        outline = views.Branch("The same as text", "", "", below)
-        drawing = views.Drawing(picture.path, picture.file, self.size, self._levels(picture.here, shown))
-        return [drawing, views.Outline(outline, False)]
-
-    def _levels(self, here: Sequence[Place], shown: Sequence[Place]) -> list[views.Level]:
-        height, width = self.size
-        at = {place.node: (round(place.x * width, 1), round(place.y * height, 1)) for place in here}
+        """Nodes at their places, edges to their parents, and the same as text; of nodes on parts, where any are."""
+        here = [place for place in picture.here if self._shown(place.node)]
+        shown = self.graph.strongest(here, DRAWN)
         children = [place.node for place in shown]
         drawn = sorted({*children, *(parent for child in children for parent in self._parents(child))})
-        levels = []
-        for number, layer in enumerate(self.graph.layers):
-            dots = [(*at[node], f"node {node}") for node in drawn if self._layer(node) == layer]
-            own = [child for child in children if self._layer(child) == layer]
-            links = [(*at[child], *at[parent]) for child in own for parent in self._parents(child)]
-            levels.append(views.Level(layer, number, dots, links))
-        return levels
+        height, width = self.size
+        at = {place.node: (round(place.x * width, 1), round(place.y * height, 1)) for place in here}
+        levels = [
+            views.Level(layer, number, self._dots(layer, drawn, at), self._links(layer, children, at))
+            for number, layer in enumerate(self.graph.layers)
+        ]
+        below = [self._branch(layer, shown) for layer in self.graph.layers]
+        outline = views.Branch("The same as text", "", "", below)
+        return [views.Drawing(picture.path, picture.file, self.size, levels, self._words(drawn, at), outline)]
 
-    def _layer(self, node: int) -> str:
-        return self.graph.named[node].layer
+    @cached_property
+    def any_part(self) -> bool:
+        """Whether any node lies on one."""
+        return any(map(on_part, self.graph.nodes))
+
+    def _shown(self, node: int) -> bool:
+        return not self.any_part or on_part(self.graph.named[node])
+
+    def _dots(self, layer: str, drawn: Sequence[int], at: Places) -> list[tuple[float, float, str]]:
+        return [(*at[node], named(self._named(node))) for node in drawn if self._named(node).layer == layer]
+
+    def _links(self, layer: str, children: Sequence[int], at: Places) -> list[views.Joined]:
+        """From a layer's nodes to their parents."""
+        return [
+            views.Joined(*at[child], *at[parent], f"{named(self._named(child))} under {named(self._named(parent))}")
+            for child in children
+            if self._named(child).layer == layer
+            for parent in self._parents(child)
+        ]
+
+    def _words(self, drawn: Sequence[int], at: Places) -> list[tuple[float, float, str]]:
+        """Each part that nodes lie on, in the middle of them."""
+        by_part: dict[str, list[tuple[float, float]]] = {}
+        for node in map(self._named, drawn):
+            if on_part(node):
+                by_part.setdefault(node.concept or "", []).append(at[node.node])
+        return [(round(mean(x), 1), round(mean(y), 1), part) for part, places in by_part.items()
+                for x, y in [zip(*places, strict=True)]]  # fmt: skip
+
+    def _named(self, node: int) -> Node:
+        return self.graph.named[node]
 
     def _parents(self, node: int) -> Sequence[int]:
-        return self.graph.parents.get(node, ())[:PARENTS]
+        return [parent for parent in self.graph.parents.get(node, ()) if self._shown(parent)][:PARENTS]
 
     def _branch(self, layer: str, shown: Sequence[Place]) -> views.Branch:
-        own = [place for place in shown if self._layer(place.node) == layer]
+        own = [place for place in shown if self._named(place.node).layer == layer]
         return views.Branch(layer, f"{len(own)} nodes drawn", "", [self._leaf(place) for place in own])
 
     def _leaf(self, place: Place) -> views.Branch:
-        parents = ", ".join(str(parent) for parent in self._parents(place.node))
+        parents = ", ".join(named(self._named(parent)) for parent in self._parents(place.node))
         under = f", under {parents}" if parents else ""
-        where = f"filter {self.graph.named[place.node].filter} at {place.x:.2f}, {place.y:.2f}{under}"
-        return views.Branch(f"node {place.node}", where, "", ())
+        where = f"filter {self._named(place.node).filter} at {place.x:.2f}, {place.y:.2f}{under}"
+        return views.Branch(named(self._named(place.node)), where, "", ())
 
 
-def _cards(found: GraphFindings) -> views.Section:
-    """The chosen nodes with their best patches."""
-    nodes = found.graph.chosen
-    cards = [_card(found, node, {node.node for node in nodes}) for node in nodes]
+def _drawings(found: GraphFindings) -> list[views.Part]:
+    over = Over(found.graph, found.size)
+    which = f"{DRAWN} strongest nodes" + (" that lie on a part" if over.any_part else "")
     text = (
-        "Of the strongest nodes of each layer those that follow best what training pictures show when it is moved, in "
-        "the held-out pictures in which they are strongest. Circle: where the node is."
+        f"Of each layer the {which}, each joined to up to {PARENTS} nodes of the layer above beside which it keeps "
+        "its place. A dot and a line say what they are when pointed at. Words stand for the parts that nodes lie on "
+        "in most pictures, which need not be what is there in this one."
     )
-    return views.Section("Nodes", [views.Text(text, "quiet"), views.Gallery(cards, True)])
+    return [views.Text(text, "quiet"), *(part for picture in found.over for part in over.parts(picture))]
 
 
-def _card(found: GraphFindings, node: Node, others: set[int]) -> views.Card:
-    parents = found.graph.parents.get(node.node, ())
-    facts = [
-        ("deviation", f"{node.sigma:.3f}", "sigma, by the side of the picture"),
-        ("parents", ", ".join(str(parent) for parent in parents[:3]) or "–", "nodes of the layer above"),
-        ("purity", worded(node.purity, ".0%"), "share of its top held-out pictures in which it is on one part"),
-    ]
-    unit = found.units.get((node.layer, node.filter))
-    links = [_unit_link(node, unit)] if unit else []
-    links += [(f"parent {parent}", f"#node/{parent}") for parent in parents if parent in others]
-    note = f"{node.layer} filter {node.filter}" + (f": {node.concept}" if node.purity else "")
+_CARDS = (
+    "Of the strongest nodes of each layer those that follow best what training pictures show when it is moved, in "
+    "the held-out pictures in which each is strongest. Circle: where the node is. “Under” names the nodes of the "
+    "layer above beside which it keeps its place. The share is of the 20 held-out pictures in which the node is "
+    "strongest: in so many it lies on that part."
+)
+
+
+def _cards(found: GraphFindings) -> list[views.Section]:
+    """The chosen nodes with their best patches: those that show a part first."""
+    nodes = sorted(found.graph.chosen, key=lambda node: -(node.purity or 0.0) if on_part(node) else 0.0)
+    carded = {node.node for node in nodes}
+    on, off = ([node for node in nodes if on_part(node) is wanted] for wanted in (True, False))
+    cards, others = ([_card(found, node, carded) for node in some] for some in (on, off))
+    told = views.Text(_CARDS, "quiet")
+    if not on:
+        return [views.Section("Nodes", [told, views.Gallery(others, True)])]
+    shown = [views.Section("Nodes that lie on a part", [told, views.Gallery(cards, True)])]
+    text = (
+        "They follow what is shown, too, at places beside the annotated parts, or now on one part and now on another."
+    )
+    rest = views.Section(
+        f"{len(off)} nodes that lie on no one part", [views.Text(text, "quiet"), views.Gallery(others, True)], True
+    )
+    return [*shown, rest] if off else shown
+
+
+def _card(found: GraphFindings, node: Node, carded: set[int]) -> views.Card:
+    unit = views.UnitKey(node.layer, node.filter)
+    label = f": {found.units[unit]}" if unit in found.units else ""
+    links = [(f"filter {node.filter}{label}", quote(unit.page))]
+    for parent in found.graph.parents.get(node.node, ())[:3]:
+        links.append((f"under {named(found.graph.named[parent])}", f"#node/{parent}" if parent in carded else ""))
+    on = f"on {node.concept or 'a part'}"
+    facts = [] if node.purity is None else [(on, f"{node.purity:.0%}", "")]
     spots = [_spot(patch, found.size) for patch in found.patches.get(node.node, ())]
-    return views.Card(f"node {node.node}", f"node/{node.node}", note, spots, facts, links)
-
-
-def _unit_link(node: Node, unit: UnitLabel) -> tuple[str, str]:
-    """The filter and its concept, and where the report's dissection shows it."""
-    place = quote(views.UnitKey(node.layer, node.filter).page)
-    return f"filter {node.filter}: {unit.concept or 'no concept'}", place
+    part = (node.concept or "") if on_part(node) else ""
+    note = f"{node.layer} filter {node.filter}"
+    return views.Card(f"node {node.node}", f"node/{node.node}", note, spots, facts, links, label=part)
 
 
 def _spot(patch: Patch, size: tuple[int, int]) -> views.Spot:
@@ -329,6 +386,7 @@ class LookedUp:
         name: of the page, without what comes before and after.
         picture: the picture.
         size: (height, width) of the network's input.
+        novelty: how far a new picture is from those that the graph has seen; None for one of those.
     """
 
     graph: PatternGraph
@@ -336,6 +394,7 @@ class LookedUp:
     name: str
     picture: OverPicture
     size: tuple[int, int]
+    novelty: Novelty | None = None
 
 
 def lookup_page(found: LookedUp) -> views.Page:
@@ -344,7 +403,7 @@ def lookup_page(found: LookedUp) -> views.Page:
     return views.Page(
         name="patterns",
         page=f"graph-{found.name}.html",
-        headline=f"What {file} shows of the graph of {found.category}.",
+        headline=" ".join([f"What {file} shows of the graph of {found.category}.", *likeness(found.novelty)]),
         figures=views.Figures([]),
         sections=[views.Section(file, Over(found.graph, found.size).parts(found.picture))],
     )
@@ -387,14 +446,15 @@ def _of_unit(nodes: Sequence[Node], graph: PatternGraph, cards: set[int]) -> vie
             worded(node.purity, ".0%"),
             f"{node.sigma:.3f}",
             f"{node.score:.3g}",
-            ", ".join(f"node {parent}" for parent in graph.parents.get(node.node, ())[:PARENTS]) or "–",
+            ", ".join(named(graph.named[parent]) for parent in graph.parents.get(node.node, ())[:PARENTS]) or "–",
         ]
         for node in sorted(nodes, key=lambda node: -node.score)[:LISTED]
     ]
     note = (
         "The graph shares out what a filter answers to among nodes, each a pattern that keeps its place beside others. "
         "On it: share of its strongest pictures in which it lies on that part. Deviation: how far it strays, by the "
-        "side of the picture. Under: the nodes of the layer above that it goes with."
+        "side of the picture. Score: how strong it is on average. Under: the nodes of the layer above beside which it "
+        "keeps its place, with the part of those that lie on one."
     )
     links = [(f"node {node.node}", f"graph.html#node/{node.node}") for node in nodes if node.node in cards]
     parts: list[views.Part] = [

@@ -62,12 +62,10 @@ class Audited:
     Args:
         audit: the audit file, as JSON values.
         stages: by name, in order.
-        gates: what each demanded, and what came of it.
     """
 
     audit: Mapping[str, Any]
     stages: Mapping[str, Finished]
-    gates: Sequence[GateRow]
 
     @property
     def weights(self) -> str:
@@ -86,17 +84,31 @@ def overview(
     pages: Sequence[views.Page],
     units: Sequence[views.UnitPage] = (),
 ) -> views.Report:
-    """The report: its pages, and where everything in them comes from."""
+    """The report, as it is before the gates' verdict is known."""
     audit, first = audited.audit, next(iter(audited.stages.values()))
-    environment = first.environment
     started = min(stage.started for stage in audited.stages.values())
     return views.Report(
         title=audit["name"],
         network=f"{audit['network']['load'].partition(':')[2]} with {audited.weights.rpartition('/')[2]}",
         dataset=" and ".join(_dataset(index, audit) for index in audited.indices),
-        gates=[_gate(row) for row in audited.gates],
         layers=layers,
         pages=pages,
+        footer=f"Audited {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))}, "
+        f"microtome {first.environment['microtome']}",
+        units=units,
+    )
+
+
+def conclusion(audited: Audited, gates: Sequence[GateRow]) -> views.Conclusion:
+    """The gates' verdict, and where everything comes from.
+
+    Args:
+        audited: the whole audit.
+        gates: what each demanded, and what came of it.
+    """
+    audit, environment = audited.audit, next(iter(audited.stages.values())).environment
+    return views.Conclusion(
+        gates=[_gate(row) for row in gates],
         provenance=[
             ("Network", f"{audit['network']['load']}, digest {_network(audited)}"),
             ("Weights", audited.weights),
@@ -110,9 +122,6 @@ def overview(
             for name, stage in audited.stages.items()
         ],
         configuration=yaml.safe_dump(dict(audit), sort_keys=False, allow_unicode=True),
-        footer=f"Audited {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))}, "
-        f"microtome {environment['microtome']}",
-        units=units,
     )
 
 

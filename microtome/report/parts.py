@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from microtome.disentangle.graph_keys import Locator
@@ -85,19 +85,17 @@ def page(found: PartsFindings) -> views.Page:
         name="parts",
         page="parts.html",
         headline=_headline(found),
-        figures=views.Figures(
-            [("parts", str(len(found.parts)), ""), ("pictures", str(found.figures[0].images), "to find them in")]
-        ),
+        figures=_figures(found),
         sections=[
-            views.Section("Error over the number of boxes", [_charts(found)]),
             views.Section(
                 "Where they were found",
-                [views.Gallery([_card(part, found.size) for part in found.located], True)],
+                [views.Text(_FOUND, "quiet"), views.Gallery([_card(part, found.size) for part in found.located], True)],
             ),
-            views.Section("Beside its rivals", [_rivals(found.against)]),
-            views.Section("What was chosen", [_choices(found.choices)]),
+            views.Section("Error over the number of boxes", [views.Text(_WAYS, "quiet"), _charts(found)]),
+            views.Section("Beside simpler ways", [_rivals(found.against)]),
             *([views.Section("Do they follow what is shown?", [_follow(found.follow)])] if found.follow else []),
-            views.Section("Every figure", [_table(found.figures)]),
+            views.Section("What was chosen", [_choices(found.choices)], folded=True),
+            views.Section("Every figure", _every(found.figures), folded=True),
         ],
         queries=[
             ("Part errors", "select * from part_summary"),
@@ -110,18 +108,53 @@ def page(found: PartsFindings) -> views.Page:
     )
 
 
+_FOUND = (
+    "Circle: where the part was found; cross: where it is annotated; below, the distance between them, by the "
+    "picture's diagonal. Pictures that no box was drawn in, from the nearest to the farthest."
+)
+_WAYS = (
+    "Mean distance to the annotated centre, by the picture's diagonal, in the pictures in which no box was drawn. "
+    "Blend: where it looks like the boxes, weighed against where they were. Exemplar: the cell that looks most like "
+    "one boxed cell. Patterns, graph nodes: votes of units, or of the graph's nodes. Mean position: the mean "
+    "annotated place, everywhere. Best filter: the one filter whose peak, moved by its mean displacement, is nearest "
+    "in the annotated pictures. Top filters: the mean of the ten best."
+)
+
+
 def _headline(found: PartsFindings) -> str:
     best = found.against[0]
     errors = [row.error for row in found.figures if row.method == Locator.BLEND]
+    boxes = sorted({row.boxes for row in found.figures})
+    drawn = f"{boxes[0]} to {boxes[-1]} boxes" if len(boxes) > 1 else f"{boxes[0]} boxes"
     said = "nearer than" if best.high < 0 else "farther than" if best.low > 0 else "no surer than"
     return (
-        f"Looks and place together miss the parts by {sum(errors) / len(errors):.3f} of the diagonal on average: "
-        f"{said} the best single rival, {best.rival.value} ({_between(best)})."
+        f"Shown a part in {drawn}, the blend of how it looks and where it sits then finds it in new pictures, on "
+        f"average {sum(errors) / len(errors):.3f} of the diagonal from its annotated centre ({_listed_parts(found)}). "
+        f"That is {said} the best of {len({row.rival for row in found.against})} simpler ways, {best.rival.value} "
+        f"(difference {_between(best)})."
     )
 
 
+def _listed_parts(found: PartsFindings) -> str:
+    return f"{', '.join(found.parts[:-1])} and {found.parts[-1]}" if len(found.parts) > 1 else found.parts[0]
+
+
+def _figures(found: PartsFindings) -> views.Figures:
+    """Mean error of the blend, of the best simpler way and of the mean position, over parts and numbers of boxes."""
+    shown = dict.fromkeys([Locator.BLEND, found.against[0].rival, Locator.MEAN_POSITION])
+    notes = {Locator.BLEND: "over all parts and numbers of boxes", found.against[0].rival: "the best simpler way"}
+    errors = {way: [row.error for row in found.figures if row.method == way] for way in shown}
+    told = [
+        (f"error, {way.value}", f"{sum(rows) / len(rows):.3f}", notes.get(way, "looks at nothing"))
+        for way, rows in errors.items()
+        if rows
+    ]
+    return views.Figures([*told, ("pictures", str(found.figures[0].images), "to find the parts in")])
+
+
 def _rivals(against: Sequence[PartComparison]) -> views.Table:
-    columns = [("rival", False), ("blend − rival", True), ("nearer", True), ("farther", True), ("farthest in", False)]
+    columns = [("simpler way", False), ("blend minus it", True), ("surely nearer", True), ("surely farther", True)]
+    columns += [("where it is ahead most", False)]
     rows = []
     for rival in dict.fromkeys(row.rival for row in against):
         together, *each = (row for row in against if row.rival == rival)
@@ -131,9 +164,10 @@ def _rivals(against: Sequence[PartComparison]) -> views.Table:
         where = f"{worst.part}, {worst.boxes} boxes: {_between(worst)}"
         rows.append([rival.value, _between(together), str(nearer), str(farther), where])
     note = (
-        "Mean over all parts and numbers of boxes of the blend's error less the rival's, below zero where the blend is "
-        "nearer; 95 % intervals over pictures and draws of boxes, paired; the best rival first. Nearer, farther: parts "
-        "and numbers of boxes in which it is so with p ≤ 0.05, adjusted by Holm's method."
+        "Mean over all parts and numbers of boxes of the blend's error less the simpler way's, below zero where the "
+        "blend is nearer; 95 % intervals over pictures and draws of boxes, paired; the best one first. Surely: in how "
+        "many combinations of part and number of boxes it is so with p ≤ 0.05, adjusted for their number by Holm's "
+        "method. Ahead: where the blend's error less its own is greatest."
     )
     return views.Table(columns, rows, note)
 
@@ -157,23 +191,30 @@ def _choices(choices: Sequence[Choice]) -> views.Table:
 
 
 def _follow(rows: Sequence[PartShift]) -> views.Table:
-    columns = [("part", False), ("boxes", True), ("method", False), ("slope", True), ("R²", True)]
-    lines = [
-        [
-            row.part,
-            str(row.boxes),
-            row.method.value,
-            f"{row.slope:.2f} [{row.low:.2f}, {row.high:.2f}]",
-            f"{row.r2:.2f}",
-        ]
-        for row in rows
-    ]
+    cells = {(row.part, row.method, row.boxes): f"{row.slope:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows}
     note = (
-        "The same parts are looked for again with what the pictures show moved by known random offsets. Slope: of a "
-        "located place's displacement on that offset, 95 % over pictures, draws averaged: 1 follows, 0 is frozen, as "
-        "the mean position is. Between them, a place is drawn to where the boxes were."
+        "The same parts are looked for again with what the pictures show moved by known random offsets. Slope: how far "
+        "the place that is found moves with it, 95 % over pictures, draws averaged: 1 follows all the way, 0 stays "
+        "where it was, as the mean position does. Between them, a place is drawn to where the boxes were."
     )
-    return views.Table(columns, lines, note)
+    return _by_boxes(cells, "slope", note)
+
+
+def _by_boxes(cells: Mapping[tuple[str, Locator, int], str], what: str, note: str = "") -> views.Table:
+    """A row per part and way, a column per number of boxes.
+
+    Args:
+        cells: in words, by part, way and number of boxes.
+        what: they are.
+        note: below it.
+    """
+    boxes = sorted({count for _, _, count in cells})
+    rows = [
+        [part, way.value, *(cells.get((part, way, count), "–") for count in boxes)]
+        for part, way in dict.fromkeys((part, way) for part, way, _ in cells)
+    ]
+    columns = [("part", False), ("way", False), *((f"{what}, {count} boxes", True) for count in boxes)]
+    return views.Table(columns, rows, note)
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -189,34 +230,23 @@ def _charts(found: PartsFindings) -> views.Charts:
 
 def _chart(part: str, figures: Sequence[PartSummary]) -> tuple[str, str, str]:
     rows = [{"x": row.boxes, "y": row.error, "line": row.method.value} for row in figures]
-    return lines(f"{part}: error of the centre, by the diagonal", rows, "boxes")
+    return lines(part, rows, "boxes", lead=Locator.BLEND.value)
 
 
-def _table(figures: Sequence[PartSummary]) -> views.Table:
-    columns = [("part", False), ("boxes", True), ("method", False), ("error", True), ("nearer than 0.1", True)]
-    rows = [
-        [
-            row.part,
-            str(row.boxes),
-            row.method.value,
-            f"{row.error:.3f} [{row.low:.3f}, {row.high:.3f}]",
-            f"{row.share:.0%} [{row.share_low:.0%}, {row.share_high:.0%}]",
-        ]
-        for row in figures
+def _every(figures: Sequence[PartSummary]) -> list[views.Part]:
+    keys = [(row.part, row.method, row.boxes) for row in figures]
+    errors = [f"{row.error:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in figures]
+    near = [f"{row.share:.0%} [{row.share_low:.0%}, {row.share_high:.0%}]" for row in figures]
+    note = "95 % bootstrap intervals over pictures and draws of boxes."
+    return [
+        _by_boxes(dict(zip(keys, errors, strict=True)), "error"),
+        _by_boxes(dict(zip(keys, near, strict=True)), "nearer than 0.1", note),
     ]
-    note = (
-        "Mean distance to the annotated centre, in the pictures that were not annotated; 95 % bootstrap intervals over "
-        "pictures and draws of boxes. Blend: where it looks like the boxes, weighed against where they were. Exemplar: "
-        "the cell that looks most like one boxed cell. Patterns, graph nodes: votes of units, or of the graph's nodes. "
-        "Mean position: the mean annotated place, everywhere. Best filter: the one filter whose peak, moved by its "
-        "mean displacement, is nearest in the annotated pictures. Top filters: the mean of the ten best."
-    )
-    return views.Table(columns, rows, note)
 
 
 def _card(part: LocatedPart, size: tuple[int, int]) -> views.Card:
     spots = [_spot(picture, size) for picture in part.pictures]
-    return views.Card(part.part, f"part/{part.part}", f"from {part.boxes} boxes, from the best to the worst", spots)
+    return views.Card(f"from {part.boxes} boxes", f"part/{part.part}", "", spots, label=part.part)
 
 
 def _spot(picture: LocatedIn, size: tuple[int, int]) -> views.Spot:

@@ -14,13 +14,16 @@ import jinja2
 from markupsafe import Markup
 
 from microtome.report.overlay import SHEET
-from microtome.report.views import Report, UnitKey, large_of
+from microtome.report.views import Conclusion, Report, UnitKey, large_of
 
 _FOLDER = Path(__file__).parent / "templates"
+INDEX = "index.html"
+_MARKERS = {name: Markup(f"<!-- {name} -->") for name in ("verdict", "provenance")}
+# no name from data can look like one, for all are escaped
 
 
 def render(report: Report, *, alone: bool = False) -> dict[str, bytes]:
-    """The report's pages: file name -> content. Thumbnails are the caller's.
+    """The report's pages: file name -> content. Thumbnails are the caller's, and the first page is to be `completed`.
 
     Same view, same bytes: nothing here looks at a clock or draws a number.
 
@@ -29,7 +32,7 @@ def render(report: Report, *, alone: bool = False) -> dict[str, bytes]:
         alone: pages that stand for themselves, without an overview to go back to.
     """
     show = _Show(report, alone)
-    pages = {} if alone else {"index.html": show("index.html", "index.html")}
+    pages = {} if alone else {INDEX: show(INDEX, INDEX)}
     if report.units:
         pages["units.html"] = show("units.html", "units.html")
     for layer in report.layers:
@@ -37,6 +40,19 @@ def render(report: Report, *, alone: bool = False) -> dict[str, bytes]:
     for page in report.pages:
         pages[page.page] = show("page.html", page.page, page=page)
     return pages
+
+
+def completed(index: bytes, conclusion: Conclusion) -> bytes:
+    """The first page, with what is known when the whole audit is done.
+
+    Args:
+        index: as `render` made it.
+        conclusion: what is put in.
+    """
+    for name, marker in _MARKERS.items():
+        made = _environment().get_template(f"{name}.html").render(conclusion=conclusion)
+        index = index.replace(marker.encode(), made.encode())
+    return index
 
 
 def render_units(report: Report) -> Iterator[tuple[str, bytes]]:
@@ -81,7 +97,9 @@ def _environment() -> jinja2.Environment:
     )
     script = (_FOLDER / "report.js").read_text(encoding="utf-8")
     style = (_FOLDER / "report.css").read_text(encoding="utf-8")
-    environment.globals.update(script=Markup(script), style=Markup(style), policy=policy(script), sheet=SHEET)
+    environment.globals.update(
+        script=Markup(script), style=Markup(style), policy=policy(script), sheet=SHEET, markers=_MARKERS
+    )
     environment.tests["unit"] = lambda cell: isinstance(cell, UnitKey)
     environment.filters["large"] = large_of
     environment.filters["place"] = lambda unit: quote(unit.page)

@@ -146,7 +146,7 @@ def page(found: SaliencyFindings) -> views.Page:
         page="saliency.html",
         headline=_headline(verdicts),
         figures=views.Figures([("methods", str(len(verdicts)), ""), ("pass every test", str(len(passed)), "")]),
-        sections=[*tested, *judged, *shown, _made(found.methods), *_details(found.tests), _reading()],
+        sections=[*tested, *shown, *judged, _made(found.methods), *_details(found.tests), _reading()],
         queries=[
             ("Verdicts", "select * from reliability where passed is not null"),
             ("Saliency maps", "select * from saliency"),

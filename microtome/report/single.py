@@ -28,12 +28,8 @@ def alone(page: views.Page, title: str, *, network: str = "", audit: str = "", r
         title=title,
         network=network,
         dataset=audit,
-        gates=(),
         layers=(),
         pages=(page,),
-        provenance=(("Run", run),),
-        stages=(),
-        configuration="",
         footer=footer or f"From run {run}",
     )
     return render(report, alone=True)[page.page].decode()

@@ -20,11 +20,11 @@ _COLUMNS = [
     ("D", True),
     ("95 %", True),
     ("", False),
-    ("random", True),
+    ("random places", True),
     ("centre", True),
-    ("best constant", True),
+    ("best held place", True),
     ("steadier than it", True),
-    ("tracking", True),
+    ("track a landmark", True),
     ("NULL", True),
 ]
 
@@ -166,26 +166,28 @@ def _headline(row: Judged, layer: StableLayer) -> str:
     tested = list(layer.shift.values())[-1] if layer.shift else None
     if tested and tested.low is not None:  # of whom it is sure that they follow, resamples alone can say
         return _headline_of_shift(row, tested)
-    steadier = "steadier than" if (found.deviation or 9) < found.best_constant else "less steady than"
+    less = "less than" if (found.deviation or 9) < found.best_constant else "no less than"
     return (
-        f"The filters of {row.layer} deviate by {worded(found.deviation, '.4f')} of the picture's diagonal, "
-        f"{steadier} one position held for every picture ({found.best_constant:.4f}); "
-        f"{worded(found.tracking_share, '.0%')} of them follow a landmark."
+        f"The distance of the filters of {row.layer} to landmarks varies by {worded(found.deviation, '.4f')} of the "
+        f"picture's diagonal, {less} that of one place held for every picture ({found.best_constant:.4f}); "
+        f"{worded(found.tracking_share, '.0%')} of them surely follow a landmark."
     )
 
 
 def _headline_of_shift(row: Judged, found: ShiftSummary) -> str:
     """Steadiness is claimed of filters that follow alone."""
     said = (
-        f"When what is shown is moved, {found.follow} of {found.positions} filters of {row.layer} surely follow (mean "
-        f"slope {slope(found)}; 1 follows, 0 is frozen). "
+        f"When what is shown is moved, {found.follow} of {found.positions} filters of {row.layer} surely move with it "
+        f"(mean slope {slope(found)}; 1 follows all the way, 0 stays where it was). "
     )
     if not found.follow:
         return said + "Of none can it be said that it is steady on anything."
+    whole, held = row.summary.deviation, row.summary.best_constant
+    steadier = "are steadier" if whole is not None and whole < held else "are no steadier"
     return said + (
-        f"Those that do deviate by {worded(found.following_deviation, '.4f')} of the picture's diagonal; held at their "
-        f"own mean place they would by {worded(found.following_frozen, '.4f')}. "
-        f"{worded(found.following_tracking, '.0%')} of them follow a landmark."
+        f"The distance of those to landmarks varies by {worded(found.following_deviation, '.4f')} of the picture's "
+        f"diagonal; frozen, each at its own mean place, theirs would by {worded(found.following_frozen, '.4f')}. All "
+        f"filters together ({worded(whole, '.4f')}) {steadier} than one place held for every picture ({held:.4f})."
     )
 
 
@@ -205,19 +207,19 @@ def _follow(layers: Sequence[StableLayer]) -> list[views.Section]:
         ("follow", True),
         ("slope", True),
         ("R²", True),
-        ("inside", True),
-        ("slope inside, mirrored", True),
+        ("window inside", True),
+        ("slope there, elsewhere", True),
         ("D of those that follow", True),
-        ("frozen", True),
-        ("tracking", True),
-        ("all: frozen", True),
+        ("if frozen", True),
+        ("track a landmark", True),
+        ("all, if frozen", True),
     ]
     note = (
-        "Each picture is looked at again with its crop window moved by a known random offset. Slope: of a filter's "
-        "displacement on that of what is shown, mean over filters, 95 % over pictures; a filter follows if the "
-        "interval of its own slope lies above 0.5. Inside: share of pictures in which the window stayed in the "
-        "picture; in the others it goes on mirrored at its border. Frozen: D of the filters' own mean places, held for "
-        "every picture."
+        "Each picture is looked at again with its crop window moved by a known random offset. Slope: how far a filter "
+        "moves with what is shown, mean over filters, 95 % over pictures; R²: share of its movement that the offset "
+        "explains. It surely follows if the interval of its own slope lies above 0.5. Window inside: share of pictures "
+        "in which the moved window stayed in the picture; elsewhere the picture goes on mirrored at its border. If "
+        "frozen: D if each filter stood at its own mean place in every picture. Track a landmark: of those that follow."
     )
     rows = [_follow_line(f"{layer.name}, {name}", found) for layer in layers for name, found in layer.shift.items()]
     return [views.Section("Do the filters follow what is shown?", [views.Table(columns, rows, note)])] if rows else []
@@ -242,11 +244,11 @@ def _figures(found: LayerSummary) -> views.Figures:
     between = "" if found.low is None else f"95 %: {found.low:.4f} to {found.high:.4f}"
     return views.Figures(
         [
-            ("deviation D", worded(found.deviation, ".4f"), between),
-            ("random cells", f"{found.random:.4f}", f"sd {found.random_sd:.4f}"),
-            ("best constant", f"{found.best_constant:.4f}", f"centre of the picture {found.centre:.4f}"),
-            ("tracking", worded(found.tracking_share, ".0%"), "of the filters, q ≤ 0.05"),
-            ("own spread", f"{found.spread:.3f}", f"of the diagonal; {found.entropy:.2f} bits"),
+            ("instability D", worded(found.deviation, ".4f"), between),
+            ("random places", f"{found.random:.4f}", f"D of places that look at nothing, sd {found.random_sd:.4f}"),
+            ("best held place", f"{found.best_constant:.4f}", f"one for all pictures; the centre {found.centre:.4f}"),
+            ("track a landmark", worded(found.tracking_share, ".0%"), "of the filters, q ≤ 0.05"),
+            ("own movement", f"{found.spread:.3f}", f"of the diagonal; {found.entropy:.2f} bits of place"),
         ]
     )
 
@@ -264,7 +266,12 @@ def interval(found: LayerSummary) -> str:
 def _table(rows: Sequence[Judged]) -> views.Table:
     """Deviations beside baselines."""
     ends = [value or 0 for row in rows for value in (row.summary.high, row.summary.deviation, row.summary.random)]
-    note = "On each line: the bar is D with its 95 % interval; grey, random cells; green, the best constant position."
+    note = (
+        "D: how much the distance from where a filter is highest to a landmark varies, over the pictures in which it "
+        "is highest, by the picture's diagonal; mean over landmarks and filters; low is steady. On each line the bar "
+        "is D with its 95 % interval, grey random places, green the best place held for every picture. Steadier than "
+        "it, track a landmark: shares of the filters. NULL: filters left out, silent or with too few pictures."
+    )
     return views.Table(_COLUMNS, [_line(row, max(ends) * 1.05) for row in rows], note)
 
 
@@ -289,8 +296,8 @@ def _strip(found: LayerSummary, widest: float) -> views.Strip:
         return None if value is None else round(100 * value / widest, 2)
 
     marks = [
-        (place(found.random) or 0.0, "chance", f"random cells {found.random:.4f}"),
-        (place(found.best_constant) or 0.0, "aim", f"best constant {found.best_constant:.4f}"),
+        (place(found.random) or 0.0, "chance", f"random places {found.random:.4f}"),
+        (place(found.best_constant) or 0.0, "aim", f"best held place {found.best_constant:.4f}"),
     ]
     text = f"D {worded(found.deviation, '.4f')}, 95 % {interval(found)}"
     return views.Strip(place(found.deviation), place(found.low), place(found.high), marks, text)
@@ -302,15 +309,23 @@ def _advice(rows: Sequence[Judged]) -> list[views.Text]:
     texts = []
     if tied > ADVISED:
         texts.append(
-            f"In {tied:.0%} of all (filter, picture) pairs of {over} several cells are equally high, and the first "
-            "counts: look at the layer before the activation instead."
+            f"In {tied:.0%} of all pairs of a filter and a picture of {over} several cells are equally high, and the "
+            "first counts: look at the layer before the activation instead."
         )
     if silent > ADVISED:
         texts.append(
-            f"In {silent:.0%} of all pairs of {over} the filter is silent, and its first cell counts; "
-            "the option firing_only: true leaves these pictures out, the layer before the activation has none."
+            f"In {silent:.0%} of all pairs of a filter and a picture of {over} the filter is silent, and its first "
+            "cell counts: the option firing_only: true leaves these out, the layer before the activation has none."
         )
     return [views.Text(text, "advice") for text in texts]
+
+
+CARDS = (
+    "The pictures in which each filter is highest, of those that show its landmark. Circle: where the filter is "
+    "highest; cross: the landmark. D: how much the distance between them varies, by the picture's diagonal. R²: "
+    "share of the filter's movement that the landmark's explains. q: share of false discoveries among those believed "
+    "to follow."
+)
 
 
 def _gallery(layer: StableLayer, size: tuple[int, int]) -> views.Section:
@@ -319,8 +334,7 @@ def _gallery(layer: StableLayer, size: tuple[int, int]) -> views.Section:
 
 def gallery(title: str, shown: Sequence[views.Card]) -> views.Section:
     """Filters with what they look at."""
-    explained = views.Text("Circle: where the filter is highest. Cross: the landmark.", "quiet")
-    return views.Section(title, [explained, views.Gallery(shown)])
+    return views.Section(title, [views.Text(CARDS, "quiet"), views.Gallery(shown)])
 
 
 def cards(layer: str, filters: Sequence[Pictured], size: tuple[int, int], prefix: str = "") -> list[views.Card]:
@@ -371,13 +385,14 @@ def _reading() -> views.Section:
         "How to read this",
         [
             views.Text(
-                "In every picture a filter is highest in one cell; D is the standard deviation, over the pictures in "
-                "which it is highest, of the distance from that cell's receptive field to a landmark, in shares of the "
-                "picture's diagonal. Low means steady. It does not mean that the filter looks at the part: a filter "
-                "that always answers at the same place is steadier still. So two more figures stand beside it: whether "
-                "D lies below that of the best constant position, and whether the filter moves with the landmark "
-                "(tracking: R² of its position regressed on the landmark's, by permutation, false discovery rate 5 %). "
-                "The shift test asks the same without landmarks: nothing that stands still can pass it."
+                "In every picture a filter is highest in one cell, a place of its map; D is the standard deviation, "
+                "over the pictures in which it is highest, of the distance from that cell's receptive field to a "
+                "landmark, in shares of the picture's diagonal. Low means steady. It does not mean that the filter "
+                "looks at the part: a filter that always answers at the same place is steadier still. So two more "
+                "figures stand beside it: whether D lies below that of the best held place, and whether the filter "
+                "moves with the landmark (tracking: R² of its position regressed on the landmark's, by permutation, "
+                "false discovery rate 5 %). The shift test asks the same without landmarks: nothing that stands "
+                "still can pass it."
             ),
             views.Text(
                 "Intervals are 95 % bootstrap intervals over pictures. With several categories, “all: lowest” judges "

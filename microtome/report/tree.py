@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TypedDict
 
 from microtome.disentangle.parse_paths import FilterShare, PartShare, PathStep
 from microtome.disentangle.tree_metrics import LevelMeasure, TreeMeasure, TreeModel
+from microtome.quantify.novelty import Novelty
 from microtome.report import views
 from microtome.report.charts import signed_bars
+from microtome.report.likeness import likeness
 
 SHOWN_FILTERS, TOLD_FILTERS, NOTED_PARTS = 8, 4, 2
+SAME = 1e-6  # how far from 1 the mean cosine of equal rationales may be
 MEASURES: Mapping[LevelMeasure, str] = {
     "accuracy": "right",
     "fidelity": "as the network",
@@ -21,9 +25,14 @@ MEASURES: Mapping[LevelMeasure, str] = {
     "error": "error",
     "fitness": "fitness",
     "part error": "part error",
-    "merged": "at inner nodes",
+    "merged": "not yet at a leaf",
 }
 LINEAR: tuple[TreeModel, ...] = ("ridge", "ridge per cell", "logistic regression")
+RIVALS: Mapping[TreeModel, str] = {
+    "ridge": "a ridge regression",
+    "ridge per cell": "a ridge regression on every cell",
+    "logistic regression": "a logistic regression",
+}
 WEIGHED = {
     "cells": "each cell of each filter",
     "weighted": "filters as a whole",
@@ -106,26 +115,26 @@ class ParsePath:
     """A picture's path through a tree.
 
     Args:
-        place: of the picture among those of the tree.
+        name: of the page and the card, without what comes before and after.
         spotted: the picture, and its circles for the first node.
         category: that the decision is about.
-        positive: whether the picture is of it.
-        held_out: whether the tree did not grow from it.
+        standing: what the picture is to the tree, in words: of the category or not, held out or not, or new to it.
         decision: the network's own, in logits.
         steps: the path, and of each step its filters by what they add.
         nodes: the steps' nodes.
         parts: by what they add at the first step; none where no filter has one.
+        novelty: how far a new picture is from those that the tree has seen; None for one of those.
     """
 
-    place: int
+    name: str
     spotted: SpottedPicture
     category: str
-    positive: bool
-    held_out: bool
+    standing: str
     decision: float
     steps: Sequence[tuple[PathStep, Sequence[FilterShare]]]
     nodes: Sequence[TreeNode]
     parts: Sequence[PartShare]
+    novelty: Novelty | None = None
 
 
 class TreeMetricRow(TypedDict):
@@ -208,6 +217,12 @@ class TreeFindings:
         return next((row for row in own if row["depth"] in (2, None)), None)
 
     @property
+    def linear(self) -> bool:
+        """Whether all pictures have the same rationale, as where what follows the layer is linear."""
+        alike = self.metric("alike", "network")
+        return alike is not None and alike["value"] > 1 - SAME
+
+    @property
     def rival(self) -> TreeMetricRow | None:
         """Fidelity of the linear model that decides most nearly as the network; None where there is none."""
         found = [row for model in LINEAR if (row := self.metric("fidelity", model))]
@@ -218,20 +233,20 @@ def page(told: TreeFindings) -> views.Page:
     """The page."""
     if said := _nothing_to_explain(told):
         return _withheld(told, said)
-    sections = [
-        views.Section(
-            "How far it speaks for the network",
-            [
-                _levels(told, DECISIONS, _DECISIONS_NOTE),
-                _levels(told, REASONS, _REASONS_NOTE),
-                *_others(told),
-                _how(told),
-            ],
-        ),
-        views.Section("The tree", [views.Text(_legend(told), "quiet"), views.Outline(outline(told))]),
-        views.Section("Nodes", [views.Text(_NODE_LEGEND, "quiet"), views.Gallery(_cards(told), True)]),
+    if told.linear:
+        return _one_reason(told)
+    units = {key.number: key for key in told.roles}
+    paths = [
+        views.Section(f"Why {told.category}? {path.spotted.file}", explanation(path, units, explained=not place))
+        for place, path in enumerate(told.paths)
     ]
-    sections += [views.Section(f"Parse path of {path.spotted.file}", explanation(path)) for path in told.paths]
+    sections = [
+        _tree(told),
+        *_nodes(told),
+        *paths,
+        views.Section("How far it speaks for the network", [*_others(told), _how(told)]),
+        views.Section("Depth by depth", [*_levels(told)], folded=True),
+    ]
     return views.Page(
         name="decision tree",
         subject="the decision tree",
@@ -241,6 +256,68 @@ def page(told: TreeFindings) -> views.Page:
         sections=sections,
         queries=_QUERIES,
     )
+
+
+def _one_reason(told: TreeFindings) -> views.Page:
+    """Of a network that is linear above the layer: its own weights are the rule, so nothing is said of a tree."""
+    rule = told.shown[0] if told.shown else None
+    filters = told.nodes[rule.number].filters if rule else told.filters
+    text = (
+        "What follows the layer is linear: it adds filters up, with the same weights in every picture, so that one "
+        "rule is the network itself. That the rule decides as the network does is no finding, and there are no ways to "
+        "decide that a tree could tell apart. Pictures differ only in how active the filters are; below is what these "
+        "add in some of them. A network with hidden layers above the layer, such as a fine-tuned one with “head: "
+        "small”, can have several ways."
+    )
+    sections = [views.Section("The rule", [views.Text(text), *(_rule_parts(told, rule) if rule else [])])]
+    units = {key.number: key for key in told.roles}
+    sections += [views.Section(f"What decides about {path.spotted.file}", summands(path, units)) for path in told.paths]
+    items = [("filters", f"{filters} of {told.filters}", _rests(told))]
+    if right := told.metric("accuracy", "network"):
+        span = f"{right['low']:.0%} to {right['high']:.0%}"
+        items.append(("right", f"{right['value']:.0%}", f"of held-out decisions of the network, 95 %: {span}"))
+    return views.Page(
+        name="decision tree",
+        subject="the decision tree",
+        page="tree.html",
+        headline=(
+            f"Every decision about {told.category} has the same reason: what follows the layer adds its filters up, "
+            "with weights that are the same for every picture. There is one rule, by construction, and no tree."
+        ),
+        figures=views.Figures([*items, *_deleted(told)]),
+        sections=sections,
+        queries=_QUERIES,
+    )
+
+
+def _rule_parts(told: TreeFindings, rule: ShownNode) -> list[views.Part]:
+    """Pictures of the one rule, with its strongest filters."""
+    note = ", ".join(share.name for share in rule.parts[:NOTED_PARTS])
+    card = views.Card("the rule", _anchor(rule.number), note, [_spot(item) for item in rule.pictures])
+    return [views.Text(_RULE_LEGEND, "quiet"), views.Gallery([card], True)]
+
+
+_RULE_LEGEND = "Pictures of the category. Circles: where the three filters that add most are highest."
+
+
+def summands(path: ParsePath, units: Mapping[int, views.UnitKey]) -> list[views.Part]:
+    """What filters and parts add to a picture's decision, by the network's only rule.
+
+    Args:
+        path: through the tree.
+        units: that the filters are, by number; none of another network than the audit's own.
+    """
+    own = f"{path.decision:+.2f}"
+    spot = _spot(path.spotted, f"network {own}")
+    filters = path.steps[0][1][:SHOWN_FILTERS]
+    bars = [(_filter(share), share.own, None) for share in filters]
+    parts: list[views.Part] = [
+        views.Gallery([views.Card("decision", f"path/{path.name}", own, [spot])]),
+        signed_bars("What filters add, the strongest", bars, [units.get(share.number) for share in filters]),
+    ]
+    if path.parts:
+        parts.append(signed_bars("What parts add", [(share.name, share.own, None) for share in path.parts]))
+    return [*parts, views.Text(f"All filters and a constant make {own}.", "quiet")]
 
 
 _QUERIES = [
@@ -254,7 +331,7 @@ def _withheld(told: TreeFindings, said: str) -> views.Page:
     """Of a network whose decisions are not worth a tree: the sentence, and no figures."""
     advice = (
         "A tree of such decisions would be a tree of chance, so none is shown. Look at how the network was trained and "
-        f"whether `output` is the one that stands for {told.category}."
+        f"whether the output that the audit file names is the one that stands for {told.category}."
     )
     return views.Page(
         name="decision tree",
@@ -270,8 +347,8 @@ def path_page(path: ParsePath) -> views.Page:
     """One picture's path, as a page for itself."""
     return views.Page(
         name=f"why {path.category}?",
-        page=f"tree-{path.place:06d}.html",
-        headline=words(path)[0],
+        page=f"tree-{path.name}.html",
+        headline=" ".join([words(path)[0] + ".", *likeness(path.novelty)]),
         figures=views.Figures([]),
         sections=[views.Section("Its path through the tree", explanation(path))],
     )
@@ -279,18 +356,39 @@ def path_page(path: ParsePath) -> views.Page:
 
 def _headline(told: TreeFindings) -> str:
     """What can be read aloud: how many ways, how far they speak for the network, and what does without them."""
-    text = f"The network decides about {told.category} in " + ("one way" if told.ways == 1 else f"{told.ways} ways")
-    mostly = sum(node.visits > node.others for node in map(told.nodes.__getitem__, told.top))
-    if mostly < told.ways:
-        text += f", {mostly or 'none'} of them taken mostly by pictures of it"
+    text = f"Asked whether a picture shows {told.category}, the network decides in " + _ways(told)
     if fidelity := told.metric("fidelity"):
-        rules = "its rule gives the network's" if told.ways == 1 else "their rules give its"
+        rules = "That rule gives" if told.ways == 1 else "The rules of these ways give"
         text += (
-            f"; {rules} own decision in {fidelity['value']:.0%} [{fidelity['low']:.0%}, "
-            f"{fidelity['high']:.0%}] of {fidelity['images']} pictures that the tree did not grow from"
+            f" {rules} the network's own answer in {fidelity['value']:.0%} of {fidelity['images']} pictures that the "
+            f"tree did not grow from (95 % interval {fidelity['low']:.0%} to {fidelity['high']:.0%})"
         )
-    if other := told.rival:
-        text += f"; a single linear model ({other['model']}) gives it in {other['value']:.0%}"
+        if other := told.rival:
+            text += f"; the best plain linear model, {RIVALS[other['model']]}, gives it in {other['value']:.0%}"
+        text += "."
+    return text + _reasons(told)
+
+
+def _ways(told: TreeFindings) -> str:
+    """How many, and who takes them."""
+    if told.ways == 1:
+        return "one way: a single rule holds for every picture."
+    mostly = sum(node.visits > node.others for node in map(told.nodes.__getitem__, told.top))
+    if mostly in (0, told.ways):
+        return f"{told.ways} ways."
+    return f"{told.ways} ways: {mostly} taken mostly by pictures that do, {told.ways - mostly} by others."
+
+
+def _reasons(told: TreeFindings) -> str:
+    """How nearly the rules' reasons are the network's; beside the best linear model's."""
+    own, rivals = told.metric("fitness"), [row for model in LINEAR if (row := told.metric("fitness", model))]
+    if own is None:
+        return ""
+    says = "it says" if told.ways == 1 else "they say"
+    text = f" What {says} each filter adds overlaps by {own['value']:.0%} with what it adds in the network"
+    if rivals:
+        best = max(rivals, key=lambda row: row["value"])
+        text += f", that of {RIVALS[best['model']]} by {best['value']:.0%}"
     return text + "."
 
 
@@ -308,16 +406,28 @@ def _nothing_to_explain(told: TreeFindings) -> str:
 
 
 def _figures(told: TreeFindings) -> views.Figures:
-    items = [("ways to decide", str(told.ways), f"visited nodes of the second layer, of {len(told.top)}")]
-    names: dict[TreeMeasure, str] = {"fidelity": "as the network", "auc": "AUC", "fitness": "fitness"}
-    for name, label in names.items():
-        if row := told.metric(name):
-            shown = f"{row['value']:.2f}" if name == "auc" else f"{row['value']:.0%}"
-            items.append((label, shown, f"second layer, 95 %: {row['low']:.0%} to {row['high']:.0%}"))
-    if row := told.metric("deletion", against="random filters"):
-        note = f"of a decision, 95 %: {row['low']:+.0%} to {row['high']:+.0%}; without the filters that nodes name"
-        items.append(("beyond others deleted", f"{row['value']:+.0%}", note))
-    return views.Figures(items)
+    items = [("ways to decide", str(told.ways), f"nodes below the root that new pictures take, of {len(told.top)}")]
+    if row := told.metric("fidelity"):
+        items.append(("answers as the network", f"{row['value']:.0%}", f"95 %: {row['low']:.0%} to {row['high']:.0%}"))
+    if row := told.metric("auc"):
+        items.append(("AUC", f"{row['value']:.2f}", f"1 ranks pictures as the network; 95 %: {_between(row)}"))
+    if row := told.metric("fitness"):
+        note = f"overlap of what filters add; 95 %: {row['low']:.0%} to {row['high']:.0%}"
+        items.append(("reasons as the network", f"{row['value']:.0%}", note))
+    return views.Figures([*items, *_deleted(told)])
+
+
+def _deleted(told: TreeFindings) -> list[tuple[str, str, str]]:
+    """What deleting filters does, beyond others as active."""
+    row = told.metric("deletion", against="random filters")
+    if not row:
+        return []
+    note = f"of the network's decision, beyond 8 others; 95 %: {row['low']:+.0%} to {row['high']:+.0%}"
+    return [("lost without 8 named filters", f"{row['value']:+.0%}", note)]
+
+
+def _between(row: TreeMetricRow) -> str:
+    return f"{row['low']:.2f} to {row['high']:.2f}"
 
 
 def _cell(row: TreeMetricRow | None) -> str:
@@ -331,15 +441,19 @@ REASONS: tuple[LevelMeasure, ...] = ("fitness", "part error", "merged")
 COMPARED: tuple[LevelMeasure, ...] = ("fidelity", "fidelity on positives", "fidelity on others", "auc", "fitness")
 
 
-def _levels(told: TreeFindings, measures: Sequence[LevelMeasure], note: str) -> views.Table:
-    """Measures of the tree at each depth."""
+def _levels(told: TreeFindings) -> list[views.Part]:
+    """The tree at each depth: its decisions, then its reasons."""
+    return [_level(told, DECISIONS, _DECISIONS_NOTE), _level(told, REASONS, _REASONS_NOTE)]
+
+
+def _level(told: TreeFindings, measures: Sequence[LevelMeasure], note: str) -> views.Table:
     own = {
         (r["metric"], depth): r
         for r in told.metrics
         if r["model"] == "tree" and r["against"] is None and (depth := r["depth"]) is not None
     }
     first, deepest = min(depth for _, depth in own), max(depth for _, depth in own)
-    names = {1: "1, one rule for all", 2: "2, below the root", deepest: f"{deepest}, leaves"}
+    names = {1: _ROOT, 2: _SECOND, deepest: f"{deepest}, leaves"}
     lines = [
         [names.get(depth, str(depth)), *(_cell(own.get((measure, depth))) for measure in measures)]
         for depth in range(first, deepest + 1)
@@ -351,46 +465,62 @@ def _columns(first: str, measures: Sequence[LevelMeasure]) -> list[tuple[str, bo
     return [(first, False), *((MEASURES[measure], True) for measure in measures)]
 
 
+_ROOT, _SECOND = "1, the root: one rule for all", "2, the ways to decide"
 _DECISIONS_NOTE = (
-    "Decisions on held-out pictures, with 95 % intervals (of shares Wilson's, else bootstrap). As the network: over "
-    "all pictures, those of the category, the others; AUC: how the estimate ranks the network's decisions; error: "
-    "of the decision, by its range."
+    "On pictures that the tree did not grow from, with 95 % intervals (of shares Wilson's, else bootstrap). Right: "
+    "about the picture. As the network: share of its decisions that are given, over all pictures, those of the "
+    "category, the others. AUC: how nearly the estimates rank pictures as the network's decisions do, 1 at best. "
+    "Error: distance of the estimate from the decision, by the range of decisions."
 )
 _REASONS_NOTE = (
-    "Reasons, over held-out pictures of the category. Fitness: overlap (Jaccard) of the node's filter contributions "
-    "with the network's own; part error: of what parts add, by the mean decision; at inner nodes: share of parse paths "
-    "that are."
+    "Over such pictures of the category. Fitness: overlap (Jaccard, 1 at most) of what the node's rule says each "
+    "filter adds with what it adds in the network. Part error: the same of parts, as a share of the mean decision. "
+    "Not yet at a leaf: share of pictures whose way goes on below."
 )
 _OTHERS_NOTE = (
-    "Fitted to the network's own decisions on the same pictures. Calibrated: the tree's own estimate behind one "
-    "threshold, fitted on the pictures that it grew from. The tree is told each picture's own rationale, by which it "
-    "picks the rule; the others are not."
+    "On pictures that the tree did not grow from, with 95 % intervals. Right: about the picture; as the network: "
+    "share of its decisions that are given, over all pictures, those of the category, the others; AUC: how nearly "
+    "pictures are ranked as by the network, 1 at best; fitness: overlap of what each filter is said to add with what "
+    "it adds. All models are fitted to the network's own decisions on the same pictures: ridge, to its score by the "
+    "filters; logistic regression, to its yes or no; scikit-learn tree, a common tree on the filters. Calibrated: "
+    "the tree's estimate behind one threshold. The tree is told each picture's own reasons, by which it picks the "
+    "rule; the others are not."
 )
 
 
 def _others(told: TreeFindings) -> list[views.Part]:
-    """What stands beside the tree, and the tree's second layer minus each of it."""
-    found = dict.fromkeys(row["model"] for row in told.metrics if row["model"] not in ("tree", "random filters"))
-    models: list[TreeModel] = list(found)
+    """The tree and what stands beside it, and the tree's second layer minus each of it."""
     shown: tuple[LevelMeasure, ...] = (*DECISIONS[:-1], "fitness")
+    own = {
+        (row["metric"], row["depth"]): row for row in told.metrics if (row["model"], row["against"]) == ("tree", None)
+    }
+    tree = [
+        [name, *(_cell(own.get((measure, depth))) for measure in shown)]
+        for depth, name in ((2, "tree: the ways to decide"), (1, "tree: one rule for all"))
+        if any(known == depth for _, known in own)
+    ]
+    models = list(dict.fromkeys(row["model"] for row in told.metrics if row["model"] not in ("tree", "random filters")))
     lines = [[model, *(_cell(told.metric(measure, model)) for measure in shown)] for model in models]
     apart = [
         [model, *(_cell(told.metric(measure, against=model)) for measure in COMPARED)]
         for model in models
         if told.metric("fidelity", against=model)
     ]
-    parts: list[views.Part] = [views.Table(_columns("beside it", shown), lines, _OTHERS_NOTE)]
+    parts: list[views.Part] = [views.Table(_columns("model", shown), [*tree, *lines], _OTHERS_NOTE)]
     if apart:
-        note = "Paired differences, picture by picture, with 95 % bootstrap intervals: what the second layer adds."
-        parts.append(views.Table(_columns("second layer minus", COMPARED), apart, note))
+        note = (
+            "Differences picture by picture, with 95 % bootstrap intervals: above zero, the ways to decide are ahead."
+        )
+        parts.append(views.Table(_columns("the ways to decide minus", COMPARED), apart, note))
     return parts
 
 
 def _how(told: TreeFindings) -> views.Text:
     text = (
-        "A node is a rule: these filters, so much each. A picture takes, from the root on, the child that points most "
-        "nearly where its own rationale points. If the tree agrees with the network much less often than a linear "
-        "model does, its rules describe typical reasons, not this network's boundary."
+        "A node is a rule: these filters, so much each. From the root on a picture goes to the child whose typical "
+        "reasons point most nearly the way its own do: its rationale, what each filter adds to the network's score. "
+        "If the tree agrees with the network much less often than a linear model does, its rules describe typical "
+        "reasons, not this network's boundary."
     )
     if told.fitted:
         text += (
@@ -406,19 +536,40 @@ def _how(told: TreeFindings) -> views.Text:
     return views.Text(text, "quiet")
 
 
+def _tree(told: TreeFindings) -> views.Section:
+    """The tree; in words, where it is one rule."""
+    if len(told.top) == 1 and not told.nodes[told.top[0]].below:
+        text = (
+            f"All {told.pictures} pictures that the tree grew from come to one node: the reasons of their decisions "
+            "are alike. So there is nothing to branch on, and the whole tree is the rule below."
+        )
+        return views.Section("A tree of one rule", [views.Text(text)])
+    return views.Section("The tree", [views.Text(_legend(told), "quiet"), views.Outline(outline(told))])
+
+
 def _legend(told: TreeFindings) -> str:
     leaves = "" if told.fitted else " Leaves are single pictures."
     return (
-        f"Unfold a node in the outline, or click it in the drawing; Tab and Enter do it from the keyboard.{leaves} "
-        "“Visits” are parse paths of held-out pictures of the category. A node that nobody visits explains nothing, "
-        f"and is no way to decide. Parts of filters: {told.parts_source}."
+        "Every node is a rule for the pictures that come to it. The nodes below the root are the ways to decide; those "
+        f"below them tell their pictures further apart.{leaves} Beside each stands how many pictures visit it on their "
+        f"way from the root to a leaf, of those that the tree did not grow from: of {told.category}, and others; then "
+        "how many it grew from. A node that nobody visits explains nothing, and is no way to decide. Unfold a node in "
+        "the outline, or click it in the drawing; Tab and Enter do it from the keyboard."
     )
 
 
-_NODE_LEGEND = (
-    "The nodes that most held-out pictures visit, with the pictures nearest to them. Circles: where the three "
-    "filters that contribute most are highest."
-)
+def _nodes(told: TreeFindings) -> list[views.Section]:
+    """The ways to decide, and the nodes below them."""
+    text = (
+        f"With the pictures nearest to each: of {told.category} where these visit it most, else of others. Circles: "
+        "where the three filters that add most are highest. The words: the parts that add most. Which part a filter "
+        f"stands for: {told.parts_source}."
+    )
+    ways, below = ([shown for shown in told.shown if (shown.number in told.top) is wanted] for wanted in (True, False))
+    first = views.Section("Ways to decide", [views.Text(text, "quiet"), views.Gallery(_cards(told, ways), True)])
+    title = "Nodes below the ways" if ways else "Nodes"
+    rest = views.Section(title, [views.Gallery(_cards(told, below), True)], folded=bool(ways))
+    return [section for section, some in ((first, ways), (rest, below)) if some]
 
 
 def outline(told: TreeFindings) -> views.Branch:
@@ -429,39 +580,53 @@ def outline(told: TreeFindings) -> views.Branch:
         found = sorted(
             (told.nodes[number] for number in numbers), key=lambda node: (-node.visits, -node.others, node.number)
         )
-        return [_branch(node, branches, anchored=node.number in carded) for node in found]
+        return [_branch(node, branches, told.category, anchored=node.number in carded) for node in found]
 
     first, *others = branches(told.top)
     note = f"{told.pictures} pictures"
     return views.Branch(told.category, note, "", [replace(first, open=bool(first.below)), *others], open=True)
 
 
-def _branch(node: TreeNode, branches: Callable[[Sequence[int]], list[views.Branch]], *, anchored: bool) -> views.Branch:
+def _branch(
+    node: TreeNode, branches: Callable[[Sequence[int]], list[views.Branch]], category: str, *, anchored: bool
+) -> views.Branch:
     if node.single:
-        visits = f"{node.visits} visits" if node.visits else ""
+        visits = f"{node.visits} of {category}" if node.visits else ""
         return views.Branch((node.file or node.name).rpartition("/")[2], visits, "", ())
-    note = f"{node.pictures} pictures, {node.filters} filters, {node.visits} visits"
-    note += f" and {node.others} of others" if node.others else ""
-    return views.Branch(node.name, note, _anchor(node.number) if anchored else "", branches(node.below))
+    note = f"{node.visits} of {category}, {node.others} others; grew from {node.pictures}"
+    anchor = _anchor(node.number) if anchored else ""
+    return views.Branch(node.name, note, anchor, branches(node.below))
+
+
+def _counted(pictures: int) -> str:
+    return "1 picture" if pictures == 1 else f"{pictures} pictures"
 
 
 def _anchor(node: int) -> str:
     return f"node/{node}"
 
 
-def _cards(told: TreeFindings) -> list[views.Card]:
-    return [_card(told, shown) for shown in told.shown]
+def _cards(told: TreeFindings, shown: Sequence[ShownNode]) -> list[views.Card]:
+    above = {child: node.number for node in told.nodes for child in node.below}
+    return [_card(told, item, above.get(item.number)) for item in shown]
 
 
-def _card(told: TreeFindings, shown: ShownNode) -> views.Card:
+def _card(told: TreeFindings, shown: ShownNode, above: int | None) -> views.Card:
     node = told.nodes[shown.number]
     facts = [
-        ("pictures", str(node.pictures), "that the tree grew from, in the node"),
-        ("visits", str(node.visits), "held-out pictures of the category whose path leads here"),
+        (
+            "visits",
+            f"{node.visits} of {told.category}, {node.others} others",
+            "pictures that the tree did not grow from",
+        ),
+        ("grew from", _counted(node.pictures), ""),
         ("filters", f"{node.filters} of {told.filters}", _rests(told)),
     ]
-    note = ", ".join(share.name for share in shown.parts[:NOTED_PARTS])
-    return views.Card(node.name, _anchor(node.number), note, [_spot(item) for item in shown.pictures], facts)
+    parts = ", ".join(share.name for share in shown.parts[:NOTED_PARTS])
+    label = "mostly others" if node.others > node.visits else parts
+    place = "" if shown.number in told.top or above is None else f"below node {above}"
+    spots = [_spot(item) for item in shown.pictures]
+    return views.Card(node.name, _anchor(node.number), place, spots, facts, label=label)
 
 
 def _rests(told: TreeFindings) -> str:
@@ -472,35 +637,47 @@ def _spot(item: SpottedPicture, caption: str = "") -> views.Spot:
     return views.Spot(item.thumb, item.file, item.size, item.circles, (), caption)
 
 
-def explanation(path: ParsePath) -> list[views.Part]:
-    """A picture's path: what each node estimates, and what filters and parts add at the first."""
+def explanation(
+    path: ParsePath, units: Mapping[int, views.UnitKey] = MappingProxyType({}), *, explained: bool = True
+) -> list[views.Part]:
+    """A picture's path: what filters and parts add at its first node, and what each node estimates.
+
+    Args:
+        path: through the tree.
+        units: that the filters are, by number; none of another network than the audit's own.
+        explained: whether the words are.
+    """
     lines = [
         [node.name, f"{step.cosine:.2f}", f"{step.estimate:+.2f}", str(node.pictures)]
         for node, (step, _) in zip(path.nodes, path.steps, strict=True)
     ]
-    columns = [("node", False), ("cosine", True), ("estimate", True), ("pictures", True)]
-    first, filters = path.steps[0]
+    columns = [("node", False), ("cosine", True), ("estimate", True), ("grew from", True)]
+    filters = path.steps[0][1]
     own = f"{path.decision:+.2f}"
+    note = (
+        "The table is the picture's way through the tree, its parse path. Estimate: what the node's rule makes of the "
+        f"network's own score ({own}), which is that for {path.category} less the highest other one, before softmax. "
+        "Cosine: how nearly the node's reasons point the way the picture's do, 1 at most. Beside the bars, in brackets "
+        "and as a line, stands what a filter or a part adds in the network itself."
+    )
     bars = [(_filter(share), share.here, share.own) for share in filters[:SHOWN_FILTERS]]
+    linked = [units.get(share.number) for share in filters[:SHOWN_FILTERS]]
     spot = _spot(path.spotted, f"network {own}")
     parts: list[views.Part] = [
-        views.Gallery([views.Card(f"picture {path.place}", f"path/{path.place}", "", [spot])]),
-        views.Table(columns, lines, f"The network's own decision: {own}."),
-        signed_bars(f"Filters at node {first.node}", bars, "In brackets, and as a line: the network's own."),
+        views.Gallery([views.Card(path.nodes[0].name, f"path/{path.name}", "its way to decide", [spot])]),
+        signed_bars(f"What filters add, by {path.nodes[0].name}", bars, linked),
     ]
     if path.parts:
         rows = [(share.name, share.here, share.own) for share in path.parts]
-        parts.append(signed_bars(f"Parts at node {first.node}", rows))
-    return parts
+        parts.append(signed_bars(f"What parts add, by {path.nodes[0].name}", rows))
+    return [*parts, views.Table(columns, lines), *([views.Text(note, "quiet")] if explained else [])]
 
 
 def words(path: ParsePath) -> list[str]:
     """The same as lines of text."""
-    sees, belongs = ("sees" if path.decision > 0 else "does not see"), ("" if path.positive else "not ")
-    lines = [
-        f"{path.spotted.file}: the network {sees} {path.category} ({path.decision:+.2f}); the picture is {belongs}of "
-        f"the category, {'held out' if path.held_out else 'the tree grew from it'}"
-    ]
+    sees = "sees" if path.decision > 0 else "does not see"
+    lines = [f"{path.spotted.file}: the network {sees} {path.category} ({path.decision:+.2f}); {path.standing}"]
+    lines += [f"  {sentence}" for sentence in likeness(path.novelty)]
     for depth, (node, (step, filters)) in enumerate(zip(path.nodes, path.steps, strict=True), 1):
         strongest = ", ".join(f"{_filter(share)} {share.here:+.2f}" for share in filters[:TOLD_FILTERS])
         lines.append(f"{'  ' * depth}{node.name}: cosine {step.cosine:.2f}, estimate {step.estimate:+.2f}; {strongest}")

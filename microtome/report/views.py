@@ -204,7 +204,10 @@ class Spot:
 
 @dataclass(frozen=True)
 class Card:
-    """Pictures of one thing, of a `unit` maybe; `links` lead to what it belongs to: text and place."""
+    """Pictures of one thing, of a `unit` maybe; `links` lead to what it belongs to: text and place, which may be empty.
+
+    `label` is what it shows, in a word; a card of a unit bears the unit's own label.
+    """
 
     title: str
     anchor: str
@@ -213,6 +216,7 @@ class Card:
     facts: Sequence[tuple[str, str, str]] = ()
     links: Sequence[tuple[str, str]] = ()
     unit: UnitKey | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -280,31 +284,51 @@ class Branch:
 
 @dataclass(frozen=True)
 class Outline:
-    """A tree as nested text that folds; where `drawn`, the page draws beside it what is unfolded."""
+    """A tree as nested text that folds; the page draws beside it what is unfolded."""
 
     root: Branch
-    drawn: bool = True
     kind: str = "outline"
+
+
+class Joined(NamedTuple):
+    """A line of a drawing from one place to another, and what it joins, in words."""
+
+    x: float
+    y: float
+    to_x: float
+    to_y: float
+    name: str
 
 
 @dataclass(frozen=True)
 class Level:
-    """A layer of a graph over a picture: its name and number, dots (x, y, anchor) and lines (x, y, x, y)."""
+    """A layer of a graph over a picture: its name and number, dots (x, y, name) and lines."""
 
     name: str
     number: int
     dots: Sequence[tuple[float, float, str]]
-    links: Sequence[tuple[float, ...]]
+    links: Sequence[Joined]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A graph drawn over a picture, layers to be switched on and off; `size` is that of the coordinates."""
+    """A graph drawn over a picture, layers to be switched on and off; `size` is that of the coordinates.
+
+    Args:
+        thumb: path of the picture.
+        alt: its name.
+        size: (height, width).
+        levels: the top layer first.
+        words: x, y and a word that stands there.
+        outline: the same as text; None where there is none.
+    """
 
     thumb: str
     alt: str
     size: tuple[int, int]
     levels: Sequence[Level]
+    words: Sequence[tuple[float, float, str]] = ()
+    outline: Branch | None = None
     kind: str = "drawing"
 
 
@@ -318,6 +342,7 @@ class Bar:
         mark: place of what it is compared with, or None.
         positive: its sign.
         text: the value in words.
+        unit: that it is of, if it is of one; then it is linked.
     """
 
     name: str
@@ -326,6 +351,7 @@ class Bar:
     mark: float | None
     positive: bool
     text: str
+    unit: UnitKey | None = None
 
 
 @dataclass(frozen=True)
@@ -334,7 +360,6 @@ class SignedBars:
 
     title: str
     bars: Sequence[Bar]
-    note: str = ""
     kind: str = "bars"
 
 
@@ -343,10 +368,11 @@ Part = Table | Text | Links | Code | Figures | Charts | Gallery | Outline | Draw
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and what stands below it; where `folded`, only the heading until it is clicked."""
 
     heading: str
     parts: Sequence[Part]
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -433,18 +459,24 @@ class StageLine:
 
 
 @dataclass(frozen=True)
+class Conclusion:
+    """What the overview says when the whole audit is done: the gates' verdict, and where everything comes from."""
+
+    gates: Sequence[Gate] = ()
+    provenance: Sequence[tuple[str, str]] = ()
+    stages: Sequence[StageLine] = ()
+    configuration: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
-    """The whole report."""
+    """The report, but for its `Conclusion`."""
 
     title: str
     network: str
     dataset: str
-    gates: Sequence[Gate]
     layers: Sequence[Layer]
     pages: Sequence[Page]
-    provenance: Sequence[tuple[str, str]]
-    stages: Sequence[StageLine]
-    configuration: str
     footer: str
     units: Sequence[UnitPage] = ()
 

@@ -14,6 +14,7 @@ from tasks.finetuning import FinetuningOptions
 from tasks.graph import GraphOptions
 from tasks.index import index
 from tasks.options import Count, DatasetName, Options, Several
+from tasks.pace import Pace
 from tasks.planning import Planner
 from tasks.stage import Headline, Job, Metric, PageOf, Stage
 from tasks.tree import TreeOptions
@@ -51,6 +52,11 @@ def plan(audit: Planner, options: AdversarialOptions) -> Iterable[Job]:
     yield audit.job(STAGE, options, {**reads, "network": audit.network})
 
 
+def cost(options: AdversarialOptions, pace: Pace) -> float:
+    """An attack of each radius and norm, half of whose pictures give in before the last step."""
+    return pace.gradients(0.5 * options.images * len(options.eps) * len(options.norms) * options.steps)
+
+
 STAGE = Stage(
     name="adversarial",
     about="Attacks pictures, beside noise of the same size, and measures what moves inside the network.",
@@ -60,6 +66,7 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="answer",
+    cost=cost,
     page=PageOf("tasks.adversarial.findings:findings", "microtome.report.adversarial:page"),
     starter="  # adversarial: {images: 64, eps: [1, 4]}    # attacks, and what moves inside; eps of 255\n",
     metrics=(Metric("adversarial", "value", "low", "high", keys=("attack", "norm", "eps", "measure")),),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from microtome.report.adversarial import AttackedPicture, AttackedRow, AttackFindings, AttackKind, AttackRow
 from microtome.visualize.measures import AttackMeasure
 from tasks.adversarial.work import Inputs
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.result import StageResult
 
 

@@ -33,9 +33,9 @@ def plan(audit: Planner, options: DissectionOptions) -> Iterable[Job]:
     """Maps to thresholds to counts to chance to labels."""
     looked_at = seen(audit, options.dataset, "stages.dissection.dataset")
     tally = audit.job(TALLY, options.narrowed(TallyOptions), looked_at)
-    chance = {**looked_at, "tally": tally}
-    null = audit.job(NULL, options.narrowed(NullOptions), chance) if options.permutations else None
-    yield audit.job(STAGE, options, {**chance, "null": null})
+    lit = {"index": looked_at["index"], "activations": looked_at["activations"], "tally": tally}
+    null = audit.job(NULL, options.narrowed(NullOptions), lit) if options.permutations else None
+    yield audit.job(STAGE, options, {**looked_at, "tally": tally, "null": null})
 
 
 STAGE = Stage(
@@ -45,7 +45,7 @@ STAGE = Stage(
     work="tasks.dissection.work:run",
     plan=plan,
     determined_by=frozenset({"seed"}),
-    weight=0.0005,
+    cost=lambda options, pace: 1 + 1e-7 * options.bootstrap * pace.pictures * pace.units**0.5,
     page=PageOf(
         "tasks.dissection.findings:findings",
         "microtome.report.dissection:pages",

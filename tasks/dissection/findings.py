@@ -17,7 +17,7 @@ from storage.tables import ReadRow
 from tasks.dissection.result import Dissection
 from tasks.dissection.work import Inputs
 from tasks.index.result import Index
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.tally.lighting import upsampler
 
 Pair = tuple[int, int]

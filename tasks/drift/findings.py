@@ -16,7 +16,7 @@ from microtome.report.drift import (
 )
 from microtome.report.finetuning import BEFORE, NAMES
 from tasks.drift.work import Inputs, SharedLayer, shared_layers
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.result import StageResult
 from tasks.subject import Subject
 

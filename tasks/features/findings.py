@@ -15,7 +15,7 @@ from microtome.report.features import (
 )
 from storage.tables import ReadRow
 from tasks.features.work import Inputs
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.result import StageResult
 
 Place = tuple[str, int]  # layer and unit

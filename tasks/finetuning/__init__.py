@@ -104,7 +104,7 @@ STAGE = Stage(
     network="maps",
     page=PageOf("tasks.finetuning.findings:findings", "microtome.report.finetuning:page"),
     starter="  # finetuning: {category: bird}              # an interpretable CNN, beside a twin without filter loss\n",
-    weight=0.05,
+    cost=lambda options, pace: 2 * pace.shown(pace.pictures) + pace.gradients(options.epochs * pace.pictures),
     metrics=(Metric("training", "accuracy", "low", "high", keys=("epoch", "phase", "split")),),
     headlines=(Headline("training.accuracy", "accuracy on held-out pictures", rows={"split": "val"}, latest="epoch"),),
     tables=(

@@ -13,7 +13,7 @@ from microtome.report.stability import Pictured
 from storage.tables import ReadRow
 from tasks.finetuning.result import WEIGHTS, Finetuned
 from tasks.finetuning.work import Inputs
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.stability import BEFORE
 from tasks.stability.findings import pictured
 from tasks.stability.result import Stability

@@ -146,7 +146,6 @@ STAGE = Stage(
     about="Judges what the audit demands of its own figures.",
     options=GatesOptions,
     work="tasks.gates.work:run",
-    weight=0.0,
     tables=(
         table(
             "gates",

@@ -65,7 +65,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed", "device", "threads"}),
     threads="all",
-    weight=0.25,
+    cost=lambda options, pace: 5 + 0.1 * min(pace.pictures, 2 * options.images),
     page=PageOf("tasks.graph.findings:findings", "microtome.report.graph:page", "microtome.report.graph:of_units"),
     starter="  # graph: {category: bird}                   # part patterns that the filters answer to\n",
     metrics=(Metric("graph_metrics", "value", "low", "high", keys=("layer", "metric", "of"), nullable=("round",)),),

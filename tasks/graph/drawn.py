@@ -31,6 +31,12 @@ class DrawnGraph(Graph):
         """Where its nodes are in one of its pictures."""
         return [place for _, place in self._places(self._inferences["image"] == image)]
 
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """(pictures, nodes) how strongly each node is in each of its pictures."""
+        order = np.lexsort([self._inferences["node"], self._inferences["image"]])
+        return self._inferences["score"][order].reshape(-1, len(self.patterns.nodes)).astype(np.float64)
+
     def strongest_of(self, node: int, count: int) -> list[tuple[int, Place]]:
         """The pictures, of those that it was not learned from, in which a node is strongest, and where it is there."""
         found = [item for item in self._places(self._inferences["node"] == node) if item[0] in self._held_out]

@@ -13,13 +13,13 @@ from microtome.report.graph import (
     LayerFigure,
     OverPicture,
     Patch,
-    UnitLabel,
 )
+from microtome.report.views import UnitKey
 from tasks.dissection.result import Dissection
 from tasks.graph.drawn import DrawnGraph
 from tasks.graph.work import Inputs
 from tasks.index.result import Index
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.thumbnails import kept_thumbnails
 
 
@@ -57,13 +57,11 @@ def _patches(shown: Shown, made: DrawnGraph, index: Index, node: int) -> list[Pa
     return [Patch(shown.thumbnail(index, image), index.files[image], place) for image, place in places]
 
 
-def _units(shown: Shown) -> dict[tuple[str, int], UnitLabel]:
-    """What the report's dissection says of every filter; nothing where there is none."""
+def _units(shown: Shown) -> dict[UnitKey, str]:
+    """What the report's dissection calls every filter; nothing where there is none."""
     if not shown.has("dissection"):
         return {}
-    rows = shown.result("dissection", Dissection).rows("units")
-    pages = {layer: number for number, layer in enumerate(dict.fromkeys(row["layer"] for row in rows))}
     return {
-        (row["layer"], row["unit"]): UnitLabel(pages[row["layer"]], row["concept"] if row["detector"] else None)
-        for row in rows
+        UnitKey(row["layer"], row["unit"]): str(row["concept"]) if row["detector"] else "no concept"
+        for row in shown.result("dissection", Dissection).rows("units")
     }

@@ -29,7 +29,7 @@ STAGE = Stage(
     about="Checks every picture and mask, and puts annotations into the network's frame.",
     options=IndexOptions,
     work="tasks.index.work:run",
-    weight=0.0025,
+    cost=lambda _, pace: pace.pictures * (pace.read / 2 + pace.annotate),
     tables=(
         table(
             "images",

@@ -18,7 +18,7 @@ STAGE = Stage(
     about="Puts the data set's part landmarks into the network's frame.",
     options=LandmarksOptions,
     work="tasks.landmarks.work:run",
-    weight=0.001,
+    cost=lambda _, pace: 1e-3 * pace.pictures,
     tables=(
         table(
             "landmarks",

@@ -20,9 +20,8 @@ STAGE = Stage(
     about="Exchanges annotations among pictures, and counts what IoU chance alone reaches.",
     options=NullOptions,
     work="tasks.null.work:run",
-    determined_by=frozenset({"seed", "device"}),
-    threads="all",
-    weight=0.02,
+    determined_by=frozenset({"seed"}),
+    cost=lambda options, pace: 2e-8 * pace.pictures * pace.units * options.permutations,
     tables=(
         table(
             "null",

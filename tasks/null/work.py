@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import IO
 
 import numpy as np
@@ -13,25 +12,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from microtome.quantify.null import NullCounts
+from microtome.quantify.null import AllLabels, NullCounts
 from microtome.quantify.resampling import permutation_plan
-from microtome.quantify.upsample import Lit
+from microtome.quantify.words import LABEL, label_words, tiles, whole_words
 from storage import Draft
 from storage.tables import Columns
-from tasks.index.result import AnnotationBlock, ConceptTable, Index
+from tasks.activations.result import Maps
+from tasks.index.result import AnnotationBlock, Index
 from tasks.null import NullOptions
 from tasks.session import Session
-from tasks.tally.lighting import BATCH, Lighter
 from tasks.tally.result import Tally
-from tasks.thresholds.result import SeenPictures
 
-BLOCK = 100  # permutations counted together: memory is BLOCK x units x concepts
+BLOCK = 100  # permutations that are drawn together, and lie in one file
+COUNTED_BYTES = 128_000_000  # of counts held at a time
 
 
 @dataclass(frozen=True)
-class Inputs(SeenPictures):
-    """Maps, thresholds, annotations and counts of the same pictures."""
+class Inputs:
+    """Annotations, and what units light of the same pictures."""
 
+    index: Index
+    activations: Maps
     tally: Tally
 
 
@@ -40,63 +41,66 @@ def run(options: NullOptions, inputs: Inputs, draft: Draft, session: Session) ->
     layers, permutations = inputs.activations.layers, options.permutations
     schema = draft.declared("null").schema
     session.begin(permutations * len(layers), "permutations")
-    with _Planes(inputs.index) as planes:
+    with _Annotations(inputs.index) as annotations, ThreadPoolExecutor(session.threads, "null") as pool:
         for number, layer in enumerate(layers):
-            lighter = Lighter(inputs, number, options, device=session.device)
+            exchange = _Exchange(inputs, number, annotations.all(), pool, session)
             for first in range(0, permutations, BLOCK):
-                span = (first, min(BLOCK, permutations - first))
+                count = min(BLOCK, permutations - first)
                 name = f"null/{number:03d}-{first:06d}.parquet"
                 if not draft.has(name):
-                    within, across = _both(inputs, planes, lighter, span, session=session)
+                    within, across = exchange.both(first, count)
                     with draft.publish(name, rows=within.size) as sink:
                         rows = pa.table(_columns(layer.name, first, within, across), schema=schema)
                         pq.write_table(rows, sink, compression="zstd")
-                session.advance(span[1])
+                session.advance(count)
 
 
-def _both(
-    inputs: Inputs, planes: _Planes, lighter: Lighter, span: tuple[int, int], *, session: Session
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(permutations, units) best IoU of one block of one layer: annotations exchanged within strata, and across them.
+@dataclass(frozen=True)
+class _Exchange:
+    """Exchanges the annotations of one layer's pictures.
 
-    A block lies in a file of its own, which an interrupted run keeps.
+    Args:
+        inputs: of the stage.
+        number: of the layer.
+        annotations: of all pictures.
+        pool: of the session's threads, among which permutations are divided.
+        session: that draws.
     """
-    strata, annotated = inputs.index.strata, inputs.index.labels.annotated
 
-    def best(groups: NDArray[np.int64]) -> NDArray[np.float64]:
-        rng = np.random.default_rng([session.seed, span[0]])
-        return _block(inputs, planes, lighter, permutation_plan(annotated, span[1], rng, groups), session=session)
+    inputs: Inputs
+    number: int
+    annotations: AllLabels
+    pool: Executor
+    session: Session
 
-    within = best(strata)
-    return within, best(np.zeros_like(strata)) if strata.any() else within
+    def both(self, first: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(permutations, units) best IoU of one block: annotations exchanged within strata, and across them.
 
+        A block lies in a file of its own, which an interrupted run keeps.
+        """
+        strata, annotated = self.inputs.index.strata, self.inputs.index.labels.annotated
 
-def _block(
-    inputs: Inputs, planes: _Planes, lighter: Lighter, plans: Sequence[NDArray[np.int64]], *, session: Session
-) -> NDArray[np.float64]:
-    """(permutations, units) best IoU of a layer under given exchanges."""
-    index, units = inputs.index, lighter.layer.units
-    null = NullCounts(plans, units, len(index.concepts.number))
-    activated = np.zeros((index.images, units), np.int32)
-    for notes, maps in lighter.blocks():
-        for at in range(0, len(maps), BATCH):
-            lit = lighter.light(maps[at : at + BATCH])
-            parts = _by_image(lit, min(BATCH, len(maps) - at))
-            null.update(notes.first + at, parts, planes.read)
-            for offset, (unit, _) in enumerate(parts):
-                activated[notes.first + at + offset] = np.bincount(unit, minlength=units)
-            session.check()
-    null.update_whole(activated, planes.whole(index.concepts))
-    return null.best(inputs.tally.column(lighter.layer.name, "activation", units), index.labels.total())
+        def best(groups: NDArray[np.int64]) -> NDArray[np.float64]:
+            rng = np.random.default_rng([self.session.seed, first])
+            return self.best(np.stack(permutation_plan(annotated, count, rng, groups)))
 
+        within = best(strata)
+        return within, best(np.zeros_like(strata)) if strata.any() else within
 
-def _by_image(lit: Lit, images: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Units and pixels that each image of a batch lights."""
-    image = lit.image.cpu().numpy()
-    order = np.argsort(image, kind="stable")
-    units, pixels = lit.unit.cpu().numpy()[order], lit.pixel.cpu().numpy()[order]
-    bounds = np.searchsorted(image[order], np.arange(images + 1))
-    return [(units[low:high], pixels[low:high]) for low, high in pairwise(bounds)]
+    def best(self, plan: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(permutations, units) best IoU under given exchanges: (categories, permutations, images)."""
+        index, tally, layer = self.inputs.index, self.inputs.tally, self.inputs.activations.layers[self.number]
+        shape = (layer.units, len(index.concepts.number), tiles(index.frame.masks))
+        activation, label_pixels = tally.column(layer.name, "activation", layer.units), index.labels.total()
+        step = max(1, COUNTED_BYTES // (4 * shape[0] * shape[1]))
+        found = []
+        for low in range(0, plan.shape[1], step):
+            null = NullCounts(plan[:, low : low + step], self.annotations, shape)
+            for first, count, lit in tally.lit(index, self.number):
+                null.update(first, count, lit, pool=self.pool, parts=self.session.threads)
+                self.session.check()
+            found.append(null.best(activation, label_pixels))
+        return np.concatenate(found)
 
 
 def _columns(layer: str, first: int, within: NDArray[np.float64], across: NDArray[np.float64]) -> Columns:
@@ -110,48 +114,38 @@ def _columns(layer: str, first: int, within: NDArray[np.float64], across: NDArra
     }
 
 
-class _Planes:
-    """Every picture's planes by category in a scratch file, for reading in any order with constant memory."""
+class _Annotations:
+    """What every picture shows, as words in a scratch file, which are read in any order with constant memory."""
 
     def __init__(self, index: Index) -> None:
-        self._pixels = index.pixels
-        self._places: list[dict[int, list[int]]] = []
-        self._whole: list[NDArray[np.int64]] = []
         self._scratch: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        count = 0
+        self._category = index.concepts.category_index
+        self._start: list[list[int]] = []
+        self._count = 0
         for block in index.annotations():
             for image in range(len(block.labels.present)):
-                count = self._store(block, image, count)
+                self._store(block, image, index.frame.masks)
 
-    def __enter__(self) -> _Planes:
+    def __enter__(self) -> _Annotations:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._scratch.close()
 
-    def read(self, category: int, image: int) -> NDArray[np.uint16]:
-        """(planes, pixels) of one picture in one category: 0 for none, else 1 + concept."""
-        places = self._places[image].get(category, [])
-        result = np.empty((len(places), self._pixels), np.uint16)
-        for row, place in zip(result, places, strict=True):
-            self._scratch.seek(place * self._pixels * 2)
-            self._scratch.readinto(row)  # type: ignore[attr-defined]  # IO says nothing of readinto, and files have it
-        return result
+    def all(self) -> AllLabels:
+        """Of all pictures."""
+        self._scratch.flush()
+        stored = np.memmap(self._scratch, LABEL, "r", shape=self._count) if self._count else np.zeros(0, LABEL)
+        return AllLabels(stored, np.array(self._start))
 
-    def whole(self, concepts: ConceptTable) -> Sequence[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-        """Labels of whole pictures: category, pictures, concepts."""
-        images = np.repeat(np.arange(len(self._whole)), [len(item) for item in self._whole])
-        found = np.concatenate([*self._whole, np.zeros(0, np.int64)])
-        category = concepts.category_index[found]
-        return [(int(number), images[category == number], found[category == number]) for number in np.unique(category)]
-
-    def _store(self, block: AnnotationBlock, image: int, count: int) -> int:
-        lookup = np.concatenate([[0], block.labels.present[image] + 1]).astype(np.uint16)
-        places: dict[int, list[int]] = {}
-        for plane, category in zip(block.labels.planes[image], block.plane_category[image], strict=False):
-            self._scratch.write(lookup[plane].tobytes())
-            places.setdefault(category, []).append(count)
-            count += 1
-        self._places.append(places)
-        self._whole.append(block.labels.whole[image])
-        return count
+    def _store(self, block: AnnotationBlock, image: int, masks: tuple[int, int]) -> None:
+        """The planes of each category, and its labels of the whole picture."""
+        labels, whole = block.labels, block.labels.whole[image]
+        planes = list(zip(block.plane_category[image], labels.planes[image], strict=False))
+        self._start.append([])
+        for category in range(block.annotated.shape[1]):
+            self._start[-1].append(self._count)
+            words = [label_words(plane, labels.present[image], masks) for other, plane in planes if other == category]
+            for part in [*words, whole_words(whole[self._category[whole] == category])]:
+                self._scratch.write(part.tobytes())
+                self._count += len(part)

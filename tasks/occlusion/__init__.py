@@ -46,6 +46,7 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="answer",
+    cost=lambda options, pace: pace.passes(options.units * options.top_images * pace.places(options.stride)),
     page=PageOf(
         "tasks.occlusion.findings:findings", "microtome.report.fields:page", "microtome.report.fields:of_units"
     ),

@@ -23,7 +23,7 @@ from microtome.report.fields import (
     shaded,
 )
 from tasks.occlusion.work import Inputs
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.result import StageResult
 
 

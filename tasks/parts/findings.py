@@ -13,9 +13,9 @@ from microtome.report.parts import SHOWN, Choice, LocatedIn, LocatedPart, PartsF
 from storage.tables import ReadRow
 from tasks.graph.category import shown_landmarks
 from tasks.index.result import Index
+from tasks.pages.shown import Shown
 from tasks.parts.result import Parts
 from tasks.parts.work import Inputs
-from tasks.report.shown import Shown
 
 
 def findings(shown: Shown) -> PartsFindings:

@@ -52,6 +52,7 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="answer",
+    cost=lambda options, pace: pace.gradients(10 * (options.randomised + 4) * len(options.methods) * options.images),
     page=PAGE,
     preflight="tasks.reliability.work:preflight",
     starter="  # reliability: {images: 16}                 # and which of these methods can be trusted\n",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field
 
 from tasks.options import Options
+from tasks.pages import STAGE as PAGES_STAGE
+from tasks.pages import Described, pages
 from tasks.planning import Planner
 from tasks.stage import Job, Stage
+
+PAGES = PAGES_STAGE.name
 
 
 class ReportOptions(Options):
@@ -22,38 +23,20 @@ class ReportOptions(Options):
     """Pictures shown of each unit."""
 
 
-@dataclass(frozen=True)
-class Described:
-    """The audit file as it was understood, for the report's provenance.
-
-    Args:
-        audit: as JSON values, without where and how it is carried out.
-    """
-
-    audit: Mapping[str, object] = field(hash=False)
-
-    @property
-    def digest(self) -> str:
-        """Of its content."""
-        return hashlib.sha256(json.dumps(self.audit, sort_keys=True).encode()).hexdigest()
-
-
 def plan(audit: Planner, options: ReportOptions) -> Iterable[Job]:
-    """Reads every job of the audit, and shows those whose stage has a page."""
-    pages = {job.stage.page for job in audit.jobs.values() if job.stage.page}
-    roots = tuple(sorted({root for page in pages for root in page.roots}))
-    yield audit.job(STAGE, options, {**audit.jobs, "audit": Described(audit.described)}, roots=roots)
+    """The pages, then with the verdict of the gates, for which nothing else is made again."""
+    every = dict(audit.jobs)
+    shown = pages(audit, options.top_images)
+    yield shown
+    yield audit.job(STAGE, options, {**every, PAGES: shown, "audit": Described(audit.described)})
 
 
 STAGE = Stage(
     name="report",
-    about="Writes the pages of everything that the audit found.",
+    about="Writes the pages of everything that the audit found, and the gates' verdict.",
     options=ReportOptions,
     work="tasks.report.work:run",
     plan=plan,
-    determined_by=frozenset({"device"}),
-    threads="all",
-    weight=0.02,
     files=("microtome/report/templates",),
     starter="  report: {top_images: 5}\n",
 )

@@ -1,107 +1,21 @@
-"""Stage `report`: the findings of every stage, as pages."""
+"""Stage `report`: the pages, with the gates' verdict and where everything comes from."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import import_module
-from itertools import chain
-from typing import Any
-
-from microtome.report import views
-from microtome.report.cover import cover
-from microtome.report.overview import Audited, Finished, overview
-from microtome.report.render import render, render_units
-from microtome.report.unit import unit_pages
-from storage import Artifact, Draft
-from tasks.report import Described, ReportOptions
-from tasks.report.shown import Shown
+from microtome.report.overview import conclusion
+from microtome.report.render import INDEX, completed
+from storage import Draft
+from tasks.pages.audited import Inputs
+from tasks.report import PAGES, ReportOptions
 from tasks.session import Session
-from tasks.stage import Job, PageOf
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Every job of the audit, by name, and the audit file."""
-
-    jobs: Mapping[str, Job]
-    artifacts: Mapping[str, Artifact]
-    audit: Mapping[str, object]
-
-    @classmethod
-    def of(cls, job: Job, artifacts: Mapping[str, Artifact]) -> Inputs:
-        """Whatever the audit has."""
-        described = job.reads["audit"]
-        return cls(job.jobs, artifacts, described.audit if isinstance(described, Described) else {})
 
 
 def run(options: ReportOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Write the report."""
-    shown = Shown(inputs.jobs, inputs.artifacts, draft, session, options.top_images)
-    wanted = list(dict.fromkeys(job.stage.page for job in inputs.jobs.values() if job.stage.page))
-    session.begin(len(wanted), "pages")
-    layers: list[views.Layer] = []
-    pages: list[views.Page] = []
-    told: list[views.Told] = []
-    for page in wanted:
-        made, of_units = _page(page, shown)
-        if isinstance(made, views.Page):
-            pages.append(made)
-        else:
-            layers += made
-        told.append(of_units)
-        session.advance(1)
-    report = overview(_audited(inputs), layers, pages, unit_pages(layers, told))
-    for name, content in chain(render(report).items(), render_units(report)):
-        draft.write(name, content)
-        session.check()
-    _write_cover(report, draft)
-
-
-def _write_cover(report: views.Report, draft: Draft) -> None:
-    """The picture that stands for the report elsewhere, and what it shows."""
-
-    def read(name: str) -> bytes:
-        with draft.read(name) as source:
-            content: bytes = source.read()
-        return content
-
-    found = cover(report, read)
-    if found:
-        draft.write("cover.webp", found.picture)
-        draft.write("cover.json", json.dumps({"caption": found.caption}).encode())
-
-
-def _page(page: PageOf, shown: Shown) -> tuple[views.Page | list[views.Layer], views.Told]:
-    """Findings of a stage, then its page from them alone, and what they tell of single units."""
-    found = _named(page.findings)(shown)
-    return _named(page.page)(found), _named(page.units)(found) if page.units else {}
-
-
-def _named(reference: str) -> Any:
-    module, _, name = reference.partition(":")
-    return getattr(import_module(module), name)
-
-
-def _audited(inputs: Inputs) -> Audited:
-    """What the overview says of the audit."""
-    stages = {name: _finished(name, inputs) for name in inputs.jobs}
+    """Take the pages over as they are, and complete the first one."""
+    pages = inputs.artifacts[PAGES]
     gates = inputs.artifacts["gates"].json("gates.json") if "gates" in inputs.artifacts else []
-    return Audited(inputs.audit, stages, gates)
-
-
-def _finished(name: str, inputs: Inputs) -> Finished:
-    artifact, job = inputs.artifacts[name], inputs.jobs[name]
-    counts = {table: entry["rows"] for table, entry in artifact.manifest["files"].items() if entry["rows"] is not None}
-    return Finished(
-        stage=job.stage.name,
-        variant=job.variant,
-        digest=artifact.digest,
-        seconds=artifact.manifest["seconds"],
-        started=artifact.manifest["started"],
-        size=artifact.size,
-        rows=counts,
-        read=artifact.manifest["inputs"],
-        environment=artifact.manifest["environment"],
-    )
+    for name in pages.names():
+        if name != INDEX:
+            draft.take(pages, name)
+        session.check()
+    draft.write(INDEX, completed(pages.read(INDEX), conclusion(inputs.audited, gates)))

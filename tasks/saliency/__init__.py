@@ -57,6 +57,7 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="answer",
+    cost=lambda options, pace: pace.gradients(10 * len(options.methods) * options.images),
     page=PAGE,
     starter="  # saliency: {images: 12}                    # maps of the predicted class, method by method\n",
     preflight="tasks.saliency.at_hand:preflight",

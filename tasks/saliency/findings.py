@@ -14,8 +14,8 @@ from microtome.report.saliency import (
     SaliencyMaps,
     colours,
 )
+from tasks.pages.shown import Shown
 from tasks.reliability import ReliabilityOptions
-from tasks.report.shown import Shown
 from tasks.result import StageResult
 from tasks.saliency.result import Saliency
 from tasks.saliency.work import Inputs

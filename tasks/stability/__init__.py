@@ -90,7 +90,7 @@ STAGE = Stage(
         "tasks.stability.findings:findings", "microtome.report.stability:page", "microtome.report.stability:of_units"
     ),
     starter="  # stability: {}                             # how steadily filters sit on part landmarks\n",
-    weight=0.01,
+    cost=lambda options, pace: 1 + 5e-3 * pace.units,
     metrics=(
         Metric("stability_layers", "deviation", "low", "high", keys=("layer", "category")),
         Metric("stability_layers", "tracking_share", keys=("layer", "category")),

@@ -14,7 +14,7 @@ from microtome.report.stability import (
     StableLayer,
     leading,
 )
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.stability.result import Stability
 from tasks.stability.work import Inputs
 

@@ -43,6 +43,7 @@ class Lighter:
 
     def __init__(self, seen: SeenPictures, number: int, lighting: Lighting, *, device: str) -> None:
         self.layer = seen.activations.layers[number]
+        self.masks = seen.index.frame.masks
         self.thresholds = seen.thresholds.at(self.layer.name, lighting.tail)
         self._seen, self._number = seen, number
         self._limits = torch.from_numpy(self.thresholds).to(device)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from microtome.quantify.resampling import ImageCounts
+from microtome.quantify.words import LitWords, tiles
 from storage.tensors import ROW_GROUP
 from tasks.index.result import Index
 from tasks.result import StageResult
@@ -52,7 +53,7 @@ class Tally(StageResult):
         """
         concepts, labels = index.concepts, index.labels
         source = self.artifact.source
-        with source(counts_file("counts", number)) as counts, source(counts_file("activated", number)) as lit:
+        with source(layer_file("counts", number)) as counts, source(layer_file("activated", number)) as lit:
             sparse, active = _ByImage(counts), _ByImage(lit)
             for first in range(0, labels.images, ROW_GROUP):
                 count = min(ROW_GROUP, labels.images - first)
@@ -65,9 +66,24 @@ class Tally(StageResult):
                     first, rows["image"], rows["unit"], concept, rows["intersection"], activated, pixels, annotated
                 )
 
+    def lit(self, index: Index, number: int) -> Iterator[tuple[int, int, LitWords]]:
+        """What one layer's units light, a row group of images at a time: its first image, their number, the words.
 
-def counts_file(table: str, number: int) -> str:
-    """Where the counts of a layer lie within the stage."""
+        Args:
+            index: of the same pictures.
+            number: of the layer.
+        """
+        with self.artifact.source(layer_file("lit", number)) as source:
+            lit = _ByImage(source)
+            for first in range(0, index.images, ROW_GROUP):
+                rows = lit.rows(first)
+                cell = (rows["image"] - first) * tiles(index.frame.masks) + rows["tile"]
+                words = LitWords(cell, rows["unit"], rows["word"].view(np.uint64))
+                yield first, min(ROW_GROUP, index.images - first), words
+
+
+def layer_file(table: str, number: int) -> str:
+    """Where the counts of a layer lie within the stage, and what it lights (`lit`)."""
     return f"{table}/{number:03d}.parquet"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from microtome.quantify.dissection import Counts, iou, tally
+from microtome.quantify.words import LitWords, lit_words, tiles
 from storage import Draft
 from storage.tables import Gathered
 from storage.tensors import Tensors
@@ -21,8 +23,10 @@ from tasks.index.result import AnnotationBlock, ConceptTable
 from tasks.session import Session
 from tasks.tally import TallyOptions
 from tasks.tally.lighting import BATCH, Lighter
-from tasks.tally.result import counts_file
+from tasks.tally.result import layer_file
 from tasks.thresholds.result import SeenPictures
+
+LIT = pa.schema([("image", pa.int32()), ("tile", pa.int32()), ("unit", pa.int32()), ("word", pa.uint64())])
 
 _Sparse = Mapping[str, pa.Array | NDArray[np.integer]]
 
@@ -68,41 +72,58 @@ class _Tallying:
     def __call__(self, lighter: Lighter, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Writes the layer's sparse counts; gives I (units, concepts) and A (units, categories)."""
         units, session, concepts = lighter.layer.units, self.session, self.concepts
-        schemas = {name: self.draft.declared(name).schema for name in ("counts", "activated")}
         intersection = np.zeros((units, len(concepts.number)), np.int64)
         activation = np.zeros((units, len(concepts.categories)), np.int64)
-        with (
-            ThreadPoolExecutor(session.threads, "tally") as pool,
-            self.draft.publish(counts_file("counts", number)) as counts_sink,
-            self.draft.publish(counts_file("activated", number)) as activated_sink,
-        ):
-            writers = {
-                name: pq.ParquetWriter(sink, schemas[name], compression="zstd", use_dictionary=["layer"])
-                for name, sink in (("counts", counts_sink), ("activated", activated_sink))
-            }
+        with ThreadPoolExecutor(session.threads, "tally") as pool, self._writers(number) as writers:
             for notes, maps in lighter.blocks():
-                counted = list(pool.map(partial(_tally_batch, lighter, notes, maps), range(0, len(maps), BATCH)))
+                batches = range(0, len(maps), BATCH)
+                counted, shown = zip(*pool.map(partial(_tally_batch, lighter, notes, maps), batches), strict=True)
                 sparse, active = _sparse(lighter.layer.name, notes.first, counted, concepts)
-                for name, columns in (("counts", sparse), ("activated", active)):
-                    table = _typed(schemas[name], columns)
+                lit = _lit(notes.first, shown, tiles(lighter.masks))
+                for writer, columns in zip(writers, (sparse, active, lit), strict=True):
+                    table = _typed(writer.schema, columns)
                     if table.num_rows:
-                        writers[name].write_table(table, row_group_size=table.num_rows)
-                lit = np.concatenate([counts.activated for counts in counted])
-                activation += lit.T @ (notes.annotated | (self.options.denominator == "all-images"))
+                        writer.write_table(table, row_group_size=table.num_rows)
+                activated = np.concatenate([counts.activated for counts in counted])
+                activation += activated.T @ (notes.annotated | (self.options.denominator == "all-images"))
                 for counts in counted:
                     np.add.at(intersection, (counts.unit, counts.concept), counts.intersection)
                 session.advance(len(maps))
-            for writer in writers.values():
-                writer.close()
         return intersection, activation
 
+    @contextlib.contextmanager
+    def _writers(self, number: int) -> Iterator[list[pq.ParquetWriter]]:
+        """Of the layer's `counts`, of its `activated`, and of what is lit."""
+        schemas = {name: self.draft.declared(name).schema for name in ("counts", "activated")} | {"lit": LIT}
+        with contextlib.ExitStack() as stack:
+            sinks = [stack.enter_context(self.draft.publish(layer_file(name, number))) for name in schemas]
+            writers = [
+                pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=["layer"])
+                for sink, schema in zip(sinks, schemas.values(), strict=True)
+            ]
+            yield writers
+            for writer in writers:
+                writer.close()
 
-def _tally_batch(lighter: Lighter, notes: AnnotationBlock, maps: Tensors, at: int) -> Counts:
+
+def _tally_batch(lighter: Lighter, notes: AnnotationBlock, maps: Tensors, at: int) -> tuple[Counts, LitWords]:
     part = slice(at, at + BATCH)
-    return tally(lighter.light(maps[part]), notes.labels.part(part))
+    lit, labels = lighter.light(maps[part]), notes.labels.part(part)
+    return tally(lit, labels), lit_words(lit, len(labels.present), lighter.masks)
 
 
-def _sparse(layer: str, first: int, counted: list[Counts], concepts: ConceptTable) -> tuple[_Sparse, _Sparse]:
+def _lit(first: int, shown: Sequence[LitWords], tiles: int) -> _Sparse:
+    """Columns of what is lit, which the permutation null reads."""
+    cell = np.concatenate([words.cell + BATCH * tiles * place for place, words in enumerate(shown)])
+    return {
+        "image": first + cell // tiles,
+        "tile": cell % tiles,
+        "unit": np.concatenate([words.unit for words in shown]),
+        "word": np.concatenate([words.word for words in shown]),
+    }
+
+
+def _sparse(layer: str, first: int, counted: Sequence[Counts], concepts: ConceptTable) -> tuple[_Sparse, _Sparse]:
     """Columns of `counts` and of `activated`."""
     starts = [first + BATCH * place for place in range(len(counted))]
     image = np.concatenate([start + counts.image for start, counts in zip(starts, counted, strict=True)])

@@ -88,7 +88,7 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device", "threads"}),
     threads="all",
     network="answer",
-    weight=0.008,
+    cost=lambda options, pace: 5 + pace.gradients(3 * min(pace.pictures, 4 * options.images)),
     page=PageOf("tasks.tree.findings:findings", "microtome.report.tree:page", "microtome.report.tree:of_units"),
     starter="""\
   # tree: {category: bird}                    # the few ways in which the network decides for a category

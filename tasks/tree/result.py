@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.disentangle.decision_tree import Merge, Tree, structure
 from microtome.disentangle.parse_paths import FrozenTree, ParsedPictures
-from microtome.disentangle.rationales import FilterScale, Rationales
-from microtome.disentangle.readings import Readings
+from microtome.disentangle.rationales import FilterScale, Rationales, RawRationales
+from microtome.disentangle.readings import Readings, read_tree, read_visited
 from microtome.disentangle.routes import Routes, children_of
+from microtome.disentangle.rule_features import FeatureChoice, Features
+from microtome.disentangle.rules import Rule
 from microtome.networks.geometry import LayerGeometry
 from storage.tables import ReadRow
 from tasks.activations.result import geometry_from
@@ -49,9 +52,10 @@ class GrownTree(StageResult):
         return str(self._about["rule"])
 
     @property
-    def features(self) -> str:
-        """What its rules weigh: cells, weighted or uniform."""
-        return str(self._about["features"])
+    def features(self) -> Features:
+        """What its rules weigh."""
+        features: Features = self._about["features"]
+        return features
 
     @property
     def filters(self) -> int:
@@ -117,6 +121,28 @@ class GrownTree(StageResult):
         """The pictures in the tree."""
         parts = self.table("tree_filters", ["part"]).column("part").to_pylist()
         return ParsedPictures(self.read, self._arrays["filters"], parts)
+
+    def reading(self, raw: RawRationales, cells: tuple[NDArray[np.float32], NDArray[np.float32]]) -> Readings:
+        """What it says of pictures that it has never seen.
+
+        Args:
+            raw: their rationales; the decision's gradient must not be zero.
+            cells: (pictures, filters of the layer, cells) x and g.
+        """
+        scale = self.frozen.scale
+        data, kept = scale.apply(raw)
+        if self.rule == "paper":
+            return read_tree(self._merged, data)
+        rules = [Rule(w, float(b)) for w, b in zip(self._arrays["w"], self._arrays["b"], strict=True)]
+        return read_visited(self.routes, rules, data.g, FeatureChoice(raw, scale, kept, cells).evidence(self.features))
+
+    @property
+    def _merged(self) -> Tree:
+        """The paper's tree, from its log."""
+        w, b, kept = (self._arrays[name] for name in ("w", "b", "kept"))
+        merges = [Merge(**row) for row in self.rows("tree_merges")]
+        members, parent, children = structure(len(b) - len(merges), merges)
+        return Tree(w, b, kept.astype(bool), parent, children, members, merges)
 
     @property
     def frozen(self) -> FrozenTree:

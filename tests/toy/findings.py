@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from microtome.report import views
-from tasks.report.shown import Shown
+from tasks.pages.shown import Shown
 from tasks.result import StageResult
 
 

@@ -236,7 +236,7 @@
       drawing.querySelector(`g[data-level="${box.dataset.level}"]`).toggleAttribute("hidden", !box.checked);
     }));
   });
-  document.querySelectorAll(".outline:not(.plain-text)").forEach((outline) => {
+  document.querySelectorAll(".outline").forEach((outline) => {
     const draw = () => {
       const across = 150, down = 22, nodes = [], lines = [];
       let row = 0;
