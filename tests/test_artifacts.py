@@ -130,7 +130,7 @@ def unit(number: int, masks: str = "") -> views.Unit:
 
 
 def report(layers=(), pages=()) -> views.Report:
-    return views.Report("t", "n", "d", (), layers, pages, (), (), "", "")
+    return views.Report("t", "n", "d", layers, pages, "")
 
 
 def test_the_cover_shows_the_first_units_dimmed_where_they_do_not_light():
