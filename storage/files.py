@@ -256,11 +256,15 @@ class LocalFiles(Files):
 
     def _move(self, beside: Path, name: str) -> None:
         """Move a file over its place; a folder there makes way."""
+        os.replace(beside, self._for_file(name))
+
+    def _for_file(self, name: str) -> Path:
+        """The place of a file; a folder there makes way."""
         place = self._root / name
         if place.is_dir():
             aside = self.set_aside(name)
             self.say(f"{name}: is a folder where a file must be; it was set aside as {aside}", damage=True)
-        os.replace(beside, place)
+        return place
 
     def copy(self, source: str, name: str) -> None:
         """By a second name of the same file (link(2)); by its bytes where the file system has no such names."""
@@ -327,11 +331,8 @@ class LocalFiles(Files):
     @contextlib.contextmanager
     def lock(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
         """By flock(2): it ends with the process that has it, however that ends."""
-        place = self._root / name
-        self._make(place.parent)
-        if place.is_dir():
-            self.say(f"{name}: must be a file; it was set aside as {self.set_aside(name)}", damage=True)
-        handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        self._make((self._root / name).parent)
+        handle = os.open(self._for_file(name), os.O_RDWR | os.O_CREAT, 0o666)
         try:
             while not _locked(handle):
                 waiting()
@@ -389,8 +390,9 @@ class LocalFiles(Files):
         return other
 
     def writable(self, name: str) -> bool:
-        """By the permissions of the nearest folder that is there."""
-        return os.access(_there(self._root / name), os.W_OK | os.X_OK)
+        """By the permissions of the nearest folder that is there: whatever is in the place of one makes way."""
+        place = self._root / name
+        return os.access(next(path for path in (place, *place.parents) if path.is_dir()), os.W_OK | os.X_OK)
 
     def free(self) -> int:
         """Free bytes of the disk that the folder is on, or will be."""

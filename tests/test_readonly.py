@@ -152,7 +152,7 @@ def test_two_runs_are_compared_and_a_report_is_written_elsewhere(folder, microto
 def test_an_audit_with_nothing_to_do_works_and_says_that_it_is_not_recorded(microtome, environment):
     process = microtome("audit", "audit.yaml", **environment)
     assert process.returncode == 0, process.stderr
-    assert process.stderr.count("cached") == 7
+    assert process.stderr.count("cached") == 8
     assert "this run is not recorded: the workspace cannot be written (Permission denied)" in process.stderr
     assert "passed  layers.detectors: min 0" in process.stdout
     assert len(microtome("runs").stdout.splitlines()) == 4
@@ -162,7 +162,10 @@ def test_an_audit_with_nothing_to_do_works_and_says_that_it_is_not_recorded(micr
 @pytest.mark.parametrize(
     ("arguments", "missing"),
     [
-        (["audit", "audit.yaml", "--set", "stages.dissection.min_iou=0.1"], "dissection, gates, report must be run"),
+        (
+            ["audit", "audit.yaml", "--set", "stages.dissection.min_iou=0.1"],
+            "dissection, gates, pages, report must be run",
+        ),
         (["audit", "audit.yaml", "--refresh", "index"], "index must be run"),
         (["rerun", "dissection", "audit.yaml"], "dissection must be run"),
     ],
@@ -202,6 +205,9 @@ def test_work_in_a_workspace_whose_stages_are_of_another_user(folder, tmp_path, 
     more = ("--workspace", shared, "--set", "stages.dissection.tail=0.01")
     process = microtome("audit", "audit.yaml", *more)
     assert process.returncode == 2
-    assert "error: workspace: must be writable, since tally, dissection, gates, report must be run" in process.stderr
+    assert (
+        "error: workspace: must be writable, since tally, dissection, gates, pages, report must be run"
+        in process.stderr
+    )
     records = [json.loads(file.read_text()) for file in (shared / "runs").glob("*/run.json")]
     assert {record["status"] for record in records} == {"done"}

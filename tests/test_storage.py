@@ -309,3 +309,21 @@ def test_what_a_manifest_vouches_for_is_on_the_disk_before_it(files, monkeypatch
     assert before <= set(order[:marks])
     settled_after = [order.index(f"settled {place}", manifest) for place in (f"{folder}/manifest.json", folder)]
     assert max(settled_after) < order.index(f"gone {folder}/a/one.check.json")
+
+
+@pytest.mark.parametrize("place", ["stages", "stages/index", "stages/index/one"])
+def test_a_file_in_the_place_of_a_folder_makes_way_and_so_is_no_reason_to_refuse(tmp_path, place):
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_text("")
+    heard = []
+    files = open_files(str(tmp_path), say=lambda said, **_: heard.append(said))
+    assert files.writable("stages/index/one")
+    files.write("stages/index/one/manifest.json", b"{}")
+    assert files.read("stages/index/one/manifest.json") == b"{}"
+
+
+def test_a_folder_in_the_place_of_a_lock_makes_way(tmp_path):
+    (tmp_path / "claims/lock").mkdir(parents=True)
+    files = open_files(str(tmp_path))
+    with files.lock("claims/lock", lambda: None):
+        assert (tmp_path / "claims/lock").is_file()
