@@ -42,7 +42,7 @@ class Posting:
     """A queue of calls on Prefect's API, made one after the other by a thread."""
 
     def __init__(self) -> None:
-        self._calls: queue.Queue[Callable[[SyncPrefectClient], None]] = queue.Queue()
+        self._calls: queue.Queue[Callable[[SyncPrefectClient], None] | threading.Event] = queue.Queue()
         self._faults: list[str] = []
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -58,7 +58,7 @@ class Posting:
     def finish(self) -> None:
         """Wait for the calls so far, for PATIENCE at most, and say it where not all could be made."""
         over = threading.Event()
-        self.put(lambda _: over.set())
+        self._calls.put(over)
         if not over.wait(PATIENCE):
             self._faults.append(f"the server takes more than {PATIENCE:g} s")
         if self._faults:
@@ -69,6 +69,9 @@ class Posting:
         client: SyncPrefectClient | None = None
         while True:
             call = self._calls.get()
+            if isinstance(call, threading.Event):
+                call.set()
+                continue
             try:
                 client = client or get_client(sync_client=True)
                 call(client)
