@@ -42,7 +42,7 @@ class Posting:
     """A queue of calls on Prefect's API, made one after the other by a thread."""
 
     def __init__(self) -> None:
-        self._calls: queue.Queue[Callable[[SyncPrefectClient], None] | threading.Event] = queue.Queue()
+        self._calls: queue.Queue[Callable[[SyncPrefectClient], None] | threading.Event | None] = queue.Queue()
         self._faults: list[str] = []
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -65,18 +65,22 @@ class Posting:
             warn(f"not everything is shown in Prefect: {self._faults[0]}")
         self._faults.clear()
 
+    def close(self) -> None:
+        """Have the thread end when the calls so far are made."""
+        self._calls.put(None)
+
     def _work(self) -> None:
         client: SyncPrefectClient | None = None
-        while True:
-            call = self._calls.get()
-            if isinstance(call, threading.Event):
-                call.set()
-                continue
-            try:
-                client = client or get_client(sync_client=True)
-                call(client)
-            except Exception as error:  # whatever it is, the audit goes on
-                self._faults.append(said(error))
+        with contextlib.ExitStack() as entered:
+            while (call := self._calls.get()) is not None:
+                if isinstance(call, threading.Event):
+                    call.set()
+                    continue
+                try:
+                    client = client or entered.enter_context(get_client(sync_client=True))
+                    call(client)
+                except Exception as error:  # whatever it is, the audit goes on
+                    self._faults.append(said(error))
 
 
 @contextmanager
@@ -87,6 +91,7 @@ def posting() -> Iterator[Posting]:
         yield post
     finally:
         post.finish()
+        post.close()
 
 
 def show(outcome: Outcome, files: Files, post: Posting) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -163,7 +164,7 @@ def test_without_a_dissection_the_cover_is_of_the_first_page_with_pictures():
 
 
 def test_whatever_fails_while_sending_is_a_warning(monkeypatch, capsys):
-    monkeypatch.setattr(posting, "get_client", lambda sync_client: SimpleNamespace())
+    monkeypatch.setattr(posting, "get_client", lambda sync_client: nullcontext(SimpleNamespace()))
     monkeypatch.setattr(posting, "PATIENCE", 0.3)
     sent, held = [], threading.Event()
     post = Posting()
@@ -203,7 +204,7 @@ class Quiet:
 
 def test_progress_is_shown_of_long_stages_only(monkeypatch):
     client = Client()
-    monkeypatch.setattr(posting, "get_client", lambda sync_client: client)
+    monkeypatch.setattr(posting, "get_client", lambda sync_client: nullcontext(client))
     post = Posting()
     told = Reported(Quiet(), post)
     for long, every in ((100.0, 0.0), (0.0, 0.0), (0.0, 100.0)):
@@ -253,7 +254,7 @@ def test_waiting_for_a_turn_ends_when_the_user_stops_or_the_server_is_gone(monke
     monkeypatch.setattr(turns, "SILENT", 0.0)
     monkeypatch.setattr(turns, "server_place", lambda: "")
     monkeypatch.setattr(turns, "unanswered", lambda _: "")
-    monkeypatch.setattr(turns, "get_client", lambda sync_client: posting.contextlib.nullcontext())
+    monkeypatch.setattr(turns, "get_client", lambda sync_client: nullcontext())
     stopped = session()
     stopped.stop.set()
     with pytest.raises(Interrupted), turns.turn(job(), stopped):
