@@ -19,8 +19,8 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.events import emit_event
-from prefect.runtime import flow_run
 from prefect.utilities.context import get_task_and_flow_run_ids
+from prefect.utilities.urls import url_for
 
 from flows.artifacts import PrefectArtifact, artifacts_of, headline, key_of, markdown, place_of
 from flows.console import warn
@@ -42,7 +42,7 @@ class Posting:
     """A queue of calls on Prefect's API, made one after the other by a thread."""
 
     def __init__(self) -> None:
-        self._calls: queue.Queue[Callable[[SyncPrefectClient], None]] = queue.Queue()
+        self._calls: queue.Queue[Callable[[SyncPrefectClient], None] | threading.Event | None] = queue.Queue()
         self._faults: list[str] = []
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -58,22 +58,29 @@ class Posting:
     def finish(self) -> None:
         """Wait for the calls so far, for PATIENCE at most, and say it where not all could be made."""
         over = threading.Event()
-        self.put(lambda _: over.set())
+        self._calls.put(over)
         if not over.wait(PATIENCE):
             self._faults.append(f"the server takes more than {PATIENCE:g} s")
         if self._faults:
             warn(f"not everything is shown in Prefect: {self._faults[0]}")
         self._faults.clear()
 
+    def close(self) -> None:
+        """Have the thread end when the calls so far are made."""
+        self._calls.put(None)
+
     def _work(self) -> None:
         client: SyncPrefectClient | None = None
-        while True:
-            call = self._calls.get()
-            try:
-                client = client or get_client(sync_client=True)
-                call(client)
-            except Exception as error:  # whatever it is, the audit goes on
-                self._faults.append(said(error))
+        with contextlib.ExitStack() as entered:
+            while (call := self._calls.get()) is not None:
+                if isinstance(call, threading.Event):
+                    call.set()
+                    continue
+                try:
+                    client = client or entered.enter_context(get_client(sync_client=True))
+                    call(client)
+                except Exception as error:  # whatever it is, the audit goes on
+                    self._faults.append(said(error))
 
 
 @contextmanager
@@ -84,6 +91,7 @@ def posting() -> Iterator[Posting]:
         yield post
     finally:
         post.finish()
+        post.close()
 
 
 def show(outcome: Outcome, files: Files, post: Posting) -> None:
@@ -107,7 +115,8 @@ def tell_gates(outcome: Outcome, files: Files) -> None:
     failed = [gate for gate in run.gates if verdict(gate) == "failed"]
     if not failed:
         return
-    page, report = flow_run.ui_url or "", place_of(outcome.report, files) if outcome.report else ""
+    _, own = get_task_and_flow_run_ids()
+    page, report = url_for("flow-run", own) or "", place_of(outcome.report, files) if outcome.report else ""
     lines = [f"{run.name}: {headline(run)} (run {run.run_id})", *gate_lines(failed), page]
     payload: dict[str, object] = {"audit": run.name, "run": run.run_id, "network": run.network, "gates": failed}
     payload |= {"text": "\n".join(lines).rstrip(), "flow_run": page, "report": report}

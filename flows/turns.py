@@ -72,9 +72,7 @@ class _Slot:
             if unanswered(server_place()):
                 return
             if not told:
-                session.progress.say(
-                    f"{job.name:<12} waits for its turn: Prefect's server has a limit on {self._tag!r}"
-                )
+                session.progress.say(f"{job.name:<12} waits for its turn: Prefect has a limit on the tag {self._tag}")
                 told = True
 
     def give_back(self) -> None:

@@ -1,16 +1,21 @@
-"""The walk of docs/prefect.md: pools, deployments, workers, and a worker that dies in the middle of a run."""
+"""The walk of docs/prefect.md, for real: pools, deployments that pull the code, workers in folders of their own, one of
+which dies in the middle of a run, a scheduled run, a failed gate and the message about it; and pages in a browser.
+"""
 
 import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import NETWORK, asked, write_audit
+from tests.conftest import NETWORK, asked, change_audit, write_audit
+from tests.test_artifacts import HOSTILE
 
 ROOT = Path(__file__).parent.parent
 PREFECT = Path(sys.executable).with_name("prefect")
@@ -19,12 +24,19 @@ SLOW += "def pause(*_):\n    time.sleep(0.5)\n"
 WITHIN = ("within: 90", "within: 35")  # s: the test does not wait for three heartbeats
 
 
+PULLED = "0.0.0+pulled"  # version of the code in the repository, which is this one's but for that
+
+
 @pytest.fixture(scope="module")
 def walked(server, tmp_path_factory, broden):
-    """A checkout with an audit of a slow network, deployed as the page says: its folder and environment."""
-    folder = tmp_path_factory.mktemp("checkout")
+    """A repository with an audit of a slow network, deployed as the page says: its folder and environment."""
+    folder = tmp_path_factory.mktemp("repository")
     for room in ("flows", "tasks", "storage", "microtome"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+    version = folder / "microtome/__init__.py"
+    text, shipped = version.read_text(), '__version__ = "'
+    assert shipped in text
+    version.write_text(text.replace(shipped, f'{shipped}{PULLED}" or "'))
     shutil.copy(ROOT / "prefect.yaml", folder)
     text = (ROOT / "automations.yaml").read_text()
     assert WITHIN[0] in text
@@ -39,13 +51,14 @@ def walked(server, tmp_path_factory, broden):
         "execution": {"shard_images": 48},
     }
     write_audit(folder / "examples/creatures.yaml", content)
-    environment = server | {"PYTHONPATH": str(folder), "PREFECT_CLI_PROMPT": "false"}
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    commit(folder)
+    environment = {name: value for name, value in server.items() if name != "PYTHONPATH"} | {
+        "PREFECT_CLI_PROMPT": "false"
+    }
 
     def prefect(*arguments: str) -> str:
-        call = [str(PREFECT), *arguments]
-        done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return called([str(PREFECT), *arguments], folder, environment)
 
     for pool in ("microtome-cpu", "microtome-gpu"):
         prefect("work-pool", "create", pool, "--type", "process")
@@ -54,7 +67,23 @@ def walked(server, tmp_path_factory, broden):
     return folder, environment, prefect
 
 
+def called(call: list[str], folder: Path, environment: dict) -> str:
+    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True)
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "as it is now")
+
+
 def worker(folder: Path, environment: dict) -> subprocess.Popen:
+    """In a folder of its own."""
     call = [str(PREFECT), "worker", "start", "--pool", "microtome-cpu"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(call, cwd=folder, env=environment, **quiet)
@@ -77,12 +106,12 @@ def until(condition, seconds: float):
 
 
 @pytest.mark.slow
-def test_the_run_of_a_dead_worker_is_taken_up(walked):
+def test_the_run_of_a_dead_worker_is_taken_up(walked, tmp_path):
     """Every deployment is made; a worker killed in mid-stage is followed by another, which finishes the same run."""
     folder, environment, prefect = walked
     found = {item["name"] for item in asked(environment, "deployments/filter", {})}
     assert found >= {"nightly", "audit-gpu", "rerun-cpu", "rerun-gpu"}
-    first = worker(folder, environment)
+    first = worker(tmp_path, environment)
     try:
         prefect("deployment", "run", "audit/nightly")
         shards = folder / "examples/.microtome/stages/activations"
@@ -91,9 +120,9 @@ def test_the_run_of_a_dead_worker_is_taken_up(walked):
     finally:
         killed(first)
     before = shard[0].with_name(shard[0].name.removesuffix(".check.json")).stat().st_mtime_ns
-    second = worker(folder, environment)
+    second = worker(tmp_path, environment)
     try:
-        body = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "name": {"like_": "examples/creatures.yaml"}}}
+        body = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "name": {"any_": ["walk"]}}}
         done = until(lambda: asked(environment, "flow_runs/filter", body), 150)
     finally:
         killed(second)
@@ -102,5 +131,141 @@ def test_the_run_of_a_dead_worker_is_taken_up(walked):
         json.loads(file.read_text()) for file in sorted((folder / "examples/.microtome/runs").glob("*/run.json"))
     ]
     assert [record["status"] for record in records] == ["killed", "done"]
+    assert records[-1]["about"]["environment"]["microtome"] == PULLED
     kept = [file for file in shards.rglob("*.parquet") if file.stat().st_mtime_ns == before]
     assert len(kept) == 1, "the finished shard was computed again"
+
+
+@pytest.fixture
+def hook():
+    """A web hook on loopback: its address, and what it is sent."""
+    heard: list[str] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self):
+            heard.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    listening = HTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{listening.server_port}/hook", heard
+    listening.shutdown()
+    listening.server_close()
+
+
+@pytest.mark.slow
+def test_a_scheduled_run_fires_and_somebody_is_told_of_its_failed_gate(walked, hook, tmp_path):
+    """A gate that is committed after the deployment: the next scheduled run pulls and fails it, and the hook hears."""
+    folder, environment, prefect = walked
+    address, heard = hook
+    called([sys.executable, "-m", "flows.alarm", address], folder, environment)
+    change_audit(folder / "examples/creatures.yaml", name="gated", gates=[{"metric": "layers.detectors", "min": 99}])
+    commit(folder)
+    prefect("deployment", "schedule", "create", "audit/nightly", "--interval", "15", "--replace", "-y")
+    started = worker(tmp_path, environment)
+    try:
+        told = until(lambda: heard, 150)
+    finally:
+        killed(started)
+        prefect("deployment", "schedule", "clear", "audit/nightly", "-y")
+    assert told, "nobody was told of the failed gate within 150 s"
+    body = {"flow_runs": {"name": {"any_": ["gated"]}, "state": {"name": {"any_": ["GateFailed"]}}}}
+    (run, *_) = asked(environment, "flow_runs/filter", body)
+    assert run["auto_scheduled"]
+    assert run["state_type"] == "FAILED"
+    text = json.loads(told[0])["text"]
+    assert text.startswith("gated: 1 of 1 gates failed (run ")
+    assert "FAILED  layers.detectors: min 99: " in text
+    assert text.endswith(f"/runs/flow-run/{run['id']}")
+    shown = asked(environment, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
+    assert {item["key"] for item in shown} == {"gated-verdict", "gated-gates", "gated-figures"}
+
+
+TURNS = """
+import threading, time
+from types import SimpleNamespace
+from flows.turns import turn
+
+said, spans = [], []
+job = SimpleNamespace(stage=SimpleNamespace(determined_by={"device"}), settings=SimpleNamespace(device="cuda"))
+job.name = "tally"
+session = SimpleNamespace(stop=threading.Event(), progress=SimpleNamespace(say=said.append))
+
+def work():
+    with turn(job, session):
+        begun = time.time()
+        time.sleep(SECONDS)
+        spans.append((begun, time.time()))
+
+def both():
+    spans.clear()
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    (_, end), (begin, _) = sorted(spans)
+    return begin >= end
+
+print(both(), said)
+"""
+
+
+@pytest.mark.slow
+def test_a_limit_on_a_tag_gives_turns(server):
+    """As `prefect concurrency-limit create gpu 1` makes it; the first two have no limit, and wait for nobody."""
+
+    def turns(seconds: float) -> str:
+        return called([sys.executable, "-c", TURNS.replace("SECONDS", str(seconds))], ROOT, server)
+
+    assert turns(1.0) == "False []\n"
+    called([str(PREFECT), "concurrency-limit", "create", "gpu", "1"], ROOT, server)
+    try:
+        waits = "tally        waits for its turn: Prefect has a limit on the tag gpu"
+        assert turns(6.0) == f"True [{waits!r}]\n"
+    finally:
+        called([str(PREFECT), "concurrency-limit", "delete", "gpu"], ROOT, server)
+
+
+EVIL = """
+import sys, json
+from prefect import flow
+from flows.posting import posting, show
+from flows.run import Outcome
+from storage import RunRecord, open_files
+
+names = json.loads(sys.argv[1])
+row = {"value": 1.0, "limit": 2.0, "passed": False, "low": None, "high": None, "verdict": "failed"}
+gates = tuple(row | {"gate": name, "note": name} for name in names)
+figures = tuple({"stage": name, "figure": name, "row": name, "value": 0.5, "low": 0.1, "high": 0.9} for name in names)
+
+@flow(flow_run_name=names[0])
+def evil():
+    run = RunRecord("r", names[0], names[1], 0.0, 1.0, "gate failed", {}, gates, figures)
+    with posting() as post:
+        show(Outcome(run, None), open_files(sys.argv[2]), post)
+
+evil()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_hostile_names_are_text_in_both_of_prefects_interfaces(server, browser, tmp_path):
+    called([sys.executable, "-c", EVIL, json.dumps(HOSTILE), str(tmp_path)], ROOT, server)
+    shown = [item for item in asked(server, "artifacts/filter", {}) if (item["key"] or "").startswith("img-src-x")]
+    assert {item["type"] for item in shown} == {"markdown", "table"}
+    tab = browser.new_page(viewport={"width": 1440, "height": 1000})
+    heard: list[str] = []
+    tab.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
+    tab.on("request", lambda request: heard.append(request.url) if "evil.example" in request.url else None)
+    base = server["PREFECT_API_URL"].removesuffix("/api")
+    for item in shown:
+        for interface in ("", "/v2"):
+            tab.goto(f"{base}{interface}/artifacts/artifact/{item['id']}")
+            tab.get_by_text("onerror=alert(1)").nth(2).wait_for()  # beside the title's, a cell
+            assert tab.locator("img[src='x'], [href*=evil], [href^=javascript], [src*=evil]").count() == 0
+    tab.close()
+    assert heard == []
