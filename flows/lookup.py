@@ -10,6 +10,7 @@ from storage import Files, RunRecord
 
 if TYPE_CHECKING:
     from microtome.report.graph import LookedUp
+    from tasks.activations.result import Maps
     from tasks.graph.drawn import DrawnGraph
     from tasks.planning import Planner
 
@@ -31,13 +32,16 @@ def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], P
         InputError: the run has no graph, or no such picture; or the network is not the one that was audited.
     """
     from microtome.report.graph import lookup_page, lookup_rows
+    from tasks.activations.result import Maps
     from tasks.graph.drawn import DrawnGraph
 
     graph, audit = DrawnGraph(stage_of(files, run, "graph"), {}), audited(files, run)
     folder = Path(files.location(f"explained/{graph.digest}"))
     if Path(image).is_file():
-        check_network(run, audit, [made_from(files, run, graph.artifact, "activations")])
-        found, content = _new(graph, audit, Path(image))
+        maps = made_from(files, run, graph.artifact, "activations")
+        check_network(run, audit, [maps])
+        assert maps is not None  # which was checked
+        found, content = _new(graph, Maps(maps, {}), audit, Path(image))
     else:
         found, content = _known(graph, audit, image)
     writer(folder)(found.picture.path, content)
@@ -56,23 +60,21 @@ def _known(graph: DrawnGraph, audit: Planner, image: str) -> tuple[LookedUp, byt
     return found, kept_thumbnails(graph.artifact)[place]
 
 
-def _new(graph: DrawnGraph, audit: Planner, file: Path) -> tuple[LookedUp, bytes]:
+def _new(graph: DrawnGraph, maps: Maps, audit: Planner, file: Path) -> tuple[LookedUp, bytes]:
     """A picture looked up now, with the audited network and everything of the graph frozen."""
-    import numpy as np
     import torch
 
     from microtome.datasets.frame import Frame
     from microtome.datasets.source import loose
     from microtome.disentangle.graph_layers import look_up, places_in
-    from microtome.quantify.novelty import novelty
     from microtome.report.graph import LookedUp, OverPicture
 
     frame = Frame(audit.audit.network.input.size, audit.audit.network.input.resize)
     source = loose(file, frame, audit.scale)
     pictures = torch.from_numpy(source.normalised(0))[None]
-    seen = look_up(audit.network.load(), graph.learned, pictures, frame.size)
+    network = audit.network.load()
+    seen = look_up(network, graph.learned, pictures, frame.size)
     picture = OverPicture(f"assets/{file.stem}.webp", file.name, places_in(seen, 0))
-    there = np.array([place.score for place in sorted(picture.here, key=lambda place: place.node)], np.float64)
-    unlike = novelty(graph.scores, there)
+    unlike = graph.novelty(pictures, network, maps)
     found = LookedUp(graph.patterns, graph.category, file.stem, picture, frame.size, unlike)
     return found, source.thumbnail(0, THUMB)

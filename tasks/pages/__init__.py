@@ -55,5 +55,6 @@ STAGE = Stage(
     work="tasks.pages.work:run",
     determined_by=frozenset({"device"}),
     threads="all",
+    cost=lambda _, pace: 2 + 0.03 * pace.units,
     files=("microtome/report/templates",),
 )

@@ -34,6 +34,7 @@ STAGE = Stage(
     options=ReportOptions,
     work="tasks.report.work:run",
     plan=plan,
+    cost=lambda _, pace: 0.2 + 1e-4 * pace.units,
     files=("microtome/report/templates",),
     starter="  report: {top_images: 5}\n",
 )
