@@ -398,8 +398,10 @@ def lookup(run: str, image: str, workspace: str) -> None:
     files = _writable(workspace, "explained")
     chosen = _run(files, run)
     with reading(files, [chosen]):
-        rows, page = seen(files, chosen, image)
+        rows, said, page = seen(files, chosen, image)
     _table(["layer", "node", "filter", "x", "y", "score", "on"], rows)
+    for sentence in said:
+        print(sentence)
     print(f"page    {page}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 THUMB = 320  # pixels, of a picture that the graph has never seen
 
 
-def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], Path]:
+def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], Sequence[str], Path]:
     """Which patterns of the explanatory graph a picture shows.
 
     Args:
@@ -26,12 +27,14 @@ def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], P
         image: a picture of the data set, by name, end of it or number; or a file that the graph has never seen.
 
     Returns:
-        rows of text: layer, node, filter, x, y, score, concept; and the page.
+        rows of text: layer, node, filter, x, y, score, concept; of a new picture how like the graph's own it is, in
+        sentences; and the page.
 
     Raises:
         InputError: the run has no graph, or no such picture; or the network is not the one that was audited.
     """
     from microtome.report.graph import lookup_page, lookup_rows
+    from microtome.report.likeness import likeness
     from tasks.activations.result import Maps
     from tasks.graph.drawn import DrawnGraph
 
@@ -45,7 +48,7 @@ def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], P
     else:
         found, content = _known(graph, audit, image)
     writer(folder)(found.picture.path, content)
-    return lookup_rows(found), single_page(folder, run, lookup_page(found), found.picture.file)
+    return lookup_rows(found), likeness(found.novelty), single_page(folder, run, lookup_page(found), found.picture.file)
 
 
 def _known(graph: DrawnGraph, audit: Planner, image: str) -> tuple[LookedUp, bytes]:
