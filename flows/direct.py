@@ -153,7 +153,7 @@ class Found:
 
 
 def _not_pages(_folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if name == "manifest.json" or name.startswith(".")]
+    return [name for name in names if name in ("manifest.json", "cover.json", "cover.webp") or name.startswith(".")]
 
 
 def _carried_out(

@@ -195,7 +195,7 @@ def keys(tmp_path, text=GOOD, *overrides):
         ("dataset.limit=2", "index"),
         ("execution.shard_images=96", None),
         ("execution.threads=1", None),
-        ("stages.report.top_images=3", "report"),
+        ("stages.report.top_images=3", "pages"),
     ],
 )
 def test_a_change_reruns_what_it_determines_and_nothing_before(tmp_path, override, first_changed):

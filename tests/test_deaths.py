@@ -91,7 +91,7 @@ def tables(workspace: Path) -> dict[str, bytes]:
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("at", "mode"),
-    [("activations", "embedded"), ("report", "server"), ("index", "server"), ("tally", "server")][: soak(2, 4)],
+    [("activations", "embedded"), ("pages", "server"), ("index", "server"), ("tally", "server")][: soak(2, 4)],
 )
 def test_a_kill_leaves_a_workspace_that_the_next_audit_takes_up(folder, command, server, tmp_path_factory, at, mode):
     """`kill -9` anywhere: the next audit closes the orphan's record and ends with the same bytes."""

@@ -166,15 +166,16 @@ def test_a_scheduled_run_fires_and_somebody_is_told_of_its_failed_gate(walked, h
     change_audit(folder / "examples/creatures.yaml", name="gated", gates=[{"metric": "layers.detectors", "min": 99}])
     commit(folder)
     prefect("deployment", "schedule", "create", "audit/nightly", "--interval", "15", "--replace", "-y")
+    body = {"flow_runs": {"name": {"any_": ["gated"]}, "state": {"name": {"any_": ["GateFailed"]}}}}
     started = worker(tmp_path, environment)
     try:
         told = until(lambda: heard, 150)
+        ended = until(lambda: asked(environment, "flow_runs/filter", body), 60)
     finally:
         killed(started)
         prefect("deployment", "schedule", "clear", "audit/nightly", "-y")
     assert told, "nobody was told of the failed gate within 150 s"
-    body = {"flow_runs": {"name": {"any_": ["gated"]}, "state": {"name": {"any_": ["GateFailed"]}}}}
-    (run, *_) = asked(environment, "flow_runs/filter", body)
+    (run, *_) = ended
     assert run["auto_scheduled"]
     assert run["state_type"] == "FAILED"
     text = json.loads(told[0])["text"]
