@@ -14,7 +14,9 @@ from storage.small import Kind, Sha256
 
 _NAME = "digests.json"
 _Known = tuple[int, int, int, int, Sha256]  # bytes, mtime, ctime, inode, digest
-MEMO = Kind[dict[str, _Known]]("memo of digests", dict[str, _Known], "the files of the data are read again")
+MEMO = Kind[dict[str, _Known]](
+    "memo of digests", dict[str, _Known], "the files of the data are read again", sealed=True
+)
 _FRESH = 2_000_000_000  # ns: a file changed this recently could change again within the clock's grain
 
 

@@ -261,7 +261,7 @@ class LocalFiles(Files):
     def _for_file(self, name: str) -> Path:
         """The place of a file; a folder there makes way."""
         place = self._root / name
-        if place.is_dir():
+        if place.is_dir() and not place.is_symlink():
             aside = self.set_aside(name)
             self.say(f"{name}: is a folder where a file must be; it was set aside as {aside}", damage=True)
         return place
@@ -332,7 +332,10 @@ class LocalFiles(Files):
     def lock(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
         """By flock(2): it ends with the process that has it, however that ends."""
         self._make((self._root / name).parent)
-        handle = os.open(self._for_file(name), os.O_RDWR | os.O_CREAT, 0o666)
+        place = self._for_file(name)
+        if place.is_symlink():
+            place.unlink()  # what it leads to is none of microtome's
+        handle = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             while not _locked(handle):
                 waiting()

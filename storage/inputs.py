@@ -26,7 +26,9 @@ class InputList(TypedDict):
     files: dict[str, Sha256 | Literal["missing"]]
 
 
-INPUTS = Kind[InputList]("list of inputs", InputList, "whether those inputs changed cannot be told", layout=_LAYOUT)
+INPUTS = Kind[InputList](
+    "list of inputs", InputList, "whether those inputs changed cannot be told", layout=_LAYOUT, sealed=True
+)
 
 
 def keep_inputs(files: Files, digests: Mapping[str, str]) -> str:

@@ -18,8 +18,8 @@ from flows.plan import Plan, Request
 from microtome.errors import InputError
 from storage import RunRecord, RunStore, StageKey, StageStore, open_files
 from storage.claims import Claims
-from storage.digests import FileDigests
-from storage.inputs import keep_inputs, kept_inputs
+from storage.digests import MEMO, FileDigests
+from storage.inputs import INPUTS, keep_inputs, kept_inputs
 from storage.stages import CHECK, MANIFEST
 from tests.commands import audited, status
 from tests.conftest import count, soak
@@ -282,6 +282,16 @@ def test_a_damaged_memo_of_digests_costs_a_reading(files, heard, tmp_path, conte
     assert FileDigests(files).of(tmp_path / "data") == digest
     assert "this memo of digests is damaged: " in heard[0]
     assert len(heard) == 1
+
+
+@pytest.mark.parametrize(("kind", "name"), [(MEMO, "digests.json"), (INPUTS, "inputs/one.json")])
+def test_one_altered_digit_of_a_digest_does_not_pass_for_another_file(files, heard, kind, name):
+    known = {"/a": "a" * 64}
+    kind.save(files, name, {"/a": (1, 2, 3, 4, "a" * 64)} if kind is MEMO else {"layout": 1, "files": known})
+    assert kind.load(files, name)
+    files.write(name, files.read(name).replace(b"aaaa", b"aaba", 1))
+    assert kind.load(files, name) is None
+    assert "is damaged: its content is not what was written" in heard[0]
 
 
 @pytest.mark.parametrize("content", [b"3", b"{}", b"", b'{"bytes": 1, "sha256": "x", "rows": null}', b'{"layout": 9}'])
