@@ -139,7 +139,7 @@ def test_broken_tables_are_named(tmp_path, copy):
     ("form", "options", "words"),
     [
         ("brodan", {}, "did you mean 'broden'"),
-        ("creatures", {"cuont": 3}, "cannot be opened with"),
+        ("creatures", {"cuont": 3}, "dataset.cuont: the format creatures has no such option, only count"),
         ("creatures", {"count": 0}, "count must be a whole number from 1 to"),
         ("creatures", {"count": 10**12}, "count must be a whole number from 1 to"),
         ("creatures", {"size": [64]}, r"size must be a whole number from 32 to 4,096, got list \[64\]"),

@@ -250,7 +250,7 @@ def test_a_tree_of_a_fine_tuned_network_uses_its_split(tmp_path):
 
 
 def test_categories_and_layers_that_are_not_there_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"needs a category.*'fish'"):
+    with pytest.raises(InputError, match=r"stages.tree.category: must be one of .*'fish'"):
         run(write_audit(tmp_path / "audit.yaml", content(category="fish")))
     two = content()
     two["network"] = {**NETWORK, "layers": ["features.9", "features.12"]}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from microtome.datasets.base import Dataset
-from microtome.errors import InputError, suggest
+from microtome.errors import InputError, refuse, suggest
 from microtome.importing import named_object, users_code
 
 # Named by reference, so that opening one format neither imports the others nor counts their code.
@@ -40,11 +41,19 @@ def open_dataset(form: str, root: Path | None, options: Mapping[str, object], *,
         raise InputError(f"dataset.root: the format {form} needs a folder, got none")
     if root is not None and not root.is_dir():
         raise InputError(f"dataset.root: no such folder, got {root}")
+    if form in FORMATS:
+        _check_options(form, factory, options)
     with users_code("dataset", f"{form} cannot be opened with {sorted(options)}"):
         dataset = factory(root, **options) if root is not None else factory(**options)
     if not isinstance(dataset, Dataset):
         raise InputError(f"dataset.format: {form} must give a microtome.datasets.Dataset, got {type(dataset).__name__}")
     return dataset
+
+
+def _check_options(form: str, factory: Callable[..., object], options: Mapping[str, object]) -> None:
+    known = [name for name in inspect.signature(factory).parameters if name != "root"]
+    rule = f"the format {form} has no such option, only {', '.join(known) or 'none'}; got"
+    refuse([f"dataset.{name}: {rule} {value!r}" for name, value in options.items() if name not in known])
 
 
 def code_root(form: str) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field
 from microtome.errors import InputError
 from storage.tables import flag, float32, float64, int32, string, table
 from tasks.activations import maps
-from tasks.index import index
+from tasks.index import check_category, index
 from tasks.landmarks import landmarks
 from tasks.options import MANY, Count, DatasetName, Options, Resamples
 from tasks.planning import Planner
@@ -51,6 +51,7 @@ def plan(audit: Planner, options: GraphOptions) -> Iterable[Job]:
     if hung and not options.shift:
         raise InputError("stages.graph.shift: must be above 0 where nodes hang on anchors, got 0; or set rule: paper")
     indexed = index(audit, options.dataset, "stages.graph.dataset")
+    check_category(indexed, options.category, "stages.graph.category")
     activations, marks = maps(audit, indexed), landmarks(audit, indexed)
     moved = maps(audit, indexed, shift=options.shift) if options.shift and (marks or hung) else None
     reads = {"index": indexed, "activations": activations, "landmarks": marks, "moved": moved}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from microtome.datasets.base import chosen
 from microtome.datasets.frame import Frame
+from microtome.errors import InputError
 from storage.tables import float64, int32, string, table
+from tasks.data import DataSpec
 from tasks.options import Options, Size
 from tasks.planning import Planner
 from tasks.stage import Job, Stage
@@ -84,6 +87,29 @@ def index(audit: Planner, name: str, key: str) -> Job:
         limit=model.limit,
     )
     return audit.add(audit.job(STAGE, options, {"data": data}, variant="" if name == "main" else name))
+
+
+def check_category(found: Job, category: str | None, key: str) -> None:
+    """Refuse a category that no picture of a data set is of, before any work.
+
+    Args:
+        found: index of the data set.
+        category: that is asked for; None for whatever there is.
+        key: of the audit file that names it.
+
+    Raises:
+        InputError: no picture is of it.
+    """
+    data, taken = found.reads["data"], found.options
+    if category is None or not isinstance(data, DataSpec) or not isinstance(taken, IndexOptions):
+        return
+    records = data.place.open().records
+    numbers = chosen(records, split=taken.split, categories=taken.categories, limit=taken.limit)
+    classes = sorted({label for number in numbers if (label := records[number].label)})
+    if not classes:
+        raise InputError(f"{key}: needs pictures with a class, got none; what masks show are concepts, and no classes")
+    if category not in classes:
+        raise InputError(f"{key}: must be one of {', '.join(classes)}, got {category!r}")
 
 
 def frame_of(options: IndexOptions) -> Frame:

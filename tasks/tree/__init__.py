@@ -10,7 +10,7 @@ from pydantic import Field
 from microtome.errors import InputError
 from storage.tables import flag, float64, int32, string, table
 from tasks.finetuning import FinetuningOptions
-from tasks.index import index
+from tasks.index import check_category, index
 from tasks.options import LAYER, MANY, OUTSIDE, DatasetName, Number, Options
 from tasks.planning import Planner
 from tasks.stage import Headline, Job, Metric, PageOf, Stage
@@ -62,8 +62,10 @@ def plan(audit: Planner, options: TreeOptions) -> Iterable[Job]:
         "category": options.category or named.category,
         "layer": options.layer or ("extra_mask" if tuning else _only_layer(audit)),
     }
+    indexed = index(audit, named.dataset, "stages.tree.dataset")
+    check_category(indexed, options.category, "stages.tree.category")
     reads = {
-        "index": index(audit, named.dataset, "stages.tree.dataset"),
+        "index": indexed,
         "negatives": index(audit, named.negatives, "stages.tree.negatives") if named.negatives else None,
         "network": None if tuning else audit.network,
         "finetuned": audit.jobs.get("finetuning") if tuning else None,
