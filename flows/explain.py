@@ -72,9 +72,8 @@ def _network(files: Files, run: RunRecord, grown: GrownTree, audit: Planner) -> 
     from tasks.finetuning.result import Finetuned
 
     if "finetuned" not in grown.artifact.manifest["inputs"]:
-        check_network(run, audit, [grown.artifact])
+        check_network(run, audit, grown.artifact)
         return audit.network.load()
     tuned = made_from(files, run, grown.artifact, "finetuned")
-    check_network(run, audit, [tuned])
-    assert tuned is not None  # which was checked
+    check_network(run, audit, tuned)
     return Finetuned(tuned, {"network": audit.network}).load()

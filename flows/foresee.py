@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from flows.plan import Plan
-from microtome.datasets.base import chosen
 from storage import StageStore
 from tasks.activations import ActivationsOptions
-from tasks.data import DataSpec
-from tasks.index import IndexOptions
+from tasks.index import taken
 from tasks.pace import Pace
 from tasks.stage import Job
 from tasks.subject import Subject
@@ -49,15 +47,7 @@ def _activation_bytes(plan: Plan, job: Job) -> int | None:
     looked = plan.looked[network.digest]
     wanted = match_layers(looked.module, job.options.layers)
     layers = [layer for layer in looked.layers if layer.name in wanted]
-    return forecast(job.options, layers, _pictures(index))
-
-
-def _pictures(index: Job) -> int:
-    data, options = index.reads["data"], index.options
-    if not isinstance(data, DataSpec) or not isinstance(options, IndexOptions):
-        return 0
-    records = data.place.open().records
-    return len(chosen(records, split=options.split, categories=options.categories, limit=options.limit))
+    return forecast(job.options, layers, len(taken(index)))
 
 
 def _pace(plan: Plan) -> Pace:
@@ -73,7 +63,7 @@ def _seconds(plan: Plan, job: Job, pace: Pace) -> str:
     if last is not None:
         return f"{last:.0f} (as last time)"
     index = _index_of(job)
-    here = replace(pace, pictures=_pictures(index) if index else 0)
+    here = replace(pace, pictures=len(taken(index)) if index else 0)
     return f"{job.stage.cost(job.options, here):.0f} (by a probe)"
 
 

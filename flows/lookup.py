@@ -42,8 +42,7 @@ def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], S
     folder = Path(files.location(f"explained/{graph.digest}"))
     if Path(image).is_file():
         maps = made_from(files, run, graph.artifact, "activations")
-        check_network(run, audit, [maps])
-        assert maps is not None  # which was checked
+        check_network(run, audit, maps)
         found, content = _new(graph, Maps(maps, {}), audit, Path(image))
     else:
         found, content = _known(graph, audit, image)

@@ -42,16 +42,19 @@ def audited(files: Files, run: RunRecord) -> Planner:
     return Planner(audit, audit.asked, base=base, files=files, settings=Settings(audit.seed, "cpu", 1))
 
 
-def made_from(files: Files, run: RunRecord, made: Artifact, read: str) -> Artifact | None:
-    """What a stage of a run read under a name, if it was a stage of the run and is still there."""
+def made_from(files: Files, run: RunRecord, made: Artifact, read: str) -> Artifact:
+    """What a stage of a run read under a name. Raises InputError where it is not there any more."""
     digest = made.manifest["inputs"].get(read)
     folders = [stage["folder"] for stage in run.stages.values() if digest and stage.get("digest") == digest]
-    return next((found for found in map(StageStore(files).load, folders) if found), None)
+    found = next((found for found in map(StageStore(files).load, folders) if found), None)
+    if found is None:
+        raise InputError(f"run {run.run_id}: its stage {read!r} is not there any more; audit again")
+    return found
 
 
-def check_network(run: RunRecord, audit: Planner, made: Sequence[Artifact | None]) -> None:
-    """The audit's network must still be the one that some stages were made from. Raises InputError."""
-    if any(artifact is None or artifact.manifest["inputs"].get("network") != audit.network.digest for artifact in made):
+def check_network(run: RunRecord, audit: Planner, made: Artifact) -> None:
+    """The audit's network must still be the one that a stage was made from. Raises InputError."""
+    if made.manifest["inputs"].get("network") != audit.network.digest:
         raise InputError(f"run {run.run_id}: its network has changed since; audit again, then show it new pictures")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from microtome.closure import Places, closure
-from microtome.datasets.base import Dataset
+from microtome.datasets.base import Dataset, Record
 from microtome.datasets.formats import code_root, open_dataset
 from microtome.importing import refuse_our_names
 from microtome.networks.normalisation import Normalisation
@@ -46,6 +46,7 @@ class DataSpec:
         digest: of its files, its options and the code of its format.
         has_landmarks: whether any picture has part landmarks.
         crop: what its format is cropped to where the audit file does not say.
+        records: of its pictures, as its tables have them.
     """
 
     place: DataPlace
@@ -53,6 +54,7 @@ class DataSpec:
     digest: str
     has_landmarks: bool
     crop: str
+    records: Sequence[Record] = field(hash=False, compare=False, repr=False)
 
 
 def data_spec(place: DataPlace, scale: Normalisation, digest: Callable[[Path], str]) -> DataSpec:
@@ -74,4 +76,5 @@ def data_spec(place: DataPlace, scale: Normalisation, digest: Callable[[Path], s
     for file in dataset.files():
         name = file.relative_to(root).as_posix() if root and file.is_relative_to(root) else file.name
         content.update(f"{name}\0{digest(file)}\0".encode())
-    return DataSpec(place, scale, content.hexdigest(), dataset.has_landmarks(), dataset.default_crop)
+    marked, crop = dataset.has_landmarks(), dataset.default_crop
+    return DataSpec(place, scale, content.hexdigest(), marked, crop, dataset.records)

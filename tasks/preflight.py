@@ -28,6 +28,9 @@ REPEATS, ENOUGH = 5, 1.0  # times that each is measured, of which the quickest c
 AT_ONCE = 8  # pictures of a measured batch: smaller ones pay for being called
 
 
+_Times = tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class Looked:
     """A network that is looked at: loaded once, however often it is asked for.
@@ -108,13 +111,18 @@ class Looked:
 
     @cached_property
     def pace(self) -> Pace:
-        """How fast it is, from two pictures of the first data set and two of the last, each shown several times."""
+        """How fast it is, from two pictures of the first data set and two of the last, each shown several times.
 
+        What cannot be read counts nothing here: the index names it with all others.
+        """
         settings = self.audit.settings
         module, size = self.module.to(settings.device), self.audit.audit.network.input.size
         there = Pace(0, sum(layer.units for layer in self.layers), sum(map(_values, self.layers)), size)
-        measured = [_measured(module, settings, *shown) for shown in _shown(self.jobs)]
-        read, annotate, forward = (max(times) for times in zip(*measured, strict=True)) if measured else (0.0, 0.0, 0.0)
+        measured = [(0.0, 0.0, 0.0)]
+        for source, images in _shown(self.jobs):
+            with contextlib.suppress(Exception):
+                measured.append(_measured(module, settings, source, images))
+        read, annotate, forward = (max(times) for times in zip(*measured, strict=True))
         return replace(there, read=read, annotate=annotate, forward=forward)
 
     def probe(self) -> None:
@@ -161,7 +169,7 @@ def _values(layer: LayerGeometry) -> int:
     return layer.units * layer.grid[0] * layer.grid[1]
 
 
-def _measured(module: torch.nn.Module, settings: Settings, source: Source, images: Sequence[int]) -> tuple[float, ...]:
+def _measured(module: torch.nn.Module, settings: Settings, source: Source, images: Sequence[int]) -> _Times:
     """Seconds that a picture takes to be read, its annotation, and its forward pass.
 
     The forward pass is measured on all threads and on one, and the better counts: where other work is beside it,

@@ -58,7 +58,7 @@ def microtome(grown, folder, broden):
 @pytest.mark.slow
 def test_a_new_stage_is_everywhere(microtome):
     """Planned, run, cached, judged, queried, shown and rerun."""
-    assert re.search(r"brightness +would run", microtome("plan", "audit.yaml").stdout)
+    assert re.search(r"brightness +would run +small +\d+ \(by a probe\)", microtome("plan", "audit.yaml").stdout)
     first = microtome("audit", "audit.yaml")
     assert first.returncode == 0, first.stderr
     assert "passed  brightness.brightness of image 0: min 0.05" in first.stdout

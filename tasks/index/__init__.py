@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from microtome.datasets.base import chosen
+from microtome.datasets.base import Record, chosen
 from microtome.datasets.frame import Frame
 from microtome.errors import InputError
 from storage.tables import float64, int32, string, table
@@ -89,6 +89,15 @@ def index(audit: Planner, name: str, key: str) -> Job:
     return audit.add(audit.job(STAGE, options, {"data": data}, variant="" if name == "main" else name))
 
 
+def taken(found: Job) -> list[Record]:
+    """What a data set says of the pictures that an index takes of it; nothing is read for that."""
+    data, options = found.reads["data"], found.options
+    if not isinstance(data, DataSpec) or not isinstance(options, IndexOptions):
+        raise TypeError(f"an index must read a data set, got {data!r}")
+    numbers = chosen(data.records, split=options.split, categories=options.categories, limit=options.limit)
+    return [data.records[number] for number in numbers]
+
+
 def check_category(found: Job, category: str | None, key: str) -> None:
     """Refuse a category that no picture of a data set is of, before any work.
 
@@ -100,12 +109,9 @@ def check_category(found: Job, category: str | None, key: str) -> None:
     Raises:
         InputError: no picture is of it.
     """
-    data, taken = found.reads["data"], found.options
-    if category is None or not isinstance(data, DataSpec) or not isinstance(taken, IndexOptions):
+    if category is None:
         return
-    records = data.place.open().records
-    numbers = chosen(records, split=taken.split, categories=taken.categories, limit=taken.limit)
-    classes = sorted({label for number in numbers if (label := records[number].label)})
+    classes = sorted({record.label for record in taken(found) if record.label})
     if not classes:
         raise InputError(f"{key}: needs pictures with a class, got none; what masks show are concepts, and no classes")
     if category not in classes:
