@@ -10,8 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from microtome.errors import InputError, suggest
-from tasks.data import DataSpec
-from tasks.index import IndexOptions
+from tasks.index import indexing
 from tasks.pace import Pace
 from tasks.planning import Planner
 from tasks.stage import Job, Settings
@@ -212,7 +211,4 @@ def _quickest(call: Callable[[], object]) -> float:
 def _source(index: Job) -> Source:
     from tasks.index.result import indexed
 
-    data, options = index.reads["data"], index.options
-    if not isinstance(data, DataSpec) or not isinstance(options, IndexOptions):
-        raise TypeError(f"an index must read a data set, got {data!r}")
-    return indexed(data, options)
+    return indexed(*indexing(index))

@@ -1,5 +1,6 @@
 """Seconds that a first `plan` foresees: the arithmetic, and that every stage's cost is of its own options."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from flows.plan import Plan, Request
 from tasks.pace import Pace
 from tasks.registry import BY_NAME
-from tests.conftest import every_stage, write_audit
+from tests.conftest import change_audit, every_stage, write_audit
 
 PACE = Pace(100, units=8, values=800, size=(30, 60), read=0.5, annotate=0.25, forward=2.0)
 
@@ -56,3 +57,13 @@ def test_what_is_measured_is_of_the_network_and_the_pictures(tmp_path, broden, a
     assert looked.pace.forward >= 0.02
     assert 0 < looked.pace.read < looked.pace.forward
     assert looked.pace.annotate > 0
+
+
+def test_pictures_that_cannot_be_read_are_left_to_the_index(tmp_path, broden, audit_file):
+    shutil.copytree(broden, tmp_path / "broken")
+    for file in (tmp_path / "broken/images").iterdir():
+        file.write_bytes(b"no picture")
+    change_audit(audit_file, dataset={"format": "broden", "root": str(tmp_path / "broken")})
+    (looked,) = Plan(Request(audit_file)).looked.values()
+    assert (looked.pace.read, looked.pace.annotate, looked.pace.forward) == (0.0, 0.0, 0.0)
+    assert looked.pace.units == 12

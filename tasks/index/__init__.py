@@ -89,11 +89,17 @@ def index(audit: Planner, name: str, key: str) -> Job:
     return audit.add(audit.job(STAGE, options, {"data": data}, variant="" if name == "main" else name))
 
 
-def taken(found: Job) -> list[Record]:
-    """What a data set says of the pictures that an index takes of it; nothing is read for that."""
+def indexing(found: Job) -> tuple[DataSpec, IndexOptions]:
+    """The data set of an index, and what it takes of it. Raises TypeError: the job is no index."""
     data, options = found.reads["data"], found.options
     if not isinstance(data, DataSpec) or not isinstance(options, IndexOptions):
         raise TypeError(f"an index must read a data set, got {data!r}")
+    return data, options
+
+
+def taken(found: Job) -> list[Record]:
+    """What a data set says of the pictures that an index takes of it; nothing is read for that."""
+    data, options = indexing(found)
     numbers = chosen(data.records, split=options.split, categories=options.categories, limit=options.limit)
     return [data.records[number] for number in numbers]
 

@@ -29,6 +29,7 @@ STAGE = Stage(
     options=BrightnessOptions,
     work="tasks.brightness.work:run",
     plan=plan,
+    cost=lambda _, pace: 1e-3 * pace.pictures,
     metrics=(Metric("brightness", "brightness", keys=("image",)),),
     page=PageOf("tasks.brightness.findings:findings", "tasks.brightness.findings:page"),
     starter="  # brightness: {gamma: 2.2}                # how bright each picture is\n",
