@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -28,6 +32,8 @@ _LAYOUT = 1  # of the manifest
 _MANIFEST = "manifest.json"
 _CHECKS = ".check.json"
 _MARKS = ".verified.json"
+PARTS = "parts/"
+"""Folder within a stage of what its shards leave for the merge; it goes when the stage is finished."""
 
 
 class FileEntry(TypedDict):
@@ -161,11 +167,11 @@ class Draft:
     """A stage being written. Files that an interrupted run finished are there already."""
 
     def __init__(
-        self, files: Files, key: StageKey, tables: Sequence[TableSchema], say: Callable[[str], None] = lambda _: None
+        self, files: Files, key: StageKey, tables: Sequence[TableSchema], entries: Mapping[str, FileEntry]
     ) -> None:
         self._files, self.key = files, key
         self._tables = {table.name: table for table in tables}
-        self._entries = _finished(files, key.folder, say)
+        self._entries = dict(entries)
         self._started = time.time()
 
     def has(self, name: str) -> bool:
@@ -175,6 +181,30 @@ class Draft:
     def finished(self, prefix: str = "") -> list[str]:
         """Names of the finished files that start so, sorted."""
         return sorted(name for name in self._entries if name.startswith(prefix))
+
+    @property
+    def entries(self) -> dict[str, FileEntry]:
+        """What is known of the finished files, as JSON values: another process's draft may `learn` it."""
+        return dict(self._entries)
+
+    def learn(self, entries: Mapping[str, FileEntry]) -> None:
+        """Take in files that another process has finished in the same directory."""
+        self._entries.update(entries)
+
+    def look(self, names: Sequence[str]) -> bool:
+        """Take in files by the checksums beside them, unread; whether all of them are there, in their size."""
+        found = {name: _check(self._files, f"{self.key.folder}/{name}{_CHECKS}") for name in names}
+        stamps = {name: _stamp(self._files, self.key.folder, name) for name in names}
+        for name, entry in found.items():
+            stamp = stamps[name]
+            if entry is None or stamp is None or stamp.size != entry["bytes"]:
+                return False
+            self._entries[name] = entry
+        return True
+
+    def settle(self) -> None:
+        """Return when the finished files are where a power cut takes nothing of them."""
+        self._files.settle(f"{self.key.folder}/{name}" for name in self._entries)
 
     @contextlib.contextmanager
     def publish(self, name: str, rows: int | None = None) -> Iterator[HashingSink]:
@@ -234,6 +264,21 @@ class Draft:
         with self.publish(f"{name}.parquet", rows=content.num_rows) as sink:
             write_table(sink, content)
 
+    def arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Publish arrays by their names, for the merge: `PARTS` before the name, `.npz` after it."""
+        content = io.BytesIO()
+        np.savez(content, **arrays)  # type: ignore[arg-type]  # its own options come first
+        self.write(f"{PARTS}{name}.npz", content.getvalue())
+
+    def part_arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """What `arrays` published. Raises ValueError where it was altered since."""
+        path = f"{self.key.folder}/{PARTS}{name}.npz"
+        try:
+            with np.load(io.BytesIO(self._files.read(path)), allow_pickle=False) as found:
+                return dict(found)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise ValueError(f"{path} is damaged: {error}; run it again") from error
+
     def read(self, name: str) -> pa.NativeFile:
         """A finished file, for random access."""
         return self._files.source(f"{self.key.folder}/{name}")
@@ -257,6 +302,8 @@ class Draft:
         Args:
             environment: versions, device, threads: recorded, not part of the digest.
         """
+        for name in self.finished(PARTS):
+            self.discard(name)
         manifest: Manifest = {
             "layout": _LAYOUT,
             "stage": self.key.stage,
@@ -269,7 +316,7 @@ class Draft:
             "started": self._started,
             "seconds": round(time.time() - self._started, 3),
         }
-        self._files.settle(f"{self.key.folder}/{name}" for name in self._entries)
+        self.settle()
         MARKS.save(self._files, f"{self.key.folder}/{_MARKS}", self._stamps())
         MANIFEST.save(self._files, f"{self.key.folder}/{_MANIFEST}", manifest)
         self._files.settle([f"{self.key.folder}/{_MANIFEST}"])
@@ -323,7 +370,16 @@ class StageStore:
         """
         self._files.remove(f"{key.folder}/{_MANIFEST}")
         self._files.cut_links(key.folder)
-        return Draft(self._files, key, tables, self._say)
+        return Draft(self._files, key, tables, _finished(self._files, key.folder, self._say))
+
+    def part(self, key: StageKey, tables: Sequence[TableSchema]) -> Draft:
+        """A stage that another process has begun, to write a part of its files; it knows none of the others.
+
+        Args:
+            key: what names it.
+            tables: that it declares.
+        """
+        return Draft(self._files, key, tables, {})
 
     def verify(self, folder: str) -> list[str] | None:
         """What is wrong with the files of a finished stage, whose every byte is read; None where it is not finished.

@@ -49,10 +49,14 @@ class Lighter:
         self._limits = torch.from_numpy(self.thresholds).to(device)
         self._upsample = upsampler(seen.index.frame, self.layer, lighting, device)
 
-    def blocks(self) -> Iterator[tuple[AnnotationBlock, Tensors]]:
-        """Annotations and maps of the same images, a row group at a time."""
-        maps = self._seen.activations.blocks(self._number)
-        for notes, block in zip(self._seen.index.annotations(), maps, strict=True):
+    def blocks(self, first: int = 0, last: int | None = None) -> Iterator[tuple[AnnotationBlock, Tensors]]:
+        """Annotations and maps of the same images, a row group at a time.
+
+        Args:
+            first, last: the images from `first` to before `last`, whole row groups; all where left out.
+        """
+        maps = self._seen.activations.blocks(self._number, first, last)
+        for notes, block in zip(self._seen.index.annotations(first, last), maps, strict=True):
             yield notes, block.tensors
 
     def light(self, maps: Tensors) -> Lit:
