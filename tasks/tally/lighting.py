@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from microtome.datasets.frame import Frame
 from microtome.networks.geometry import LayerGeometry
@@ -59,9 +60,10 @@ class Lighter:
         for notes, block in zip(self._seen.index.annotations(first, last), maps, strict=True):
             yield notes, block.tensors
 
-    def light(self, maps: Tensors) -> Lit:
-        """Lit pixels of a batch of maps."""
+    def light(self, maps: Tensors, thresholds: NDArray[np.float32] | None = None) -> Lit:
+        """Lit pixels of a batch of maps, by other thresholds where they are given: (units,)."""
+        limits = self._limits if thresholds is None else torch.from_numpy(thresholds).to(self._limits.device)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and nobody writes
             batch = torch.from_numpy(maps.astype(np.float32, copy=False))
-        return self._upsample(batch.to(self._limits.device), self._limits)
+        return self._upsample(batch.to(limits.device), limits)
