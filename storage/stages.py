@@ -264,20 +264,27 @@ class Draft:
         with self.publish(f"{name}.parquet", rows=content.num_rows) as sink:
             write_table(sink, content)
 
-    def arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Publish arrays by their names, for the merge: `PARTS` before the name, `.npz` after it."""
+    def leave(self, name: str, content: object) -> None:
+        """Publish JSON values for the merge; numbers of numpy are numbers."""
+        self.write(f"{PARTS}{name}.json", json.dumps(content, default=lambda number: number.item()).encode())
+
+    def left(self, name: str) -> Any:
+        """What `leave` published. Raises ValueError where it was altered since."""
+        return json.loads(self._files.read(f"{self.key.folder}/{PARTS}{name}.json"))
+
+    def leave_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Publish arrays by their names for the merge."""
         content = io.BytesIO()
         np.savez(content, **arrays)  # type: ignore[arg-type]  # its own options come first
         self.write(f"{PARTS}{name}.npz", content.getvalue())
 
-    def part_arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """What `arrays` published. Raises ValueError where it was altered since."""
-        path = f"{self.key.folder}/{PARTS}{name}.npz"
+    def left_arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """What `leave_arrays` published. Raises ValueError where it was altered since."""
         try:
-            with np.load(io.BytesIO(self._files.read(path)), allow_pickle=False) as found:
+            with np.load(io.BytesIO(self._files.read(f"{self.key.folder}/{PARTS}{name}.npz"))) as found:
                 return dict(found)
         except (zipfile.BadZipFile, KeyError) as error:
-            raise ValueError(f"{path} is damaged: {error}; run it again") from error
+            raise ValueError(f"{self.key.folder}: what shard {name} left is damaged: {error}") from error
 
     def read(self, name: str) -> pa.NativeFile:
         """A finished file, for random access."""

@@ -23,7 +23,7 @@ Around = Callable[[Job, Session], AbstractContextManager[None]]
 """What is entered around a stage's work: a wait for the device, for example."""
 Carry = Callable[[Job, Session], Artifact]
 """Whoever carries a job out whose inputs are finished: this process, others, or a worker that is handed the stage."""
-Each = Callable[["Bench", Sequence[str]], Generator["Written", None, None]]
+Each = Callable[["InHand", Sequence[str]], Generator["Written", None, None]]
 """Whoever carries parts of a job out, and gives what they wrote as they end: `here`, or other processes."""
 Written = Mapping[str, FileEntry]
 """The files that a part wrote, with their checksums."""
@@ -38,7 +38,7 @@ def nothing_around(_job: Job, _session: Session) -> AbstractContextManager[None]
     return nullcontext()
 
 
-class Bench:
+class InHand:
     """A job in hand, in the process that carries it out: its inputs, and so the network, stay for all of its parts.
 
     Args:
@@ -113,10 +113,10 @@ def _files_of(draft: Draft, mark: str) -> list[str]:
     return files
 
 
-def here(bench: Bench, names: Sequence[str]) -> Generator[Written, None, None]:
+def here(hand: InHand, names: Sequence[str]) -> Generator[Written, None, None]:
     """In this process, one after the other."""
     for name in names:
-        yield bench.work(name)
+        yield hand.work(name)
 
 
 def execute(
@@ -191,28 +191,28 @@ def carried_out(job: Job, session: Session, each: Each = here) -> Artifact:
         session: the run's.
         each: who carries its parts out.
     """
-    bench = Bench(job, session)
-    draft = bench.draft()
+    hand = InHand(job, session)
+    draft = hand.draft()
     if job.stage.sharded:
-        names = bench.shards(draft)
-        bench.session.begin(sum(names.values()), job.stage.sharded)
-        _sharded(bench, draft, names, each)
+        names = hand.shards(draft)
+        hand.session.begin(sum(names.values()), job.stage.sharded)
+        _sharded(hand, draft, names, each)
     if each is here:
-        bench.work(WHOLE, draft)
+        hand.work(WHOLE, draft)
     else:
-        for written in each(bench, [WHOLE]):
+        for written in each(hand, [WHOLE]):
             draft.learn(written)
     return draft.commit(environment=environment(session))
 
 
-def _sharded(bench: Bench, draft: Draft, names: Mapping[str, int], each: Each) -> None:
+def _sharded(hand: InHand, draft: Draft, names: Mapping[str, int], each: Each) -> None:
     done = [name for name in names if draft.has(_mark(name))]
-    bench.session.progress.advance(bench.session.name, sum(names[name] for name in done))
-    parts = each(bench, [name for name in names if name not in done])
+    hand.session.progress.advance(hand.session.name, sum(names[name] for name in done))
+    parts = each(hand, [name for name in names if name not in done])
     with closing(parts):  # whoever does not go on to the end leaves nothing begun
         for written in parts:
             draft.learn(written)
-            bench.session.advance(sum(names.get(_shard_of(file), 0) for file in written))
+            hand.session.advance(sum(names.get(_shard_of(file), 0) for file in written))
 
 
 def inputs_of(job: Job, artifacts: Mapping[str, Artifact]) -> Any:

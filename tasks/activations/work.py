@@ -23,11 +23,10 @@ from tasks.activations.result import geometry_row, shard_prefix
 from tasks.finetuning.result import Finetuned
 from tasks.index.result import Index
 from tasks.session import Session
-from tasks.spans import span, span_name, spans
+from tasks.spans import SPAN, span, span_name, spans
 from tasks.subject import Subject, network_of
 
 BATCH = 16  # fixed, the last one padded: a picture's maps do not depend on how many pictures there are
-SHARD_IMAGES = 10 * ROW_GROUP  # 6 s of AlexNet on a core, 45 of ResNet-50: not measured, so that it is always the same
 MOST_SHARD_IMAGES = 4096 // ROW_GROUP * ROW_GROUP
 SPARE = 1.05  # room left beside the forecast, for tables and rounding
 
@@ -48,7 +47,7 @@ def shards(options: ActivationsOptions, inputs: Inputs, done: Sequence[str]) -> 
 
 def _span(wanted: int | None) -> int:
     """Images of a span, whole row groups."""
-    return min(MOST_SHARD_IMAGES, max(ROW_GROUP, (wanted or SHARD_IMAGES) // ROW_GROUP * ROW_GROUP))
+    return min(MOST_SHARD_IMAGES, max(ROW_GROUP, (wanted or SPAN) // ROW_GROUP * ROW_GROUP))
 
 
 class Shard:

@@ -42,6 +42,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed", "device"}),
     threads="all",
+    sharded="units",
     network="maps",
     cost=lambda options, pace: pace.gradients(2 * options.units * options.steps),
     page=PageOf(

@@ -6,7 +6,6 @@ In one thread: most of it is Python, and two threads were measured to be slower.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -90,7 +89,7 @@ class Shard:
             _write_annotations(draft, name, framed)
         images = [_image_row(first + place, record, sha256) for place, ((record, sha256), *_) in enumerate(found)]
         part = {"faults": faults, "images": images, "label_counts": self._counts(first, framed)}
-        draft.write(_part(name), json.dumps(part).encode())
+        draft.leave(name, part)
 
     def _counts(self, first: int, framed: Sequence[_Framed]) -> Columns:
         """Columns of `label_counts`."""
@@ -106,13 +105,12 @@ def run(options: IndexOptions, inputs: Inputs, draft: Draft, session: Session) -
     images: list[Row] = []
     counts: list[Columns] = []
     for name in shards(options, inputs, ()):
-        with draft.read(_part(name)) as source:
-            part = json.loads(source.read())
+        part = draft.left(name)
         images += part["images"]
         counts.append(part["label_counts"])
         if part["faults"]:
             faults += part["faults"]
-            draft.discard(_part(name))
+            draft.discard(f"{PARTS}{name}.json")
     refuse(faults)
     draft.rows("images", images)
     draft.table("label_counts", stacked(counts))
@@ -122,10 +120,6 @@ def run(options: IndexOptions, inputs: Inputs, draft: Draft, session: Session) -
 
 def _wanted(options: IndexOptions, records: Sequence[Record]) -> list[int]:
     return list(chosen(records, split=options.split, categories=options.categories, limit=options.limit))
-
-
-def _part(name: str) -> str:
-    return f"{PARTS}{name}.json"
 
 
 class _Indexer:

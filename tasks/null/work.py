@@ -22,6 +22,7 @@ from tasks.activations.result import Maps
 from tasks.index.result import AnnotationBlock, Index
 from tasks.null import NullOptions
 from tasks.session import Session
+from tasks.spans import layer_part, of_layer_part
 from tasks.tally.result import Tally
 
 BLOCK = 100  # permutations that are drawn together
@@ -39,10 +40,10 @@ class Inputs:
 
 
 def shards(options: NullOptions, inputs: Inputs, done: Sequence[str]) -> dict[str, int]:
-    """Some permutations, for each layer: `layer-first`."""
+    """Some permutations, for each layer, by the first one's number."""
     starts = range(0, options.permutations, min(BLOCK, SHARD))
     layers = range(len(inputs.activations.layers))
-    return {f"{number:03d}-{first:06d}": len(_shard(options, first)) for number in layers for first in starts}
+    return {layer_part(number, first): len(_shard(options, first)) for number in layers for first in starts}
 
 
 def _shard(options: NullOptions, first: int) -> range:
@@ -62,7 +63,7 @@ class Shard:
 
     def __call__(self, draft: Draft, name: str) -> None:
         """Write the best IoUs of the shard."""
-        number, first = map(int, name.split("-"))
+        number, first = of_layer_part(name)
         with ThreadPoolExecutor(self._session.threads, "null") as pool:
             exchange = _Exchange(self._inputs, number, self._annotations.all(), pool, self._session)
             within, across = exchange.both(_shard(self._options, first), self._options.permutations)

@@ -45,6 +45,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed", "device"}),
     threads="all",
+    sharded="units and pictures",
     network="answer",
     cost=lambda options, pace: pace.passes(options.units * options.top_images * pace.places(options.stride)),
     page=PageOf(

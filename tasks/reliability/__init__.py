@@ -51,6 +51,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed", "device"}),
     threads="all",
+    sharded="methods",
     network="answer",
     cost=lambda options, pace: pace.gradients(6 * (options.randomised + 4) * len(options.methods) * options.images),
     page=PAGE,

@@ -79,7 +79,7 @@ class Shard:
                     np.add.at(intersection, (counts.unit, counts.concept), counts.intersection)
                 session.check()
         met = np.flatnonzero(intersection)
-        draft.arrays(name, {"met": met, "intersection": intersection.ravel()[met], "activation": activation})
+        draft.leave_arrays(name, {"met": met, "intersection": intersection.ravel()[met], "activation": activation})
 
     def _lighter(self, number: int) -> Lighter:
         """Of a layer; one is kept."""
@@ -114,7 +114,7 @@ def run(options: TallyOptions, inputs: Inputs, draft: Draft, session: Session) -
         intersection = np.zeros(shape[0] * shape[1], np.int64)
         activation = np.zeros((layer.units, len(concepts.categories)), np.int64)
         for name in spans(index.images):
-            part = draft.part_arrays(layer_span(number, name))
+            part = draft.left_arrays(layer_span(number, name))
             intersection[part["met"]] += part["intersection"]
             activation += part["activation"]
         counts = (intersection.reshape(shape), activation[:, concepts.category_index], index.labels.total())

@@ -73,7 +73,7 @@ class Shard:
                 top.update(np.arange(block.first, block.first + len(peaks)), peaks)
                 self._session.check()
         values = {"tail": tail.compute(), "whole": np.array(kept == samples)}
-        draft.arrays(name, {**values, **moments.state, **histogram.state, **top.state})
+        draft.leave_arrays(name, {**values, **moments.state, **histogram.state, **top.state})
 
 
 def _together(
@@ -129,7 +129,7 @@ class _Merge:
 
     def state(self, name: str) -> State:
         """What a span's shard wrote."""
-        return self.draft.part_arrays(layer_span(self.number, name))
+        return self.draft.left_arrays(layer_span(self.number, name))
 
     def tail(self, name: str) -> TailPart:
         """Of a span."""
