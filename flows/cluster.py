@@ -49,7 +49,7 @@ class Cluster:
     def each(self, hand: InHand, parts: Sequence[str]) -> Generator[Written, None, None]:
         """Carry parts of a job out. See `tasks.execution.Each`; closed, it calls off what has not begun."""
         job = hand.job
-        ended = as_completed(self._begun(job, parts), with_results=True)
+        ended = as_completed(self._begun(job, parts), loop=self._client.loop, with_results=True)
         try:
             while not ended.is_empty():
                 batch = ended.next_batch(block=False)

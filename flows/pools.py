@@ -52,24 +52,25 @@ class Pools:
         """Have a worker look at the networks that the audit is going to load. Raises InputError."""
         looking = [job for job in self._plan.missing() if job.stage.network]
         if looking:
-            self._run(self._kind(looking[0]), "", session_of(self._plan))
+            self._run(self.deployment(looking[0]), "", session_of(self._plan))
 
     def carry(self, job: Job, session: Session) -> Artifact:
         """Have a worker do a job whose inputs are finished. See `tasks.execution.Carry`."""
-        self._run(self._kind(job), job_text(job), session)
+        self._run(self.deployment(job), job_text(job), session)
         found = session.store.find(job.key)
         if found is None:
             raise RuntimeError(f"its worker ended, but {job.key.folder} is not there; has it the same workspace?")
         return found
 
-    def _kind(self, job: Job) -> str:
+    def deployment(self, job: Job) -> str:
+        """The deployment that does a job."""
         on_device = job.settings.device == "cuda" and "device" in job.stage.determined_by
-        return "gpu" if on_device else "cpu"
+        return self._deployments["gpu" if on_device else "cpu"]
 
-    def _run(self, kind: str, job: str, session: Session) -> None:
+    def _run(self, deployment: str, job: str, session: Session) -> None:
         """Run the deployment, and wait."""
         call = {"audit": self._audit, "job": job}
-        run = cast(FlowRun, run_deployment(self._deployments[kind], parameters=call, timeout=0))
+        run = cast(FlowRun, run_deployment(deployment, parameters=call, timeout=0))
         with get_client(sync_client=True) as client:
             try:
                 state = _ended(client, run, session)
