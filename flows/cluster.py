@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 PAUSE = 0.05  # s between two looks for what has ended, and whether the user asked to stop
 ANSWER = 15  # s within which a scheduler must answer
-DEATHS = 5  # of workers at one shard, after which it is to blame
 
 
 class Cluster:
@@ -61,7 +60,7 @@ class Cluster:
                     time.sleep(PAUSE)
         except KilledWorker as error:
             what = f"{job.name} {str(error.task).partition('/')[2]}"
-            raise RuntimeError(f"{DEATHS} workers died at {what}: have they memory enough?") from error
+            raise RuntimeError(f"one worker after the other died at {what}: have they memory enough?") from error
         finally:
             self._client.cancel(list(ended.futures))
 

@@ -56,14 +56,15 @@ def rerun(
     with stoppable(), remembered(), posting() as post:
         named = f"{stage}:{variant}" if variant else stage
         plan = Plan(Request(Path(file), (named,), (named,), workspace, device, tuple(overrides)))
-        with claiming(plan), carrying(plan) as carry:
+        with claiming(plan):
             unfinished = [job.name for job in plan.missing() if not job.called((named,))]
             if unfinished:
                 what = ", ".join(unfinished)
                 raise InputError(f"stage {named}: its inputs must be done, got none of {what}; run the audit")
-            session = session_of(plan, Reported(progress(), post))
-            run = start(plan, session)
-            outcome = resolve(plan, submit(plan.jobs, session, (named,), carry), run)
+            with carrying(plan) as carry:
+                session = session_of(plan, Reported(progress(), post))
+                run = start(plan, session)
+                outcome = resolve(plan, submit(plan.jobs, session, (named,), carry), run)
             show(outcome, plan.files, post)
     return ended(outcome)
 

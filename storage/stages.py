@@ -309,8 +309,8 @@ class Draft:
         Args:
             environment: versions, device, threads: recorded, not part of the digest.
         """
-        for name in self.finished(PARTS):
-            self.discard(name)
+        for name in self.finished(PARTS):  # which stay until the manifest is there: they may be hours of work
+            self._entries.pop(name)
         manifest: Manifest = {
             "layout": _LAYOUT,
             "stage": self.key.stage,
@@ -329,6 +329,7 @@ class Draft:
         self._files.settle([f"{self.key.folder}/{_MANIFEST}"])
         for name in self._entries:
             self._files.remove(f"{self.key.folder}/{name}{_CHECKS}")
+        self._files.remove(f"{self.key.folder}/{PARTS.rstrip('/')}")
         return Artifact(self._files, self.key.folder, manifest)
 
     def _stamps(self) -> Marks:

@@ -192,7 +192,8 @@ def carried_out(job: Job, session: Session, each: Each = here) -> Artifact:
         each: who carries its parts out.
     """
     hand = InHand(job, session)
-    draft = hand.draft()
+    whole_elsewhere = each is not here and not job.stage.sharded  # then only they know what they took up
+    draft = session.store.part(job.key, job.stage.tables) if whole_elsewhere else hand.draft()
     if job.stage.sharded:
         names = hand.shards(draft)
         hand.session.begin(sum(names.values()), job.stage.sharded)

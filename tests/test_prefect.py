@@ -71,8 +71,8 @@ def walked(server, tmp_path_factory, broden):
     return folder, environment, prefect
 
 
-def called(call: list[str], folder: Path, environment: dict) -> str:
-    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+def called(call: list[str], folder: Path, environment: dict, *, timeout: int = 120) -> str:
+    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -159,7 +159,7 @@ def test_a_coordinator_hands_its_stages_to_the_workers_of_pools(walked, tmp_path
     microtome = [sys.executable, "-m", "microtome", "audit", "examples/pooled.yaml", "--only", "activations"]
     working = worker(tmp_path, environment)
     try:
-        called(microtome, folder, environment)
+        called(microtome, folder, environment, timeout=280)
     finally:
         killed(working)
     runs = asked(environment, "flow_runs/filter", {"flow_runs": {"name": {"any_": ["index", "activations"]}}})

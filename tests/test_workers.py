@@ -74,17 +74,29 @@ def test_spans_cover_all_pictures_and_keep_what_is_finished():
 
 @pytest.mark.parametrize(
     ("first", "last", "groups"),
-    [(0, None, [0, 1, 2]), (96, 144, [0]), (144, 500, [1, 2]), (0, 96, []), (210, None, [])],
+    [(0, None, [0, 1, 2]), (96, 144, [0]), (144, 500, [1, 2]), (0, 96, []), (240, None, [])],
 )
 def test_row_groups_within_a_span(first, last, groups):
     assert list(groups_within("layer-000/000000096-000000210.parquet", first, last)) == groups
 
 
+@contextmanager
+def cluster(**made: object):
+    """A Dask cluster in this process: its overrides."""
+    quiet = {"processes": False, "protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(**quiet, **made) as found:
+        yield "execution.runner=dask", f"execution.address='{found.scheduler_address}'"
+
+
+@pytest.mark.soak
 def test_the_same_bytes_and_names_whoever_does_the_work(audit):
-    """In this process; by two processes; by the workers of a cluster that is made for it."""
+    """In this process; by two of its own; by the worker of a cluster; at length, by two of one that is made for it."""
     one = contents(carried(planned(audit, "one")))
     assert contents(carried(planned(audit, "two", "execution.processes=2"))) == one
-    assert contents(carried(planned(audit, "dask", "execution.runner=dask", "execution.processes=2"))) == one
+    with cluster(n_workers=1, threads_per_worker=1) as there:
+        assert contents(carried(planned(audit, "dask", *there))) == one
+    if soak(0, 1):
+        assert contents(carried(planned(audit, "made", "execution.runner=dask", "execution.processes=2"))) == one
     assert not [name for name in one if "/parts/" in name]
 
 
@@ -172,10 +184,8 @@ def test_what_is_refused_before_any_work(audit, monkeypatch):
         (1, 2, "cpu", "every worker must take one shard at a time, got one with 2 threads of Dask; start them with"),
         (1, 1, "cuda", "a worker must have a CUDA device, got none with the resource GPU; start them with"),
     ):
-        made = {"n_workers": workers, "threads_per_worker": threads, "processes": False, "protocol": "tcp://"}
-        with LocalCluster(dashboard_address=None, host="127.0.0.1", **made) as cluster:
-            where = f"execution.address='{cluster.scheduler_address}'"
-            said = refused(planned(audit, "w", "execution.runner=dask", where, f"device={device}"))
+        with cluster(n_workers=workers, threads_per_worker=threads) as there:
+            said = refused(planned(audit, "w", *there, f"device={device}"))
             assert said.startswith(f"execution.address: {fault}")
     assert not (audit.parent / "w/stages").exists()
 

@@ -23,7 +23,7 @@ from tasks.index.result import AnnotationBlock, ConceptTable
 from tasks.session import Session
 from tasks.spans import layer_span, layered, of_layer, spans
 from tasks.tally import TallyOptions
-from tasks.tally.lighting import BATCH, Lighter
+from tasks.tally.lighting import BATCH, Lighter, limits
 from tasks.tally.result import span_file
 from tasks.thresholds.result import SeenPictures
 
@@ -120,7 +120,7 @@ def run(options: TallyOptions, inputs: Inputs, draft: Draft, session: Session) -
         counts = (intersection.reshape(shape), activation[:, concepts.category_index], index.labels.total())
         _extend(totals, layer.name, concepts, counts)
         low, high = inputs.thresholds.extremes(layer.name)
-        empty = inputs.thresholds.at(layer.name, options.tail) >= high
+        empty = limits(inputs, number, options) >= high
         saturated[layer.name] = np.flatnonzero(empty & (low < high)).tolist()
         constant[layer.name] = np.flatnonzero(low == high).tolist()
     draft.table("iou", totals)
