@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from storage import Artifact
 
 
+_HERE = ("execution.runner=local", "execution.address=null", "execution.pools=null")
+
+
 def audit_text(plan: Plan, beside: int = 1) -> str:
     """The audit, in words that another process understands.
 
@@ -40,7 +43,7 @@ def audit_text(plan: Plan, beside: int = 1) -> str:
             "file": str(request.file.resolve()),
             "workspace": plan.files.location(""),
             "device": settings.device,
-            "overrides": [*request.overrides, f"execution.threads={settings.threads}", "execution.runner=local"],
+            "overrides": [*request.overrides, f"execution.threads={settings.threads}", *_HERE],
             "threads": plan.audit.execution.threads,
             "beside": beside,
         }

@@ -165,7 +165,8 @@ def test_a_coordinator_hands_its_stages_to_the_workers_of_pools(walked, tmp_path
     runs = asked(environment, "flow_runs/filter", {"flow_runs": {"name": {"any_": ["index", "activations"]}}})
     done = {run["name"]: (run["state_type"], run["work_pool_name"]) for run in runs}
     assert done == dict.fromkeys(("index", "activations"), ("COMPLETED", "microtome-cpu"))
-    called([*microtome, "--set", "execution={runner: local}"], folder, environment)
+    here = ("--set", "execution.runner=local", "--set", "execution.pools=null")
+    called([*microtome, *here], folder, environment)
     files = (folder / "examples/.microtome/runs").glob("*/run.json")
     first, second = [run for run in map(json.loads, map(Path.read_text, sorted(files))) if run["name"] == "pooled"]
     assert [first["status"], second["status"]] == ["done", "done"]
