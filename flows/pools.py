@@ -7,6 +7,7 @@ computes on the device where that is a GPU, on the `cpu` pool the rest.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
@@ -56,7 +57,7 @@ class Pools:
 
     def carry(self, job: Job, session: Session) -> Artifact:
         """Have a worker do a job whose inputs are finished. See `tasks.execution.Carry`."""
-        self._run(self.deployment(job), job_text(job), session)
+        self._run(self.deployment(job), job_text(job), session, lambda: session.store.find(job.key) is not None)
         found = session.store.find(job.key)
         if found is None:
             raise RuntimeError(f"its worker ended, but {job.key.folder} is not there; has it the same workspace?")
@@ -67,31 +68,36 @@ class Pools:
         on_device = job.settings.device == "cuda" and "device" in job.stage.determined_by
         return self._deployments["gpu" if on_device else "cpu"]
 
-    def _run(self, deployment: str, job: str, session: Session) -> None:
-        """Run the deployment, and wait."""
+    def _run(self, deployment: str, job: str, session: Session, done: Callable[[], bool] = lambda: False) -> None:
+        """Run the deployment, and wait until it has ended, or what it was to do is there, whatever became of it."""
         call = {"audit": self._audit, "job": job}
         run = cast(FlowRun, run_deployment(deployment, parameters=call, timeout=0))
         with get_client(sync_client=True) as client:
             try:
-                state = _ended(client, run, session)
+                state = _ended(client, run, session, done)
             except BaseException:
                 client.set_flow_run_state(run.id, Cancelling(), force=True)
                 raise
+        if state is None:
+            return
         if state.name == InputError.__name__:
             raise InputError((state.message or "").split("\n"))
         if not state.is_completed():
             raise RuntimeError(f"its worker's flow run {run.name} ended as {state.name}: {state.message}")
 
 
-def _ended(client: SyncPrefectClient, run: FlowRun, session: Session) -> State:
-    """How a flow run ended, which may be begun again by another worker when the first one dies."""
-    while True:
+def _ended(client: SyncPrefectClient, run: FlowRun, session: Session, done: Callable[[], bool]) -> State | None:
+    """How a flow run ended, which may be begun again by another worker when the first one dies; None where what it was
+    to do is there: a worker that made it may have been taken for dead.
+    """
+    while not done():
         with suppress(HTTPError):  # the server may be back the next time
             state = client.read_flow_run(run.id).state
             if state and state.is_final():
                 return state
         session.check()
         time.sleep(PAUSE)
+    return None
 
 
 def _deployment(client: SyncPrefectClient, kind: str, pool: str) -> str:
