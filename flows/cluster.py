@@ -80,12 +80,12 @@ class Cluster:
                 "environment that has"
             ) from error
 
-    def _begun(self, job: Job, parts: Sequence[str]) -> list[Any]:
+    def _begun(self, job: Job, parts: Sequence[str]) -> list[object]:
         """One batch of futures: strings that are common to all go once."""
         call = functools.partial(work, self._audit, job_text(job))
         run = uuid.uuid4().hex  # the same part again is another task, of another answer
         keys = [f"{job.name}-{run}/{part}" for part in parts]
-        found: list[Any] = self._client.map(call, parts, key=keys, pure=False, resources=_wanted(job))
+        found: list[object] = self._client.map(call, parts, key=keys, pure=False, resources=_wanted(job))
         return found
 
 

@@ -29,9 +29,9 @@ class Processes:
 
     def __init__(self, audit: str, count: int) -> None:
         self._audit, self._count = audit, count
-        self._free: queue.Queue[_Slot] = queue.Queue()
+        self._free: queue.Queue[_Seat] = queue.Queue()
         for number in range(count):
-            self._free.put(_Slot(number))
+            self._free.put(_Seat(number))
 
     def each(self, hand: InHand, parts: Sequence[str]) -> Generator[Written, None, None]:
         """Carry parts of a job out, side by side. See `tasks.execution.Each`; closed, it waits for those in hand."""
@@ -68,7 +68,7 @@ def _next(ended: queue.Queue[Future[str]], check: Callable[[], None]) -> Future[
             check()
 
 
-class _Slot:
+class _Seat:
     """The place of a process: the death of one breaks its pool, so each has a pool of its own.
 
     Args:

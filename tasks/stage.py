@@ -7,7 +7,7 @@ stays quick; `work.py` holds `Inputs` (typed readers of what it reads) and `run(
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib import import_module
@@ -149,15 +149,15 @@ class Stage:
         return work
 
     @property
-    def shards(self) -> Callable[[Any, Any, Sequence[str]], dict[str, int]]:
-        """The names and sizes of its shards."""
-        shards: Callable[[Any, Any, Sequence[str]], dict[str, int]] = _named(f"{self.module}:shards")
+    def shards(self) -> Callable[..., dict[str, int]]:
+        """From options, inputs and the finished ones to the names and sizes of its shards."""
+        shards: Callable[..., dict[str, int]] = _named(f"{self.module}:shards")
         return shards
 
     @property
-    def shard(self) -> Callable[[Any, Any, Any], Callable[[Draft, str], None]]:
+    def shard(self) -> Callable[..., Callable[[Draft, str], None]]:
         """From options, inputs and session to what carries shards out."""
-        shard: Callable[[Any, Any, Any], Callable[[Draft, str], None]] = _named(f"{self.module}:Shard")
+        shard: Callable[..., Callable[[Draft, str], None]] = _named(f"{self.module}:Shard")
         return shard
 
     def check(self, options: Options, network: torch.nn.Module, size: tuple[int, int]) -> None:
