@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 REPEATS, ENOUGH = 5, 1.0  # times that each is measured, of which the quickest counts; fewer beyond so many seconds
+TRIES = 20  # pictures that are tried, to find one that can be read
 AT_ONCE = 8  # pictures of a measured batch: smaller ones pay for being called
 
 
@@ -153,7 +154,7 @@ def _batches(jobs: Sequence[Job]) -> Iterator[torch.Tensor]:
 
 
 def _shown(jobs: Sequence[Job]) -> Iterator[tuple[Source, list[int]]]:
-    """Two pictures of the first data set, two later ones of the last."""
+    """Two pictures of the first data set, two later ones of the last, as far as any there can be read."""
     indices = {needed.name: needed for job in jobs for needed in job.jobs.values() if needed.stage.name == "index"}
     if not indices:
         return
@@ -161,7 +162,24 @@ def _shown(jobs: Sequence[Job]) -> Iterator[tuple[Source, list[int]]]:
     sources = [_source(indices[name]) for name in names[:1] + names[1:][-1:]]
     first, last = sources[0], sources[-1]
     for source, images in ((first, (0, 1)), (last, (len(last) // 2, len(last) - 1))):
-        yield source, [min(image, len(source) - 1) for image in images]
+        yield source, _readable(source, images)
+
+
+def _readable(source: Source, images: Sequence[int]) -> list[int]:
+    """Those pictures, or in place of one that cannot be read the next that can: it must not hide a network's faults."""
+    found: list[int] = []
+    for image in images:
+        tried = [place % len(source) for place in range(image, image + min(TRIES, len(source)))]
+        unused = [place for place in tried if place not in found] or tried
+        found.append(next((place for place in unused if _read(source, place)), unused[0]))
+    return found
+
+
+def _read(source: Source, image: int) -> bool:
+    with contextlib.suppress(Exception):
+        source.normalised(image)
+        return True
+    return False
 
 
 def _values(layer: LayerGeometry) -> int:

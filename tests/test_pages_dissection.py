@@ -35,14 +35,16 @@ def page(**changes):
 
 def test_the_opening_sentence_says_what_is_confirmed_first():
     assert page().headline == (
-        "1 of 3 units are confirmed detectors: they pass on the images that did not choose their label, and chance "
-        "does not reach them (q ≤ 0.05). Luck included, 2 of 3 units lie above IoU 0.04 over 1,200 images, "
-        "labelled with 2 concepts."
+        "1 of 3 units (95 % interval 0 to 2) are confirmed detectors: they pass on the images that did not choose "
+        "their label, and chance does not reach them (q ≤ 0.05). Luck included, 2 of 3 units (95 % interval 1 to 3) "
+        "lie above IoU 0.04 over 1,200 images; their labels are 2 different concepts."
     )
     assert page(**UNASKED).headline == (
-        "2 of 3 units lie above IoU 0.04 over 1,200 images, labelled with 2 concepts; without permutations none is "
-        "confirmed."
+        "2 of 3 units (95 % interval 1 to 3) lie above IoU 0.04 over 1,200 images; their labels are 2 different "
+        "concepts. Without permutations none is confirmed."
     )
+    assert page(unique_per_unit=1).headline.endswith("their label is one concept.")
+    assert page(detectors=0, unique_per_unit=0).headline.endswith("over 1,200 images.")
 
 
 def test_confirmed_detectors_stand_before_the_raw_count():
@@ -57,8 +59,8 @@ def test_confirmed_detectors_stand_before_the_raw_count():
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({}, "of 3 units, at q ≤ 0.05, within 6 strata; 2 across them"),
-        ({"strata": 1}, "of 3 units, at q ≤ 0.05"),
+        ({}, "of 3 units of whatever IoU, at q ≤ 0.05, within 6 strata; 2 across them"),
+        ({"strata": 1}, "of 3 units of whatever IoU, at q ≤ 0.05"),
         (UNASKED, "not asked for"),
     ],
 )

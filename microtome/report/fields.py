@@ -108,16 +108,28 @@ def page(found: FieldFindings) -> views.Page:
     return views.Page(
         name="fields",
         subject="receptive fields",
+        title="Receptive fields",
         page=PAGE,
-        headline=f"Covering places of pictures one after another shows that a unit looks at a field "
-        f"{worded(measured, '.0f')} pixels wide (median), of the {max(row['theoretical'] for row in rows):g} that its "
-        "layer could see.",
+        headline=_headline(rows),
         figures=views.Figures(
             [("units measured", str(len(rows)), ""), ("median field", worded(measured, ".0f"), "pixels wide")]
         ),
         sections=sections,
         queries=[("Receptive fields", "select * from occlusion"), ("Minimal images", "select * from minimal_images")],
     )
+
+
+def _headline(rows: Sequence[OcclusionRow]) -> str:
+    """How wide the units of each layer see."""
+    told = []
+    for layer in dict.fromkeys(row["layer"] for row in rows):
+        mine = [row for row in rows if row["layer"] == layer]
+        sizes = [(row["size_x"] + row["size_y"]) / 2 for row in mine]
+        span = f"median of {len(mine)} units, {min(sizes):.0f} to {max(sizes):.0f}" if len(mine) > 1 else "of one unit"
+        told.append(
+            f"{worded(median(sizes), '.0f')} pixels in {layer} ({span}) of the {mine[0]['theoretical']:g} possible"
+        )
+    return f"How wide units see, by covering one place of a picture after another: {'; '.join(told)}."
 
 
 def middle_of(heat: NDArray[np.float32], theoretical: float) -> NDArray[np.float32]:

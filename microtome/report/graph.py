@@ -161,7 +161,11 @@ def _sure(rows: Sequence[LayerFigure]) -> int:
 
 
 def _shares(rows: Sequence[LayerFigure]) -> str:
-    return " and ".join(f"{row.value:.0%} of the way in {row.layer}" for row in rows)
+    return " and ".join(f"{row.value:.0%}{_ends(row)} of the way in {row.layer}" for row in rows)
+
+
+def _ends(row: LayerFigure) -> str:
+    return "" if row.low is None or row.high is None else f" [{row.low:.0%}, {row.high:.0%}]"
 
 
 _PLACES = (("best place held for all pictures", Of.CONSTANT), ("random places", Of.RANDOM))
@@ -436,7 +440,6 @@ def _of_unit(nodes: Sequence[Node], graph: PatternGraph, cards: set[int]) -> vie
         ("part", False),
         ("on it", True),
         ("deviation", True),
-        ("score", True),
         ("under", False),
     ]
     lines = [
@@ -445,7 +448,6 @@ def _of_unit(nodes: Sequence[Node], graph: PatternGraph, cards: set[int]) -> vie
             node.concept or "–",
             worded(node.purity, ".0%"),
             f"{node.sigma:.3f}",
-            f"{node.score:.3g}",
             ", ".join(named(graph.named[parent]) for parent in graph.parents.get(node.node, ())[:PARENTS]) or "–",
         ]
         for node in sorted(nodes, key=lambda node: -node.score)[:LISTED]
@@ -453,7 +455,7 @@ def _of_unit(nodes: Sequence[Node], graph: PatternGraph, cards: set[int]) -> vie
     note = (
         "The graph shares out what a filter answers to among nodes, each a pattern that keeps its place beside others. "
         "On it: share of its strongest pictures in which it lies on that part. Deviation: how far it strays, by the "
-        "side of the picture. Score: how strong it is on average. Under: the nodes of the layer above beside which it "
+        "side of the picture. The strongest nodes stand first. Under: the nodes of the layer above beside which it "
         "keeps its place, with the part of those that lie on one."
     )
     links = [(f"node {node.node}", f"graph.html#node/{node.node}") for node in nodes if node.node in cards]

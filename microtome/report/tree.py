@@ -547,6 +547,11 @@ def _tree(told: TreeFindings) -> views.Section:
     return views.Section("The tree", [views.Text(_legend(told), "quiet"), views.Outline(outline(told))])
 
 
+def _visits(node: TreeNode, category: str) -> str:
+    """How many held-out pictures come to a node."""
+    return f"{node.visits} of {category}, {node.others} other{'' if node.others == 1 else 's'}"
+
+
 def _legend(told: TreeFindings) -> str:
     leaves = "" if told.fitted else " Leaves are single pictures."
     return (
@@ -593,7 +598,7 @@ def _branch(
     if node.single:
         visits = f"{node.visits} of {category}" if node.visits else ""
         return views.Branch((node.file or node.name).rpartition("/")[2], visits, "", ())
-    note = f"{node.visits} of {category}, {node.others} others; grew from {node.pictures}"
+    note = f"{_visits(node, category)}; grew from {node.pictures}"
     anchor = _anchor(node.number) if anchored else ""
     return views.Branch(node.name, note, anchor, branches(node.below))
 
@@ -616,7 +621,7 @@ def _card(told: TreeFindings, shown: ShownNode, above: int | None) -> views.Card
     facts = [
         (
             "visits",
-            f"{node.visits} of {told.category}, {node.others} others",
+            _visits(node, told.category),
             "pictures that the tree did not grow from",
         ),
         ("grew from", _counted(node.pictures), ""),
