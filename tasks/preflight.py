@@ -117,7 +117,8 @@ class Looked:
         """
         settings = self.audit.settings
         module, size = self.module.to(settings.device), self.audit.audit.network.input.size
-        there = Pace(0, sum(layer.units for layer in self.layers), sum(map(_values, self.layers)), size)
+        fields = tuple(max(layer.field) for layer in self.layers)
+        there = Pace(0, sum(layer.units for layer in self.layers), sum(map(_values, self.layers)), size, fields)
         measured = [(0.0, 0.0, 0.0)]
         for source, images in _shown(self.jobs):
             with contextlib.suppress(Exception):

@@ -4,20 +4,45 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import nn
 
 from flows.plan import Plan, Request
+from microtome.visualize.faithfulness import RANDOM_ORDERS, STEPS
+from microtome.visualize.methods import methods
+from microtome.visualize.names import METHODS, SHOWN
+from microtome.visualize.reliability import shifts
 from tasks.pace import Pace
 from tasks.registry import BY_NAME
+from tasks.reliability import SHIFTS
+from tasks.saliency import RIVALS, TRIED, maps_cost
+from tasks.saliency.work import CONTROLS
 from tests.conftest import change_audit, every_stage, write_audit
 
-PACE = Pace(100, units=8, values=800, size=(30, 60), read=0.5, annotate=0.25, forward=2.0)
+PACE = Pace(100, units=8, values=800, size=(30, 60), fields=(7, 50), read=0.5, annotate=0.25, forward=2.0)
 
 
 def test_what_a_pace_says():
     assert PACE.shown(10) == 10 * (0.5 + 2)
     assert PACE.passes(10) == 10 * 2
     assert PACE.gradients(10) == 10 * 3 * 2
-    assert PACE.places(3) == 10 * 20
+    assert PACE.layers == 2
+    assert PACE.touching(5, 3) == (12 * 12 + 30 * 55) / 9  # a field is no larger than the picture
+
+
+def test_passes_of_saliency_are_those_that_it_makes():
+    assert TRIED == 2 * (STEPS + 1)
+    assert len(CONTROLS) + RANDOM_ORDERS == RIVALS
+    assert len(shifts((4, 4), [0.5] * 3, [0.2] * 3, seed=0)) == SHIFTS
+    assert set(SHOWN) == set(METHODS)
+    assert maps_cost(["rise", "smoothgrad"], PACE) == 500 * 2 + 16 * 3 * 2
+    seen = []
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    for name in ("smoothgrad", "integrated gradients", "rise", "gradient", "guided"):
+        seen.clear()
+        methods()[name](network, torch.rand(1, 3, 8, 8), torch.tensor([1]))
+        assert sum(seen) == sum(SHOWN[name]), name
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +79,7 @@ def test_what_is_measured_is_of_the_network_and_the_pictures(tmp_path, broden, a
     })))  # fmt: skip
     (looked,) = plan.looked.values()
     assert (looked.pace.units, looked.pace.values, looked.pace.size) == (12, 12 * 16 * 16, (64, 64))
+    assert looked.pace.fields == (15,)
     assert looked.pace.forward >= 0.02
     assert 0 < looked.pace.read < looked.pace.forward
     assert looked.pace.annotate > 0

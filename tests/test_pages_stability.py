@@ -219,9 +219,9 @@ def test_networks_beside_their_twin() -> None:
     page = finetuning_page(tuned("interpretable", "twin", compared=compared))
     assert page.headline.endswith(
         "right, its twin, trained alike without that loss, 90.0% [85.0%, 95.0%]; the best control, a linear probe "
-        "of the features as they were, 95.0%.\nThe distance of its new layer's filters to landmarks varies by 0.0500 of "
-        "the picture's diagonal, of the twin's by 0.0700, apart by -0.0200 [-0.0300, +0.0100]; that of the best control, "
-        "one place held for every picture, by 0.1000, which is less steady."
+        "of the features as they were, 95.0%.\nThe distance of its new layer's filters to landmarks varies by 0.0500 "
+        "of the picture's diagonal, of the twin's by 0.0700, apart by -0.0200 [-0.0300, +0.0100]; that of the best "
+        "control, one place held for every picture, by 0.1000, which is less steady."
     )
     assert [item[:2] for item in page.figures.items[3:]] == [
         ("instability, interpretable", "0.0500"),

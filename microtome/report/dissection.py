@@ -210,7 +210,7 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
             item.thumb,
             item.file,
             item.rank + 1,
-            f"{item.peak:.3g}",
+            _peak(item.peak),
             item.dim,
             item.outline,
             item.marked,
@@ -225,6 +225,10 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
         )
         label = row["concept"] or ""
         yield views.Section("Where it is highest", [views.Text(text, "quiet"), views.Plates(plates, layer.mask, label)])
+
+
+def _peak(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:

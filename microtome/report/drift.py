@@ -453,7 +453,7 @@ def _line(unit: DriftUnitRow, widest: float) -> list[str | views.Strip]:
         f"{_signed(unit['change'])} {_span(unit['change_low'], unit['change_high'])}".strip(),
         _change_strip(unit, widest),
         worded(unit["q_value"], ".2g"),
-        (unit["concept_after"] or "none") if unit["changed"] else "the same",
+        (unit["concept_after"] or "none") if unit["changed"] else "the\u00a0same",
         f"{unit['iou_after']:.3f}",
         _minus(worded(unit["threshold_change"], "+.2f")),
     ]

@@ -102,7 +102,7 @@ def page(found: GraphFindings) -> views.Page:
         headline=_headline(found),
         figures=views.Figures(
             [
-                ("nodes", f"{len(found.graph.nodes):,}", f"part patterns of {len(found.graph.layers)} layers"),
+                ("nodes", f"{len(found.graph.nodes):,}", f"part patterns of {_layers(len(found.graph.layers))}"),
                 ("edges", f"{found.graph.edges:,}", "from a node to one of the layer above"),
                 ("pictures", str(found.images), f"{found.training} of them to learn from"),
             ]
@@ -135,7 +135,7 @@ def named(node: Node) -> str:
 def _headline(found: GraphFindings) -> str:
     nodes, layers = len(found.graph.nodes), len(found.graph.layers)
     text = (
-        f"What the filters of {layers} layer{'s' * (layers > 1)} answer to is shared out among {nodes:,} nodes, "
+        f"What the filters of {_layers(layers)} answer to is shared out among {nodes:,} nodes, "
         "patterns that keep their place beside each other"
     )
     shown = found.graph.chosen
@@ -149,10 +149,14 @@ def _headline(found: GraphFindings) -> str:
         still = [row for row in found.figures if row.of is Of.OWN_FROZEN]
         text += (
             f". They keep their distance to the parts more steadily than the raw filters do in {_sure(apart)} of "
-            f"{len(apart)} layers, and than they would frozen at their own mean places in {_sure(still)} (95 % "
+            f"{_layers(len(apart))}, and than they would frozen at their own mean places in {_sure(still)} (95 % "
             "intervals)"
         )
     return text + "."
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' * (count != 1)}"
 
 
 def _sure(rows: Sequence[LayerFigure]) -> int:

@@ -304,7 +304,9 @@ def _made(methods: Sequence[MethodRow]) -> views.Section:
 
 
 def _details(tests: Sequence[ReliabilityRow]) -> list[views.Section]:
-    """A table per test: a row per shift, layer or control, a column per method."""
+    """A table per test: a row per shift, layer or control, a column per method; nothing without tests."""
+    if not tests:
+        return []
     names = list(dict.fromkeys(row["method"] for row in tests))
     groups: dict[str, dict[str, dict[str, ReliabilityRow]]] = {}
     for row in tests:
@@ -331,16 +333,14 @@ def _gallery(pictures: Sequence[SaliencyMaps], verdicts: Mapping[str, Verdict]) 
         spots = [views.Spot(shown.thumb, shown.file, shown.size, (), (), "picture")]
         for method, path in shown.maps.items():
             verdict = verdicts.get(method, {})
-            mark = _over_all(verdict).mark if verdict else "–"
+            mark = f" {_over_all(verdict).mark if verdict else '–'}" if verdicts else ""
             told = _words(verdict) or "not tested"
-            spots.append(views.Spot(path, f"{method}: {told}", shown.size, (), (), f"{method} {mark}"))
+            spots.append(views.Spot(path, f"{method}: {told}", shown.size, (), (), f"{method}{mark}"))
         note = f"predicted: {shown.predicted}" if shown.predicted else ""
         cards.append(views.Card(shown.file, f"saliency/{shown.image}", note, spots))
-    note = (
-        "Red raises the score of the predicted class, blue lowers it; each map on its own scale (99th percentile). "
-        "✓: passes every test, ✗: fails one, ?: undecided in one, see above; –: not tested here."
-    )
-    return views.Section("Gallery", [views.Text(note, "quiet"), views.Gallery(cards, True)])
+    note = "Red raises the score of the predicted class, blue lowers it; each map on its own scale (99th percentile)."
+    marks = " ✓: passes every test, ✗: fails one, ?: undecided in one, see above; –: not tested here."
+    return views.Section("Gallery", [views.Text(note + marks * bool(verdicts), "quiet"), views.Gallery(cards, True)])
 
 
 def colours(values: torch.Tensor) -> NDArray[np.uint8]:

@@ -335,6 +335,7 @@ def _withheld(told: TreeFindings, said: str) -> views.Page:
     )
     return views.Page(
         name="decision tree",
+        subject="the decision tree",
         page="tree.html",
         headline=said,
         figures=views.Figures([]),
@@ -400,7 +401,7 @@ def _nothing_to_explain(told: TreeFindings) -> str:
     share = max(yes["value"], 1 - yes["value"])
     return (
         f"The network itself is right about {told.category} in {right['value']:.0%} [{right['low']:.0%}, "
-        f"{right['high']:.0%}] of {right['images']} held-out pictures, and who always gives the same answer in "
+        f"{right['high']:.0%}] of {right['images']} held-out pictures, where the same answer to all is right in "
         f"{share:.0%}: there is nothing to explain."
     )
 

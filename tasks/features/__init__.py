@@ -43,7 +43,7 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="maps",
-    cost=lambda options, pace: pace.gradients(2 * options.units * options.steps),
+    cost=lambda options, pace: pace.gradients(pace.layers * options.units * options.steps),
     page=PageOf(
         "tasks.features.findings:findings", "microtome.report.features:page", "microtome.report.features:of_units"
     ),
