@@ -15,8 +15,8 @@ from tasks.stage import Job
 from tasks.subject import Subject
 
 START, BEGUN = 16, 6
-"""Seconds of an audit outside of its stages, on two idle cores: imports, the run's end, and ten more for a server of its
-own where Prefect has none configured."""
+"""Seconds of an audit outside of its stages, on two idle cores: imports, the run's end, and ten more for a server of
+its own where Prefect has none configured."""
 
 
 @dataclass(frozen=True)

@@ -61,16 +61,18 @@ def test_every_stage_of_an_audit_foresees_what_it_takes(jobs):
 
 
 def test_what_is_measured_is_of_the_network_and_the_pictures(tmp_path, broden, audit_file):
-    """A layer that sleeps 20 ms for each picture is seen to, and so are the units and values of the layer looked at."""
+    """A layer that works 20 ms for each picture is seen to, and so are the units and values of the layer looked at."""
     (tmp_path / "slow.py").write_text(
         "import time, nets\n"
         "from torch import nn\n"
-        "class Sleep(nn.Module):\n"
+        "class Slow(nn.Module):\n"
         "    def forward(self, x):\n"
-        "        time.sleep(0.02 * len(x))\n"
+        "        end = time.process_time() + 0.02 * len(x)\n"
+        "        while time.process_time() < end:\n"
+        "            pass\n"
         "        return x\n"
         "def slow():\n"
-        "    return nn.Sequential(*nets.tiny(), Sleep())\n"
+        "    return nn.Sequential(*nets.tiny(), Slow())\n"
     )
     network = {"load": "slow:slow", "layers": ["4"], "input": {"size": [64, 64]}}
     data = {"format": "broden", "root": str(broden)}
