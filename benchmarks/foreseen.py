@@ -4,7 +4,7 @@
 
 Every audit is planned and run in a new workspace, in one process and on one thread. One JSON line per audit: stages
 that took two seconds or more with seconds foreseen and taken, and the sums over all stages. What was taken is of the
-processor, so that other work beside it does not count; what was foreseen is of the clock, the quickest of a few passes.
+processor, so that other work beside it does not count, and so is the probe of what was foreseen.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def plan(audit: Planner, options: PartsOptions) -> Iterable[Job]:
     yield audit.job(STAGE, options, {**reads, "graph": audit.jobs["graph"] if same else None})
 
 
-PARTS, OVER_A_PICTURE = 4, 4.5e-3
+PARTS, OVER_A_PICTURE = 4, 2e-3
 """Parts that a data set is taken to have, and seconds in which one draw of boxes is looked for in a picture."""
 
 
