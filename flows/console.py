@@ -93,8 +93,8 @@ class Lines:
 
 
 def counted(total: int, unit: str) -> str:
-    """So many of them, in words: one of what ends in s stands without it."""
-    return f"{total} {unit.removesuffix('s') if total == 1 else unit}"
+    """So many of them, in words: one of what ends in s stands without it, unless it is of two kinds."""
+    return f"{total} {unit.removesuffix('s') if total == 1 and ' and ' not in unit else unit}"
 
 
 def progress() -> Bars | Lines:

@@ -13,6 +13,7 @@ from microtome.visualize.methods import methods
 from microtome.visualize.names import METHODS, SHOWN
 from microtome.visualize.reliability import shifts
 from tasks.pace import Pace
+from tasks.preflight import _shown
 from tasks.registry import BY_NAME
 from tasks.reliability import SHIFTS
 from tasks.saliency import RIVALS, TRIED, maps_cost
@@ -95,3 +96,16 @@ def test_pictures_that_cannot_be_read_are_left_to_the_index(tmp_path, broden, au
     (looked,) = Plan(Request(audit_file)).looked.values()
     assert (looked.pace.read, looked.pace.annotate, looked.pace.forward) == (0.0, 0.0, 0.0)
     assert looked.pace.units == 12
+
+
+def test_a_picture_that_cannot_be_read_is_passed_over_for_the_next(tmp_path, broden, audit_file):
+    """So that it does not hide what is wrong with the network."""
+    shutil.copytree(broden, tmp_path / "broken")
+    first, *rest = sorted((tmp_path / "broken/images").rglob("*.*"))
+    first.write_bytes(b"no picture")
+    change_audit(audit_file, dataset={"format": "broden", "root": str(tmp_path / "broken")})
+    (looked,) = Plan(Request(audit_file)).looked.values()
+    ((source, images), _) = _shown(looked.jobs)
+    assert images == [1, 2]
+    assert source.dataset.picture_file(source.chosen[1]).name in {file.name for file in rest}
+    assert looked.pace.forward > 0
