@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from storage import Artifact
 from storage.tables import ReadRow
@@ -53,6 +54,14 @@ class StageResult:
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """A table of the stage."""
         return self.artifact.table(name, columns)
+
+    def shards(self, name: str, columns: list[str]) -> pa.Table:
+        """A table of the stage that lies in files of its own folder, in the order of their names."""
+        tables = []
+        for file in self.artifact.names(f"{name}/"):
+            with self.artifact.source(file) as source:
+                tables.append(pq.read_table(source, columns=columns))
+        return pa.concat_tables(tables)
 
     def rows(self, name: str, **wanted: object) -> list[ReadRow]:
         """Rows of a table in which the columns have the wanted values."""

@@ -10,7 +10,8 @@ LAYER: LayerRow = {
     "unique_per_unit": 2, "unique_per_unit_low": 1.0, "unique_per_unit_high": 2.0, "significant": 1,
     "significant_across": 2, "strata": 6, "saturated": 0, "dead": 0, "mean_iou": 0.05, "min_iou": 0.04, "images": 1200,
     "permutations": 200, "permutations_needed": 200, "rows": 4, "columns": 4, "jump_row": 8.0, "field_row": 31.0,
-    "is_global": False,
+    "is_global": False, "detectors_redrawn_low": None, "detectors_redrawn_high": None, "unique_redrawn_low": None,
+    "unique_redrawn_high": None, "unique_per_unit_redrawn_low": None, "unique_per_unit_redrawn_high": None,
 }  # fmt: skip
 UNIT: UnitRow = {
     "layer": "conv", "unit": 0, "threshold": 1.5, "concept": "wing", "category": "part", "iou": 0.1, "iou_low": 0.08,
@@ -75,3 +76,9 @@ def test_cards_tell_the_confirmed_from_the_raw():
     facts = {name: value for name, value, _ in cards[0].facts}
     assert (facts["p"], facts["p across"]) == ("0.005", "0.01")
     assert "p across" not in {name for name, _, _ in page(strata=1).units[0].facts}
+
+
+def test_intervals_with_thresholds_of_their_own_stand_beside_the_others():
+    assert "thresholds estimated anew" not in str(page())
+    anew = {"detectors_redrawn_low": 0.0, "detectors_redrawn_high": 4.0}
+    assert "95 %: 1 to 3; thresholds estimated anew: 0 to 4" in str(page(**anew))

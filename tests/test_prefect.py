@@ -191,26 +191,23 @@ import threading, time
 from types import SimpleNamespace
 from flows.turns import turn
 
-said, spans = [], []
+said, inside, most = [], [], []
+both = threading.Barrier(2)
 job = SimpleNamespace(stage=SimpleNamespace(determined_by={"device"}), settings=SimpleNamespace(device="cuda"))
 job.name = "tally"
 session = SimpleNamespace(stop=threading.Event(), progress=SimpleNamespace(say=said.append))
 
 def work():
     with turn(job, session):
-        begun = time.time()
-        time.sleep(SECONDS)
-        spans.append((begun, time.time()))
+        inside.append(1)
+        most.append(len(inside))
+        WORK
+        inside.pop()
 
-def both():
-    spans.clear()
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads: thread.start()
-    for thread in threads: thread.join()
-    (_, end), (begin, _) = sorted(spans)
-    return begin >= end
-
-print(both(), said)
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(max(most), both.broken, said)
 """
 
 
@@ -218,14 +215,14 @@ print(both(), said)
 def test_a_limit_on_a_tag_gives_turns(server):
     """As `prefect concurrency-limit create gpu 1` makes it; the first two have no limit, and wait for nobody."""
 
-    def turns(seconds: float) -> str:
-        return called([sys.executable, "-c", TURNS.replace("SECONDS", str(seconds))], ROOT, server)
+    def turns(work: str) -> str:
+        return called([sys.executable, "-c", TURNS.replace("WORK", work)], ROOT, server)
 
-    assert turns(1.0) == "False []\n"
+    assert turns("both.wait(60)") == "2 False []\n"  # each leaves only when the other is inside, too
     called([str(PREFECT), "concurrency-limit", "create", "gpu", "1"], ROOT, server)
     try:
         waits = "tally        waits for its turn: Prefect has a limit on the tag gpu"
-        assert turns(6.0) == f"True [{waits!r}]\n"
+        assert turns("time.sleep(6)") == f"1 False [{waits!r}]\n"
     finally:
         called([str(PREFECT), "concurrency-limit", "delete", "gpu"], ROOT, server)
 

@@ -95,6 +95,12 @@ class LayerRow(TypedDict):
     unique_per_unit: int
     unique_per_unit_low: float | None
     unique_per_unit_high: float | None
+    detectors_redrawn_low: float | None
+    detectors_redrawn_high: float | None
+    unique_redrawn_low: float | None
+    unique_redrawn_high: float | None
+    unique_per_unit_redrawn_low: float | None
+    unique_per_unit_redrawn_high: float | None
     significant: int | None
     significant_across: int | None
     strata: int
@@ -343,19 +349,30 @@ def _headline(row: LayerRow) -> str:
 
 
 def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
-    def between(low: float | None, high: float | None) -> str:
-        return "" if low is None or high is None else f"95 %: {low:.0f} to {high:.0f}"
+    def between(
+        low: float | None, high: float | None, *, anew: tuple[float | None, float | None] = (None, None)
+    ) -> str:
+        held = "" if low is None or high is None else f"95 %: {low:.0f} to {high:.0f}"
+        redrawn = "" if None in anew else f"thresholds estimated anew: {anew[0]:.0f} to {anew[1]:.0f}"
+        return "; ".join(filter(None, [held, redrawn]))
 
+    raw = row["detectors_redrawn_low"], row["detectors_redrawn_high"]
+    unique = row["unique_redrawn_low"], row["unique_redrawn_high"]
+    per_unit = row["unique_per_unit_redrawn_low"], row["unique_per_unit_redrawn_high"]
     firm = "–" if row["confirmed"] is None else str(row["confirmed"])
     unasked = "not asked for" if row["confirmed"] is None else ""
     return [
         ("confirmed detectors", firm, between(row["confirmed_low"], row["confirmed_high"]) or unasked),
-        ("detectors, raw", str(row["detectors"]), between(row["detectors_low"], row["detectors_high"])),
-        ("unique, per category", str(row["unique_per_category"]), between(row["unique_low"], row["unique_high"])),
+        ("detectors, raw", str(row["detectors"]), between(row["detectors_low"], row["detectors_high"], anew=raw)),
+        (
+            "unique, per category",
+            str(row["unique_per_category"]),
+            between(row["unique_low"], row["unique_high"], anew=unique),
+        ),
         (
             "unique, per unit",
             str(row["unique_per_unit"]),
-            between(row["unique_per_unit_low"], row["unique_per_unit_high"]),
+            between(row["unique_per_unit_low"], row["unique_per_unit_high"], anew=per_unit),
         ),
         ("beyond chance", "–" if row["significant"] is None else str(row["significant"]), _chance(row)),
         ("mean best IoU", f"{row['mean_iou']:.4f}", ""),

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
-
-from pydantic import Field
 
 from storage.tables import flag, float32, float64, int32, string, table
 from tasks.null import STAGE as NULL
 from tasks.null import NullOptions
 from tasks.options import DatasetName, Resamples
 from tasks.planning import Planner
+from tasks.redrawn import STAGE as REDRAWN
+from tasks.redrawn import RedrawnOptions
 from tasks.stage import Headline, Job, Metric, PageOf, Stage
 from tasks.tally import STAGE as TALLY
 from tasks.tally import TallyOptions
 from tasks.thresholds import seen
 
 
-class DissectionOptions(NullOptions):
+class DissectionOptions(NullOptions, RedrawnOptions):
     """Network Dissection: which unit detects which concept."""
 
     dataset: DatasetName = "main"
     """Data set of the audit file whose concepts the units are compared with."""
-    min_iou: Annotated[float, Field(ge=0, lt=1)] = 0.04
-    """A detector's IoU lies above it."""
     bootstrap: Resamples = 1000
     """Resamples of the pictures, for intervals; 0 for none."""
 
@@ -35,7 +32,9 @@ def plan(audit: Planner, options: DissectionOptions) -> Iterable[Job]:
     tally = audit.job(TALLY, options.narrowed(TallyOptions), looked_at)
     lit = {"index": looked_at["index"], "activations": looked_at["activations"], "tally": tally}
     null = audit.job(NULL, options.narrowed(NullOptions), lit) if options.permutations else None
-    yield audit.job(STAGE, options, {**looked_at, "tally": tally, "null": null})
+    counted = {**looked_at, "tally": tally}
+    redrawn = audit.job(REDRAWN, options.narrowed(RedrawnOptions), counted) if options.redrawn else None
+    yield audit.job(STAGE, options, {**counted, "null": null, "redrawn": redrawn})
 
 
 STAGE = Stage(
@@ -132,6 +131,12 @@ STAGE = Stage(
             ),
             detectors_low=float64("95 % interval over pictures of detectors, freed of the resamples' bias"),
             detectors_high=float64("95 % interval over pictures of detectors, freed of the resamples' bias"),
+            detectors_redrawn_low=float64("the same interval of detectors, every resample with thresholds of its own"),
+            detectors_redrawn_high=float64("the same interval of detectors, every resample with thresholds of its own"),
+            unique_redrawn_low=float64("of unique_per_category, every resample with thresholds of its own"),
+            unique_redrawn_high=float64("of unique_per_category, every resample with thresholds of its own"),
+            unique_per_unit_redrawn_low=float64("of unique_per_unit, every resample with thresholds of its own"),
+            unique_per_unit_redrawn_high=float64("of unique_per_unit, every resample with thresholds of its own"),
             significant=int32("units with q_value at most 0.05"),
             significant_across=int32("the same of p_value_across: too easy where a data set is a mixture"),
             strata=int32("sources, scenes or videos that annotations were exchanged within"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from microtome.quantify.resampling import (
     bootstrap_weights,
     confirmed,
     confirmed_interval,
+    count_interval,
     halves,
     heldout_iou,
     long_runs,
@@ -30,6 +31,7 @@ from storage.tables import Columns, Gathered, Row
 from tasks.dissection import DissectionOptions
 from tasks.index.result import ConceptTable
 from tasks.null.result import Null
+from tasks.redrawn.result import Redrawn
 from tasks.session import Session
 from tasks.tally.result import Tally
 from tasks.thresholds.result import SeenPictures
@@ -41,10 +43,11 @@ CONSTANT = "dead: it has the same value everywhere"
 
 @dataclass(frozen=True)
 class Inputs(SeenPictures):
-    """Counts of the same pictures, and what chance reaches, where that was asked for."""
+    """Counts of the same pictures, and what chance and other thresholds reach, where that was asked for."""
 
     tally: Tally
     null: Null | None = None
+    redrawn: Redrawn | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class _Layer:
     found: Best
     counted: DetectorCount
     sure: BootstrapResult | None
+    redrawn: Sequence[Interval | None]
     heldout: NDArray[np.float64]
     confirmed: Confirmed | None
     null_p95: NDArray[np.float64] | None
@@ -120,6 +124,7 @@ class _Summary:
             found,
             counted,
             bootstrap(self.resamples(), found, min_iou, counted) if self.options.bootstrap else None,
+            self.redrawn(counted),
             heldout_iou(split),
             None if p is None else self.confirmed(split, false_discovery_control(p) <= LEVEL),
             None if null is None else null_p95(null),
@@ -153,6 +158,15 @@ class _Summary:
         """Resamples in blocks of bounded memory."""
         rng = np.random.default_rng([self.session.seed, 1])
         return self.blocks(bootstrap_weights(self.inputs.index.images, self.options.bootstrap, rng))
+
+    def redrawn(self, counted: DetectorCount) -> Sequence[Interval | None]:
+        """Of detectors, unique per category and unique per unit, every resample with thresholds of its own."""
+        if self.inputs.redrawn is None:
+            return (None, None, None)
+        most = (self.layer.units, len(self.category), len(self.category))
+        values = (counted.units, counted.per_category, counted.per_unit)
+        drawn = self.inputs.redrawn.counts(self.layer.name)
+        return [count_interval(*column) for column in zip(values, drawn, most, strict=True)]
 
     def blocks(self, weights: NDArray[np.int32]) -> Iterator[WeightedCounts]:
         """Counts under many weightings, an even number of them in each block."""
@@ -227,6 +241,10 @@ def _significant(p: NDArray[np.float64] | None) -> int | None:
     return None if p is None else int((false_discovery_control(p) <= LEVEL).sum())
 
 
+def _ends(name: str, interval: Interval | None) -> Row:
+    return {f"{name}_low": interval and interval.low, f"{name}_high": interval and interval.high}
+
+
 def _layer_row(result: _Layer, options: DissectionOptions, images: int) -> Row:
     layer, counted, sure, p, firm = result.geometry, result.counted, result.sure, result.p, result.confirmed
     permutations = options.permutations
@@ -245,6 +263,9 @@ def _layer_row(result: _Layer, options: DissectionOptions, images: int) -> Row:
         "unique_per_unit": counted.per_unit,
         "unique_per_unit_low": sure.unique_per_unit.low if sure else None,
         "unique_per_unit_high": sure.unique_per_unit.high if sure else None,
+        **_ends("detectors_redrawn", result.redrawn[0]),
+        **_ends("unique_redrawn", result.redrawn[1]),
+        **_ends("unique_per_unit_redrawn", result.redrawn[2]),
         "significant": _significant(p),
         "significant_across": _significant(result.p_across),
         "strata": result.strata,

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tasks.result import StageResult
@@ -20,10 +18,6 @@ class Null(StageResult):
     def best(self, layer: str, units: int, *, across: bool = False) -> NDArray[np.float64]:
         """(permutations, units) best IoU of a layer, annotations exchanged within strata or across them."""
         column = "best_iou_across" if across else "best_iou"
-        tables = []
-        for name in self.artifact.names("null/"):
-            with self.artifact.source(name) as source:
-                tables.append(pq.read_table(source, columns=["layer", column]))
-        table = pa.concat_tables(tables)
+        table = self.shards("null", ["layer", column])
         values: NDArray[np.float64] = table.filter(pc.equal(table.column("layer"), layer)).column(column).to_numpy()
         return values.reshape(-1, units)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from microtome.datasets.frame import Frame
 from microtome.networks.geometry import LayerGeometry
@@ -57,7 +58,14 @@ class Lighter:
 
     def light(self, maps: Tensors) -> Lit:
         """Lit pixels of a batch of maps."""
+        return self._upsample(self._on_device(maps), self._limits)
+
+    def above(self, maps: Tensors, thresholds: NDArray[np.float32]) -> Lit:
+        """Pixels of a batch of maps above other thresholds, (units,), with their values."""
+        return self._upsample(self._on_device(maps), torch.from_numpy(thresholds).to(self._limits.device), values=True)
+
+    def _on_device(self, maps: Tensors) -> torch.Tensor:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and nobody writes
             batch = torch.from_numpy(maps.astype(np.float32, copy=False))
-        return self._upsample(batch.to(self._limits.device), self._limits)
+        return batch.to(self._limits.device)
