@@ -11,7 +11,7 @@ from pathlib import Path
 from flows.auditfile import AuditModel, read_audit
 from flows.console import progress, warn
 from flows.places import check_places
-from flows.workspaces import open_workspace
+from flows.workspaces import BLOCK, open_workspace
 from microtome.datasets.tables import name_fault
 from microtome.disentangle.names import LAYERS
 from microtome.errors import InputError, refuse, suggest
@@ -73,6 +73,12 @@ class Plan:
     def _workspace_base(self) -> Path:
         """A workspace on the command line is relative to where the command runs, one in the file to the file."""
         return Path() if self.request.workspace else self.base
+
+    @property
+    def workspace(self) -> str:
+        """What another process opens the same workspace by; it holds no credentials."""
+        named = self.request.workspace or self.audit.workspace
+        return named if named.startswith(BLOCK) else self.files.address
 
     @cached_property
     def settings(self) -> Settings:

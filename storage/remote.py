@@ -42,7 +42,7 @@ def _is_own(name: str) -> bool:
 
 def _is_once(name: str) -> bool:
     """Whether a file is one of a stage's."""
-    return name.startswith("stages/") and not name.endswith(_MANIFEST) and ".damaged-" not in name
+    return name.startswith("stages/") and not (_is_own(name) or name.endswith(_MANIFEST) or ".damaged-" in name)
 
 
 class RemoteFiles(Files):
@@ -104,7 +104,15 @@ class RemoteFiles(Files):
         self._wait([name])
         if self.here(source):
             self._cache.copy(source, name)
-        self._begin(name, functools.partial(self._bucket.copy, source))
+        self._begin(name, functools.partial(self._copy, source))
+
+    def _copy(self, source: str, name: str) -> None:
+        try:
+            self._bucket.copy(source, name)
+        except FileNotFoundError:  # somebody removed it there: the copy of it here will do
+            if not self.here(name):
+                raise
+            self._send(name)
 
     def source(self, name: str) -> pa.NativeFile:
         """From the folder; brought there, unchecked, where it is not."""

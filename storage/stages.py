@@ -280,8 +280,7 @@ class Draft:
 
     def discard(self, name: str) -> None:
         """Remove a finished file that the result does not need."""
-        self._files.remove(f"{self.key.folder}/{name}")
-        self._files.remove(f"{self.key.folder}/{name}{_CHECKS}")
+        self._files.remove_each([f"{self.key.folder}/{name}", f"{self.key.folder}/{name}{_CHECKS}"])
         self._entries.pop(name, None)
 
     def commit(self, *, environment: Mapping[str, object]) -> Artifact:
