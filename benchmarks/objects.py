@@ -71,19 +71,19 @@ def store(folder: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def audit(file: Path, workspace: str) -> tuple[float, int]:
-    """Seconds of an audit, planning included, and requests."""
-    began, _REQUESTS[0] = time.perf_counter(), 0
+def audit(file: Path, workspace: str) -> tuple[float, float, int]:
+    """Seconds of an audit, planning included, of the clock and of this process's processor; and requests."""
+    began, used, _REQUESTS[0] = time.perf_counter(), time.process_time(), 0
     plan = Plan(Request(file, workspace=workspace))
     with claiming(plan):
         if from_cache(plan) is None:
             session = session_of(plan)
             run = start(plan, session)
             finish(plan, run, {job.name: carry_out(job, session, refresh=False) for job in plan.jobs}, "done")
-    return time.perf_counter() - began, int(_REQUESTS[0])
+    return time.perf_counter() - began, time.process_time() - used, int(_REQUESTS[0])
 
 
-def one_round(file: Path, folder: Path, number: int) -> dict[str, list[tuple[float, int]]]:
+def one_round(file: Path, folder: Path, number: int) -> dict[str, list[tuple[float, float, int]]]:
     """First, again, and from a machine that has no copies; for each place."""
     found = {}
     for name, latency, workspace in (
@@ -113,11 +113,12 @@ def main() -> None:
         process.kill()
         shutil.rmtree(folder)
     print(f"{PICTURES} pictures, one thread, {size / 1e6:.1f} MB of results; seconds, the least of {ROUNDS} rounds.\n")
+    print("Of the clock, and, in brackets, of the processor by the audit's process alone.\n")
     print("| workspace | first | cached | cached, another machine | requests of each |\n|-|-|-|-|-|")
     for name in rounds[0]:
-        least = [min(found[name][step][0] for found in rounds) for step in range(3)]
-        requests = ", ".join(str(rounds[0][name][step][1]) for step in range(3))
-        print(f"| {name} | " + " | ".join(f"{seconds:.2f}" for seconds in least) + f" | {requests} |")
+        least = [[min(found[name][step][kind] for found in rounds) for kind in (0, 1)] for step in range(3)]
+        requests = ", ".join(str(rounds[0][name][step][2]) for step in range(3))
+        print(f"| {name} | " + " | ".join(f"{clock:.1f} ({used:.1f})" for clock, used in least) + f" | {requests} |")
 
 
 if __name__ == "__main__":
