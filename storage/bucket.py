@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from storage.files import FileStamp, StoreError
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import BackoffConfig, ClientConfig, RetryConfig
 
 SCHEMES = ("s3", "gs", "az")
 _PART = 8 << 20  # bytes of a part of a large upload
@@ -80,10 +80,14 @@ class Bucket:
             ) from error
         client: ClientConfig = {"connect_timeout": "3s", "allow_http": self.endpoint.startswith("http:")}
         client |= {"read_timeout": "30s", "timeout": "3h"} if patient else {"timeout": "4s"}
-        retry: RetryConfig = {
-            "max_retries": 8 if patient else 1,
-            "retry_timeout": timedelta(seconds=60 if patient else 4),
-        }
+        retry: RetryConfig = {"max_retries": 1, "retry_timeout": timedelta(seconds=4)}
+        if patient:
+            pause: BackoffConfig = {
+                "init_backoff": timedelta(seconds=1),
+                "max_backoff": timedelta(seconds=10),
+                "base": 3,
+            }
+            retry = {"max_retries": 20, "retry_timeout": timedelta(seconds=60), "backoff": pause}
         known: dict[str, Any] = dict(self._settings)
         if self.url.startswith("s3:"):
             known |= {"endpoint": self.endpoint} if self.endpoint else {}

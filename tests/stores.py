@@ -55,7 +55,7 @@ def free_port() -> int:
 
 def rclone_store(folder: Path) -> Iterator[Store]:
     """A server over a folder that knows one pair of keys, with an empty bucket."""
-    (folder / BUCKET).mkdir()
+    (folder / BUCKET).mkdir(parents=True)
     port, place = free_port(), Path(sys.executable).with_name("rclone")
     serve = [str(place), "serve", "s3", "--config", "/dev/null", "--addr", f"127.0.0.1:{port}"]
     store = _started([*serve, "--auth-key", f"{KEY},{SECRET}", str(folder)], port, folder)

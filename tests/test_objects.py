@@ -353,6 +353,20 @@ def test_what_is_wrong_is_one_sentence_before_any_work(audit_file, place, rclone
     silent.close()
 
 
+def test_a_store_that_is_away_for_a_while_is_waited_for(tmp_path, monkeypatch, machine):
+    store = next(rclone_store(tmp_path / "store"))
+    use(monkeypatch, store, tmp_path)
+    files = open_files(f"s3://{BUCKET}/away")
+    folder = finish(files)
+    store.process.kill()
+    store.process.wait()
+    again: list[subprocess.Popen] = []
+    threading.Timer(1.5, lambda: again.append(subprocess.Popen(store.process.args))).start()
+    assert StageStore(files).load(folder).read("first") == b"content"
+    again[0].kill()
+    again[0].wait()
+
+
 def test_without_credentials_it_says_so(audit_file, place, rclone, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
