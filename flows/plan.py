@@ -79,6 +79,7 @@ class Plan:
         """What another process opens the same workspace by; it holds no credentials."""
         named = self.request.workspace or self.audit.workspace
         return named if named.startswith(BLOCK) else self.files.address
+
     def here(self) -> bool:
         """Whether this machine does the work: else its workers look at networks, and only they need a device."""
         return self.audit.execution.runner == "local"
