@@ -80,6 +80,7 @@ class Plan:
         named = self.request.workspace or self.audit.workspace
         return named if named.startswith(BLOCK) else self.files.address
 
+    @property
     def here(self) -> bool:
         """Whether this machine does the work: else its workers look at networks, and only they need a device."""
         return self.audit.execution.runner == "local"
