@@ -128,9 +128,9 @@ def lit_by_domain(world, formula):
     """(units,) IoU of a formula, from dense masks at once."""
     inside = world.annotated[:, [world.category[concept] for concept in formula.concepts]].all(1)
     held = literal_mask(formula.form, *(world.masks[inside, place] for place in formula[1:])).ravel()
-    lit = world.lit[inside].swapaxes(0, 1).reshape(world.lit.shape[1], -1)
-    both, activation = lit @ held, lit.sum(1)
-    return both, activation, held.sum()
+    lit = world.lit[inside].swapaxes(0, 1).reshape(world.lit.shape[1], -1).astype(np.float32)  # exact, and quick
+    both, activation = lit @ held.astype(np.float32), lit.sum(1)
+    return both.astype(int), activation.astype(int), held.sum()
 
 
 def every_meaning(world):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -27,7 +27,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from microtome.quantify import formula_words as words
-from microtome.quantify.formula_words import FULL, ByCell, ByConcept, ConceptCells, Lit, Meeting
+from microtome.quantify.formula_words import FULL, ByCell, ByConcept, ConceptCells, Lit, Meeting, inner
 from microtome.quantify.null import ones
 
 Ints = NDArray[np.int64]
@@ -119,7 +119,7 @@ class Found:
         return self.bound <= self.iou[-1]
 
 
-@njit(nogil=True)
+@inner
 def base(form, x_a, x_b, x_c, x_ab, x_ac, x_bc):  # type: ignore[no-untyped-def]
     """Pixels on which a form of three concepts holds, but for those that all three share, which count SIGN times.
 
@@ -142,7 +142,7 @@ def base(form, x_a, x_b, x_c, x_ab, x_ac, x_bc):  # type: ignore[no-untyped-def]
     return x_a - x_ab - x_ac
 
 
-@njit(nogil=True)
+@inner
 def shared(x_a, x_b, x_c, x_ab, x_ac, x_bc, room):  # type: ignore[no-untyped-def]
     """Least and most pixels that three concepts can share, given what one and two of them cover.
 
@@ -155,7 +155,7 @@ def shared(x_a, x_b, x_c, x_ab, x_ac, x_bc, room):  # type: ignore[no-untyped-de
     return least, most
 
 
-@njit(nogil=True)
+@inner
 def leaf_bound(base_m, base_o, sign, lit, t, u):  # type: ignore[no-untyped-def]
     """No IoU of a form is above this, with t = m_abc and u = o_abc anywhere in their ranges.
 
@@ -173,7 +173,7 @@ def leaf_bound(base_m, base_o, sign, lit, t, u):  # type: ignore[no-untyped-def]
     return most / (lit + max(least, 0))
 
 
-@njit(nogil=True)
+@inner
 def grown(i, o, lit, more):  # type: ignore[no-untyped-def]
     """No formula `f or g` has an IoU above this, with f given and g of a set of formulas.
 
@@ -189,7 +189,7 @@ def grown(i, o, lit, more):  # type: ignore[no-untyped-def]
     return min(lit, i + more) / (lit + o)
 
 
-@njit(nogil=True)
+@inner
 def cut(i, o, lit, less):  # type: ignore[no-untyped-def]
     """No formula `f and not g` has an IoU above this, with f given and g of a set; nor `f and g`, with less = o.
 
@@ -204,7 +204,7 @@ def cut(i, o, lit, less):  # type: ignore[no-untyped-def]
     return i / (lit + max(0, o - less))
 
 
-@njit(nogil=True)
+@inner
 def _two(form, x_a, x_b, x_ab):  # type: ignore[no-untyped-def]
     """Pixels on which a form of two concepts holds."""
     if form == 1:
@@ -214,13 +214,13 @@ def _two(form, x_a, x_b, x_ab):  # type: ignore[no-untyped-def]
     return x_a - x_ab
 
 
-@njit(nogil=True)
+@inner
 def _key(form, a, b, c, n):  # type: ignore[no-untyped-def]
     """The order among formulas of equal IoU: the lowest is taken. c or b is -1 where there is none."""
     return ((form * (n + 1) + a + 1) * (n + 1) + b + 1) * (n + 1) + c + 1
 
 
-@njit(nogil=True)
+@inner
 def _parts(key, n):  # type: ignore[no-untyped-def]
     """Form and concepts of a key."""
     rest, c = divmod(key, n + 1)
@@ -229,7 +229,7 @@ def _parts(key, n):  # type: ignore[no-untyped-def]
     return form, a - 1, b - 1, c - 1
 
 
-@njit(nogil=True)
+@inner
 def _canonical(form, a, b, join, c):  # type: ignore[no-untyped-def]
     """The formula of three concepts that `(form of a and b) join c` means, its concepts in order."""
     if form == 1 and join == AND:
@@ -249,7 +249,7 @@ def _canonical(form, a, b, join, c):  # type: ignore[no-untyped-def]
     return NNN, a, min(b, c), max(b, c)
 
 
-@njit(nogil=True)
+@inner
 def _iou_one(unit, rest, category, a):  # type: ignore[no-untyped-def]
     """IoU of a concept."""
     k = category[a]
@@ -257,13 +257,13 @@ def _iou_one(unit, rest, category, a):  # type: ignore[no-untyped-def]
     return unit[1][k, k, a] / union if union else 0.0
 
 
-@njit(nogil=True)
+@inner
 def _pair(unit, category, a, b, k, form):  # type: ignore[no-untyped-def]
     """Pixels on which a form of two concepts holds, over the pictures in which category k is annotated, too."""
     return _two(form, unit[1][category[b], k, a], unit[1][category[a], k, b], unit[2][k, a, b])
 
 
-@njit(nogil=True)
+@inner
 def _iou_two(unit, rest, category, form, a, b):  # type: ignore[no-untyped-def]
     """IoU of a form of two concepts."""
     k = category[b]
@@ -271,7 +271,7 @@ def _iou_two(unit, rest, category, form, a, b):  # type: ignore[no-untyped-def]
     return _pair(unit, category, a, b, k, form) / (lit + _pair(rest, category, a, b, k, form)) if lit else 0.0
 
 
-@njit(nogil=True)
+@inner
 def _iou_three(counts, form, a, b, c, floor):  # type: ignore[no-untyped-def]
     """IoU of a form of three concepts; -1 where a bound already says that it lies below the floor.
 
@@ -305,14 +305,14 @@ def _iou_three(counts, form, a, b, c, floor):  # type: ignore[no-untyped-def]
     return (base_m + sign * both) / (lit + base_o + sign * others), 1
 
 
-@njit(nogil=True)
+@inner
 def _offer(best, keys, length, value, key):  # type: ignore[no-untyped-def]
     """Take a formula in place of the best so far where it is better, or as good and before it in order."""
     if value > best[length] or (value == best[length] and key < keys[length]):
         best[length], keys[length] = value, key
 
 
-@njit(nogil=True)
+@inner
 def _short(counts, best, keys, length):  # type: ignore[no-untyped-def]
     """The best formulas of one and of two concepts: all of them are looked at."""
     unit, rest, category = counts[0], counts[1], counts[2]
@@ -330,7 +330,7 @@ def _short(counts, best, keys, length):  # type: ignore[no-untyped-def]
     best[3], keys[3] = best[2], keys[2]
 
 
-@njit(nogil=True)
+@inner
 def _reach(counts, floor):  # type: ignore[no-untyped-def]
     """How much a third concept x of each category can add or take away at most, for every beginning.
 
@@ -370,7 +370,7 @@ def _reach(counts, floor):  # type: ignore[no-untyped-def]
     return alone, tables
 
 
-@njit(nogil=True)
+@inner
 def _reach_of(reach, i, j, a, b, k):  # type: ignore[no-untyped-def]
     """What of it concerns a form of concepts a and b, of categories i and j, and one more of category k."""
     alone, tables = reach
@@ -386,7 +386,7 @@ def _reach_of(reach, i, j, a, b, k):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(nogil=True)
+@inner
 def _move_bound(form, move, both, others, lit, reach):  # type: ignore[no-untyped-def]
     """No formula that a move makes of a form of two concepts and any x of a category has an IoU above this.
 
@@ -415,7 +415,7 @@ def _move_bound(form, move, both, others, lit, reach):  # type: ignore[no-untype
     return grown(both, others, lit, added_b if move == 3 else added_a)
 
 
-@njit(nogil=True)
+@inner
 def _passing(passed, rows, members, node, move, floor):  # type: ignore[no-untyped-def]
     """Which concepts x of a category may make a formula not below the floor, by what x covers alone and in pairs.
 
@@ -455,7 +455,7 @@ def _passing(passed, rows, members, node, move, floor):  # type: ignore[no-untyp
     return count, looked
 
 
-@njit(nogil=True)
+@inner
 def _moved(form, a, b, move, x):  # type: ignore[no-untyped-def]
     """The formula that a move makes; form -1 where another node and concept make the same one."""
     if form == 1:
@@ -474,7 +474,7 @@ def _moved(form, a, b, move, x):  # type: ignore[no-untyped-def]
     return (OON if x > a else -1), a, x, b
 
 
-@njit(nogil=True)
+@inner
 def _node_bound(counts, reach, form, a, b):  # type: ignore[no-untyped-def]
     """No formula of three concepts that is made from a form of two has an IoU above this."""
     unit, rest, category = counts[0], counts[1], counts[2]
@@ -490,7 +490,7 @@ def _node_bound(counts, reach, form, a, b):  # type: ignore[no-untyped-def]
     return most
 
 
-@njit(nogil=True)
+@inner
 def _nodes(counts, reach, floor):  # type: ignore[no-untyped-def]
     """Forms of two concepts from which a formula not below the floor may be made: bounds, and their keys."""
     n = len(counts[2])
@@ -508,7 +508,7 @@ def _nodes(counts, reach, floor):  # type: ignore[no-untyped-def]
     return bounds[:count], keys[:count]
 
 
-@njit(nogil=True)
+@inner
 def _expand(counts, reach, node, best, keys, told):  # type: ignore[no-untyped-def]
     """Look at all formulas that are made from a node, but for moves and concepts that their bounds rule out.
 
@@ -546,7 +546,7 @@ def _expand(counts, reach, node, best, keys, told):  # type: ignore[no-untyped-d
                         _offer(best, keys, 3, value, _key(meant, first, second, third, n))
 
 
-@njit(nogil=True)
+@inner
 def _insert(beam, keys, count, value, key):  # type: ignore[no-untyped-def]
     """Put a formula into the beam, by IoU, then by order; gives how many it holds."""
     width = len(beam)
@@ -566,7 +566,7 @@ def _insert(beam, keys, count, value, key):  # type: ignore[no-untyped-def]
     return min(count + 1, width)
 
 
-@njit(nogil=True)
+@inner
 def _joined(counts, form, a, b, join, c, floor):  # type: ignore[no-untyped-def]
     """IoU and key of a formula of one or two concepts, joined with one more; IoU -1 where it lies below the floor."""
     n = len(counts[2])
@@ -578,7 +578,7 @@ def _joined(counts, form, a, b, join, c, floor):  # type: ignore[no-untyped-def]
     return value, _key(meant, x, y, z, n)
 
 
-@njit(nogil=True)
+@inner
 def _beam(counts, width, length):  # type: ignore[no-untyped-def]
     """Beam search from the left (Mu and Andreas 2020): the best `width` formulas, each extended by every concept.
 
@@ -656,7 +656,7 @@ def _reaches(counts, length, floor, effort):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _first(form, x, y):  # type: ignore[no-untyped-def]
+def _first(form: int, x: Any, y: Any) -> Any:
     """Word of the pixels on which the first two concepts of a form hold, as they are joined."""
     if form in (1, AAA, AAO, AAN):
         return x & y
@@ -666,7 +666,7 @@ def _first(form, x, y):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def holds(form, x, y, z):  # type: ignore[no-untyped-def]
+def holds(form: int, x: Any, y: Any, z: Any) -> Any:
     """Word of the pixels on which a form holds, from the words of its concepts; of masks, the mask."""
     if form == 0:
         return x
@@ -680,7 +680,7 @@ def holds(form, x, y, z):  # type: ignore[no-untyped-def]
     return first & ~z
 
 
-@njit(nogil=True)
+@inner
 def _step(lists, at, end, found):  # type: ignore[no-untyped-def]
     """The next cell of any of three lists, whose words are put into `found`, 0 where it is not in a list; or LAST."""
     _, cells, word = lists
@@ -811,8 +811,7 @@ class FormulaSearch:
 
     def domain(self, formula: Form) -> NDArray[np.bool_]:
         """(images,) in which every category of a formula is annotated."""
-        inside: NDArray[np.bool_] = self._annotated[:, self._cells.category[formula.concepts]].all(1)
-        return inside
+        return np.asarray(self._annotated[:, self._cells.category[formula.concepts]].all(1), bool)
 
     def by_image(self, lit: Lit, formula: Form) -> Ints:
         """(3, images) I, A and L of one unit and formula; nothing where not every category of it is annotated."""
