@@ -38,6 +38,12 @@ class FileEntry(TypedDict):
     rows: Number | None
 
 
+class Check(FileEntry):
+    """What lies beside a finished file of an unfinished stage: what it holds, and where it belongs."""
+
+    of: str
+
+
 class Manifest(TypedDict):
     """What a finished stage says of itself."""
 
@@ -57,7 +63,7 @@ Marks = dict[str, tuple[Number, int]]
 """Of each file of a stage: size and time of change when its checksum was last seen to hold."""
 
 MANIFEST = Kind[Manifest]("manifest", Manifest, "the stage runs again", layout=_LAYOUT, sealed=True)
-CHECK = Kind[FileEntry]("checksum", FileEntry, "the file is made again")
+CHECK = Kind[Check]("checksum", Check, "the file is made again")
 MARKS = Kind[Marks]("list of verified files", Marks, "the stage's files are read again")
 
 
@@ -188,7 +194,7 @@ class Draft:
         with self._files.publish(path) as sink:
             yield sink
         entry = FileEntry(bytes=sink.size, sha256=sink.sha256, rows=rows)
-        CHECK.save(self._files, path + _CHECKS, entry)
+        CHECK.save(self._files, path + _CHECKS, Check(of=path, **entry))
         self._entries[name] = entry
 
     def rows(self, name: str, rows: Sequence[Row]) -> None:
@@ -409,7 +415,8 @@ def _fault(files: Files, folder: str, name: str, entry: FileEntry) -> str:
 def _finished(files: Files, folder: str, say: Callable[[str], None]) -> dict[str, FileEntry]:
     """Files of an unfinished stage that are what the checksums beside them say; the others go.
 
-    Sizes are not enough: the manifest is going to vouch for these files.
+    Sizes are not enough: the manifest is going to vouch for these files. Nor are checksums: a file that was put into
+    the place of another, with the checksum beside it, is whole, and not what its name says.
     """
     entries: dict[str, FileEntry] = {}
     for path in files.names(folder):
@@ -418,7 +425,10 @@ def _finished(files: Files, folder: str, say: Callable[[str], None]) -> dict[str
         name = path.removesuffix(_CHECKS)
         entry = _check(files, path)
         own = name.removeprefix(folder + "/")
-        fault = "has a damaged checksum beside it" if entry is None else _fault(files, folder, own, entry)
+        if entry is None:
+            fault = "has a damaged checksum, or another file's, beside it"
+        else:
+            fault = _fault(files, folder, own, entry)
         if entry is None or fault:
             say(f"{name} {fault}; it is made again")
             files.remove(name)
@@ -429,7 +439,9 @@ def _finished(files: Files, folder: str, say: Callable[[str], None]) -> dict[str
 
 
 def _check(files: Files, path: str) -> FileEntry | None:
-    """A finished file's bytes, checksum and rows; None where they cannot be read."""
+    """A finished file's bytes, checksum and rows; None where they cannot be read, or are another file's."""
     with contextlib.suppress(OSError, Damaged):
-        return CHECK.parse(files.read(path))
+        found = CHECK.parse(files.read(path))
+        if found["of"] == path.removesuffix(_CHECKS):
+            return FileEntry(bytes=found["bytes"], sha256=found["sha256"], rows=found["rows"])
     return None

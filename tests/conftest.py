@@ -115,7 +115,7 @@ def every_stage(folder: Path) -> Path:
             "others": {"format": "creatures", "count": 40, "seed": 6, "categories": ["cat", "deer"]},
         },
         "stages": {
-            "dissection": {"dataset": "birds", "bootstrap": 20, "permutations": 20},
+            "dissection": {"dataset": "birds", "bootstrap": 20, "permutations": 20, "redrawn": 4},
             "formulas": {"length": 2},
             "stability": {"dataset": "birds", "top_images": 10, "bootstrap": 20, "permutations": 20},
             "finetuning": {"dataset": "birds", "negatives": "others", "epochs": 2},

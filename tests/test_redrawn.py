@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from microtome.quantify.accumulate import rank
-from microtome.quantify.dissection import Labels, best, detectors, iou, tally
+from microtome.quantify.dissection import best, detectors, iou
 from microtome.quantify.redrawn import PicturedTail, RedrawnCounts
 from microtome.quantify.resampling import bootstrap_weights, count_interval
 from microtome.quantify.upsample import Upsampler
@@ -53,26 +53,23 @@ def test_a_tail_that_is_too_short_says_so_and_one_that_reaches_is_exact():
     assert whole[0].tolist() == np.sort(maps[4].reshape(6, -1), 1)[:, ::-1][:, rank(TAIL, values) // 5].tolist()
 
 
-@pytest.mark.parametrize("all_images", [False, True])
-def test_counts_are_the_literal_ones_of_repeated_pictures(all_images):
+@pytest.mark.parametrize(("all_images", "inclusive"), [(False, False), (True, True)])
+def test_counts_are_the_literal_ones_of_repeated_pictures(all_images, inclusive):
     maps, masks, labels, annotated = pictures()
     weights = bootstrap_weights(5, 8, np.random.default_rng(1))
     limits = tail_of(maps, maps[:, 0].size).thresholds(weights, TAIL)
-    light = Upsampler(LAYER, SIZE, MASKS)
+    light = Upsampler(LAYER, SIZE, MASKS, inclusive=inclusive)
     held = best(np.random.default_rng(2).random((6, 7)), CATEGORY)
-    counts = RedrawnCounts(held, CATEGORY, weights, all_images=all_images)
+    counts = RedrawnCounts(held, CATEGORY, weights, limits, all_images=all_images, inclusive=inclusive)
     for first, count in ((0, 3), (3, 2)):
         part = slice(first, first + count)
-        counts.annotated(first, masks[part].sum((2, 3)))
-        for resample, thresholds in enumerate(limits):
-            lit = light(torch.from_numpy(maps[part]), torch.from_numpy(thresholds))
-            batch = Labels(labels.planes[part], labels.present[part], labels.whole[part])
-            counts.update(resample, first, tally(lit, batch), annotated[part])
+        lit = light(torch.from_numpy(maps[part]), torch.from_numpy(counts.lowest), values=True)
+        counts.update(first, lit, labels.part(part), (masks[part].sum((2, 3)), annotated[part]))
     seen = np.ones_like(annotated) if all_images else annotated
     for own, thresholds, found in zip(weights, limits, counts.detectors(MIN_IOU), strict=True):
         repeated = [np.repeat(part, own, 0) for part in (maps, masks, seen)]
         met, active = literal.dissect(
-            repeated[0], thresholds, repeated[1], repeated[2], LAYER.start, LAYER.jump, SIZE, MASKS
+            repeated[0], thresholds, repeated[1], repeated[2], LAYER.start, LAYER.jump, SIZE, MASKS, inclusive=inclusive
         )[:2]
         scores = iou(met.astype(np.int64), active.astype(np.int64)[:, CATEGORY], repeated[1].sum((0, 2, 3)))
         assert found == detectors(scores, held, MIN_IOU)

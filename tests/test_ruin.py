@@ -125,7 +125,8 @@ def unfinished(chance: random.Random, _place: Path) -> None:
         for name, entry in entries.items():
             beside = manifest.parent / f"{name}.check.json"
             if chance.random() < 0.7 and beside.parent.is_dir():
-                beside.write_text(json.dumps(entry if chance.random() < 0.7 else {**entry, "bytes": 1}))
+                check = {**entry, "of": str(beside.relative_to(".microtome")).removesuffix(".check.json")}
+                beside.write_text(json.dumps(check if chance.random() < 0.7 else {**check, "bytes": 1}))
 
 
 def orphan(chance: random.Random, _place: Path) -> None:
@@ -259,7 +260,10 @@ def one(seed: int) -> None:
         count("commands on ruined workspaces")
         if chance.random() < 0.3:
             done += ruin(chance)
-    audited(FILE, verify=True)
+    try:
+        audited(FILE, verify=True)
+    except Exception as error:
+        raise AssertionError(f"seed {seed}: the audit failed after {done}") from error
     assert RunStore(open_files(".microtome")).find("tiny") is not None, (seed, done)
     assert status("verify", "tiny")[0] == 0, (seed, done)
     for name, content in tables(Path("whole")).items():

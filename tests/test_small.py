@@ -303,6 +303,18 @@ def test_a_damaged_checksum_of_an_unfinished_file_makes_it_again(files, content)
     assert StageStore(files).draft(KEY, ()).finished() == ["other"]
 
 
+@pytest.mark.parametrize(("key", "name"), [(KEY, "elsewhere"), (StageKey("thresholds", "other"), "done")])
+def test_a_finished_file_in_the_place_of_another_is_made_again_though_it_is_whole(files, key, name):
+    """With the checksum beside it: a shard of other pictures, or of the same stage with other options."""
+    StageStore(files).draft(KEY, ()).write("done", b"123")
+    for beside in ("", ".check.json"):
+        files.write(f"{key.folder}/{name}{beside}", files.read(f"{KEY.folder}/done{beside}"))
+    heard = []
+    assert not StageStore(files, heard.append).draft(key, ()).has(name)
+    assert heard == [f"{key.folder}/{name} has a damaged checksum, or another file's, beside it; it is made again"]
+    assert StageStore(files).draft(KEY, ()).finished() == ["done"]
+
+
 def test_a_list_of_inputs_is_kept_once_and_known_by_its_content(files, heard):
     listed = {"/data/é.jpg": DIGEST, "/data/gone.jpg": "missing"}
     name = keep_inputs(files, listed)
@@ -338,7 +350,7 @@ def test_every_kind_reads_what_it_wrote(files):
     (read,) = RunStore(files).all()
     assert (read.name, read.seconds, read.gates) == (run.name, run.seconds, run.gates)
     assert read.about["file"] == "a?b"
-    entry = {"bytes": 10**12, "sha256": DIGEST, "rows": 0}
+    entry = {"bytes": 10**12, "sha256": DIGEST, "rows": 0, "of": "stages/s/0/é"}
     assert CHECK.parse(CHECK.dump(entry)) == entry
     manifest = finish(files, StageKey("s", "c", {"tuple": (1, 2), "deep": {"b": 1.5e-9, "a": None}})).manifest
     assert MANIFEST.parse(MANIFEST.dump(manifest))["files"] == manifest["files"]

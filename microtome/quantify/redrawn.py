@@ -7,11 +7,17 @@ are then lit by that T. Labels are held as they are there, so that the two inter
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from microtome.quantify.accumulate import rank
-from microtome.quantify.dissection import Best, Counts, DetectorCount, detectors, iou
+from microtome.quantify.dissection import Best, DetectorCount, Labels, detectors, iou
+
+if TYPE_CHECKING:
+    from microtome.quantify.upsample import Lit
 
 Weights = NDArray[np.int32]
 
@@ -60,6 +66,58 @@ class PicturedTail:
         return np.stack(found) + np.float32(0)  # -0.0 and 0.0 are equal, and must be the same bytes, too
 
 
+@njit(nogil=True)
+def _add(totals, lit, limits, weights, annotations, held):  # type: ignore[no-untyped-def]
+    """Add what a batch lights in every resample. Compiled when it is first called.
+
+    A pixel of value S is lit in all resamples whose T lies below S: in the first k of them, by rising T. So one pass
+    over the pixels counts how many there are of each k, and their sums from above are the counts of every resample.
+
+    Args:
+        totals: I and A, (resamples, units, categories) each, added to.
+        lit: where each image's pixels begin, and end; unit, pixel and value of each pixel.
+        limits: (units, resamples) T, rising; which resample each is of.
+        weights: (resamples, images) of the batch.
+        annotations: (images, planes, pixels) place in the table; (images, places) concept; (images, concepts) whether
+            it labels the whole picture; (images, categories) whether the picture counts for A.
+        held: (units, categories) label, -1 for none; (concepts,) category of each.
+    """
+    met, active = totals
+    start, unit, pixel, value = lit
+    rising, order = limits
+    planes, table, whole, counted = annotations
+    labels, category = held
+    units, resamples = rising.shape
+    seen = np.zeros((units, 1 + labels.shape[1], resamples + 1), np.int64)
+    for image in range(len(start) - 1):
+        lights = np.zeros(units, np.bool_)
+        for at in range(start[image], start[image + 1]):
+            u = unit[at]
+            k = np.searchsorted(rising[u], value[at], side="left")
+            lights[u] = True
+            seen[u, 0, k] += 1
+            for plane in range(planes.shape[1]):
+                local = planes[image, plane, pixel[at]]
+                if local > 0:
+                    concept = table[image, local]
+                    slot = category[concept]
+                    if labels[u, slot] == concept:
+                        seen[u, 1 + slot, k] += 1
+        for u in np.flatnonzero(lights):
+            for slot in range(labels.shape[1]):
+                full = labels[u, slot] >= 0 and whole[image, labels[u, slot]]
+                lit_now, met_now = 0, 0
+                for place in range(resamples - 1, -1, -1):
+                    lit_now += seen[u, 0, place + 1]
+                    met_now += seen[u, 1 + slot, place + 1] + (seen[u, 0, place + 1] if full else 0)
+                    resample = order[u, place]
+                    times = weights[resample, image]
+                    met[resample, u, slot] += times * met_now
+                    if counted[image, slot]:
+                        active[resample, u, slot] += times * lit_now
+            seen[u] = 0
+
+
 class RedrawnCounts:
     """I, A and L of each unit's labels in resamples that light pixels by thresholds of their own.
 
@@ -67,44 +125,77 @@ class RedrawnCounts:
         labels: of the data set, held.
         category: (concepts,) number of each concept's category.
         weights: (resamples, images) how often each picture is drawn.
+        thresholds: (resamples, units) T of each resample.
         all_images: A over all images instead of those in which the category is annotated.
+        inclusive: light S_k >= T_k instead of strictly above.
+
+    Attributes:
+        lowest: (units,) lowest T of each unit: what any resample lights lies above it.
     """
 
-    def __init__(self, labels: Best, category: NDArray[np.int64], weights: Weights, *, all_images: bool) -> None:
+    def __init__(
+        self,
+        labels: Best,
+        category: NDArray[np.int64],
+        weights: Weights,
+        thresholds: NDArray[np.float32],
+        *,
+        all_images: bool = False,
+        inclusive: bool = False,
+    ) -> None:
         self._labels, self._category, self._weights, self._all_images = labels, category, weights, all_images
+        order = np.argsort(thresholds, 0, kind="stable").T.copy()
+        rising = np.take_along_axis(thresholds.T.astype(np.float64), order, 1)
+        self.lowest: NDArray[np.float32] = thresholds.min(0)
+        # S >= T where S lies above the float64 before T
+        self._limits = np.nextafter(rising, -np.inf) if inclusive else rising, order
         shape = (len(weights), *labels.by_category.shape)
-        self._intersection, self._activation = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self._totals = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self._pixels = np.zeros((len(weights), len(category)), np.int64)
 
-    def annotated(self, first: int, pixels: NDArray[np.int64]) -> None:
-        """Take the labels of a run of images once: (images, concepts) pixels, from image `first` on."""
-        self._pixels += self._weights[:, first : first + len(pixels)].astype(np.int64) @ pixels
-
-    def update(self, resample: int, first: int, counts: Counts, annotated: NDArray[np.bool_]) -> None:
-        """Take what a batch of images lights by one resample's thresholds.
+    def update(self, first: int, lit: Lit, labels: Labels, seen: tuple[NDArray[np.int64], NDArray[np.bool_]]) -> None:
+        """Take a batch of images.
 
         Args:
-            resample: which one.
             first: the batch's first image.
-            counts: of the batch.
-            annotated: (images, categories) whether anything of the category is annotated.
+            lit: pixels above the lowest thresholds, with their values.
+            labels: annotations of the batch.
+            seen: (images, concepts) labelled pixels, and (images, categories) whether anything of it is annotated.
         """
-        weights = self._weights[resample, first : first + len(annotated)].astype(np.int64)
-        slot = self._category[counts.concept]
-        own = self._labels.by_category[counts.unit, slot] == counts.concept
-        place = (resample, counts.unit[own], slot[own])
-        np.add.at(self._intersection, place, (counts.intersection * weights[counts.image])[own])
-        seen = np.ones_like(annotated) if self._all_images else annotated
-        self._activation[resample] += (counts.activated * weights[:, None]).T @ seen
+        pixels, annotated = seen
+        weights = self._weights[:, first : first + len(pixels)].astype(np.int64)
+        self._pixels += weights @ pixels
+        counted = np.ones_like(annotated) if self._all_images else annotated
+        held = self._labels.by_category, self._category
+        _add(self._totals, _by_image(lit, len(pixels)), self._limits, weights, (*self._notes(labels), counted), held)
 
     def detectors(self, min_iou: float) -> list[DetectorCount]:
         """Of every resample; a label's IoU must lie strictly above `min_iou`."""
         label = self._labels.by_category
         unit, slot = np.nonzero(label >= 0)
-        found = []
-        for met, active, pixels in zip(self._intersection, self._activation, self._pixels, strict=True):
+        concept, found = label[unit, slot], []
+        for met, active, pixels in zip(*self._totals, self._pixels, strict=True):
             scores = np.zeros((len(label), len(self._category)))
-            concept = label[unit, slot]
             scores[unit, concept] = iou(met[unit, slot], active[unit, slot], pixels[concept])
             found.append(detectors(scores, self._labels, min_iou))
         return found
+
+    def _notes(self, labels: Labels) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.bool_]]:
+        """Planes, concepts of their values, and concepts of whole pictures."""
+        most = max((len(present) for present in labels.present), default=0) + 1
+        table = np.full((len(labels.present), most), -1)
+        whole = np.zeros((len(labels.present), len(self._category)), bool)
+        for image, (present, everywhere) in enumerate(zip(labels.present, labels.whole, strict=True)):
+            table[image, 1 : len(present) + 1] = present
+            whole[image, everywhere] = True
+        return labels.planes, table, whole
+
+
+def _by_image(lit: Lit, images: int) -> tuple[NDArray[np.int64], ...]:
+    """Where each image's pixels begin, and end; unit, pixel and value of each pixel."""
+    image, unit, pixel = (part.cpu().numpy() for part in (lit.image, lit.unit, lit.pixel))
+    if lit.value is None:
+        raise ValueError("lit pixels must have their values here, got none: ask the upsampler for them")
+    order = np.argsort(image, kind="stable")
+    start = np.searchsorted(image[order], np.arange(images + 1))
+    return start, unit[order], pixel[order], lit.value.cpu().numpy()[order]

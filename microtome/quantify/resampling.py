@@ -1,7 +1,7 @@
 """How sure a dissection is: bootstrap over images, a held-out half, and a permutation null.
 
 All three weigh the same per-image counts: a resample is a vector of image weights, and every count under it is the
-weighted sum. Thresholds stay fixed.
+weighted sum. Thresholds stay fixed; microtome.quantify.redrawn lets go of them.
 """
 
 from __future__ import annotations

@@ -26,12 +26,14 @@ class Lit:
         place: which pixel of the batch's segmentations: image * pixels + row-major pixel.
         units: per image.
         pixels: of a segmentation.
+        value: S_k of each entry, float64; None where nobody asked for it.
     """
 
     map: torch.Tensor
     place: torch.Tensor
     units: int
     pixels: int
+    value: torch.Tensor | None = None
 
     @property
     def image(self) -> torch.Tensor:
@@ -125,7 +127,7 @@ class Upsampler:
         self._height, self._width = masks
         self._inclusive = inclusive
 
-    def __call__(self, maps: torch.Tensor, thresholds: torch.Tensor) -> Lit:
+    def __call__(self, maps: torch.Tensor, thresholds: torch.Tensor, *, values: bool = False) -> Lit:
         """Pixels that a batch of maps lights.
 
         Interpolates along columns, then rows, each as v0 + a (v1 - v0) in float64. The product and the sum are two
@@ -134,6 +136,7 @@ class Upsampler:
         Args:
             maps: (images, units, rows, columns) float32.
             thresholds: (units,) float32.
+            values: whether what S_k is there is wanted, too.
         """
         map_, row, column = self._hot_patches(maps, thresholds)
         units, height, width = maps.shape[1:]
@@ -158,6 +161,7 @@ class Upsampler:
             corner.index_select(0, patch).add_(offset.index_select(0, step)),
             units,
             pixels,
+            value.reshape(-1).index_select(0, found) if values else None,
         )
 
     def _hot_patches(self, maps: torch.Tensor, thresholds: torch.Tensor) -> tuple[torch.Tensor, ...]:

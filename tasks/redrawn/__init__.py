@@ -28,7 +28,7 @@ STAGE = Stage(
     work="tasks.redrawn.work:run",
     determined_by=frozenset({"seed", "device"}),
     threads="one",
-    cost=lambda options, pace: options.redrawn * pace.pictures * (2e-3 + 1e-6 * pace.units),
+    cost=lambda options, pace: (options.redrawn > 0) * pace.pictures * (pace.annotate + 2e-6 * pace.units),
     tables=(
         table(
             "redrawn",

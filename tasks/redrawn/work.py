@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from microtome.quantify.accumulate import rank
-from microtome.quantify.dissection import DetectorCount, best, tally
+from microtome.quantify.dissection import DetectorCount, best
 from microtome.quantify.redrawn import PicturedTail, RedrawnCounts, Weights
 from microtome.quantify.resampling import bootstrap_weights
 from storage import Draft
@@ -76,16 +76,20 @@ def _counted(layer: _Redrawing, weights: Weights) -> RedrawnCounts:
     lighter = Lighter(inputs, layer.number, options, device=session.device)
     category = inputs.index.concepts.category_index
     labels = best(inputs.tally.column(lighter.layer.name, "iou", lighter.layer.units), category)
-    counts = RedrawnCounts(labels, category, weights, all_images=options.denominator == "all-images")
-    limits = layer.thresholds(weights)
+    counts = RedrawnCounts(
+        labels,
+        category,
+        weights,
+        layer.thresholds(weights),
+        all_images=options.denominator == "all-images",
+        inclusive=options.inclusive,
+    )
     for notes, maps in lighter.blocks():
-        counts.annotated(notes.first, inputs.index.labels.block(notes.first, len(maps))[0])
+        pixels, annotated = inputs.index.labels.block(notes.first, len(maps))
         for at in range(0, len(maps), BATCH):
-            part, first = slice(at, at + BATCH), notes.first + at
-            drawn = weights[:, first : first + len(maps[part])].any(1)
-            for resample in np.flatnonzero(drawn):
-                lit = lighter.light(maps[part], limits[resample])
-                counts.update(int(resample), first, tally(lit, notes.labels.part(part)), notes.annotated[part])
+            part = slice(at, at + BATCH)
+            lit = lighter.above(maps[part], counts.lowest)
+            counts.update(notes.first + at, lit, notes.labels.part(part), (pixels[part], annotated[part]))
             session.check()
         session.advance(len(maps))
     return counts

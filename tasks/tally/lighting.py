@@ -56,10 +56,16 @@ class Lighter:
         for notes, block in zip(self._seen.index.annotations(), maps, strict=True):
             yield notes, block.tensors
 
-    def light(self, maps: Tensors, thresholds: NDArray[np.float32] | None = None) -> Lit:
-        """Lit pixels of a batch of maps, by other thresholds where they are given: (units,)."""
-        limits = self._limits if thresholds is None else torch.from_numpy(thresholds).to(self._limits.device)
+    def light(self, maps: Tensors) -> Lit:
+        """Lit pixels of a batch of maps."""
+        return self._upsample(self._on_device(maps), self._limits)
+
+    def above(self, maps: Tensors, thresholds: NDArray[np.float32]) -> Lit:
+        """Pixels of a batch of maps above other thresholds, (units,), with their values."""
+        return self._upsample(self._on_device(maps), torch.from_numpy(thresholds).to(self._limits.device), values=True)
+
+    def _on_device(self, maps: Tensors) -> torch.Tensor:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and nobody writes
             batch = torch.from_numpy(maps.astype(np.float32, copy=False))
-        return self._upsample(batch.to(limits.device), limits)
+        return batch.to(self._limits.device)
