@@ -444,7 +444,7 @@ def test_rows_hold_together(done):
 def test_what_a_unit_of_creatures_detects_is_a_formula_of_its_parts(done):
     """The page says what the tables say, and shows the pictures."""
     text = done["report"][0].read("formulas.html").decode()
-    assert "is proven for all of 64 units of features.12" in text
+    assert "is proven for all 64 units of features.12" in text
     assert "outline the formula, as annotated" in text
     assert "The price of length in features.12" in text
 

@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 FULL = np.uint64(2**64 - 1)
 MEMO = 1 << 18  # counts of three concepts that are remembered
 inner = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)
-"""Of what only compiled code calls: it takes less time to compile."""
+"""Of what only compiled code calls: it is compiled sooner so. Python must call its `py_func`: else it crashes."""
 
 
 class ByCell(NamedTuple):

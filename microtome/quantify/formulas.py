@@ -793,10 +793,10 @@ class FormulaSearch:
         """
         n = len(self._cells.category)
         iou, keys, bound, beam, key, told = _search(self._counts(lit, memo), limits.length, limits.beam, limits.effort)
-        forms = tuple(Form(*map(int, _parts(each, n))) for each in keys[1:])
+        forms = tuple(Form(*_parts.py_func(int(each), n)) for each in keys[1:])
         ious = tuple(float(value) for value in iou[1:])
         return Found(
-            forms, ious, float(bound), Form(*map(int, _parts(key, n))), float(beam), int(told[0]), int(told[1])
+            forms, ious, float(bound), Form(*_parts.py_func(int(key), n)), float(beam), int(told[0]), int(told[1])
         )
 
     def reaches(self, lit: Lit, floor: float, limits: Limits, memo: tuple[Ints, Ints]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TypedDict
 
 from microtome.quantify.significance import LEVEL
@@ -126,10 +127,10 @@ class FormulaLayer:
     size: tuple[int, int]
 
 
-def leading(units: Sequence[FormulaRow], count: int) -> list[FormulaRow]:
+def leading(units: Sequence[FormulaRow], most: int) -> list[FormulaRow]:
     """Units of a formula of several concepts: those of the highest IoU on pictures that did not choose it."""
     longer = [unit for unit in units if unit["length"] > 1 and unit["formula"]]
-    return sorted(longer, key=lambda unit: (-unit["heldout_iou"], unit["unit"]))[:count]
+    return sorted(longer, key=lambda unit: (-unit["heldout_iou"], unit["unit"]))[:most]
 
 
 def pictured(units: Sequence[FormulaRow]) -> list[int]:
@@ -149,7 +150,7 @@ def page(layers: Sequence[FormulaLayer]) -> views.Page:
             views.Section("Layers", [_layers(layers), *_advice(last.row)]),
             *(views.Section(f"The price of length in {layer.row['layer']}", _curve(layer)) for layer in layers),
             *(views.Section(f"Formulas of {layer.row['layer']}", [_units(layer)]) for layer in layers),
-            *(section for layer in layers for section in _pictures(layer)),
+            *_pictures(layers),
             _reading(last.row),
         ],
         queries=[
@@ -192,7 +193,7 @@ def _proof(unit: FormulaRow) -> str:
 
 def _headline(row: FormulaLayerRow) -> str:
     units, length = row["units"], row["max_length"]
-    proof = "all" if row["proven"] == units else f"{row['proven']}"
+    proof = f"all {units}" if row["proven"] == units else f"{row['proven']} of {units}"
     low, high = row["heldout_gain_low"], row["heldout_gain_high"]
     held = f"{row['heldout_gain']:+.4f} {_span(low, high, '+.4f')}".strip()
     if low is not None and high is not None and low <= 0 <= high:
@@ -200,7 +201,7 @@ def _headline(row: FormulaLayerRow) -> str:
     else:
         verdict = "more than a single concept" if row["heldout_gain"] > 0 else "less than a single concept"
     return (
-        f"The best formula of up to {length} concepts is proven for {proof} of {units} units of {row['layer']}. It "
+        f"The best formula of up to {length} concepts is proven for {proof} units of {row['layer']}. It "
         f"gains {row['chosen_gain']:.4f} of IoU over the best single concept on the half of the pictures that chose "
         f"both, and {held} on the other half: {verdict}. A beam search of width {row['beam']} misses the best in "
         f"{row['beaten_share']:.0%} of the units."
@@ -230,16 +231,7 @@ def _span(low: float | None, high: float | None, form: str) -> str:
 
 
 def _layers(layers: Sequence[FormulaLayer]) -> views.Table:
-    names = (
-        "proven",
-        "of several",
-        "mean IoU",
-        "single concept",
-        "gain, 95 %",
-        "held out, 95 %",
-        "better there",
-        "worse",
-    )
+    names = ("proven", "of several", "mean IoU", "concept", "gain, 95 %", "held out, 95 %", "better, worse")
     rows: list[list[views.Cell]] = [
         [
             layer.row["layer"],
@@ -250,8 +242,7 @@ def _layers(layers: Sequence[FormulaLayer]) -> views.Table:
             f"{layer.row['gain']:+.4f} {_span(layer.row['gain_low'], layer.row['gain_high'], '+.4f')}",
             f"{layer.row['heldout_gain']:+.4f} "
             f"{_span(layer.row['heldout_gain_low'], layer.row['heldout_gain_high'], '+.4f')}",
-            str(layer.row["heldout_better"]),
-            str(layer.row["heldout_worse"]),
+            f"{layer.row['heldout_better']}, {layer.row['heldout_worse']}",
             f"{layer.row['beaten_share']:.0%} {_span(layer.row['beaten_low'], layer.row['beaten_high'], '.0%')}",
         ]
         for layer in layers
@@ -335,34 +326,25 @@ def _units(layer: FormulaLayer) -> views.Table:
     return views.Table([*columns, ("label", False), ("its IoU", True), ("beam search", False)], rows, note)
 
 
-def _pictures(layer: FormulaLayer) -> list[views.Section]:
-    units = {unit["unit"]: unit for unit in layer.units}
-    number, sections = 0, []
-    for unit in pictured(layer.units):
-        plates = []
-        for picture in layer.pictures.get(unit, ()):
-            number += 1
-            plates.append(
-                views.Plate(
-                    picture.thumb,
-                    picture.file,
-                    number,
-                    f"{picture.peak:.3g}",
-                    picture.dim,
-                    picture.outline,
-                    picture.marked,
-                    (),
-                )
-            )
-        if plates:
-            row = units[unit]
-            text = f"IoU {_with_ends(row)}; its label, {row['concept']}, has {row['concept_iou']:.3f}."
-            formula = row["formula"] or "none"
-            title = f"Unit {unit} of {layer.row['layer']}: {formula}"
-            sections.append(
-                views.Section(title, [views.Text(text, "quiet"), views.Plates(plates, layer.size, "the formula")])
-            )
+def _pictures(layers: Sequence[FormulaLayer]) -> list[views.Section]:
+    """Of some units of each layer; pictures are numbered through the page."""
+    number, sections = count(1), []
+    for layer in layers:
+        rows = {unit["unit"]: unit for unit in layer.units}
+        for unit in pictured(layer.units):
+            row, plates = rows[unit], [_plate(picture, next(number)) for picture in layer.pictures.get(unit, ())]
+            if plates:
+                text = f"IoU {_with_ends(row)}; its label, {row['concept']}, has {row['concept_iou']:.3f}."
+                parts = [views.Text(text, "quiet"), views.Plates(plates, layer.size, "the formula")]
+                title = f"Unit {unit} of {layer.row['layer']}: {row['formula']}"
+                sections.append(views.Section(title, parts))
     return sections
+
+
+def _plate(picture: FormulaPicture, number: int) -> views.Plate:
+    return views.Plate(
+        picture.thumb, picture.file, number, f"{picture.peak:.3g}", picture.dim, picture.outline, picture.marked, ()
+    )
 
 
 def _reading(row: FormulaLayerRow) -> views.Section:
