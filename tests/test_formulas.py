@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from microtome.quantify import formula_checks as checks
 from microtome.quantify import formulas as science
-from microtome.quantify.formula_words import ConceptCells, Lit, lit_by_unit, memo
-from microtome.quantify.formulas import FORMS, Form, FormulaSearch, Limits
+from microtome.quantify.formula_words import ConceptCells, UnitWords, lit_by_unit, memo
+from microtome.quantify.formulas import FORMS, Form, FormulaSearch, SearchLimits
 from microtome.quantify.null import AllLabels
 from microtome.quantify.resampling import permutation_plan
 from microtome.quantify.words import SIDE, LitWords, label_words, pixels_of, tiles, tiling, whole_words
@@ -78,7 +78,7 @@ def packed(lit):
     bits = whole.reshape(len(lit), rows, SIDE, columns, SIDE).swapaxes(2, 3).reshape(len(lit) * rows * columns, -1)
     found = np.packbits(bits, axis=1, bitorder="little").view("<u8").ravel()
     cell = np.flatnonzero(found)
-    return Lit(cell.astype(np.int64), found[cell].astype(np.uint64))
+    return UnitWords(cell.astype(np.int64), found[cell].astype(np.uint64))
 
 
 # literally
@@ -173,15 +173,15 @@ def test_the_search_finds_what_brute_force_finds(seed, shape):
     formulas, scores = every_meaning(world)
     search, seen = FormulaSearch(world.cells, world.annotated), memo()
     for unit, lit in enumerate(world.units):
-        found = search.best(lit, Limits(), seen)
+        found = search.best(lit, SearchLimits(), seen)
         assert found.proven
         for length in (1, 2, 3):
             allowed = [place for place, formula in enumerate(formulas) if len(formula.concepts) <= length]
             best = allowed[int(scores[allowed, unit].argmax())]  # of equal ones the first
             assert (found.best[length - 1], found.iou[length - 1]) == (formulas[best], scores[best, unit])
         top = scores[:, unit].max()
-        assert search.reaches(lit, top, Limits(), seen)
-        assert not search.reaches(lit, np.nextafter(top, 2), Limits(), seen)
+        assert search.reaches(lit, top, SearchLimits(), seen)
+        assert not search.reaches(lit, np.nextafter(top, 2), SearchLimits(), seen)
         assert found.beam_iou <= found.iou[2]
         assert found.beam_iou == scores[formulas.index(found.beam), unit]
 
@@ -213,7 +213,7 @@ def test_some_pictures_and_exchanged_annotations():
         FormulaSearch(part.cells, part.annotated),
     )
     for lit, other in zip(world.units, part.units, strict=True):
-        found, expected = search.best(lit, Limits(), memo()), alone.best(other, Limits(), memo())
+        found, expected = search.best(lit, SearchLimits(), memo()), alone.best(other, SearchLimits(), memo())
         assert (found.best, found.iou, found.beam_iou) == (expected.best, expected.iou, expected.beam_iou)
 
     rng = np.random.default_rng(1)
@@ -223,7 +223,7 @@ def test_some_pictures_and_exchanged_annotations():
     moved.whole = np.stack([world.whole[plan[category], c] for c, category in enumerate(world.category)], 1)
     exchanged, expected = FormulaSearch(world.cells, world.annotated, plan), FormulaSearch(moved.cells, world.annotated)
     for lit in world.units:
-        assert exchanged.best(lit, Limits(), memo()) == expected.best(lit, Limits(), memo())
+        assert exchanged.best(lit, SearchLimits(), memo()) == expected.best(lit, SearchLimits(), memo())
 
 
 def test_effort_ends_the_search_and_says_how_far_off_it_may_be():
@@ -231,9 +231,12 @@ def test_effort_ends_the_search_and_says_how_far_off_it_may_be():
     search = FormulaSearch(world.cells, world.annotated)
     ended = 0
     for lit in world.units:
-        whole, short = search.best(lit, Limits(), memo()), search.best(lit, Limits(beam=1, effort=1), memo())
+        whole, short = (
+            search.best(lit, SearchLimits(), memo()),
+            search.best(lit, SearchLimits(beam=1, effort=1), memo()),
+        )
         assert short.iou[2] <= whole.iou[2] <= short.bound
-        assert short == search.best(lit, Limits(beam=1, effort=1), memo())  # the same again
+        assert short == search.best(lit, SearchLimits(beam=1, effort=1), memo())  # the same again
         ended += not short.proven
         assert short.looked <= whole.looked or short.proven
     assert ended
@@ -249,21 +252,21 @@ def test_formulas_of_few_pictures_are_left_out():
     least = max(number.values()) + 1
     search = FormulaSearch(world.cells, world.annotated, least=least)
     for lit in world.units:
-        for formula in search.best(lit, Limits(), memo()).best:
+        for formula in search.best(lit, SearchLimits(), memo()).best:
             assert len({world.category[concept] for concept in formula.concepts}) == 1
     usual = FormulaSearch(world.cells, world.annotated, least=min(number.values()))
     free = FormulaSearch(world.cells, world.annotated)
-    assert all(usual.best(lit, Limits(), memo()) == free.best(lit, Limits(), memo()) for lit in world.units)
+    assert all(usual.best(lit, SearchLimits(), memo()) == free.best(lit, SearchLimits(), memo()) for lit in world.units)
 
 
 def test_a_unit_that_lights_nothing_has_no_formula():
     world = World(9)
     search = FormulaSearch(world.cells, world.annotated)
-    nothing = Lit(np.zeros(0, np.int64), np.zeros(0, np.uint64))
-    found = search.best(nothing, Limits(), memo())
+    nothing = UnitWords(np.zeros(0, np.int64), np.zeros(0, np.uint64))
+    found = search.best(nothing, SearchLimits(), memo())
     assert (found.best, found.iou, found.bound, found.beam_iou) == ((Form(0, 0),) * 3, (0.0,) * 3, 0.0, 0.0)
-    assert search.reaches(nothing, 0.0, Limits(), memo())
-    assert not search.reaches(nothing, 1e-9, Limits(), memo())
+    assert search.reaches(nothing, 0.0, SearchLimits(), memo())
+    assert not search.reaches(nothing, 1e-9, SearchLimits(), memo())
 
 
 # each bound, on random masks
@@ -293,18 +296,18 @@ def test_forms_of_three_are_counted_by_inclusion_and_exclusion_and_bounded_by_th
     lit, concepts = scene
     (*m, t), (*o, u) = counted(lit, concepts)
     room = int(lit.sum())
-    ranges = [science.shared.py_func(*m, room), science.shared.py_func(*o, sum(o[:3]))]
+    ranges = [science.shared.py_func(m, room), science.shared.py_func(o, sum(o[:3]))]
     assert ranges[0][0] <= t <= ranges[0][1]
     assert ranges[1][0] <= u <= ranges[1][1]
     for form in range(4, 12):
         mask = literal_mask(form, *concepts)
         both, others = int((mask & lit).sum()), int((mask & ~lit).sum())
-        bases, sign = [science.base.py_func(form, *each) for each in (m, o)], int(science.SIGN[form])
+        bases, sign = [science.base.py_func(form, each) for each in (m, o)], int(science.SIGN[form])
         assert (bases[0] + sign * t, bases[1] + sign * u) == (both, others)
         truth = both / (room + others)
-        assert science.leaf_bound.py_func(*bases, sign, room, *ranges) >= truth
-        assert science.leaf_bound.py_func(*bases, sign, room, (t, t), ranges[1]) >= truth
-        assert science.leaf_bound.py_func(*bases, sign, room, (t, t), (u, u)) == truth
+        assert science.leaf_bound.py_func(bases, sign, room, ranges) >= truth
+        assert science.leaf_bound.py_func(bases, sign, room, ((t, t), ranges[1])) >= truth
+        assert science.leaf_bound.py_func(bases, sign, room, ((t, t), (u, u))) == truth
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -9,19 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.quantify.dissection import iou
+from microtome.quantify.drift import Estimate
 from microtome.quantify.intervals import expanded_ends
 
 Floats = NDArray[np.float64]
 PENALTIES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # IoU that each concept after the first must gain
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value, and its 95 % interval over resamples of the pictures where there are any."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 def iou_under(counts: NDArray[np.int64], weights: NDArray[np.int32]) -> Floats:

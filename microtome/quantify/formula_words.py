@@ -23,7 +23,7 @@ from microtome.quantify.words import WHOLE, LitWords, label_words, tiles
 Ints = NDArray[np.int64]
 FULL = np.uint64(2**64 - 1)
 MEMO = 1 << 18  # counts of three concepts that are remembered
-inner = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)
+inner = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)  # type: ignore[call-overload]
 """Of what only compiled code calls: it is compiled sooner so. Python must call its `py_func`: else it crashes."""
 
 
@@ -43,7 +43,7 @@ class ByConcept(NamedTuple):
     word: NDArray[np.uint64]
 
 
-class Lit(NamedTuple):
+class UnitWords(NamedTuple):
     """What one unit lights: cells, ascending, and their words."""
 
     cell: Ints
@@ -116,7 +116,7 @@ class ConceptCells:
         return int(self.start.shape[1] - 1) // self.tiles
 
 
-def lit_by_unit(runs: Iterable[tuple[int, int, LitWords]], units: int, tiles_each: int) -> list[Lit]:
+def lit_by_unit(runs: Iterable[tuple[int, int, LitWords]], units: int, tiles_each: int) -> list[UnitWords]:
     """What each unit lights, from runs of images.
 
     Args:
@@ -126,30 +126,29 @@ def lit_by_unit(runs: Iterable[tuple[int, int, LitWords]], units: int, tiles_eac
     """
     parts = [(words.cell + first * tiles_each, words.unit, words.word) for first, _, words in runs]
     if not parts:
-        return [Lit(np.zeros(0, np.int64), np.zeros(0, np.uint64))] * units
+        return [UnitWords(np.zeros(0, np.int64), np.zeros(0, np.uint64))] * units
     cell, unit, word = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((cell, unit))
     ends = np.searchsorted(unit[order], np.arange(units + 1))
     return [
-        Lit(cell[order[low:high]].astype(np.int64), word[order[low:high]].astype(np.uint64))
+        UnitWords(cell[order[low:high]].astype(np.int64), word[order[low:high]].astype(np.uint64))
         for low, high in pairwise(ends)
     ]
 
 
 @njit(nogil=True)
-def gathered(start, concept, word, plan, on, tiles_each, cell, lit):  # type: ignore[no-untyped-def]
+def gathered(labels, exchange, cell, lit):  # type: ignore[no-untyped-def]
     """Concepts on some cells, where they are lit; compiled when it is first called.
 
     Args:
-        start, concept, word: of `ConceptCells`.
-        plan: (categories, images) whose annotation each image gets.
-        on: (images,) which of them count.
-        tiles_each: of a picture.
+        labels: start, concept and word of `ConceptCells`.
+        exchange: (categories, images) whose annotation each image gets; (images,) which of them count; tiles of each.
         cell, lit: cells, and the word that is lit in each.
 
     Returns:
         `ByCell` of these cells; concepts that are not lit in a cell are left out.
     """
+    (start, concept, word), (plan, on, tiles_each) = labels, exchange
     bounds = np.zeros(len(cell) + 1, np.int64)
     categories = plan.shape[0]
     most = 0
@@ -176,25 +175,23 @@ def gathered(start, concept, word, plan, on, tiles_each, cell, lit):  # type: ig
 
 
 @njit(nogil=True)
-def tabulated(shown, cell, lit, pattern, holds, category, tiles_each):  # type: ignore[no-untyped-def]
+def tabulated(shown, unit, patterns, n):  # type: ignore[no-untyped-def]
     """Count where each concept, and each pair, is lit, over the pictures in which categories are annotated.
 
     Args:
         shown: `ByCell` of the cells.
-        cell, lit: cells, and the word that is lit in each.
-        pattern: (images,) number of each one's pattern of annotated categories.
-        holds: (patterns, categories) what is annotated.
-        category: (concepts,).
-        tiles_each: of a picture.
+        unit: cells, and the word that is lit in each.
+        patterns: (images,) number of each one's pattern of annotated categories; (patterns, categories) what is
+            annotated; tiles of each picture.
+        n: concepts.
 
     Returns:
         the arrays of a `Meeting`.
     """
-    bounds, concept, word = shown
-    patterns, n = len(holds), len(category)
-    all_lit = np.zeros(patterns, np.int64)
-    one = np.zeros((patterns, n), np.int64)
-    two = np.zeros((patterns, n, n), np.int32)
+    (bounds, concept, word), (cell, lit), (pattern, holds, tiles_each) = shown, unit, patterns
+    all_lit = np.zeros(len(holds), np.int64)
+    one = np.zeros((len(holds), n), np.int64)
+    two = np.zeros((len(holds), n, n), np.int32)
     for at in range(len(cell)):
         which = pattern[cell[at] // tiles_each]
         all_lit[which] += ones(lit[at])
@@ -296,8 +293,9 @@ def met(lists, a, b, c):  # type: ignore[no-untyped-def]
 
 
 @inner
-def remembered(lists, memo, a, b, c):  # type: ignore[no-untyped-def]
+def remembered(lists, memo, parts):  # type: ignore[no-untyped-def]
     """The same as `met`, which is not counted again as long as no other three concepts take its place in the memo."""
+    a, b, c = parts
     if a > b:
         a, b = b, a
     if b > c:

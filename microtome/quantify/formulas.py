@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -27,7 +27,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from microtome.quantify import formula_words as words
-from microtome.quantify.formula_words import FULL, ByCell, ByConcept, ConceptCells, Lit, Meeting, inner
+from microtome.quantify.formula_words import FULL, ByCell, ByConcept, ConceptCells, Meeting, UnitWords, inner
 from microtome.quantify.null import ones
 
 Ints = NDArray[np.int64]
@@ -78,7 +78,7 @@ class Form(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Limits:
+class SearchLimits:
     """How far to search.
 
     Args:
@@ -93,7 +93,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Found:
+class BestFormulas:
     """What the search found for one unit.
 
     Args:
@@ -120,11 +120,13 @@ class Found:
 
 
 @inner
-def base(form, x_a, x_b, x_c, x_ab, x_ac, x_bc):  # type: ignore[no-untyped-def]
+def base(form, counts):  # type: ignore[no-untyped-def]
     """Pixels on which a form of three concepts holds, but for those that all three share, which count SIGN times.
 
     Inclusion and exclusion, form by form: |F| = base + SIGN |abc|. It holds for lit pixels, for others, and for all.
+    Counts are of a, b, c, ab, ac, bc.
     """
+    x_a, x_b, x_c, x_ab, x_ac, x_bc = counts
     if form == AAA:
         return 0
     if form == AAO:
@@ -143,31 +145,33 @@ def base(form, x_a, x_b, x_c, x_ab, x_ac, x_bc):  # type: ignore[no-untyped-def]
 
 
 @inner
-def shared(x_a, x_b, x_c, x_ab, x_ac, x_bc, room):  # type: ignore[no-untyped-def]
+def shared(counts, room):  # type: ignore[no-untyped-def]
     """Least and most pixels that three concepts can share, given what one and two of them cover.
 
     Most: no more than any pair shares, and, since the union, S1 - S2 + x_abc by inclusion and exclusion, has no more
     than `room` pixels, no more than room - S1 + S2. Least: the pairs ab and ac lie in a, which has no more than x_a, so
     that x_ab + x_ac - x_abc <= x_a; likewise in b and c (Bonferroni).
     """
+    x_a, x_b, x_c, x_ab, x_ac, x_bc = counts
     least = max(0, x_ab + x_ac - x_a, x_ab + x_bc - x_b, x_ac + x_bc - x_c)
     most = min(x_ab, x_ac, x_bc, room - x_a - x_b - x_c + x_ab + x_ac + x_bc)
     return least, most
 
 
 @inner
-def leaf_bound(base_m, base_o, sign, lit, t, u):  # type: ignore[no-untyped-def]
+def leaf_bound(bases, sign, lit, ranges):  # type: ignore[no-untyped-def]
     """No IoU of a form is above this, with t = m_abc and u = o_abc anywhere in their ranges.
 
     I / (A + O) rises with I and falls with O. I = base_m + sign t is greatest at one end of t, O = base_o + sign u
     least at one end of u; t and u count different pixels, so that both ends may come together, and no better.
 
     Args:
-        base_m, base_o: from `base`, of lit pixels and of others.
+        bases: from `base`, of lit pixels and of others.
         sign: SIGN of the form.
         lit: A, above 0.
-        t, u: (least, most).
+        ranges: of t and of u, least and most.
     """
+    (base_m, base_o), (t, u) = bases, ranges
     most = base_m + (t[1] if sign > 0 else -t[0])
     least = base_o + (u[0] if sign > 0 else -u[1])
     return most / (lit + max(least, 0))
@@ -215,8 +219,9 @@ def _two(form, x_a, x_b, x_ab):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _key(form, a, b, c, n):  # type: ignore[no-untyped-def]
+def _key(formula, n):  # type: ignore[no-untyped-def]
     """The order among formulas of equal IoU: the lowest is taken. c or b is -1 where there is none."""
+    form, a, b, c = formula
     return ((form * (n + 1) + a + 1) * (n + 1) + b + 1) * (n + 1) + c + 1
 
 
@@ -230,8 +235,9 @@ def _parts(key, n):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _canonical(form, a, b, join, c):  # type: ignore[no-untyped-def]
+def _canonical(node, join, c):  # type: ignore[no-untyped-def]
     """The formula of three concepts that `(form of a and b) join c` means, its concepts in order."""
+    form, a, b = node
     if form == 1 and join == AND:
         low, high = min(a, b, c), max(a, b, c)
         return AAA, low, a + b + c - low - high, high
@@ -258,75 +264,74 @@ def _iou_one(unit, rest, category, a):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _pair(unit, category, a, b, k, form):  # type: ignore[no-untyped-def]
+def _pair(unit, category, node, k):  # type: ignore[no-untyped-def]
     """Pixels on which a form of two concepts holds, over the pictures in which category k is annotated, too."""
+    form, a, b = node
     return _two(form, unit[1][category[b], k, a], unit[1][category[a], k, b], unit[2][k, a, b])
 
 
 @inner
-def _iou_two(unit, rest, category, form, a, b):  # type: ignore[no-untyped-def]
+def _iou_two(unit, rest, category, node):  # type: ignore[no-untyped-def]
     """IoU of a form of two concepts."""
-    k = category[b]
-    lit = unit[0][category[a], k, k]
-    return _pair(unit, category, a, b, k, form) / (lit + _pair(rest, category, a, b, k, form)) if lit else 0.0
+    k = category[node[2]]
+    lit = unit[0][category[node[1]], k, k]
+    return _pair(unit, category, node, k) / (lit + _pair(rest, category, node, k)) if lit else 0.0
 
 
 @inner
-def _iou_three(counts, form, a, b, c, floor):  # type: ignore[no-untyped-def]
+def _iou_three(counts, formula, floor):  # type: ignore[no-untyped-def]
     """IoU of a form of three concepts; -1 where a bound already says that it lies below the floor.
 
     Args:
         counts: see `_search`.
-        form, a, b, c: the formula.
+        formula: form, a, b and c.
         floor: what is of interest.
 
     Returns:
         IoU, and how much had to be counted: 0 nothing, 1 something.
     """
     unit, rest, category, _, lists, everywhere, memo = counts
+    form, a, b, c = formula
     i, j, k = category[a], category[b], category[c]
     lit = unit[0][i, j, k]
     if lit == 0:
         return 0.0, 0
-    m_a, m_b, m_c = unit[1][j, k, a], unit[1][i, k, b], unit[1][i, j, c]
-    m_ab, m_ac, m_bc = unit[2][k, a, b], unit[2][j, a, c], unit[2][i, b, c]
-    o_a, o_b, o_c = rest[1][j, k, a], rest[1][i, k, b], rest[1][i, j, c]
-    o_ab, o_ac, o_bc = rest[2][k, a, b], rest[2][j, a, c], rest[2][i, b, c]
-    base_m, base_o = base(form, m_a, m_b, m_c, m_ab, m_ac, m_bc), base(form, o_a, o_b, o_c, o_ab, o_ac, o_bc)
-    t = shared(m_a, m_b, m_c, m_ab, m_ac, m_bc, lit)
-    u = shared(o_a, o_b, o_c, o_ab, o_ac, o_bc, o_a + o_b + o_c)  # no room is known but the concepts' own
-    sign = SIGN[form]
-    if leaf_bound(base_m, base_o, sign, lit, t, u) < floor:
+    m = unit[1][j, k, a], unit[1][i, k, b], unit[1][i, j, c], unit[2][k, a, b], unit[2][j, a, c], unit[2][i, b, c]
+    o = rest[1][j, k, a], rest[1][i, k, b], rest[1][i, j, c], rest[2][k, a, b], rest[2][j, a, c], rest[2][i, b, c]
+    bases, sign = (base(form, m), base(form, o)), SIGN[form]
+    t, u = shared(m, lit), shared(o, o[0] + o[1] + o[2])  # no room is known of others but the concepts' own
+    if leaf_bound(bases, sign, lit, (t, u)) < floor:
         return -1.0, 0
     both = t[0] if t[0] == t[1] else words.met(lists, a, b, c)
-    if leaf_bound(base_m, base_o, sign, lit, (both, both), u) < floor:
+    if leaf_bound(bases, sign, lit, ((both, both), u)) < floor:
         return -1.0, 1
-    others = u[0] if u[0] == u[1] else words.remembered(everywhere, memo, a, b, c) - both
-    return (base_m + sign * both) / (lit + base_o + sign * others), 1
+    others = u[0] if u[0] == u[1] else words.remembered(everywhere, memo, (a, b, c)) - both
+    return (bases[0] + sign * both) / (lit + bases[1] + sign * others), 1
 
 
 @inner
-def _offer(best, keys, length, value, key):  # type: ignore[no-untyped-def]
+def _offer(found, length, value, key):  # type: ignore[no-untyped-def]
     """Take a formula in place of the best so far where it is better, or as good and before it in order."""
+    best, keys = found
     if value > best[length] or (value == best[length] and key < keys[length]):
         best[length], keys[length] = value, key
 
 
 @inner
-def _short(counts, best, keys, length):  # type: ignore[no-untyped-def]
+def _short(counts, found, length):  # type: ignore[no-untyped-def]
     """The best formulas of one and of two concepts: all of them are looked at."""
-    unit, rest, category = counts[0], counts[1], counts[2]
+    (best, keys), unit, rest, category = found, counts[0], counts[1], counts[2]
     n = len(category)
     for a in range(n):
-        _offer(best, keys, 1, _iou_one(unit, rest, category, a), _key(0, a, -1, -1, n))
+        _offer(found, 1, _iou_one(unit, rest, category, a), _key((0, a, -1, -1), n))
     best[2], keys[2] = best[1], keys[1]
     if length > 1:
         for a in range(n):
             for b in range(n):
                 for form in range(1, 4):
                     if a != b and (form == 3 or a < b):
-                        value = _iou_two(unit, rest, category, form, a, b)
-                        _offer(best, keys, 2, value, _key(form, a, b, -1, n))
+                        value = _iou_two(unit, rest, category, (form, a, b))
+                        _offer(found, 2, value, _key((form, a, b, -1), n))
     best[3], keys[3] = best[2], keys[2]
 
 
@@ -371,9 +376,9 @@ def _reach(counts, floor):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _reach_of(reach, i, j, a, b, k):  # type: ignore[no-untyped-def]
+def _reach_of(reach, categories, node, k):  # type: ignore[no-untyped-def]
     """What of it concerns a form of concepts a and b, of categories i and j, and one more of category k."""
-    alone, tables = reach
+    (alone, tables), (i, j), (_, a, b) = reach, categories, node
     return (
         alone[i, j, k],
         tables[0, j, a, k],
@@ -387,7 +392,7 @@ def _reach_of(reach, i, j, a, b, k):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _move_bound(form, move, both, others, lit, reach):  # type: ignore[no-untyped-def]
+def _move_bound(form, move, size, reach):  # type: ignore[no-untyped-def]
     """No formula that a move makes of a form of two concepts and any x of a category has an IoU above this.
 
     -1 where the form has no such move. Moves are, of `a and b`: 0 `and x`, 1 `or x`, 2 `and not x`, 3 `or (x and b)`,
@@ -397,11 +402,10 @@ def _move_bound(form, move, both, others, lit, reach):  # type: ignore[no-untype
     Args:
         form: of two concepts.
         move: as above.
-        both, others: I and O of the form.
-        lit: A, above 0.
+        size: I, O and A of the form, A above 0.
         reach: from `_reach_of`; for a single x, what x itself adds and takes away.
     """
-    alone, within_a, within_b, added_a, added_b, beside, taken_a, taken_b = reach
+    (both, others, lit), (alone, within_a, within_b, added_a, added_b, beside, taken_a, taken_b) = size, reach
     if (form == 2 and move != 1) or (form == 3 and (move == 0 or move == 4)):
         return -1.0
     if move == 0:
@@ -416,7 +420,7 @@ def _move_bound(form, move, both, others, lit, reach):  # type: ignore[no-untype
 
 
 @inner
-def _passing(passed, rows, members, node, move, floor):  # type: ignore[no-untyped-def]
+def _passing(passed, rows, members, asked):  # type: ignore[no-untyped-def]
     """Which concepts x of a category may make a formula not below the floor, by what x covers alone and in pairs.
 
     As `_move_bound`, and a formula that covers what x adds has no less O than that has.
@@ -425,14 +429,12 @@ def _passing(passed, rows, members, node, move, floor):  # type: ignore[no-untyp
         passed: (concepts,) filled from the front.
         rows: (concepts,) of lit pixels: m_x, m_ax, m_bx; of others: o_x, o_ax, o_bx.
         members: the category's concepts.
-        node: form, a, b, and I, O and A of the form.
-        move: as above.
-        floor: what is of interest.
+        asked: the form with a and b; its I, O and A; the move; the least IoU that is of interest.
 
     Returns:
         how many passed, and how many were looked at.
     """
-    form, a, b, both, others, lit = node
+    (form, a, b), (both, others, lit), move, floor = asked
     m_x, m_a, m_b, o_x, o_a, o_b = rows
     count = looked = 0
     for x in members:
@@ -449,15 +451,16 @@ def _passing(passed, rows, members, node, move, floor):  # type: ignore[no-untyp
         elif move == 4:
             least = max(others, o_a[x])
         own = (m_x[x], m_a[x], m_b[x], m_a[x], m_b[x], m_x[x] - m_b[x], o_a[x], o_b[x])
-        if _move_bound(form, move, both, least, lit, own) >= floor:
+        if _move_bound(form, move, (both, least, lit), own) >= floor:
             passed[count] = x
             count += 1
     return count, looked
 
 
 @inner
-def _moved(form, a, b, move, x):  # type: ignore[no-untyped-def]
+def _moved(node, move, x):  # type: ignore[no-untyped-def]
     """The formula that a move makes; form -1 where another node and concept make the same one."""
+    form, a, b = node
     if form == 1:
         if move == 0:
             return (AAA if x > b else -1), a, b, x
@@ -475,18 +478,17 @@ def _moved(form, a, b, move, x):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _node_bound(counts, reach, form, a, b):  # type: ignore[no-untyped-def]
+def _node_bound(counts, reach, node):  # type: ignore[no-untyped-def]
     """No formula of three concepts that is made from a form of two has an IoU above this."""
-    unit, rest, category = counts[0], counts[1], counts[2]
+    unit, rest, category, (form, a, b) = counts[0], counts[1], counts[2], node
     i, j, most = category[a], category[b], -1.0
     for k in range(unit[0].shape[0]):
         lit = unit[0][i, j, k]
         if lit:
-            both = _two(form, unit[1][j, k, a], unit[1][i, k, b], unit[2][k, a, b])
-            others = _two(form, rest[1][j, k, a], rest[1][i, k, b], rest[2][k, a, b])
-            own = _reach_of(reach, i, j, a, b, k)
+            size = _pair(unit, category, node, k), _pair(rest, category, node, k), lit
+            own = _reach_of(reach, (i, j), node, k)
             for move in range(5):
-                most = max(most, _move_bound(form, move, both, others, lit, own))
+                most = max(most, _move_bound(form, move, size, own))
     return most
 
 
@@ -501,54 +503,55 @@ def _nodes(counts, reach, floor):  # type: ignore[no-untyped-def]
             for form in range(1, 4):
                 if a == b or (form < 3 and a > b):
                     continue
-                most = _node_bound(counts, reach, form, a, b)
+                most = _node_bound(counts, reach, (form, a, b))
                 if most >= floor:
-                    bounds[count], keys[count] = most, _key(form, a, b, -1, n)
+                    bounds[count], keys[count] = most, _key((form, a, b, -1), n)
                     count += 1
     return bounds[:count], keys[:count]
 
 
 @inner
-def _expand(counts, reach, node, best, keys, told):  # type: ignore[no-untyped-def]
+def _expand(counts, reach, key, found):  # type: ignore[no-untyped-def]
     """Look at all formulas that are made from a node, but for moves and concepts that their bounds rule out.
 
     Args:
         counts: see `_search`.
         reach: from `_reach`, for a floor no higher than the best.
-        node: key of a form of two concepts.
-        best, keys: by length; replaced where a formula is better.
-        told: formulas looked at and formulas counted, added to.
+        key: of a form of two concepts.
+        found: best IoU and keys by length, replaced where a formula is better; formulas looked at and formulas counted,
+            added to.
     """
-    unit, rest, category = counts[0], counts[1], counts[2]
+    (best, keys, told), unit, rest, category = found, counts[0], counts[1], counts[2]
     n = len(category)
-    form, a, b, _ = _parts(node, n)
-    i, j = category[a], category[b]
+    form, a, b, _ = _parts(key, n)
+    node, i, j = (form, a, b), category[a], category[b]
     passed, (members, ends) = np.empty(n, np.int64), counts[3]
     rows = (unit[1][i, j], unit[2][j, a], unit[2][i, b], rest[1][i, j], rest[2][j, a], rest[2][i, b])
     for k in range(unit[0].shape[0]):
         lit = unit[0][i, j, k]
         if lit == 0:
             continue
-        both, others = _pair(unit, category, a, b, k, form), _pair(rest, category, a, b, k, form)
-        own = _reach_of(reach, i, j, a, b, k)
+        size = _pair(unit, category, node, k), _pair(rest, category, node, k), lit
+        own = _reach_of(reach, (i, j), node, k)
         for move in range(5):
-            if _move_bound(form, move, both, others, lit, own) < best[3]:
+            if _move_bound(form, move, size, own) < best[3]:
                 continue
             some = members[ends[k] : ends[k + 1]]
-            count, looked = _passing(passed, rows, some, (form, a, b, both, others, lit), move, best[3])
+            count, looked = _passing(passed, rows, some, (node, size, move, best[3]))
             told[0] += looked
             for x in passed[:count]:
-                meant, first, second, third = _moved(form, a, b, move, x)
-                if meant >= 0:
-                    value, counted = _iou_three(counts, meant, first, second, third, best[3])
+                formula = _moved(node, move, x)
+                if formula[0] >= 0:
+                    value, counted = _iou_three(counts, formula, best[3])
                     told[1] += counted
                     if value >= 0:
-                        _offer(best, keys, 3, value, _key(meant, first, second, third, n))
+                        _offer((best, keys), 3, value, _key(formula, n))
 
 
 @inner
-def _insert(beam, keys, count, value, key):  # type: ignore[no-untyped-def]
+def _insert(held, count, value, key):  # type: ignore[no-untyped-def]
     """Put a formula into the beam, by IoU, then by order; gives how many it holds."""
+    beam, keys = held
     width = len(beam)
     if value <= 0:
         return count
@@ -567,15 +570,16 @@ def _insert(beam, keys, count, value, key):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _joined(counts, form, a, b, join, c, floor):  # type: ignore[no-untyped-def]
+def _joined(counts, node, more, floor):  # type: ignore[no-untyped-def]
     """IoU and key of a formula of one or two concepts, joined with one more; IoU -1 where it lies below the floor."""
-    n = len(counts[2])
+    n, (form, a, _), (join, c) = len(counts[2]), node, more
     if form == 0:
         low, high = (a, c) if join == NOT else (min(a, c), max(a, c))
-        return _iou_two(counts[0], counts[1], counts[2], join + 1, low, high), _key(join + 1, low, high, -1, n)
-    meant, x, y, z = _canonical(form, a, b, join, c)
-    value, _ = _iou_three(counts, meant, x, y, z, floor)
-    return value, _key(meant, x, y, z, n)
+        pair = (join + 1, low, high)
+        return _iou_two(counts[0], counts[1], counts[2], pair), _key((join + 1, low, high, -1), n)
+    formula = _canonical(node, join, c)
+    value, _ = _iou_three(counts, formula, floor)
+    return value, _key(formula, n)
 
 
 @inner
@@ -589,7 +593,7 @@ def _beam(counts, width, length):  # type: ignore[no-untyped-def]
     n = len(category)
     beam, keys, count = np.zeros(width), np.full(width, LAST), 0
     for a in range(n):
-        count = _insert(beam, keys, count, _iou_one(unit, rest, category, a), _key(0, a, -1, -1, n))
+        count = _insert((beam, keys), count, _iou_one(unit, rest, category, a), _key((0, a, -1, -1), n))
     for step in range(2, length + 1):
         before, held = keys.copy(), count
         for place in range(held):
@@ -599,9 +603,9 @@ def _beam(counts, width, length):  # type: ignore[no-untyped-def]
             for c in range(n):
                 if c not in (a, b):
                     for join in range(3):
-                        value, key = _joined(counts, form, a, b, join, c, beam[width - 1])
-                        count = _insert(beam, keys, count, value, key)
-    return beam[0], (keys[0] if count else _key(0, 0, -1, -1, n))
+                        value, key = _joined(counts, (form, a, b), (join, c), beam[width - 1])
+                        count = _insert((beam, keys), count, value, key)
+    return beam[0], (keys[0] if count else _key((0, 0, -1, -1), n))
 
 
 @njit(nogil=True)
@@ -620,11 +624,11 @@ def _search(counts, length, width, effort):  # type: ignore[no-untyped-def]
         counted.
     """
     best, keys, told = np.full(4, -1.0), np.full(4, LAST), np.zeros(2, np.int64)
-    _short(counts, best, keys, length)
+    _short(counts, (best, keys), length)
     beam, key = _beam(counts, width, length)
     bound = best[3]
     if length > 2:
-        _offer(best, keys, 3, beam, key)
+        _offer((best, keys), 3, beam, key)
         reach = _reach(counts, best[3])
         bounds, nodes = _nodes(counts, reach, best[3])
         bound = best[3]
@@ -634,7 +638,7 @@ def _search(counts, length, width, effort):  # type: ignore[no-untyped-def]
             if told[0] >= effort:
                 bound = bounds[place]
                 break
-            _expand(counts, reach, nodes[place], best, keys, told)
+            _expand(counts, reach, nodes[place], (best, keys, told))
     return best, keys, max(bound, best[length]), beam, key, told
 
 
@@ -642,21 +646,21 @@ def _search(counts, length, width, effort):  # type: ignore[no-untyped-def]
 def _reaches(counts, length, floor, effort):  # type: ignore[no-untyped-def]
     """Whether any formula of up to so many concepts has at least a given IoU, above 0; yes where effort ends it."""
     best, keys, told = np.full(4, -1.0), np.full(4, LAST), np.zeros(2, np.int64)
-    _short(counts, best, keys, length)
+    _short(counts, (best, keys), length)
     if best[length] >= floor or length < 3:
         return best[length] >= floor
     reach = _reach(counts, floor)
     best[3], keys[3] = floor, LAST
     _, nodes = _nodes(counts, reach, floor)
     for node in nodes:
-        _expand(counts, reach, node, best, keys, told)
+        _expand(counts, reach, node, (best, keys, told))
         if keys[3] != LAST or told[0] >= effort:
             return True
     return False
 
 
 @register_jitable
-def _first(form: int, x: Any, y: Any) -> Any:
+def _first(form, x, y):  # type: ignore[no-untyped-def]
     """Word of the pixels on which the first two concepts of a form hold, as they are joined."""
     if form in (1, AAA, AAO, AAN):
         return x & y
@@ -666,7 +670,7 @@ def _first(form: int, x: Any, y: Any) -> Any:
 
 
 @register_jitable
-def holds(form: int, x: Any, y: Any, z: Any) -> Any:
+def holds(form, x, y, z):  # type: ignore[no-untyped-def]
     """Word of the pixels on which a form holds, from the words of its concepts; of masks, the mask."""
     if form == 0:
         return x
@@ -697,16 +701,16 @@ def _step(lists, at, end, found):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _by_image(lists, cell, lit, formula, pixels, tiles_each):  # type: ignore[no-untyped-def]
+def _by_image(lists, unit, formula, counted):  # type: ignore[no-untyped-def]
     """Add up, picture by picture, where a formula holds, by walking the lists of its concepts and of what is lit.
 
     Args:
         lists: `ByConcept`.
-        cell, lit: what a unit lights.
+        unit: cells, and the word that it lights in each.
         formula: form, and concepts or -1.
-        pixels: (3, images) I, A and L, added to.
-        tiles_each: of a picture.
+        counted: (3, images) I, A and L, added to; tiles of each picture.
     """
+    (cell, lit), (pixels, tiles_each) = unit, counted
     at, end, found = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.uint64)
     for part in range(3):
         if formula[1 + part] >= 0:
@@ -732,7 +736,7 @@ def held_on(formula: Form, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         masks: (its concepts, pixels).
     """
     none = np.zeros(masks.shape[1], bool)
-    found: NDArray[np.bool_] = holds(formula.form, *[*masks, none, none][:3])
+    found: NDArray[np.bool_] = holds(formula.form, *[*masks, none, none][:3])  # type: ignore[no-untyped-call]
     return found
 
 
@@ -764,26 +768,24 @@ class FormulaSearch:
         self._holds, pattern = np.unique(annotated, axis=0, return_inverse=True)
         self._pattern = pattern.reshape(-1).astype(np.int64)
         every = np.flatnonzero(np.repeat(self._on, cells.tiles))
-        self.everywhere, self.total = self._counted(Lit(every, np.full(len(every), FULL)))
+        self.everywhere, self.total = self._counted(UnitWords(every, np.full(len(every), FULL)))
 
-    def _counted(self, lit: Lit) -> tuple[ByConcept, Meeting]:
+    def _counted(self, lit: UnitWords) -> tuple[ByConcept, Meeting]:
         """Where concepts meet what is lit: their lists, and the counts of one and of two."""
         cells = self._cells
-        shown = ByCell(
-            *words.gathered(
-                cells.start, cells.concept, cells.word, self._plan, self._on, cells.tiles, lit.cell, lit.word
-            )
-        )
-        table = words.tabulated(shown, lit.cell, lit.word, self._pattern, self._holds, cells.category, cells.tiles)
+        labels = cells.start, cells.concept, cells.word
+        exchange = self._plan, self._on, cells.tiles
+        shown = ByCell(*words.gathered(labels, exchange, lit.cell, lit.word))
+        table = words.tabulated(shown, lit, (self._pattern, self._holds, cells.tiles), len(cells.category))
         table[0][self._too_few] = 0  # what lights nothing has IoU 0
         return ByConcept(*words.by_concept(shown, lit.cell, len(cells.category))), Meeting(*table)
 
-    def _counts(self, lit: Lit, memo: tuple[Ints, Ints]) -> tuple[object, ...]:
+    def _counts(self, lit: UnitWords, memo: tuple[Ints, Ints]) -> tuple[object, ...]:
         lists, unit = self._counted(lit)
         rest = Meeting(unit.lit, self.total.one - unit.one, self.total.two - unit.two)
         return unit, rest, self._cells.category, self._members, lists, self.everywhere, memo
 
-    def best(self, lit: Lit, limits: Limits, memo: tuple[Ints, Ints]) -> Found:
+    def best(self, lit: UnitWords, limits: SearchLimits, memo: tuple[Ints, Ints]) -> BestFormulas:
         """The best formulas of one unit.
 
         Args:
@@ -795,11 +797,11 @@ class FormulaSearch:
         iou, keys, bound, beam, key, told = _search(self._counts(lit, memo), limits.length, limits.beam, limits.effort)
         forms = tuple(Form(*_parts.py_func(int(each), n)) for each in keys[1:])
         ious = tuple(float(value) for value in iou[1:])
-        return Found(
+        return BestFormulas(
             forms, ious, float(bound), Form(*_parts.py_func(int(key), n)), float(beam), int(told[0]), int(told[1])
         )
 
-    def reaches(self, lit: Lit, floor: float, limits: Limits, memo: tuple[Ints, Ints]) -> bool:
+    def reaches(self, lit: UnitWords, floor: float, limits: SearchLimits, memo: tuple[Ints, Ints]) -> bool:
         """Whether any formula has at least a given IoU; also yes where the effort ends before that is known.
 
         Args:
@@ -813,8 +815,8 @@ class FormulaSearch:
         """(images,) in which every category of a formula is annotated."""
         return np.asarray(self._annotated[:, self._cells.category[formula.concepts]].all(1), bool)
 
-    def by_image(self, lit: Lit, formula: Form) -> Ints:
+    def by_image(self, lit: UnitWords, formula: Form) -> Ints:
         """(3, images) I, A and L of one unit and formula; nothing where not every category of it is annotated."""
         pixels = np.zeros((3, self._cells.images), np.int64)
-        _by_image(self.everywhere, lit.cell, lit.word, np.array(formula), pixels, self._cells.tiles)
+        _by_image(self.everywhere, lit, np.array(formula), (pixels, self._cells.tiles))
         return pixels * self.domain(formula)

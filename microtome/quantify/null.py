@@ -7,10 +7,11 @@ unit's best IoU over all concepts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numba import njit, types
@@ -31,7 +32,7 @@ def _ones(typing, word):  # type: ignore[no-untyped-def]
     return types.int32(types.uint64), generated
 
 
-ones: Any = _ones  # in compiled code it takes the word alone
+ones = cast("Callable[[object], int]", _ones)  # in compiled code it takes the word alone
 
 
 @njit(nogil=True)

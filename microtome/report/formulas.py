@@ -335,7 +335,7 @@ def _pictures(layers: Sequence[FormulaLayer]) -> list[views.Section]:
             row, plates = rows[unit], [_plate(picture, next(number)) for picture in layer.pictures.get(unit, ())]
             if plates:
                 text = f"IoU {_with_ends(row)}; its label, {row['concept']}, has {row['concept_iou']:.3f}."
-                parts = [views.Text(text, "quiet"), views.Plates(plates, layer.size, "the formula")]
+                parts: list[views.Part] = [views.Text(text, "quiet"), views.Plates(plates, layer.size, "the formula")]
                 title = f"Unit {unit} of {layer.row['layer']}: {row['formula']}"
                 sections.append(views.Section(title, parts))
     return sections

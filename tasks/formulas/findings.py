@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.quantify.formula_words import Lit, lit_by_unit
+from microtome.quantify.formula_words import UnitWords, lit_by_unit
 from microtome.quantify.formulas import Form, held_on
 from microtome.quantify.words import pixels_of, tiles
 from microtome.report.formulas import (
@@ -49,7 +51,9 @@ def _layer(shown: Shown, seen: Inputs, made: StageResult, number: int) -> Formul
     return FormulaLayer(row, units, curve, pictures, seen.index.frame.masks)
 
 
-def _pictures(shown: Shown, seen: Inputs, top: list[tuple[int, float]], of: tuple[Form, Lit]) -> list[FormulaPicture]:
+def _pictures(
+    shown: Shown, seen: Inputs, top: list[tuple[int, float]], of: tuple[Form, UnitWords]
+) -> list[FormulaPicture]:
     """The pictures in which a unit is highest, with what it lights and where its formula holds."""
     index, (formula, lit) = seen.index, of
     shown.thumbnails(index, [image for image, _ in top])
@@ -70,7 +74,7 @@ def _pictures(shown: Shown, seen: Inputs, top: list[tuple[int, float]], of: tupl
     return found
 
 
-def _lit(lit: Lit, image: int, masks: tuple[int, int]) -> NDArray[np.bool_]:
+def _lit(lit: UnitWords, image: int, masks: tuple[int, int]) -> NDArray[np.bool_]:
     """(height, width) what is lit of one picture."""
     count = tiles(masks)
     words = np.zeros(count, np.uint64)

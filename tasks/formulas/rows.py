@@ -10,8 +10,9 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.quantify.formula_checks import Estimate, Halves, estimate
-from microtome.quantify.formulas import Form, Found
+from microtome.quantify.drift import Estimate
+from microtome.quantify.formula_checks import Halves, estimate
+from microtome.quantify.formulas import BestFormulas, Form
 from microtome.quantify.intervals import wilson
 from microtome.quantify.significance import LEVEL, false_discovery, p_values
 from storage.tables import Columns, Row
@@ -59,9 +60,9 @@ class SearchedLayer:
     options: PlannedFormulas
     concepts: ConceptTable
     images: int
-    found: Sequence[Found]
+    found: Sequence[BestFormulas]
     recounted: Sequence[Recounted]
-    chosen: Sequence[Found]
+    chosen: Sequence[BestFormulas]
     halves: Halves
     reached: NDArray[np.bool_]
 

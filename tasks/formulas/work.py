@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from microtome.quantify.formula_checks import Halves, iou_under
-from microtome.quantify.formula_words import ConceptCells, Lit, lit_by_unit, memo
-from microtome.quantify.formulas import Form, FormulaSearch, Found, Limits
+from microtome.quantify.formula_words import ConceptCells, UnitWords, lit_by_unit, memo
+from microtome.quantify.formulas import BestFormulas, Form, FormulaSearch, SearchLimits
 from microtome.quantify.resampling import bootstrap_weights, halves, permutation_plan, redrawn_halves
 from storage import Draft
 from storage.tables import Gathered, Row
@@ -92,7 +92,7 @@ class _Searching:
         return self.inputs.activations.layers[self.number].name
 
     @cached_property
-    def lit(self) -> list[Lit]:
+    def lit(self) -> list[UnitWords]:
         """What each unit lights."""
         index, units = self.inputs.index, self.inputs.activations.layers[self.number].units
         return lit_by_unit(self.inputs.tally.lit(index, self.number), units, self.cells.tiles)
@@ -109,17 +109,17 @@ class _Searching:
         return halves(self.inputs.index.images, np.random.default_rng([self.session.seed, 2]))
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> SearchLimits:
         """How far to search."""
-        return Limits(self.options.length, self.options.beam, self.options.effort)
+        return SearchLimits(self.options.length, self.options.beam, self.options.effort)
 
-    def searched(self, search: FormulaSearch) -> list[Found]:
+    def searched(self, search: FormulaSearch) -> list[BestFormulas]:
         """The best formulas of every unit; each thread has its own memory of what it counted."""
-        found: list[Found] = []
+        found: list[BestFormulas] = []
         threads = self.session.threads
         memos = [memo() for _ in range(threads)]
 
-        def share(thread: int, some: Sequence[Lit]) -> list[Found]:
+        def share(thread: int, some: Sequence[UnitWords]) -> list[BestFormulas]:
             return [search.best(lit, self.limits, memos[thread]) for lit in some[thread::threads]]
 
         with ThreadPoolExecutor(threads, "formulas") as pool:
@@ -138,7 +138,7 @@ class _Searching:
         own, count = np.ones((1, images), np.int32), self.options.bootstrap
         return np.concatenate([own, bootstrap_weights(images, count, rng)]) if count else own
 
-    def recounted(self, whole: FormulaSearch, lit: Lit, found: Found) -> Recounted:
+    def recounted(self, whole: FormulaSearch, lit: UnitWords, found: BestFormulas) -> Recounted:
         """A unit's best formula, and its best single concept, over all pictures and over resamples."""
         best, inside = found.best[-1], whole.domain(found.best[-1])
         counts = whole.by_image(lit, best)
@@ -151,7 +151,7 @@ class _Searching:
             iou_under(whole.by_image(lit, found.best[0]), self.weights[1:]),
         )
 
-    def judged(self, whole: FormulaSearch, chosen: Sequence[Found]) -> Halves:
+    def judged(self, whole: FormulaSearch, chosen: Sequence[BestFormulas]) -> Halves:
         """Formulas of one half on the other half."""
         count, second = self.options.bootstrap, self.split[1:]
         rng = np.random.default_rng([self.session.seed, 3])
