@@ -2,17 +2,29 @@
 
     python benchmarks/foreseen.py [AUDIT.yaml ...]
 
-Every audit is planned and run in a new workspace. One JSON line per audit: stages that took two seconds or more with
-seconds foreseen and taken, and the sums over all stages. The probe is short, and other work beside it shows.
+Every audit is planned and run in a new workspace, in one process and on one thread. One JSON line per audit: stages
+that took two seconds or more with seconds foreseen and taken, and the sums over all stages. What was taken is of the
+processor, so that other work beside it does not count, and so is the probe of what was foreseen.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from benchmarks.dissection import device_name
+from benchmarks.pages import Quiet
+from flows.foresee import foresee
+from flows.plan import Plan, Request
+from tasks.execution import execute
+from tasks.session import Session
 
 EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.yaml"))
 WORTH = 2.0  # seconds, of stages that are told one by one
@@ -20,42 +32,42 @@ WORTH = 2.0  # seconds, of stages that are told one by one
 
 def main() -> None:
     """Print a line per audit."""
+    torch.set_num_threads(1)
     for file in [Path(name) for name in sys.argv[1:]] or EXAMPLES:
         with tempfile.TemporaryDirectory() as workspace:
-            foreseen = _foreseen(_microtome("plan", file, workspace))
-            _microtome("audit", file, workspace)
-            taken = _taken(Path(workspace))
+            plan = Plan(Request(file, workspace=workspace, overrides=("execution.threads=1",)))
+            plan.preflight()
+            foreseen = _foreseen(plan)
+            taken = _taken(plan)
         print(json.dumps(_compared(file, foreseen, taken)), flush=True)
 
 
-def _microtome(command: str, file: Path, workspace: str) -> str:
-    asked = [sys.executable, "-m", "flows.cli", command, str(file), "--workspace", workspace]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-
-
-def _foreseen(table: str) -> dict[str, float]:
-    """Seconds by stage, variants together, from what `plan` prints."""
+def _foreseen(plan: Plan) -> dict[str, float]:
+    """Seconds by stage, variants together, as `plan` prints them."""
+    stages = {job.name: job.stage.name for job in plan.jobs}
     found: dict[str, float] = {}
-    for line in table.splitlines()[2:]:
-        stage, _, seconds = line.partition("would run")
-        name = stage.strip().partition(":")[0]
-        found[name] = found.get(name, 0.0) + float(seconds.split("(")[0].split()[-1])
+    for row in foresee(plan):
+        if row.stage in stages:
+            found[stages[row.stage]] = found.get(stages[row.stage], 0.0) + float(row.seconds.split()[0])
     return found
 
 
-def _taken(workspace: Path) -> dict[str, float]:
-    """Seconds by stage, from what it recorded."""
+def _taken(plan: Plan) -> dict[str, float]:
+    """Seconds of the processor, by stage."""
+    session = Session(plan.files, plan.settings, Quiet())
     found: dict[str, float] = {}
-    for file in workspace.glob("stages/*/*/manifest.json"):
-        manifest = json.loads(file.read_text())
-        found[manifest["stage"]] = found.get(manifest["stage"], 0.0) + manifest["seconds"]
+    for job in plan.jobs:
+        began = time.process_time()
+        execute(job, session)
+        found[job.stage.name] = found.get(job.stage.name, 0.0) + time.process_time() - began
     return found
 
 
 def _compared(file: Path, foreseen: dict[str, float], taken: dict[str, float]) -> dict[str, object]:
     stages = {name: [foreseen[name], round(taken[name], 1)] for name in taken if taken[name] >= WORTH}
     sums = [sum(foreseen.values()), round(sum(taken.values()), 1)]
-    return {"audit": file.stem, "foreseen and taken, seconds": sums, "stages": stages}
+    line = {"audit": file.stem, "foreseen and of the processor, seconds": sums, "stages": stages}
+    return line | {"device": device_name("cpu")}
 
 
 if __name__ == "__main__":

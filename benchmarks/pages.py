@@ -39,7 +39,7 @@ from tasks.session import Session
 OPENINGS = 5
 
 
-class _Quiet:
+class Quiet:
     """Says nothing of progress, and never stops."""
 
     stop = threading.Event()
@@ -120,7 +120,7 @@ def _audited(folder: Path, units: int, images: int) -> Iterator[tuple[str, Artif
     }
     (folder / "audit.yaml").write_text(yaml.safe_dump(content))
     plan = Plan(Request(folder / "audit.yaml"))
-    session = Session(plan.files, plan.settings, _Quiet())
+    session = Session(plan.files, plan.settings, Quiet())
     for job in plan.jobs:
         yield job.name, execute(job, session)[0]
 

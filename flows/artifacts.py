@@ -142,7 +142,7 @@ def _report_line(report: Path, run: RunRecord, files: Files) -> str:
     """Where the report is; a browser follows no link from a page of a server to a file."""
     if os.environ.get(SERVED):
         return f"[The report of run {markdown(run.run_id)}]({place_of(report, files)})"
-    opened = f"microtome open {run.run_id} --workspace {Path(files.location(''))}"
+    opened = f"microtome open {run.run_id} --workspace {files.address}"
     return f"The report is a file on {markdown(platform.node())}: {markdown(str(report))}; {markdown(opened)} opens it."
 
 

@@ -51,7 +51,7 @@ def _check_writable(plan: Plan, missing: Sequence[Job], fault: OSError | None) -
         names = ", ".join(job.name for job in missing)
         why = f" ({fault.strerror})" if fault else ""
         raise InputError(
-            f"workspace: must be writable, since {names} must be run; got {plan.files.location('')}, which cannot be "
+            f"workspace: must be writable, since {names} must be run; got {plan.files.address}, which cannot be "
             f"written{why}"
         )
 

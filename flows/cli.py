@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from storage import Files, RunRecord
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
-WORKSPACE = click.option("--workspace", metavar="W", help="Workspace folder, instead of the audit file's.")
+WORKSPACE = click.option("--workspace", metavar="W", help="Workspace, a folder or s3://..., not the audit file's.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Instead of the audit file's.")
 OUT = click.Path(path_type=Path, dir_okay=False)
 SET = click.option(
@@ -37,7 +37,9 @@ SET = click.option(
 )
 RUN = click.argument("run", required=False, shell_complete=known_runs)
 THIS_RUN = click.argument("run", shell_complete=known_runs)
-WHERE = click.option("--workspace", default=".microtome", show_default=True, metavar="W", help="Workspace folder.")
+WHERE = click.option(
+    "--workspace", default=".microtome", show_default=True, metavar="W", help="Workspace: a folder, s3://..."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,8 +88,9 @@ def _explain(error: BaseException) -> int:
         print(f"error: {blamed(error) or said(error)}; nothing was finished by it", file=sys.stderr)
         return 2
     from flows.run import StageFailed
+    from storage.files import StoreError
 
-    known = isinstance(error, StageFailed)
+    known = isinstance(error, StageFailed | StoreError)
     text = str(error) if known else f"{type(error).__name__}: {error}"
     print(f"error: {text}\n(--debug shows where)", file=sys.stderr)
     return 3
@@ -459,15 +462,11 @@ def _tell_page(text: str, page: Path | None) -> None:
 
 
 def _open(workspace: str) -> Files:
-    from flows.console import warn
-    from storage import open_files
+    from flows.workspaces import open_workspace
 
-    if not Path(workspace).is_dir():
+    if "://" not in workspace and not Path(workspace).is_dir():
         raise InputError(f"--workspace: no such folder, got {workspace!r}{_elsewhere()}")
-    try:
-        return open_files(workspace, say=warn)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    return open_workspace(workspace)
 
 
 def _elsewhere() -> str:
@@ -480,7 +479,7 @@ def _writable(workspace: str, name: str) -> Files:
     """The workspace, for a command that writes there. Raises InputError."""
     files = _open(workspace)
     if not files.writable(name):
-        raise InputError(f"--workspace: must be writable for this command, got {files.location(name)}")
+        raise InputError(f"--workspace: must be writable for this command, got {files.address}")
     return files
 
 
@@ -493,7 +492,7 @@ def _run(files: Files, run_id: str | None) -> RunRecord:
     if found is None:
         names = sorted({name for run in store.all() for name in (run.run_id, run.name)})
         hint = suggest(run_id, names) if run_id and names else ""
-        raise InputError(f"run: {f'no single run {run_id!r}' if run_id else 'no run'} in {files.location('')}{hint}")
+        raise InputError(f"run: {f'no single run {run_id!r}' if run_id else 'no run'} in {files.address}{hint}")
     return found
 
 
@@ -515,10 +514,18 @@ def _reported(files: Files, wanted: str | None) -> RunRecord:
 
 
 def _report_page(files: Files, run: RunRecord) -> Path:
+    """The first page of a run's report, on this machine with all that belongs to it. Raises InputError."""
+    from storage import StageStore
+    from storage.files import Altered
+
     fault = _no_report(files, run)
-    if fault:
-        raise InputError(fault)
-    return _index(files, run)
+    found = None if fault else StageStore(files).load(run.stages["report"]["folder"])
+    if found is None:
+        raise InputError(fault or f"run {run.run_id}: its report is not there any more; run the audit again")
+    try:
+        return Path(found.bring()) / "index.html"
+    except Altered as error:
+        raise InputError(f"run {run.run_id}: its report is damaged: {error}; run the audit again") from error
 
 
 def _no_report(files: Files, run: RunRecord) -> str:
@@ -529,17 +536,13 @@ def _no_report(files: Files, run: RunRecord) -> str:
         return (
             f"run {run.run_id}: has no report, it was {run.status}; name another of `microtome runs`, or run the audit"
         )
-    if not _index(files, run).is_file():
+    if files.stamp(f"{run.stages['report']['folder']}/index.html") is None:
         return f"run {run.run_id}: its report is not there any more; run the audit again"
     heard: list[str] = []
     if StageStore(files, heard.append).load(run.stages["report"]["folder"]) is None:
         why = heard[0].partition(";")[0] if heard else "it is not finished"
         return f"run {run.run_id}: its report is damaged: {why}; run the audit again"
     return ""
-
-
-def _index(files: Files, run: RunRecord) -> Path:
-    return Path(files.location(f"{run.stages['report']['folder']}/index.html"))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -59,7 +59,9 @@ def _remove(files: Files, name: str) -> None:
 def _sizes(files: Files) -> dict[str, int]:
     """Bytes of every stage directory."""
     sizes: dict[str, int] = defaultdict(int)
-    for name in [*files.names("stages"), *files.unfinished("stages")]:
+    for name, size in files.sizes("stages").items():
+        sizes[_folder(name)] += size
+    for name in files.unfinished("stages"):
         sizes[_folder(name)] += _bytes(files, name)
     return sizes
 

@@ -12,7 +12,7 @@ def known_runs(context: click.Context, _: click.Parameter, begun: str) -> list[s
     from storage import RunStore, open_files
 
     workspace = str(context.params.get("workspace") or ".microtome")
-    if not Path(workspace).is_dir():
+    if not Path(workspace).is_dir():  # nor where it is in an object store, which could keep the shell waiting
         return []
     names = {name for run in RunStore(open_files(workspace)).all() for name in (run.name, run.run_id)}
     return sorted(name for name in names if name.startswith(begun))

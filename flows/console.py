@@ -72,7 +72,7 @@ class Lines:
     def begin(self, stage: str, total: int, unit: str) -> None:
         """Say what begins."""
         self._totals[stage], self._done[stage] = (total, unit), 0
-        self.say(f"{stage:<12} {total} {unit}")
+        self.say(f"{stage:<12} {counted(total, unit)}")
 
     def advance(self, stage: str, count: int) -> None:
         """Say how far it is, now and then."""
@@ -80,7 +80,7 @@ class Lines:
         if time.monotonic() - self._last > EVERY:
             self._last = time.monotonic()
             total, unit = self._totals[stage]
-            self.say(f"{stage:<12} {self._done[stage]} of {total} {unit}")
+            self.say(f"{stage:<12} {self._done[stage]} of {counted(total, unit)}")
 
     def end(self, stage: str, note: str) -> None:
         """Say how it ended."""
@@ -90,6 +90,11 @@ class Lines:
         """One sentence."""
         with self._lock:
             print(text, file=self._stream, flush=True)
+
+
+def counted(total: int, unit: str) -> str:
+    """So many of them, in words: one of what ends in s stands without it, unless it is of two kinds."""
+    return f"{total} {unit.removesuffix('s') if total == 1 and ' and ' not in unit else unit}"
 
 
 def progress() -> Bars | Lines:

@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from flows.plan import Plan
+from flows.run import server_configured
 from storage import StageStore
 from tasks.activations import ActivationsOptions
 from tasks.index import taken
 from tasks.pace import Pace
 from tasks.stage import Job
 from tasks.subject import Subject
+
+START, BEGUN = 16, 6
+"""Seconds of an audit outside of its stages, on two idle cores: imports, the run's end, and ten more for a server of
+its own where Prefect has none configured."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,10 @@ class Foreseen:
 def foresee(plan: Plan) -> Iterator[Foreseen]:
     """What each stage of a plan would do."""
     missing, pace = {job.name for job in plan.missing()}, _pace(plan)
+    if missing:
+        server = server_configured()
+        told = "imports, your Prefect server" if server else "imports, a Prefect server"
+        yield Foreseen("start", "", "", f"{BEGUN if server else START} ({told})")
     for job in plan.jobs:
         if job.name not in missing:
             yield Foreseen(job.name, "cached", "", "")

@@ -11,10 +11,11 @@ from pathlib import Path
 from flows.auditfile import AuditModel, read_audit
 from flows.console import progress, warn
 from flows.places import check_places
+from flows.workspaces import BLOCK, open_workspace
 from microtome.datasets.tables import name_fault
 from microtome.disentangle.names import LAYERS
 from microtome.errors import InputError, refuse, suggest
-from storage import Files, RunStore, StageStore, open_files
+from storage import Files, RunStore, StageStore
 from tasks.finetuning import FinetuningOptions
 from tasks.gates import Baseline, gates
 from tasks.planning import Planner
@@ -63,10 +64,7 @@ class Plan:
         self.audit: AuditModel = read_audit(request.file, request.overrides)
         self.base = request.file.resolve().parent
         refuse([fault] if (fault := name_fault(request.file.resolve())) else [])
-        try:
-            self.files: Files = open_files(request.workspace or self.audit.workspace, self._workspace_base, warn)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        self.files: Files = open_workspace(request.workspace or self.audit.workspace, self._workspace_base)
         self._damaged: set[str] = set()
         check_places(self.audit, self.base, Path(self.files.location("")))
         self._check_stages([*request.only, *request.refresh])
@@ -75,6 +73,12 @@ class Plan:
     def _workspace_base(self) -> Path:
         """A workspace on the command line is relative to where the command runs, one in the file to the file."""
         return Path() if self.request.workspace else self.base
+
+    @property
+    def workspace(self) -> str:
+        """What another process opens the same workspace by; it holds no credentials."""
+        named = self.request.workspace or self.audit.workspace
+        return named if named.startswith(BLOCK) else self.files.address
 
     @cached_property
     def settings(self) -> Settings:

@@ -24,11 +24,11 @@ def publish(files: Files, page: views.Page, title: str, footer: str) -> Path | N
     if not files.writable(FOLDER):
         return None
     files.write(name, alone(page, title, run="", footer=footer).encode())
-    return Path(files.location(name))
+    return Path(files.bring(name))
 
 
 def find_page(files: Files, wanted: str) -> Path | None:
     """The latest page whose name begins so, such as `compare`, `history-nightly`; None where there is none."""
     found = [name for name in files.names(FOLDER) if name.removeprefix(f"{FOLDER}/").startswith(wanted)]
     stamps = {name: stamp.changed for name in found if (stamp := files.stamp(name))}
-    return Path(files.location(max(stamps, key=lambda name: stamps[name]))) if stamps else None
+    return Path(files.bring(max(stamps, key=lambda name: stamps[name]))) if stamps else None

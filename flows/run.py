@@ -19,7 +19,7 @@ from flows.plan import Plan
 from microtome.errors import InputError, Interrupted
 from microtome.importing import blamed, said
 from storage import Artifact, Files, RunRecord, RunStore, StageStore
-from storage.files import is_full
+from storage.files import Altered, is_full
 from storage.inputs import keep_inputs
 from storage.process import ended, this_process
 from storage.runs import StageRun
@@ -154,9 +154,8 @@ def _outcome(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool
     if status == "done" and not all(gate["passed"] for gate in gates):
         status = "gate failed"
     figures = tuple(headlines({name: artifact for name, (artifact, _, _) in done.items()}))
-    page = f"{done['report'][0].folder}/index.html" if "report" in done else None
-    ended_run = run.ended(status, stages=stages, gates=gates, figures=figures)
-    return Outcome(ended_run, Path(plan.files.location(page)) if page else None)
+    page = Path(done["report"][0].bring()) / "index.html" if "report" in done else None
+    return Outcome(run.ended(status, stages=stages, gates=gates, figures=figures), page)
 
 
 def from_cache(plan: Plan) -> Outcome | None:
@@ -174,7 +173,11 @@ def from_cache(plan: Plan) -> Outcome | None:
             return None
         session.progress.end(job.name, "cached")
         done[job.name] = (artifact, True, 0.0)
-    outcome = _outcome(plan, _begun(plan, session), done, "done")
+    try:
+        outcome = _outcome(plan, _begun(plan, session), done, "done")
+    except Altered as error:  # seen only when a file is fetched; its stage is marked
+        session.progress.say(str(error))
+        return None
     try:
         _close_orphans(plan.files)
         RunStore(plan.files).save(_listed(plan, outcome.run))

@@ -67,24 +67,25 @@ def read_yaml(file: Path) -> Content:
     Raises:
         InputError: no file that can be read, too large, not UTF-8, not YAML, or not plain; with lines.
     """
-    content = parse(_text(file), str(file))
+    content = parse(_text(file), str(file), keyed=True)
     if not isinstance(content.value, dict):
         got = "nothing" if content.value is None else type(content.value).__name__
         raise InputError(f"{file}: must hold keys and values, got {got}")
     return content
 
 
-def parse(text: str, where: str) -> Content:
-    """Plain values of a YAML text.
+def parse(text: str, where: str, *, keyed: bool = False) -> Content:
+    """Plain values of a YAML text. Keys are text; below, whole numbers may stand for themselves: `{0: none, 1: road}`.
 
     Args:
         text: one document, or nothing, which is None.
         where: what errors begin with: the file, or the option.
+        keyed: whether its own keys must be words, as those of a file.
 
     Raises:
         InputError: all that is not plain, each with its line; or the first place at which it is not YAML.
     """
-    builder = _Builder(where)
+    builder = _Builder(where, keyed)
     try:
         for event in yaml.parse(text, _Loader):
             builder.take(event)
@@ -188,8 +189,8 @@ class _Node:
 class _Builder:
     """Nodes from YAML's events, and all that is wrong with them."""
 
-    def __init__(self, where: str) -> None:
-        self._where = where
+    def __init__(self, where: str, keyed: bool) -> None:
+        self._where, self._keyed = where, keyed
         self._faults: list[str] = []
         self._open: list[_Node] = []
         self._anchors: dict[str, _Node | None] = {}
@@ -259,7 +260,7 @@ class _Builder:
         return node
 
     def _key(self, key: _Node, first: dict[str, int]) -> None:
-        name = key.value
+        name = str(key.value) if self._numbered(key) else key.value
         if not isinstance(name, str) or key.items is not None or not name.isprintable():
             got = "a list or mapping" if key.items is not None or key.pairs is not None else repr(name)[:60]
             self._fault(key.line, f"keys must be words, got {got}; put it into quotes")
@@ -267,6 +268,10 @@ class _Builder:
             self._fault(key.line, f"{name:.60}: is given twice, first in line {first[name]}")
         else:
             first[name] = key.line
+
+    def _numbered(self, key: _Node) -> bool:
+        """Whether a key is a whole number where one may stand."""
+        return type(key.value) is int and key.value >= 0 and not (self._keyed and not self._open)
 
     def _merged(self, value: _Node) -> list[tuple[_Node, _Node]]:
         """What a merge key brings: of several mappings, the first has the last word."""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import duckdb
 import pyarrow as pa
 
-from storage.files import Files
+from storage.files import Altered, Files
 from storage.runs import RunRecord, finished_stages
 from storage.shelf import PROTOCOL, Shelf
+from storage.stages import Artifact
 from storage.tables import TableSchema
 
 _INTERNAL = ("null",)
@@ -88,8 +89,18 @@ def _artifacts(
         for artifact in finished_stages(shelf.files, run, say, wary=wary).values():
             for file in artifact.names():
                 name = file.removesuffix(".parquet").partition("/")[0]
-                if name in names and file.endswith(".parquet"):
+                if name in names and file.endswith(".parquet") and _brought(artifact, file, say):
                     yield run.run_id, run.network, name, shelf.put(name, f"{artifact.folder}/{file}")
+
+
+def _brought(artifact: Artifact, file: str, say: Callable[[str], None]) -> bool:
+    """Whether a file lies on this machine, or could be fetched as it was written."""
+    try:
+        artifact.bring(file)
+    except Altered as error:
+        say(f"{error}; its rows are missing here until then")
+        return False
+    return True
 
 
 def _runs_view(connection: duckdb.DuckDBPyConnection, runs: list[RunRecord]) -> None:

@@ -16,7 +16,7 @@ import stat
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -33,6 +33,17 @@ class FileStamp:
 
     size: int
     changed: int
+
+
+class StoreError(OSError):
+    """An object store does not do what it is asked to; `strerror` is the sentence."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class Altered(ValueError):
+    """A file of an object store has not the content that its checksum says."""
 
 
 class HashingSink:
@@ -124,6 +135,10 @@ class Files(ABC):
         """Size and time of last change; None where there is no such file."""
 
     @abstractmethod
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The files of `names`, with their bytes."""
+
+    @abstractmethod
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder and the folders in it, sorted; without unfinished files.
 
@@ -164,6 +179,11 @@ class Files(ABC):
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it; no error where there is none."""
 
+    def remove_each(self, names: Iterable[str]) -> None:
+        """Remove files; no error for one that is not there."""
+        for name in names:
+            self.remove(name)
+
     @abstractmethod
     def set_aside(self, name: str) -> str:
         """Give a file, or a folder with all that is in it, a name that nobody looks for; gives that name."""
@@ -191,7 +211,32 @@ class Files(ABC):
 
     @abstractmethod
     def location(self, name: str) -> str:
-        """What DuckDB and people call the file."""
+        """Where the file lies on this machine, or would: for people, and for libraries that open files themselves."""
+
+    @property
+    def address(self) -> str:
+        """What people call the workspace, and give to commands: its folder, or its address in an object store."""
+        return self.location("")
+
+    def bring(self, name: str, sha256: str = "") -> str:
+        """See to it that a file lies on this machine, where it does not; gives its location.
+
+        Args:
+            name: of the file.
+            sha256: that its content must have where it is fetched; nobody looks where left out.
+
+        Raises:
+            FileNotFoundError: it is not where it would be fetched from. Altered: it has another content.
+        """
+        return self.location(name)
+
+    def here(self, name: str) -> bool:
+        """Whether a file lies on this machine, or else would have to be brought."""
+        return True
+
+    def forget(self, name: str) -> bool:
+        """Drop this machine's copy of a file that can be brought again; whether there was one."""
+        return False
 
     def write(self, name: str, content: bytes) -> None:
         """Publish a small file."""
@@ -300,6 +345,11 @@ class LocalFiles(Files):
     def names(self, folder: str) -> list[str]:
         """Files below a folder, sorted, without unfinished ones."""
         return [name for name in self._below(folder, _unless_gone) if not name.endswith(_PART)]
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """One by one."""
+        stamps = {name: self.stamp(name) for name in self.names(folder)}
+        return {name: stamp.size for name, stamp in stamps.items() if stamp}
 
     def unfinished(self, folder: str) -> list[str]:
         """Files below a folder that have not yet been moved to their place, sorted; in folders that can be listed."""
@@ -444,23 +494,42 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def open_files(workspace: str, base: Path = Path(), say: Callable[[str], None] = lambda _: None) -> Files:
+def open_files(
+    workspace: str,
+    base: Path = Path(),
+    say: Callable[[str], None] = lambda _: None,
+    settings: Mapping[str, str] = {},
+) -> Files:
     """The files of a workspace.
 
     Args:
-        workspace: a folder, relative to `base` unless absolute.
+        workspace: a folder, relative to `base` unless absolute; or an address in an object store.
         base: usually the audit file's folder.
         say: told in one sentence of what is passed over because it is damaged.
+        settings: of the object store, where the environment is not to be asked (storage/bucket).
 
     Raises:
-        ValueError: an object store, which this version cannot open yet; a path that is not UTF-8.
+        ValueError: a path that is not UTF-8; no address of an object store, or a store that is not there or does not
+            answer.
     """
     if "://" in workspace:
-        raise ValueError(f"workspace: must be a folder, got {workspace!r}; object stores are not supported yet")
+        return _remote(workspace, say, settings)
     files = LocalFiles(base / workspace, say)
     if not _is_text(files.location("")):
         raise ValueError(f"workspace: its path must be UTF-8, got {files.location('')!r}; rename the folder")
     return files
+
+
+def _remote(workspace: str, say: Callable[[str], None], settings: Mapping[str, str]) -> Files:
+    from storage.bucket import Bucket  # here: most workspaces are folders
+    from storage.remote import RemoteFiles
+
+    try:
+        bucket = Bucket(workspace, settings)
+        bucket.check()
+    except (ValueError, StoreError) as error:
+        raise ValueError(f"workspace: {error}") from error
+    return RemoteFiles(bucket, say)
 
 
 def _is_text(name: str) -> bool:

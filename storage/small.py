@@ -18,7 +18,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from storage.files import Files
+from storage.files import Files, StoreError
 
 T = TypeVar("T")
 
@@ -101,6 +101,8 @@ class Kind(Generic[T]):
             why = str(error.strerror if isinstance(error, OSError) else error)
             files.say(f"{name}: this {self.what} is damaged: {why}; {_aside(files, name)}; {self.lost}", damage=True)
             return None
+        except StoreError:  # all of the workspace is away, not this file damaged
+            raise
         except OSError as error:
             text = f"{name}: this {self.what} cannot be read: {error.strerror}; it is passed over; {self.lost}"
             files.say(text, damage=True)

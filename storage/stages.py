@@ -8,10 +8,12 @@ the same bytes; whoever comes second changes nothing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -20,7 +22,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from storage.files import Files, FileStamp, HashingSink
+from storage.files import Altered, Files, FileStamp, HashingSink
 from storage.small import Damaged, FileName, Kind, Moment, Number, Seconds, Sha256
 from storage.tables import Columns, Row, TableSchema, from_rows, write_table
 
@@ -28,6 +30,7 @@ _LAYOUT = 1  # of the manifest
 _MANIFEST = "manifest.json"
 _CHECKS = ".check.json"
 _MARKS = ".verified.json"
+_FETCHED = 8  # files of a stage that are brought at once
 
 
 class FileEntry(TypedDict):
@@ -59,8 +62,12 @@ class Manifest(TypedDict):
     seconds: Seconds
 
 
-Marks = dict[str, tuple[Number, int]]
-"""Of each file of a stage: size and time of change when its checksum was last seen to hold."""
+Mark = tuple[Number, int] | tuple[Number, int, Sha256]
+"""Size and time of change of a file when its checksum was last seen to hold; and that checksum: a stage that another
+machine has made again may have other files, while this machine still has copies of the earlier ones. Marks of earlier
+versions lack it, and count for nothing."""
+Marks = dict[str, Mark]
+"""Of each file of a stage."""
 
 MANIFEST = Kind[Manifest]("manifest", Manifest, "the stage runs again", layout=_LAYOUT, sealed=True)
 CHECK = Kind[Check]("checksum", Check, "the file is made again")
@@ -141,12 +148,35 @@ class Artifact:
             raise ValueError(f"{self.folder}: {table} must be a table, got a file without rows")
         return rows
 
+    def bring(self, *names: str) -> str:
+        """See to it that files lie on this machine, all of them where none is named; gives the stage's directory there.
+
+        Raises:
+            Altered: one is not what the manifest says, or is gone; then the stage is marked, and so made again.
+        """
+        away = [name for name in names or self.names() if not self.files.here(f"{self.folder}/{name}")]
+        try:
+            if away:
+                with ThreadPoolExecutor(_FETCHED) as pool:
+                    list(pool.map(self._bring, away))
+        except (Altered, FileNotFoundError) as error:
+            with contextlib.suppress(OSError):
+                self.files.set_aside(f"{self.folder}/{_MANIFEST}")
+            why = error if isinstance(error, Altered) else f"{self.folder}: a file is not there any more"
+            raise Altered(f"{why}; the stage runs again") from error
+        return self.files.location(self.folder)
+
+    def _bring(self, name: str) -> None:
+        self.files.bring(f"{self.folder}/{name}", self.manifest["files"][name]["sha256"])
+
     def source(self, name: str) -> pa.NativeFile:
-        """A file for random access."""
+        """A file for random access. Raises Altered: see `bring`."""
+        self.bring(name)
         return self.files.source(f"{self.folder}/{name}")
 
     def read(self, name: str) -> bytes:
-        """A whole file."""
+        """A whole file. Raises Altered: see `bring`."""
+        self.bring(name)
         return self.files.read(f"{self.folder}/{name}")
 
     def json(self, name: str) -> Any:
@@ -246,12 +276,11 @@ class Draft:
 
     def path(self, name: str) -> str:
         """Where a finished file lies, for libraries that open files themselves."""
-        return self._files.location(f"{self.key.folder}/{name}")
+        return self._files.bring(f"{self.key.folder}/{name}")
 
     def discard(self, name: str) -> None:
         """Remove a finished file that the result does not need."""
-        self._files.remove(f"{self.key.folder}/{name}")
-        self._files.remove(f"{self.key.folder}/{name}{_CHECKS}")
+        self._files.remove_each([f"{self.key.folder}/{name}", f"{self.key.folder}/{name}{_CHECKS}"])
         self._entries.pop(name, None)
 
     def commit(self, *, environment: Mapping[str, object]) -> Artifact:
@@ -279,13 +308,13 @@ class Draft:
         MARKS.save(self._files, f"{self.key.folder}/{_MARKS}", self._stamps())
         MANIFEST.save(self._files, f"{self.key.folder}/{_MANIFEST}", manifest)
         self._files.settle([f"{self.key.folder}/{_MANIFEST}"])
-        for name in self._entries:
-            self._files.remove(f"{self.key.folder}/{name}{_CHECKS}")
+        self._files.remove_each(f"{self.key.folder}/{name}{_CHECKS}" for name in self._entries)
         return Artifact(self._files, self.key.folder, manifest)
 
     def _stamps(self) -> Marks:
-        found = {name: self._files.stamp(f"{self.key.folder}/{name}") for name in self._entries}
-        return {name: (stamp.size, stamp.changed) for name, stamp in found.items() if stamp}
+        names = [name for name in self._entries if self._files.here(f"{self.key.folder}/{name}")]
+        found = {name: self._files.stamp(f"{self.key.folder}/{name}") for name in names}
+        return {name: _mark(stamp, self._entries[name]) for name, stamp in found.items() if stamp}
 
 
 class StageStore:
@@ -310,8 +339,11 @@ class StageStore:
             return None
         marks: Marks = MARKS.load(self._files, f"{folder}/{_MARKS}") or {}
         known = dict(marks)
+        away = functools.cache(lambda: self._files.sizes(folder))  # asked for where a file is not on this machine
         for name, entry in manifest["files"].items():
             fault = self._unmarked_fault(folder, name, entry, marks)
+            if not self._files.here(f"{folder}/{name}"):
+                fault = _fault_away(away().get(f"{folder}/{name}"), entry)
             if fault:
                 self._say(f"{folder}/{name} {fault}; the stage runs again")
                 return None
@@ -331,28 +363,45 @@ class StageStore:
         self._files.cut_links(key.folder)
         return Draft(self._files, key, tables, self._say)
 
-    def verify(self, folder: str) -> list[str] | None:
+    def verify(self, folder: str, *, fresh: bool = True) -> list[str] | None:
         """What is wrong with the files of a finished stage, whose every byte is read; None where it is not finished.
 
         A damaged one is marked, by setting its manifest aside, so that it runs again; and it is said.
+
+        Args:
+            folder: the stage's directory.
+            fresh: whether files of an object store are fetched again. Else of those on this machine the copies are
+                read, and one that is damaged is dropped, which marks nothing; of the others the sizes are looked at.
         """
         manifest = self._manifest(folder)
         if manifest is None:
             return None
-        checked = ((name, _fault(self._files, folder, name, entry)) for name, entry in manifest["files"].items())
-        faults = [f"{folder}/{name} {fault}" for name, fault in checked if fault]
+        away = functools.cache(lambda: self._files.sizes(folder))
+        faults, marked = [], False
+        for name, entry in manifest["files"].items():
+            path = f"{folder}/{name}"
+            if fresh:
+                self._files.forget(path)
+            read = fresh or self._files.here(path)
+            fault = _fault(self._files, folder, name, entry) if read else _fault_away(away().get(path), entry)
+            if fault:
+                faults.append(f"{path} {fault}")
+                marked |= not self._files.forget(path) or fresh
         for fault in faults:
             self._say(f"{fault}; the stage runs again")
-        if faults:
-            try:
-                self._files.set_aside(f"{folder}/{_MANIFEST}")
-            except OSError as error:
-                self._say(f"{folder}: cannot be marked as damaged: {error.strerror}")
+        if marked:
+            self._set_aside(folder)
         return faults
+
+    def _set_aside(self, folder: str) -> None:
+        try:
+            self._files.set_aside(f"{folder}/{_MANIFEST}")
+        except OSError as error:
+            self._say(f"{folder}: cannot be marked as damaged: {error.strerror}")
 
     def damaged(self, key: StageKey) -> bool:
         """Whether a stage is not what it was when it was finished, or is not finished. See `verify`."""
-        return self.verify(key.folder) != []
+        return self.verify(key.folder, fresh=False) != []
 
     def finished(self, below: str = "stages") -> Iterator[tuple[str, Manifest]]:
         """Folders of the finished stages below a folder, with their manifests; their other files are not looked at."""
@@ -376,13 +425,26 @@ class StageStore:
 
     def _unmarked_fault(self, folder: str, name: str, entry: FileEntry, marks: Marks) -> str:
         """What is wrong with a file; one that is as it was when its checksum was last seen to hold is not read."""
+        if not self._files.here(f"{folder}/{name}"):
+            return ""
         stamp = _stamp(self._files, folder, name)
-        if stamp is not None and stamp.size == entry["bytes"] and marks.get(name) == (stamp.size, stamp.changed):
+        if stamp is not None and stamp.size == entry["bytes"] and marks.get(name) == _mark(stamp, entry):
             return ""
         fault = _fault(self._files, folder, name, entry)
         if not fault and stamp is not None:
-            marks[name] = (stamp.size, stamp.changed)
-        return fault
+            marks[name] = _mark(stamp, entry)
+        return "" if fault and self._files.forget(f"{folder}/{name}") else fault
+
+
+def _mark(stamp: FileStamp, entry: FileEntry) -> Mark:
+    return stamp.size, stamp.changed, entry["sha256"]
+
+
+def _fault_away(size: int | None, entry: FileEntry) -> str:
+    """What is wrong with a file that is not on this machine: its checksum is looked at when it is brought."""
+    if size is None:
+        return "is missing"
+    return "" if size == entry["bytes"] else f"has {size} bytes instead of {entry['bytes']}"
 
 
 def _stamp(files: Files, folder: str, name: str) -> FileStamp | None:

@@ -17,6 +17,7 @@ class Pace:
         units: of the layers looked at, all together.
         values: of one picture's maps in them, all together.
         size: (height, width) of the network's input.
+        fields: side of each layer's receptive field, in pixels; as many as there are layers looked at.
         read: seconds for a picture to become the network's input.
         annotate: seconds for its annotation.
         forward: seconds for its forward pass, in a batch.
@@ -26,6 +27,7 @@ class Pace:
     units: int = 0
     values: int = 0
     size: tuple[int, int] = (0, 0)
+    fields: tuple[float, ...] = ()
     read: float = 0.0
     annotate: float = 0.0
     forward: float = 0.0
@@ -42,6 +44,15 @@ class Pace:
         """Seconds for so many forward and backward passes of a picture."""
         return pictures * BOTH_WAYS * self.forward
 
-    def places(self, stride: int) -> float:
-        """How many places a window has that moves over the input by so many pixels."""
-        return self.size[0] * self.size[1] / stride**2
+    @property
+    def layers(self) -> int:
+        """That are looked at."""
+        return len(self.fields)
+
+    def touching(self, width: int, stride: int) -> float:
+        """How many places a square has, moved over the input by so many pixels, at which it touches a unit's field.
+
+        Of one unit of each layer, all together.
+        """
+        reach = [[min(field + width, side) for side in self.size] for field in self.fields]
+        return sum(rows * columns for rows, columns in reach) / stride**2

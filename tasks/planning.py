@@ -15,6 +15,7 @@ from microtome.networks.load import NetworkSpec
 from microtome.networks.normalisation import Normalisation
 from storage import Files
 from storage.digests import FileDigests, absolute
+from storage.files import StoreError
 from tasks.data import DataPlace, DataSpec, data_spec
 from tasks.options import Count, Options, Positive, Size, Strict, Word, Words
 from tasks.stage import External, Job, Settings, Stage
@@ -76,7 +77,7 @@ class DatasetModel(Strict):
     format: Annotated[str, AfterValidator(_format)]
     """Name of a format, or `module:factory` of a data set of your own."""
     root: Word | None = None
-    """Folder or file that holds it."""
+    """Folder or file that holds it; or an address, `s3://bucket/prefix`: what lies there is brought to this machine."""
     split: Words | None = None
     """Splits that are taken; all where left out."""
     categories: Words | None = None
@@ -123,7 +124,7 @@ class AuditFile(Strict):
     datasets: dict[str, DatasetModel] = {}
     """Several data sets with the keys of `dataset`, by names that stages refer to."""
     workspace: Word = ".microtome"
-    """Folder for results, from the audit file's folder."""
+    """Folder for results, from the audit file's folder; or an address, `s3://bucket/prefix`, or `block://TYPE/NAME`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # scikit-learn takes no more
     """Of all that is drawn at random."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -241,10 +242,22 @@ class Planner:
             raise InputError(f"{key}: no data set {name!r}{suggest(name, list(named))}")
         if name not in self._data:
             model = named[name]
-            root = self.base / model.root if model.root else None
+            key = f"datasets.{name}" if self.audit.datasets else "dataset"
+            root = self._root(model.root, key) if model.root else None
             place = DataPlace(model.format, root, model.options, self.base)
             self._data[name] = data_spec(place, self.scale, self.noted(f"data set {name}"))
         return self._data[name]
+
+    def _root(self, root: str, key: str) -> Path:
+        """A data set's folder; what lies in an object store is brought to this machine. Raises InputError."""
+        if "://" not in root:
+            return self.base / root
+        from storage.brought import brought  # here: most data sets are folders
+
+        try:
+            return brought(root, self.files.say)
+        except (ValueError, StoreError) as error:
+            raise InputError(f"{key}.root: {error}") from error
 
     def noted(self, of: str) -> Callable[[Path], str]:
         """Digests of files, each noted among the audit's inputs, which `microtome verify` reads again.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 REPEATS, ENOUGH = 5, 1.0  # times that each is measured, of which the quickest counts; fewer beyond so many seconds
+TRIES = 20  # pictures that are tried, to find one that can be read
 AT_ONCE = 8  # pictures of a measured batch: smaller ones pay for being called
 
 
@@ -116,7 +117,8 @@ class Looked:
         """
         settings = self.audit.settings
         module, size = self.module.to(settings.device), self.audit.audit.network.input.size
-        there = Pace(0, sum(layer.units for layer in self.layers), sum(map(_values, self.layers)), size)
+        fields = tuple(max(layer.field) for layer in self.layers)
+        there = Pace(0, sum(layer.units for layer in self.layers), sum(map(_values, self.layers)), size, fields)
         measured = [(0.0, 0.0, 0.0)]
         for source, images in _shown(self.jobs):
             with contextlib.suppress(Exception):
@@ -153,7 +155,7 @@ def _batches(jobs: Sequence[Job]) -> Iterator[torch.Tensor]:
 
 
 def _shown(jobs: Sequence[Job]) -> Iterator[tuple[Source, list[int]]]:
-    """Two pictures of the first data set, two later ones of the last."""
+    """Two pictures of the first data set, two later ones of the last, as far as any there can be read."""
     indices = {needed.name: needed for job in jobs for needed in job.jobs.values() if needed.stage.name == "index"}
     if not indices:
         return
@@ -161,7 +163,24 @@ def _shown(jobs: Sequence[Job]) -> Iterator[tuple[Source, list[int]]]:
     sources = [_source(indices[name]) for name in names[:1] + names[1:][-1:]]
     first, last = sources[0], sources[-1]
     for source, images in ((first, (0, 1)), (last, (len(last) // 2, len(last) - 1))):
-        yield source, [min(image, len(source) - 1) for image in images]
+        yield source, _readable(source, images)
+
+
+def _readable(source: Source, images: Sequence[int]) -> list[int]:
+    """Those pictures, or in place of one that cannot be read the next that can: it must not hide a network's faults."""
+    found: list[int] = []
+    for image in images:
+        tried = [place % len(source) for place in range(image, image + min(TRIES, len(source)))]
+        unused = [place for place in tried if place not in found] or tried
+        found.append(next((place for place in unused if _read(source, place)), unused[0]))
+    return found
+
+
+def _read(source: Source, image: int) -> bool:
+    with contextlib.suppress(Exception):
+        source.normalised(image)
+        return True
+    return False
 
 
 def _values(layer: LayerGeometry) -> int:
@@ -169,10 +188,11 @@ def _values(layer: LayerGeometry) -> int:
 
 
 def _measured(module: torch.nn.Module, settings: Settings, source: Source, images: Sequence[int]) -> _Times:
-    """Seconds that a picture takes to be read, its annotation, and its forward pass.
+    """Seconds that a picture takes to be read, its annotation, and its forward pass, were nothing else running.
 
-    The forward pass is measured on all threads and on one, and the better counts: where other work is beside it,
-    threads wait for each other at every layer, which a few passes of a small batch suffer from more than a stage.
+    So they are of the processor. The forward pass is measured on the clock with all threads, and on one thread in
+    seconds of the processor, and the better counts: where other work is beside it, threads wait for each other at every
+    layer, which a few passes of a small batch suffer from more than a stage.
     """
     import numpy as np
     import torch
@@ -191,20 +211,22 @@ def _measured(module: torch.nn.Module, settings: Settings, source: Source, image
             torch.cuda.synchronize()
 
     batch = read().repeat(AT_ONCE // len(images), 1, 1, 1)
-    passes = []
-    for threads in {settings.threads, 1}:
-        torch.set_num_threads(threads)
-        passes.append(_quickest(forward) / len(batch))
-    return _quickest(read) / len(images), _quickest(annotate) / len(images), min(passes)
+    torch.set_num_threads(settings.threads)
+    passes = [_quickest(forward, time.perf_counter)]
+    torch.set_num_threads(1)
+    if settings.device == "cpu":
+        passes.append(_quickest(forward))
+    return _quickest(read) / len(images), _quickest(annotate) / len(images), min(passes) / len(batch)
 
 
-def _quickest(call: Callable[[], object]) -> float:
-    """Seconds of a call, the shortest of some: the first ones warm up, and other work may be beside them."""
+def _quickest(call: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
+    """Seconds of a call, the shortest of some: the first ones warm up."""
     spent: list[float] = []
-    while len(spent) < REPEATS and sum(spent) < ENOUGH:
-        began = time.perf_counter()
+    start = time.perf_counter()
+    while len(spent) < REPEATS and time.perf_counter() - start < ENOUGH:
+        began = clock()
         call()
-        spent.append(time.perf_counter() - began)
+        spent.append(clock() - began)
     return min(spent)
 
 

@@ -1,5 +1,6 @@
 """The audit file: every fault with its line and key, all at once."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,9 +206,13 @@ def test_a_change_reruns_what_it_determines_and_nothing_before(tmp_path, overrid
     assert (changed[0] if changed else None) == first_changed
 
 
-def test_the_workspace_of_an_object_store_is_refused_clearly(tmp_path):
+def test_a_workspace_that_cannot_be_is_refused_clearly(tmp_path, monkeypatch):
+    (tmp_path / "audit.yaml").write_text(GOOD + "workspace: ftp://bucket/prefix\n")
+    with pytest.raises(InputError, match="workspace: must be one of s3://, gs://, az://, got 'ftp'://"):
+        Plan(Request(tmp_path / "audit.yaml"))
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
     (tmp_path / "audit.yaml").write_text(GOOD + "workspace: s3://bucket/prefix\n")
-    with pytest.raises(InputError, match="object stores are not supported yet"):
+    with pytest.raises(InputError, match=r"need the package obstore; install it: pip install 'microtome\[s3\]'"):
         Plan(Request(tmp_path / "audit.yaml"))
 
 

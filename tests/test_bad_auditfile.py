@@ -175,6 +175,24 @@ def test_plain_values_are_those_of_safe_load():
     assert parse("a: <<\n'<<': <<", "x").value == {"a": "<<", "<<": "<<"}
 
 
+def test_whole_numbers_are_keys_below_the_top(tmp_path):
+    file = tmp_path / "audit.yaml"
+    file.write_text("names: {0: none, 1: road, '2': sky}\n")
+    assert read_yaml(file).value == {"names": {"0": "none", "1": "road", "2": "sky"}}
+    values = {}
+    override(values, "names={0: none, 10: road}")
+    assert values == {"names": {"0": "none", "10": "road"}}
+    for text, words in {
+        "a: {-1: b}": "keys must be words, got -1",
+        "a: {1.5: b}": "keys must be words, got 1.5",
+        "a: {on: b}": "keys must be words, got True",
+        "a: {1: b, '1': c}": "1: is given twice, first in line 1",
+    }.items():
+        file.write_text(text)
+        with pytest.raises(InputError, match=words):
+            read_yaml(file)
+
+
 def test_lines_of_keys_and_items():
     content = parse("a: 1\nb:\n  - x\n  - {c: 1,\n     d: 2}\n", "x")
     assert content.lines == {("a",): 1, ("b",): 2, ("b", 0): 3, ("b", 1): 4, ("b", 1, "c"): 4, ("b", 1, "d"): 5}

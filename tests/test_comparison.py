@@ -59,7 +59,8 @@ def test_figures_of_stages_that_both_have():
     ("value", "words", "apart"),
     [
         (31.0, "31", "+31"), (0, "0", "0"), (-3, "−3", "−3"), (0.98765, "0.9877", "+0.99"),
-        (12345, "12,345", "+12,345"), (0.036283, "0.0363", "+0.036"), (-0.00021, "−0.00021", "−0.00021"),
+        (12345, "12,345", "+12,345"), (0.036283, "0.0363", "+0.036"), (0.015, "0.0150", "+0.015"),
+        (-0.00021, "−0.00021", "−0.00021"),
     ],
 )  # fmt: skip
 def test_numbers_in_words(value, words, apart):
@@ -110,6 +111,7 @@ def detectors(first: float, second: float, low: float | None, high: float | None
             detectors(31, 27, -6, -2),
             "Fewer detectors in 4 in new: 31 in old, 27 in new; difference −4 [−6, −2], over the",
         ),
+        (detectors(0.27, 0.31, 0.02, 0.06), "Higher detectors in 4 in new: 0.27 in old, 0.31 in new; difference +0.04"),
         (detectors(27, 31, 2, 6), "More detectors in 4 in new: 27 in old, 31 in new; difference +4 [+2, +6],"),
         (
             detectors(31, 30, -4, 2),
@@ -125,16 +127,18 @@ def test_the_verdict(figure, words):
 
 def test_further_figures_that_surely_differ():
     more = [replace(detectors(3, 9, 5, 7), name=name) for name in "abcd"]
-    told = sentences(found(detectors(31, 31, 0, 0), detectors(1, 2, -1, 3), *more))
-    assert told[1] == "Surely different: a of 4 +6 [+5, +7]; b of 4 +6 [+5, +7]; c of 4 +6 [+5, +7]; and 1 more."
+    told = sentences(found(detectors(31, 31, 0, 0), detectors(27, 31, 2, 6), detectors(1, 2, -1, 3), *more))
+    assert told[0].startswith("More detectors in 4 in new: 27 in old, 31 in new")  # what surely differs comes first
+    assert told[1] == "Surely different, too: a of 4 +6 [+5, +7]; b of 4 +6 [+5, +7]; c of 4 +6 [+5, +7]; and 1 more."
+    assert told[2] == "No sure difference in detectors of 4, detectors of 4."
     assert sentences(found(detectors(27, 31, 2, 6), more[0]))[1] == "Surely different, too: a of 4 +6 [+5, +7]."
 
 
 def test_what_became_of_units_and_concepts():
     told = sentences(found())
-    assert (
-        told[0]
-        == f"3 of 4 units of {EVIL} carry the same label in both; redrawing the pictures alone would relabel 10%."
+    assert told[0] == (
+        f"3 of 4 units of {EVIL} (75%) carry the same label in both; 10% of pairs of different units do, 90% would in "
+        "old alone over redrawn pictures."
     )
     assert told[1:] == [f"Detected in old alone: {EVIL}.", "Detected in new alone: leg."]
 

@@ -65,24 +65,26 @@ def test_a_trend_of_next_to_nothing_is_drawn(points):
 
 def test_what_is_said():
     told = list(sentences(history()))
-    assert told[0] == "3 finished runs of nightly from day 1 to day 3."
-    assert told[1] == f"In the last run 1 of 1 gates missed their limit: {EVIL}."
-    assert told[2].startswith(
+    assert told[0] == f"In the last run the one gate missed its limit: {EVIL}, got 27 [26, 28]."
+    assert told[2] == "3 finished runs of nightly from day 1 to day 3."
+    assert told[1].startswith(
         "Detectors, 4: the last run lies outside of the interval of the run before, 30 [28, 32] then"
     )
     calm = replace(history(), figures=[PastFigure("a", "b", "c", [Figure(1, 0, 2)] * 3)], gates=[])
-    assert list(sentences(calm))[1:] == ["Nothing left its interval since the run before."]
+    assert next(sentences(calm)) == "No figure of 1 with a 95 % interval left it since the run before."
+    two = replace(history(), gates=[history().gates[0], PastGate("g", [verdict(1, 2, "failed")] * 3)])
+    assert f"2 of 2 gates missed their limits: {EVIL}, got 27 [26, 28]; g, got 1 [0, 2]." in next(sentences(two))
 
 
 def test_other_pictures_are_no_change_of_the_network():
     moved = history(runs=[run(1), run(2), run(3, "q")])
     assert moved.breaks == [2]
-    assert "It looked at other pictures than the run before" in list(sentences(moved))[2]
+    assert "The last run looked at other pictures than the run before" in list(sentences(moved))[1]
 
 
 def test_a_single_run():
     one = History("a", [run(1)], [], [PastFigure("s", "n", "r", [Figure(2, 1, 3)])], 0)
-    assert list(sentences(one)) == ["One finished run of a on day 1."]
+    assert list(sentences(one)) == ["One finished run of a on day 1: there is no trend yet."]
     assert figure_line(one.figures[0]) == ["n", "s, r", "1", "2 [1, 3]", "–", "2 [1, 3]", "–", "2", "2"]
     assert len(parts_of(page(one, "h.html"), "charts")) == 1
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from microtome.report.dissection import DissectedLayer, LayerRow, UnitRow, pages
+from flows.console import counted
+from microtome.report import overview, views
+from microtome.report.dissection import DissectedLayer, LayerRow, UnitRow, of_units, pages
 
 LAYER: LayerRow = {
     "layer": "conv", "units": 3, "confirmed": 1, "confirmed_low": 0.0, "confirmed_high": 2.0, "detectors": 2,
@@ -36,14 +38,16 @@ def page(**changes):
 
 def test_the_opening_sentence_says_what_is_confirmed_first():
     assert page().headline == (
-        "1 of 3 units are confirmed detectors: they pass on the images that did not choose their label, and chance "
-        "does not reach them (q ≤ 0.05). Luck included, 2 of 3 units lie above IoU 0.04 over 1,200 images, "
-        "labelled with 2 concepts."
+        "1 of 3 units (95 % interval 0 to 2) are confirmed detectors: they pass on the images that did not choose "
+        "their label, and chance does not reach them (q ≤ 0.05). Luck included, 2 of 3 units (95 % interval 1 to 3) "
+        "lie above IoU 0.04 over 1,200 images; their labels are 2 different concepts."
     )
     assert page(**UNASKED).headline == (
-        "2 of 3 units lie above IoU 0.04 over 1,200 images, labelled with 2 concepts; without permutations none is "
-        "confirmed."
+        "2 of 3 units (95 % interval 1 to 3) lie above IoU 0.04 over 1,200 images; their labels are 2 different "
+        "concepts. Without permutations none is confirmed."
     )
+    assert page(unique_per_unit=1).headline.endswith("their label is one concept.")
+    assert page(detectors=0, unique_per_unit=0).headline.endswith("over 1,200 images.")
 
 
 def test_confirmed_detectors_stand_before_the_raw_count():
@@ -58,8 +62,8 @@ def test_confirmed_detectors_stand_before_the_raw_count():
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({}, "of 3 units, at q ≤ 0.05, within 6 strata; 2 across them"),
-        ({"strata": 1}, "of 3 units, at q ≤ 0.05"),
+        ({}, "of 3 units of whatever IoU, at q ≤ 0.05, within 6 strata; 2 across them"),
+        ({"strata": 1}, "of 3 units of whatever IoU, at q ≤ 0.05"),
         (UNASKED, "not asked for"),
     ],
 )
@@ -82,3 +86,35 @@ def test_intervals_with_thresholds_of_their_own_stand_beside_the_others():
     assert "thresholds estimated anew" not in str(page())
     anew = {"detectors_redrawn_low": 0.0, "detectors_redrawn_high": 4.0}
     assert "95 %: 1 to 3; thresholds estimated anew: 0 to 4" in str(page(**anew))
+
+
+def test_concepts_that_a_mask_never_meets_are_spoken_of():
+    near = {"concept": "wing", "category": "part", "iou": 0.1, "iou_low": None, "iou_high": None}
+
+    def note(count: int) -> str:
+        layer = DissectedLayer(LAYER, [UNIT], {}, (8, 8), nearest={0: [near] * count})
+        return of_units([layer])["conv", 0][0].parts[0].note
+
+    assert note(3).endswith("All other concepts have an IoU of 0: its mask nowhere meets them.")
+    assert note(10).endswith("is the IoU on pictures that did not choose the label.")
+
+
+def test_a_gate_is_rounded_as_other_figures_unless_that_hides_what_it_missed():
+    def words(value: float, limit: float | None) -> str:
+        row = {"gate": "g", "value": value, "low": None, "high": None, "limit": limit}
+        return overview._gate({**row, "verdict": "failed", "passed": False, "note": ""}).value
+
+    assert [words(0.180561, 0.3), words(31.0, 30.0), words(0.29996, 0.3)] == ["0.181", "31", "0.29996"]
+    assert [words(1234567.0, None), words(0.3, 0.3)] == ["1234567", "0.3"]
+
+
+def test_a_cover_shows_before_and_after():
+    spots = [views.Spot(f"{n}.webp", "", (8, 8), (), (), "before" if n < 5 else "after") for n in range(10)]
+    gallery = views.Gallery([views.Card("unit 1", "a", "", spots)])
+    shown = views.Page("p", "p.html", "", views.Figures([]), [views.Section("s", [gallery])]).cover
+    assert [spot.thumb for spot in shown] == ["0.webp", "5.webp", "1.webp"]
+
+
+def test_one_of_many_is_said_without_an_s():
+    told = [counted(1, "layers"), counted(2, "layers"), counted(1, "units and pictures")]
+    assert told == ["1 layer", "2 layers", "1 units and pictures"]

@@ -127,7 +127,7 @@ def test_the_shift_test_is_said_of_nodes_and_filters():
     ]
     tested.append(LayerFigure("low", Measure.FOLLOWING, Of.NODES, None, 0.04, n=8))
     made = page(replace(FOUND, figures=[*FOUND.figures, *tested]))
-    assert "the shown nodes move with it, by 80% of the way in low." in made.headline
+    assert "the shown nodes move with it, by 80% [70%, 90%] of the way in low." in made.headline
     table = part_of(made, "Do they follow what is shown?", "table")
     assert table.rows == [
         ["low, nodes", "0.800 [0.700, 0.900]", "90%", "0.050", "0.060", "0.040"],

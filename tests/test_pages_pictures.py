@@ -47,12 +47,12 @@ def test_the_limits_stand_on_the_page():
         (
             (0.15, 0.05, 0.25),
             "? undecided 0.15 [0.05, 0.25]",
-            "No method passes every test. Of gradient these pictures",
+            "No method passes every test. These pictures cannot decide about gradient",
         ),
         (
             (0.25, 0.15, 0.35),
             "? undecided 0.25 [0.15, 0.35]",
-            "No method passes every test. Of gradient these pictures",
+            "No method passes every test. These pictures cannot decide about gradient",
         ),
         ((0.4, 0.3, 0.5), "✗ fails 0.40 [0.30, 0.50]", "No method passes every test. Gradient fails at least one"),
     ],
@@ -102,8 +102,8 @@ def test_one_figure_is_rounded_in_one_way():
     made = attacked("dragon", "cat")
     tables = [part for part in made.sections[0].parts if isinstance(part, views.Table)]
     assert made.headline == (
-        "The strongest attack, pgd that moves no pixel by more than 4 of 255 grey levels, flips 31% of 48 predictions; "
-        "random noise of the same size flips 0%."
+        "The strongest attack, pgd that moves no pixel by more than 4 of 255 grey levels, flips 31% [0%, 45%] of 48 "
+        "predictions; random noise of the same size flips 0% [0%, 45%]."
     )
     assert made.figures.items[0][1] == "31%"
     assert tables[0].rows[0] == ["pgd, 4/255", "31% [0%, 45%]", "0.00 [-0.04, 0.03]"]
@@ -151,8 +151,8 @@ def test_features_name_their_unit_and_are_told_on_its_page():
     found = features.FeatureFindings([unit, lost], (8, 8))
     made = features.page(found)
     assert made.headline == (
-        "1 of 2 synthetic pictures drive their unit beyond its highest natural activation; of 1 unit no picture could "
-        "be made, as no gradient reaches it."
+        "1 of 2 synthetic pictures drive their unit beyond its highest natural activation, which is 9% to 91% of such "
+        "units (95 % interval); of 1 unit no picture could be made, as no gradient reaches it."
     )
     assert [card.unit for card in made.sections[0].parts[-1].cards] == [("conv", 3), ("conv", 4)]
     (section,) = features.of_units(found)["conv", 3]

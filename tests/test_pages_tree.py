@@ -134,7 +134,7 @@ def test_a_network_that_guesses_is_said_to(right, little):
     told = [r for r in METRICS if r["model"] != "network"]
     told += [row("accuracy", None, right, "network"), row("accuracy", None, 0.4, "always yes")]
     said = page(replace(TOLD, metrics=told)).headline
-    assert ("always gives the same answer in 60%: there is nothing to explain." in said) is little
+    assert ("the same answer to all is right in 60%: there is nothing to explain." in said) is little
 
 
 def test_a_linear_network_has_one_reason_and_no_tree():

@@ -122,11 +122,12 @@ def page(found: AttackFindings) -> views.Page:
     return views.Page(
         name="adversarial",
         subject="the attacks",
+        title="Adversarial attacks",
         page="adversarial.html",
         headline=_headline(found),
         figures=views.Figures(
             [
-                (f"{kind.name} {kind.eps:g}/255", f"{found.figures[kind, FLIPPED]['value']:.0%}", "predictions flipped")
+                (f"{kind.name} {kind.eps:g}/255", *_flipped(found.figures[kind, FLIPPED]))
                 for kind in found.kinds
                 if not kind.name.startswith(CONTROL)
             ]
@@ -142,9 +143,14 @@ def _headline(found: AttackFindings) -> str:
     control = found.figures[AttackKind(f"{CONTROL}{strongest.name}", strongest.eps), FLIPPED]
     return (
         f"The strongest attack, {strongest.name} that moves no pixel by more than {strongest.eps:g} of 255 grey "
-        f"levels, flips {row['value']:.0%} of {row['n']} predictions; random noise of the same size flips "
-        f"{control['value']:.0%}."
+        f"levels, flips {_cell(row, FLIPPED)} of {row['n']} predictions; random noise of the same size flips "
+        f"{_cell(control, FLIPPED)}."
     )
+
+
+def _flipped(row: AttackRow) -> tuple[str, str]:
+    """Share of flipped predictions, and its interval."""
+    return f"{row['value']:.0%}", f"predictions flipped, 95 %: {row['low']:.0%} to {row['high']:.0%}"
 
 
 def _note() -> views.Text:

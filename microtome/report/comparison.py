@@ -12,6 +12,8 @@ from microtome.report.drift import Drifted, DriftedLayer, advice, changed_galler
 SHOWN_CONCEPTS = 25
 SHOWN_SURE = 3  # figures that the verdict names beside the first
 SHOWN_LISTED = 8  # units or concepts that a line lists
+SHOWN_LABELS = 3  # layers whose labels the verdict tells of
+SHOWN_TILES = 6
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class ComparedFigure:
     first: Figure
     second: Figure
     difference: Figure
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a number of things, as far as its values tell."""
+        return all(float(value).is_integer() for value in (self.first.value, self.second.value) if value is not None)
 
     @property
     def sure(self) -> bool:
@@ -127,8 +134,8 @@ class Comparison:
 
 
 def number(value: float) -> str:
-    """A figure in words: whole numbers as such, others to four digits, small ones to three; with a true minus."""
-    form = ",.0f" if value == int(value) else ".4g" if abs(value) >= 0.1 else ".3g"
+    """A figure in words: whole numbers as such, others to four digits, small ones to just three; with a true minus."""
+    form = ",.0f" if value == int(value) else ".4g" if abs(value) >= 0.1 else "#.3g"
     return format(value, form).replace("-", "−")
 
 
@@ -157,8 +164,9 @@ def page(found: Comparison, file: str) -> views.Page:
     """
     return views.Page(
         name="comparison",
+        title=f"{found.first.name} beside {found.second.name}",
         page=file,
-        headline=" ".join(sentences(found)),
+        headline="\n".join(sentences(found)),
         figures=_tiles(found),
         sections=[
             views.Section("The two runs", [*map(_caution, found.cautions), *_runs(found)]),
@@ -171,10 +179,11 @@ def page(found: Comparison, file: str) -> views.Page:
 
 
 def sentences(found: Comparison) -> list[str]:
-    """The verdict: the first figure that both have, then what became of the units."""
-    lead = next((figure for figure in found.figures if figure.difference.value is not None), None)
+    """The verdict: the first figure that surely differs, or that both have; then what became of the units."""
+    known = [figure for figure in found.figures if figure.difference.value is not None]
+    lead = next((figure for figure in known if figure.sure), known[0] if known else None)
     told = [] if lead is None else [_verdict(found, lead), *_others(found, lead)]
-    return [*told, *(_labels(layer) for layer in found.layers[:1] if layer.matched), *_gone(found)]
+    return [*told, *(_labels(found, layer) for layer in found.layers[:SHOWN_LABELS] if layer.matched), *_gone(found)]
 
 
 def _verdict(found: Comparison, figure: ComparedFigure) -> str:
@@ -188,29 +197,41 @@ def _verdict(found: Comparison, figure: ComparedFigure) -> str:
         return f"{figure.name.capitalize()}{where}: {both}; the difference of {apart} has no interval."
     if not figure.sure:
         return f"No sure difference in {figure.name}{where}: {both}; difference {apart}, over the same pictures."
-    word = "More" if (figure.difference.value or 0) > 0 else "Fewer"
+    more, fewer = ("More", "Fewer") if figure.counts else ("Higher", "Lower")
+    word = more if (figure.difference.value or 0) > 0 else fewer
     return f"{word} {figure.name}{where} in {found.second.name}: {both}; difference {apart}, over the same pictures."
 
 
 def _others(found: Comparison, lead: ComparedFigure) -> list[str]:
-    """Further figures that surely differ."""
+    """Further figures that surely differ, and how many may be the same."""
     sure = [figure for figure in found.figures if figure.sure and figure is not lead]
+    open_ = [figure for figure in found.figures if figure.difference.low is not None and not figure.sure]
+    rest = [_undecided(open_)] if lead.sure and open_ else []
     if not sure:
-        return []
+        return rest
     named = [f"{figure.name}{f' of {figure.row}' if figure.row else ''} {difference_words(figure)}" for figure in sure]
-    rest = f"; and {len(named) - SHOWN_SURE} more" if len(named) > SHOWN_SURE else ""
-    return [f"Surely different{', too' if lead.sure else ''}: {'; '.join(named[:SHOWN_SURE])}{rest}."]
+    more = f"; and {len(named) - SHOWN_SURE} more" if len(named) > SHOWN_SURE else ""
+    return [f"Surely different, too: {'; '.join(named[:SHOWN_SURE])}{more}.", *rest]
 
 
-def _labels(layer: ComparedLayer) -> str:
-    """How many units kept their label."""
+def _undecided(figures: Sequence[ComparedFigure]) -> str:
+    """Figures whose difference may be none."""
+    named = [f"{figure.name}{f' of {figure.row}' if figure.row else ''}" for figure in figures]
+    more = f" and {len(named) - SHOWN_SURE} more" if len(named) > SHOWN_SURE else ""
+    return f"No sure difference in {', '.join(named[:SHOWN_SURE])}{more}."
+
+
+def _labels(found: Comparison, layer: ComparedLayer) -> str:
+    """How many units kept their label, beside what redrawn pictures leave and what pairs of other units share."""
     row = layer.matched.row if layer.matched else None
     if row is None:
         return ""
     kept = round((1 - row["changed_share"]) * row["units"])
-    share = row["redrawn_share"]
-    redrawn = "" if share is None else f"; redrawing the pictures alone would relabel {share:.0%}"
-    return f"{kept} of {row['units']} units of {layer.name} carry the same label in both{redrawn}."
+    redrawn, random = row["redrawn_share"], row["random_share"]
+    beside = [] if random is None else [f"{1 - random:.0%} of pairs of different units do"]
+    beside += [] if redrawn is None else [f"{1 - redrawn:.0%} would in {found.first.name} alone over redrawn pictures"]
+    of = f"{kept} of {row['units']} units of {layer.name} ({kept / row['units']:.0%}) carry the same label in both"
+    return f"{of}{'; ' + ', '.join(beside) if beside else ''}."
 
 
 def _gone(found: Comparison) -> list[str]:
@@ -232,13 +253,13 @@ def listed(names: Sequence[object]) -> str:
 
 
 def _tiles(found: Comparison) -> views.Figures:
-    shown = [figure for figure in found.figures if figure.difference.value is not None][:5]
+    shown = [figure for figure in found.figures if figure.difference.value is not None][:SHOWN_TILES]
     return views.Figures(
         [
             (
                 figure.name + (f", {figure.row}" if figure.row else ""),
                 f"{_plain(figure.first)} → {_plain(figure.second)}",
-                difference_words(figure),
+                difference_words(figure) + ("" if figure.difference.low is not None else ", no interval"),
             )
             for figure in shown
         ]
@@ -315,11 +336,11 @@ def _concepts(found: Comparison, layer: ComparedLayer) -> list[views.Part]:
     moved.sort(key=lambda concept: (-abs(len(concept.second) - len(concept.first)), concept.concept, concept.category))
     sure = all(concept.confirmed for concept in moved)
     columns = [("concept", False), ("category", False), (found.first.name, True), (found.second.name, True)]
-    columns += [("change", True)] + ([("confirmed", True)] if sure else [])
+    columns += [("change", True)] + ([("of them confirmed", True)] if sure else [])
     rest = f" The first {SHOWN_CONCEPTS} of {len(moved)} that changed." if len(moved) > SHOWN_CONCEPTS else ""
     lines = [_concept(concept, sure) for concept in moved[:SHOWN_CONCEPTS]]
-    note = "Units that detect each concept, luck included, and which ones. Concepts of the same units are left out."
-    named = [(f"only in {run.name}", False) for run in (found.first, found.second)]
+    note = "How many units detect each concept, luck included. Concepts that the same units detect are left out."
+    named = [(f"units in {run.name} alone", False) for run in (found.first, found.second)]
     return [views.Table([*columns, *named], lines, note + rest)]
 
 

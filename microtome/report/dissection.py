@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from microtome.quantify.dissection import NEAREST
 from microtome.quantify.significance import LEVEL
 from microtome.report import views
 from microtome.report.charts import concept_bars, histogram
@@ -215,7 +216,7 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
             item.thumb,
             item.file,
             item.rank + 1,
-            f"{item.peak:.3g}",
+            _peak(item.peak),
             item.dim,
             item.outline,
             item.marked,
@@ -230,6 +231,10 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
         )
         label = row["concept"] or ""
         yield views.Section("Where it is highest", [views.Text(text, "quiet"), views.Plates(plates, layer.mask, label)])
+
+
+def _peak(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
@@ -265,6 +270,7 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
             else ""
         )
         + "."
+        + (" All other concepts have an IoU of 0: its mask nowhere meets them." if len(rows) < NEAREST else "")
     )
     yield views.Section("Nearest concepts", [views.Table(columns, lines, note)])
 
@@ -338,14 +344,25 @@ def _facts(row: UnitRow, *, mixed: bool) -> list[tuple[str, str, str]]:
 
 
 def _headline(row: LayerRow) -> str:
-    raw = f"{row['detectors']} of {row['units']} units lie above IoU {row['min_iou']:g} over {row['images']:,} images"
-    if row["confirmed"] is None:
-        return f"{raw}, labelled with {row['unique_per_unit']} concepts; without permutations none is confirmed."
-    return (
-        f"{row['confirmed']} of {row['units']} units are confirmed detectors: they pass on the images that did not "
-        f"choose their label, and chance does not reach them (q ≤ {LEVEL:g}). Luck included, {raw}, "
-        f"labelled with {row['unique_per_unit']} concepts."
+    units, sure = row["units"], _within(row["confirmed_low"], row["confirmed_high"])
+    raw = (
+        f"{row['detectors']} of {units} units{_within(row['detectors_low'], row['detectors_high'])} lie above "
+        f"IoU {row['min_iou']:g} over {row['images']:,} images"
     )
+    if row["detectors"]:
+        concepts = row["unique_per_unit"]
+        raw += f"; their labels are {concepts} different concepts" if concepts > 1 else "; their label is one concept"
+    if row["confirmed"] is None:
+        return f"{raw}. Without permutations none is confirmed."
+    return (
+        f"{row['confirmed']} of {units} units{sure} are confirmed detectors: they pass on the images that did not "
+        f"choose their label, and chance does not reach them (q ≤ {LEVEL:g}). Luck included, {raw}."
+    )
+
+
+def _within(low: float | None, high: float | None) -> str:
+    """The interval of a count, in a sentence."""
+    return "" if low is None or high is None else f" (95 % interval {low:.0f} to {high:.0f})"
 
 
 def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
@@ -387,7 +404,7 @@ def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
 def _chance(row: LayerRow) -> str:
     if row["significant"] is None:
         return "not asked for"
-    within = f"of {row['units']} units, at q ≤ 0.05"
+    within = f"of {row['units']} units of whatever IoU, at q ≤ 0.05"
     if row["strata"] == 1:
         return within
     return f"{within}, within {row['strata']} strata; {row['significant_across']} across them"

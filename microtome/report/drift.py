@@ -234,10 +234,12 @@ def _verdict(row: DriftLayerRow) -> str:
     layer, units, by_chance, redrawn = row["layer"], row["units"], row["random_share"], row["redrawn_share"]
     changed, low, high = row["changed_share"], row["changed_low"], row["changed_high"]
     if not changed:
-        return f"The labels of {layer} hold: each of its {units} units carries the same one in both networks."
-    share = f"{changed:.0%} of its {units} units carry another label"
+        up_to = "" if high is None else f" (95 %: up to {high:.0%} carry another)"
+        return f"The labels of {layer} hold: each of its {units} units carries the same one in both networks{up_to}."
+    between = _between(low, high, ".0%")
+    share = f"{changed:.0%}{' ' + between if between else ''} of its {units} units carry another label"
     if redrawn is not None and (changed if low is None else low) <= redrawn:
-        more = "no more" if changed <= redrawn else "not surely more"
+        more = "no more" if changed <= redrawn else "perhaps no more"
         return (
             f"The labels of {layer} changed {more} than redrawing the pictures would change them: {share}, "
             f"beside {redrawn:.0%} within the network before."
@@ -260,6 +262,8 @@ def _kept(row: DriftLayerRow) -> str:
     text = f"{row['kept']} of its {before} detectors still detect their concept, {gone}"
     if row["fallen"] is None:
         return f"{text}."
+    if row["bootstrap_needed"] > row["bootstrap"]:
+        return f"{text}; with so few resamples no unit's change of IoU can be sure."
     return f"{text}; the IoU of the label before fell in {row['fallen']} units, rose in {row['risen']} (q ≤ {LEVEL:g})."
 
 
@@ -290,8 +294,14 @@ def named(pair: Drifted) -> views.Text:
 
 
 def _signed(value: float | None) -> str:
-    """A change of IoU; that it is exactly zero can be seen."""
-    return "0" if value == 0 else worded(value, "+.4f")
+    """A change of IoU, with a true minus; that it is exactly zero, or only nearly, can be seen."""
+    if value is None or value == 0:
+        return "–" if value is None else "0"
+    return _minus(f"{value:+.4f}" if abs(value) >= 5e-5 else f"{value:+.0e}")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def _span(low: float | None, high: float | None) -> str:
@@ -309,13 +319,12 @@ def layer_tables(pairs: Sequence[Drifted]) -> list[views.Table]:
 
 
 def _label_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
-    columns = [("layer", False), ("units", True), ("another label", True), ("95 %", True), ("", False)]
+    columns = [("layer", False), ("units", True), ("another label, 95 %", True), ("", False)]
     lines: list[list[str | views.Strip]] = [
         [
             name,
             str(row["units"]),
-            f"{row['changed_share']:.0%}",
-            _between(row["changed_low"], row["changed_high"], ".0%"),
+            f"{row['changed_share']:.0%} {_between(row['changed_low'], row['changed_high'], '.0%')}".strip(),
             _strip(row),
             worded(row["redrawn_share"], ".0%"),
             worded(row["random_share"], ".0%"),
@@ -323,11 +332,11 @@ def _label_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
         for name, row in named
     ]
     note = (
-        "Redrawn pictures: share of labels that the network before changes by itself when the pictures are drawn "
+        "Over redrawn pictures: share of labels that the network before changes by itself when the pictures are drawn "
         "again. Random pairs: share of pairs of different units, one of each network, whose labels differ. On each "
         "line: the share with its interval; green, redrawn pictures; grey, random pairs."
     )
-    return views.Table([*columns, ("redrawn pictures", True), ("random pairs", True)], lines, note)
+    return views.Table([*columns, ("over redrawn pictures", True), ("in random pairs", True)], lines, note)
 
 
 def _strip(row: DriftLayerRow) -> views.Strip:
@@ -349,22 +358,24 @@ def _place(value: float | None) -> float | None:
 
 
 def _detector_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
-    columns = ("before", "after", "of one concept in both", "share of before", "95 %", "of another", "lost", "gained")
+    columns = ("before", "after", "kept their concept", "share of before, 95 %", "changed it", "lost", "gained")
     lines = [
         [
             name,
             str(row["detectors_before"]),
             str(row["detectors_after"]),
             str(row["kept"]),
-            worded(row["kept_share"], ".0%"),
-            _between(row["kept_low"], row["kept_high"], ".0%"),
+            f"{worded(row['kept_share'], '.0%')} {_between(row['kept_low'], row['kept_high'], '.0%')}".strip(),
             str(row["detectors_before"] - row["kept"] - row["lost"]),
             _counted(row["lost"], row["lost_share"]),
             _counted(row["gained"], row["gained_share"]),
         ]
         for name, row in named
     ]
-    note = "Lost: shares of the detectors before. Gained: of those after."
+    note = (
+        "Lost: detectors before that detect nothing after, and their share. Gained: detectors after that detected "
+        "nothing before, and their share of those after."
+    )
     return views.Table([("detectors", False), *((name, True) for name in columns)], lines, note)
 
 
@@ -373,23 +384,22 @@ def _counted(count: int, share: float | None) -> str:
 
 
 def _iou_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
-    columns = ("of the labels before", "95 %", "units lost", "units gained", "of the best labels", "95 %", "threshold")
+    columns = ("of the labels before, 95 %", "units that fell", "rose", "of the best labels, 95 %", "threshold moved")
     lines = [
         [
             name,
-            _signed(row["change"]),
-            _span(row["change_low"], row["change_high"]),
+            f"{_signed(row['change'])} {_span(row['change_low'], row['change_high'])}".strip(),
             worded(row["fallen"], "d"),
             worded(row["risen"], "d"),
-            _signed(row["best_change"]),
-            _span(row["best_change_low"], row["best_change_high"]),
+            f"{_signed(row['best_change'])} {_span(row['best_change_low'], row['best_change_high'])}".strip(),
             worded(row["threshold_change"], ".2f"),
         ]
         for name, row in named
     ]
     note = (
-        f"Means over the units. Lost and gained: units whose label before changed its IoU at q ≤ {LEVEL:g}. Threshold: "
-        "median of the units' changes without sign, in standard deviations of each unit's values."
+        "Means over the units. Fell, rose: units in which the IoU of the label before did at q ≤ "
+        f"{LEVEL:g} (q: share of false discoveries if all units up to it are believed). Best labels: each network's "
+        "own. Threshold moved: median over the units, without sign, in standard deviations of each unit's values."
     )
     return views.Table([("change of IoU", False), *((name, True) for name in columns)], lines, note)
 
@@ -418,15 +428,16 @@ def changed_units(layer: DriftedLayer) -> views.Section:
         ("q", True),
         ("label after", False),
         ("IoU after", True),
-        ("threshold", True),
+        ("threshold moved", True),
     ]
     shown = leading(layer.units, SHOWN_ROWS)
     ends = [abs(end) for unit in shown for end in (unit["change"], unit["change_low"], unit["change_high"]) if end]
     name = layer.row["layer"]
     lines = [[views.UnitKey(name, unit["unit"]), *_line(unit, max(ends, default=1.0))[1:]] for unit in shown]
     note = (
-        "Change: of the IoU of the label before, with its paired interval; the green mark is zero. Threshold: its "
-        "change, in standard deviations of the unit's values."
+        "Change: of the IoU of the label before, with its paired interval; the green mark is zero. q: share of false "
+        "discoveries if this unit and all surer ones are believed to have changed. Threshold moved: in standard "
+        "deviations of the unit's values."
     )
     title = f"Units of {name} that changed most"
     return views.Section(title, [views.Table(columns, lines, note)])
@@ -442,9 +453,9 @@ def _line(unit: DriftUnitRow, widest: float) -> list[str | views.Strip]:
         f"{_signed(unit['change'])} {_span(unit['change_low'], unit['change_high'])}".strip(),
         _change_strip(unit, widest),
         worded(unit["q_value"], ".2g"),
-        (unit["concept_after"] or "none") if unit["changed"] else "the same",
+        (unit["concept_after"] or "none") if unit["changed"] else "the\u00a0same",
         f"{unit['iou_after']:.3f}",
-        worded(unit["threshold_change"], "+.2f"),
+        _minus(worded(unit["threshold_change"], "+.2f")),
     ]
 
 

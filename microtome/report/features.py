@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
+from microtome.quantify.intervals import wilson
 from microtome.report import views
 from microtome.report.words import median, worded
 
@@ -89,7 +90,7 @@ def page(found: FeatureFindings) -> views.Page:
             [
                 ("units", str(len(rows)), "a sample, drawn by the audit's seed"),
                 ("beyond nature", f"{len(beyond) / len(rows):.0%}", "synthetic peak above the highest natural one"),
-                ("median ratio", worded(median([r["ratio"] for r in rows]), ".1f"), "synthetic over natural peak"),
+                ("median ratio", worded(median([r["ratio"] for r in rows]), ".2f"), "synthetic over natural peak"),
             ]
         ),
         sections=[views.Section("Units", [*_reading(), views.Gallery(cards, True)])],
@@ -110,7 +111,11 @@ def of_units(found: FeatureFindings) -> views.Told:
 
 
 def _headline(rows: Sequence[FeatureRow], beyond: int) -> str:
-    text = f"{beyond} of {len(rows)} synthetic pictures drive their unit beyond its highest natural activation"
+    low, high = wilson(beyond, len(rows))
+    text = (
+        f"{beyond} of {len(rows)} synthetic pictures drive their unit beyond its highest natural activation, which is "
+        f"{low:.0%} to {high:.0%} of such units (95 % interval)"
+    )
     missed = sum(row["unreached"] for row in rows)
     if missed:
         text += f"; of {missed} unit{'s' if missed > 1 else ''} no picture could be made, as no gradient reaches it"

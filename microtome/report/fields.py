@@ -101,23 +101,47 @@ class FieldFindings:
 def page(found: FieldFindings) -> views.Page:
     """The page."""
     rows = [field.row for field in found.fields]
-    measured = median([(row["size_x"] + row["size_y"]) / 2 for row in rows])
     sections = [_fields(found)]
     if found.stripped:
         sections.append(_minimal(found))
     return views.Page(
         name="fields",
         subject="receptive fields",
+        title="Receptive fields",
         page=PAGE,
-        headline=f"Covering places of pictures one after another shows that a unit looks at a field "
-        f"{worded(measured, '.0f')} pixels wide (median), of the {max(row['theoretical'] for row in rows):g} that its "
-        "layer could see.",
-        figures=views.Figures(
-            [("units measured", str(len(rows)), ""), ("median field", worded(measured, ".0f"), "pixels wide")]
-        ),
+        headline=_headline(rows),
+        figures=views.Figures([("units measured", str(len(rows)), ""), *map(_tile, _by_layer(rows).items())]),
         sections=sections,
         queries=[("Receptive fields", "select * from occlusion"), ("Minimal images", "select * from minimal_images")],
     )
+
+
+def _by_layer(rows: Sequence[OcclusionRow]) -> dict[str, list[OcclusionRow]]:
+    found: dict[str, list[OcclusionRow]] = {}
+    for row in rows:
+        found.setdefault(row["layer"], []).append(row)
+    return found
+
+
+def _wide(rows: Sequence[OcclusionRow]) -> list[float]:
+    """Mean of width and height of each field, in pixels."""
+    return [(row["size_x"] + row["size_y"]) / 2 for row in rows]
+
+
+def _tile(layer: tuple[str, Sequence[OcclusionRow]]) -> tuple[str, str, str]:
+    name, rows = layer
+    return f"median, {name}", worded(median(_wide(rows)), ".0f"), f"pixels wide, of {rows[0]['theoretical']:g} possible"
+
+
+def _headline(rows: Sequence[OcclusionRow]) -> str:
+    """How wide the units of each layer see."""
+    told = []
+    for layer, mine in _by_layer(rows).items():
+        sizes = _wide(mine)
+        span = f"median of {len(mine)} units, {min(sizes):.0f} to {max(sizes):.0f}" if len(mine) > 1 else "of one unit"
+        middle, possible = worded(median(sizes), ".0f"), mine[0]["theoretical"]
+        told.append(f"{middle} pixels in {layer} ({span}) of the {possible:g} possible")
+    return f"How wide units see, by covering one place of a picture after another: {'; '.join(told)}."
 
 
 def middle_of(heat: NDArray[np.float32], theoretical: float) -> NDArray[np.float32]:

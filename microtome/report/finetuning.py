@@ -35,7 +35,7 @@ _COLUMNS = [
     ("slope", True),
     ("track a landmark", True),
     ("own movement", True),
-    ("NULL", True),
+    ("left out", True),
 ]
 
 
@@ -201,16 +201,21 @@ def _headline(findings: FinetuningFindings) -> str:
     of = {item.phase: item for item in findings.learned}
     own, epochs = of[INTERPRETABLE], max(row.epoch for row in findings.training)
     text = (
-        f"After {epochs} epochs with the filter loss the interpretable network answers {own.accuracy:.1%} of "
+        f"After {epochs} epochs with the filter loss the interpretable network answers {_right(own)} of "
         f"{own.images} held-out pictures right"
     )
     if TWIN in of:
-        text += f", its twin, trained alike without that loss, {of[TWIN].accuracy:.1%}"
+        text += f", its twin, trained alike without that loss, {_right(of[TWIN])}"
     control, right = _best_guess(own)
     text += f"; the best control, {control}, {right:.1%}"
     if findings.nothing_learned:
         return f"{text}. There is nothing to interpret."
     return f"{text}.{_steadiness(findings.compared)}"
+
+
+def _right(learned: Learned) -> str:
+    """The share of right answers, with its interval."""
+    return f"{learned.accuracy:.1%} [{learned.low:.1%}, {learned.high:.1%}]"
 
 
 def _best_guess(learned: Learned) -> tuple[str, float]:
@@ -314,7 +319,7 @@ def _accuracies(findings: FinetuningFindings) -> list[views.Table]:
             NAMES[item.phase],
             f"{item.images} pictures",
             f"{item.accuracy:.1%}",
-            f"{item.low:.1%}–{item.high:.1%}",
+            f"[{item.low:.1%}, {item.high:.1%}]",
             f"{last[item.phase].task_loss:.3f}",
             f"{last[item.phase].filter_loss:.5f}",
             f"{item.rate:.2g}",
@@ -322,7 +327,7 @@ def _accuracies(findings: FinetuningFindings) -> list[views.Table]:
         for item in findings.learned
     ]
     top = findings.learned[0]
-    pictures, ends = f"{top.images} pictures", f"{top.probe_low:.1%}–{top.probe_high:.1%}"
+    pictures, ends = f"{top.images} pictures", f"[{top.probe_low:.1%}, {top.probe_high:.1%}]"
     lines += [
         ["linear probe of the backbone", pictures, f"{top.probe:.1%}", ends, "", "", ""],
         ["always the commonest class", pictures, f"{top.majority:.1%}", "", "", "", ""],
@@ -356,7 +361,7 @@ def _steady(findings: FinetuningFindings) -> list[views.Part]:
     if new:
         control, held = _best_held(new[0])
         lines.append([f"control: {control}", "new", f"{held:.4f}", *[""] * 7])
-    lines += [_line(item, "below it", against=twin) for item in below]
+    lines += [_line(item, item.judged.layer if item.phase is None else "below it", against=twin) for item in below]
     if below:
         held = below[0].judged.summary.best_constant
         lines.append(["control: one place held for every picture", "below it", f"{held:.4f}", *[""] * 7])
@@ -369,7 +374,7 @@ _STEADY = (
     "shows an effect where its interval excludes zero. A filter that stops moving is steady too: so watch whether it "
     "surely follows what is shown when that is moved by a known offset (slope: 1 follows all the way, 0 stays where "
     "it was; surely, where the interval of its own slope lies above 0.5), still tracks a landmark, and how much it "
-    "moves itself. NULL: filters left out, silent or with too few pictures."
+    "moves itself. Left out: filters that are silent, or have too few pictures."
 )
 
 

@@ -102,7 +102,7 @@ def page(found: GraphFindings) -> views.Page:
         headline=_headline(found),
         figures=views.Figures(
             [
-                ("nodes", f"{len(found.graph.nodes):,}", f"part patterns of {len(found.graph.layers)} layers"),
+                ("nodes", f"{len(found.graph.nodes):,}", f"part patterns of {_layers(len(found.graph.layers))}"),
                 ("edges", f"{found.graph.edges:,}", "from a node to one of the layer above"),
                 ("pictures", str(found.images), f"{found.training} of them to learn from"),
             ]
@@ -135,7 +135,7 @@ def named(node: Node) -> str:
 def _headline(found: GraphFindings) -> str:
     nodes, layers = len(found.graph.nodes), len(found.graph.layers)
     text = (
-        f"What the filters of {layers} layer{'s' * (layers > 1)} answer to is shared out among {nodes:,} nodes, "
+        f"What the filters of {_layers(layers)} answer to is shared out among {nodes:,} nodes, "
         "patterns that keep their place beside each other"
     )
     shown = found.graph.chosen
@@ -149,10 +149,14 @@ def _headline(found: GraphFindings) -> str:
         still = [row for row in found.figures if row.of is Of.OWN_FROZEN]
         text += (
             f". They keep their distance to the parts more steadily than the raw filters do in {_sure(apart)} of "
-            f"{len(apart)} layers, and than they would frozen at their own mean places in {_sure(still)} (95 % "
+            f"{_layers(len(apart))}, and than they would frozen at their own mean places in {_sure(still)} (95 % "
             "intervals)"
         )
     return text + "."
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' * (count != 1)}"
 
 
 def _sure(rows: Sequence[LayerFigure]) -> int:
@@ -161,7 +165,11 @@ def _sure(rows: Sequence[LayerFigure]) -> int:
 
 
 def _shares(rows: Sequence[LayerFigure]) -> str:
-    return " and ".join(f"{row.value:.0%} of the way in {row.layer}" for row in rows)
+    return " and ".join(f"{row.value:.0%}{_ends(row)} of the way in {row.layer}" for row in rows)
+
+
+def _ends(row: LayerFigure) -> str:
+    return "" if row.low is None or row.high is None else f" [{row.low:.0%}, {row.high:.0%}]"
 
 
 _PLACES = (("best place held for all pictures", Of.CONSTANT), ("random places", Of.RANDOM))
@@ -436,7 +444,6 @@ def _of_unit(nodes: Sequence[Node], graph: PatternGraph, cards: set[int]) -> vie
         ("part", False),
         ("on it", True),
         ("deviation", True),
-        ("score", True),
         ("under", False),
     ]
     lines = [
@@ -445,7 +452,6 @@ def _of_unit(nodes: Sequence[Node], graph: PatternGraph, cards: set[int]) -> vie
             node.concept or "–",
             worded(node.purity, ".0%"),
             f"{node.sigma:.3f}",
-            f"{node.score:.3g}",
             ", ".join(named(graph.named[parent]) for parent in graph.parents.get(node.node, ())[:PARENTS]) or "–",
         ]
         for node in sorted(nodes, key=lambda node: -node.score)[:LISTED]
@@ -453,7 +459,7 @@ def _of_unit(nodes: Sequence[Node], graph: PatternGraph, cards: set[int]) -> vie
     note = (
         "The graph shares out what a filter answers to among nodes, each a pattern that keeps its place beside others. "
         "On it: share of its strongest pictures in which it lies on that part. Deviation: how far it strays, by the "
-        "side of the picture. Score: how strong it is on average. Under: the nodes of the layer above beside which it "
+        "side of the picture. The strongest nodes stand first. Under: the nodes of the layer above beside which it "
         "keeps its place, with the part of those that lie on one."
     )
     links = [(f"node {node.node}", f"graph.html#node/{node.node}") for node in nodes if node.node in cards]

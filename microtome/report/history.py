@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from microtome.report import views
-from microtome.report.comparison import Figure, number, signed
+from microtome.report.comparison import SHOWN_TILES, Figure, number, signed
 from microtome.report.trends import Point, Trend, drawn
 
 SHOWN_RUNS = 30
+SHOWN_MISSED = 3  # gates that the verdict names
 
 
 @dataclass(frozen=True)
@@ -99,21 +100,23 @@ def page(found: History, file: str) -> views.Page:
     return views.Page(
         name="history",
         page=file,
-        headline=" ".join(sentences(found)),
+        title=f"History of {found.name}",
+        headline="\n".join(sentences(found)),
         figures=_tiles(found),
         sections=[*_gates(found), *_figures(found), _runs(found), _reading()],
     )
 
 
 def sentences(found: History) -> Iterator[str]:
-    """How many runs, what the gates of the last one said, and what left its interval."""
+    """What the gates of the last run said, what left its interval, and of how many runs."""
     last = found.runs[-1]
     when = f"from {found.runs[0].day} to {last.day}" if found.runs[0].day != last.day else f"on {last.day}"
-    count = "One finished run" if len(found.runs) == 1 else f"{len(found.runs)} finished runs"
-    yield f"{count} of {found.name} {when}."
     yield from _last_verdicts(found)
-    if len(found.runs) > 1:
-        yield from _moved(found)
+    if len(found.runs) == 1:
+        yield f"One finished run of {found.name} {when}: there is no trend yet."
+        return
+    yield from _moved(found)
+    yield f"{len(found.runs)} finished runs of {found.name} {when}."
 
 
 def _last_verdicts(found: History) -> Iterator[str]:
@@ -121,21 +124,31 @@ def _last_verdicts(found: History) -> Iterator[str]:
     judged = [(gate, verdict) for gate, verdict in now if verdict]
     if not judged:
         return
-    missed = [gate for gate, verdict in judged if verdict.verdict in ("failed", "warned")]
+    missed = [_missed(gate, verdict) for gate, verdict in judged if verdict.verdict in ("failed", "warned")]
     if not missed:
         yield f"In the last run no gate of {len(judged)} missed its limit."
+    elif len(judged) == 1:
+        yield f"In the last run the one gate missed its limit: {missed[0]}."
     else:
-        yield f"In the last run {len(missed)} of {len(judged)} gates missed their limit: {'; '.join(missed[:3])}."
+        more = f"; and {len(missed) - SHOWN_MISSED} more" if len(missed) > SHOWN_MISSED else ""
+        told = "; ".join(missed[:SHOWN_MISSED])
+        yield f"In the last run {len(missed)} of {len(judged)} gates missed their limits: {told}{more}."
+
+
+def _missed(gate: str, verdict: PastVerdict) -> str:
+    """A gate, with what it found."""
+    return f"{gate}, got {verdict.value.words}"
 
 
 def _moved(found: History) -> Iterator[str]:
     """Figures whose value now lies outside of the interval of the run before, over the same pictures."""
     if len(found.runs) - 1 in found.breaks:
-        yield "It looked at other pictures than the run before, so that figures differ for that alone."
+        yield "The last run looked at other pictures than the run before, so that figures differ for that alone."
         return
     left = [figure for figure in found.figures if _outside(figure)]
     if not left:
-        yield "Nothing left its interval since the run before."
+        told = [figure for figure in found.figures if (before := figure.values[-2]) and before.low is not None]
+        yield f"No figure of {len(told)} with a 95 % interval left it since the run before."
         return
     figure = left[0]
     before, now = figure.values[-2], figure.values[-1]
@@ -159,7 +172,7 @@ def _tiles(found: History) -> views.Figures:
     return views.Figures(
         [
             (figure.words, number(now.value), _interval(now))
-            for figure, now in shown[:5]
+            for figure, now in shown[:SHOWN_TILES]
             if now is not None and now.value is not None
         ]
     )
@@ -177,8 +190,18 @@ def _gates(found: History) -> list[views.Section]:
     charts = views.Charts([_gate_chart(found, gate) for gate in found.gates])
     columns = [("gate", False), ("last", False), ("value", True), ("limit", True), ("missed", True), ("note", False)]
     lines = [_gate_line(gate) for gate in found.gates]
+    if not any(line[-1] for line in lines):
+        columns, lines = columns[:-1], [line[:-1] for line in lines]
     note = "Missed: runs in which the gate failed or warned, of those that judged it."
-    return [views.Section("Gates", [charts, views.Table(columns, lines, note)])]
+    return [views.Section("Gates", [_legend(found, gates=True), charts, views.Table(columns, lines, note)])]
+
+
+def _legend(found: History, *, gates: bool = False) -> views.Text:
+    """What the charts are drawn with."""
+    told = ["A dot is a run, the oldest on the left; the band is its 95 % interval"]
+    told += ["dashed, the limit; a cross, a run that missed it"] if gates else []
+    told += ["a dotted upright, other pictures from there on"] if found.breaks else []
+    return views.Text("; ".join(told) + ".", "quiet")
 
 
 def _gate_line(gate: PastGate) -> list[str]:
@@ -205,7 +228,8 @@ def _gate_chart(found: History, gate: PastGate) -> tuple[str, str, str]:
 
 
 def _chart(found: History, title: str, points: Sequence[Point]) -> tuple[str, str, str]:
-    ends = (found.runs[0].day, found.runs[-1].day)
+    first, last = found.runs[0], found.runs[-1]
+    ends = (first.day, last.day) if first.day != last.day else (first.moment, last.moment)
     known = [number(point.value) for point in points if point.value is not None]
     words = (
         f"{title}: first {known[0]}, last {known[-1]}, of {len(known)} runs" if known else f"{title}: never measured"
@@ -221,7 +245,9 @@ def _figures(found: History) -> list[views.Section]:
     columns += [("change", True), ("lowest", True), ("highest", True)]
     lines = [figure_line(figure) for figure in found.figures]
     note = "Change: the last run's value less that of the run before it; its interval is not known here."
-    return [views.Section("Headline figures", [views.Charts(charts), views.Table(columns, lines, note)])]
+    return [
+        views.Section("Headline figures", [_legend(found), views.Charts(charts), views.Table(columns, lines, note)])
+    ]
 
 
 def figure_line(figure: PastFigure) -> list[str]:

@@ -131,15 +131,24 @@ def _network(audited: Audited) -> str:
 
 
 def _dataset(index: Finished, audit: Mapping[str, Any]) -> str:
-    data = audit.get("dataset") or audit["datasets"][index.variant or "main"]
+    several = audit.get("datasets") or {}
+    data = audit.get("dataset") or several[index.variant or "main"]
     images, concepts = index.rows["images.parquet"], index.rows["concepts.parquet"]
     named = f", {concepts:,} concepts" if concepts else ""
-    return f"{PurePath(data.get('root') or data['format']).name} ({images:,} images{named})"
+    role = f"{index.variant or 'main'}: " if len(several) > 1 else ""
+    return f"{role}{PurePath(data.get('root') or data['format']).name} ({images:,} images{named})"
 
 
 def _gate(row: GateRow) -> views.Gate:
-    limit, value, low, high = (
-        "–" if number is None else f"{number:g}" for number in (row["limit"], row["value"], row["low"], row["high"])
-    )
+    limit = "–" if row["limit"] is None else f"{row['limit']:g}"
+    value, low, high = (_beside(number, row["limit"]) for number in (row["value"], row["low"], row["high"]))
     interval = "" if row["low"] is None or row["high"] is None else f" [{low}, {high}]"
     return views.Gate(row["gate"], f"{value}{interval}", limit, row["passed"], row["note"], row["verdict"])
+
+
+def _beside(value: float | None, limit: float | None) -> str:
+    """To three digits, as elsewhere; to six where three would not tell it from the limit."""
+    if value is None:
+        return "–"
+    short = f"{value:.0f}" if value == int(value) else f"{value:.3g}"
+    return f"{value:g}" if limit is not None and value != limit and float(short) == limit else short

@@ -140,12 +140,11 @@ def page(found: SaliencyFindings) -> views.Page:
     tested = [_table(found, verdicts)] if verdicts else []
     judged = [_faithfulness(found.faithfulness)] if found.faithfulness else []
     shown = [_gallery(found.pictures, verdicts)] if found.pictures else []
-    passed = [name for name, verdict in verdicts.items() if _over_all(verdict) is State.PASSES]
     return views.Page(
         name="saliency",
         page="saliency.html",
         headline=_headline(verdicts),
-        figures=views.Figures([("methods", str(len(verdicts)), ""), ("pass every test", str(len(passed)), "")]),
+        figures=views.Figures(_tiles(verdicts)),
         sections=[*tested, *shown, *judged, _made(found.methods), *_details(found.tests), _reading()],
         queries=[
             ("Verdicts", "select * from reliability where passed is not null"),
@@ -161,6 +160,19 @@ def _over_all(verdict: Verdict) -> State:
     return next((state for state in (State.FAILS, State.UNDECIDED) if state in states), State.PASSES)
 
 
+def _tiles(verdicts: Mapping[str, Verdict]) -> list[tuple[str, str, str]]:
+    """How many methods came to what."""
+    if not verdicts:
+        return []
+    states = [_over_all(verdict) for verdict in verdicts.values()]
+    return [
+        ("methods tested", str(len(states)), ""),
+        ("pass every test", str(states.count(State.PASSES)), "the interval keeps every limit"),
+        ("fail a test", str(states.count(State.FAILS)), "the interval lies beyond a limit"),
+        ("undecided", str(states.count(State.UNDECIDED)), "the interval reaches across a limit"),
+    ]
+
+
 def _headline(verdicts: Mapping[str, Verdict]) -> str:
     if not verdicts:
         return "Maps of the predicted class. No test was asked for: add the stage reliability to know what to trust."
@@ -168,7 +180,7 @@ def _headline(verdicts: Mapping[str, Verdict]) -> str:
     passed, failed, open_ = (by_state[state] for state in (State.PASSES, State.FAILS, State.UNDECIDED))
     text = f"{_listed(passed) or 'No method'} {'passes' if len(passed) < 2 else 'pass'} every test. "
     if open_:
-        text += f"Of {', '.join(open_)} these pictures cannot tell. "
+        text += f"These pictures cannot decide about {', '.join(open_)}. "
     if failed:
         text += (
             f"{_listed(failed)} {'fails' if len(failed) == 1 else 'fail'} at least one: such pictures can look "
@@ -277,7 +289,7 @@ def _marked(row: FaithfulnessRow, value: float, low: float, high: float) -> str:
     lower_is_better = row["measure"] == "deletion"
     good, bad = (high < 0, low > 0) if lower_is_better else (low > 0, high < 0)
     state = State.PASSES if good else State.FAILS if bad else State.UNDECIDED
-    return f"{state.mark} {value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{state.mark} {value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _made(methods: Sequence[MethodRow]) -> views.Section:
@@ -292,7 +304,9 @@ def _made(methods: Sequence[MethodRow]) -> views.Section:
 
 
 def _details(tests: Sequence[ReliabilityRow]) -> list[views.Section]:
-    """A table per test: a row per shift, layer or control, a column per method."""
+    """A table per test: a row per shift, layer or control, a column per method; nothing without tests."""
+    if not tests:
+        return []
     names = list(dict.fromkeys(row["method"] for row in tests))
     groups: dict[str, dict[str, dict[str, ReliabilityRow]]] = {}
     for row in tests:
@@ -319,16 +333,14 @@ def _gallery(pictures: Sequence[SaliencyMaps], verdicts: Mapping[str, Verdict]) 
         spots = [views.Spot(shown.thumb, shown.file, shown.size, (), (), "picture")]
         for method, path in shown.maps.items():
             verdict = verdicts.get(method, {})
-            state = _over_all(verdict)
-            caption = f"{method}{'' if state is State.PASSES else f' {state.mark}'}"
-            spots.append(views.Spot(path, f"{method}: {_words(verdict)}", shown.size, (), (), caption))
+            mark = f" {_over_all(verdict).mark if verdict else '–'}" if verdicts else ""
+            told = _words(verdict) or "not tested"
+            spots.append(views.Spot(path, f"{method}: {told}", shown.size, (), (), f"{method}{mark}"))
         note = f"predicted: {shown.predicted}" if shown.predicted else ""
         cards.append(views.Card(shown.file, f"saliency/{shown.image}", note, spots))
-    note = (
-        "Red raises the score of the predicted class, blue lowers it; each map on its own scale (99th percentile). "
-        "✗: fails a test, ?: undecided in one, see above."
-    )
-    return views.Section("Gallery", [views.Text(note, "quiet"), views.Gallery(cards, True)])
+    note = "Red raises the score of the predicted class, blue lowers it; each map on its own scale (99th percentile)."
+    marks = " ✓: passes every test, ✗: fails one, ?: undecided in one, see above; –: not tested here."
+    return views.Section("Gallery", [views.Text(note + marks * bool(verdicts), "quiet"), views.Gallery(cards, True)])
 
 
 def colours(values: torch.Tensor) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ _COLUMNS = [
     ("best held place", True),
     ("steadier than it", True),
     ("track a landmark", True),
-    ("NULL", True),
+    ("left out", True),
 ]
 
 
@@ -105,7 +105,10 @@ def page(findings: StabilityFindings) -> views.Page:
         headline=_headline(best, next(layer for layer in findings.layers if layer.name == best.layer)),
         figures=_figures(best.summary),
         sections=[
-            *(views.Section(layer.name, [_table(layer.rows), *_advice(layer.rows)]) for layer in findings.layers),
+            *(
+                views.Section(layer.name, [_table(layer.rows, explained=not place), *_advice(layer.rows)])
+                for place, layer in enumerate(findings.layers)
+            ),
             *_follow([layer for layer in findings.layers if layer.shift]),
             *(_gallery(layer, findings.size) for layer in findings.layers),
             _reading(),
@@ -260,19 +263,19 @@ def _over(row: Judged) -> str:
 
 def interval(found: LayerSummary) -> str:
     """Of the deviation; nothing where nothing was resampled."""
-    return "" if found.low is None else f"{found.low:.4f}–{found.high:.4f}"
+    return "" if found.low is None else f"[{found.low:.4f}, {found.high:.4f}]"
 
 
-def _table(rows: Sequence[Judged]) -> views.Table:
+def _table(rows: Sequence[Judged], *, explained: bool = True) -> views.Table:
     """Deviations beside baselines."""
     ends = [value or 0 for row in rows for value in (row.summary.high, row.summary.deviation, row.summary.random)]
     note = (
         "D: how much the distance from where a filter is highest to a landmark varies, over the pictures in which it "
         "is highest, by the picture's diagonal; mean over landmarks and filters; low is steady. On each line the bar "
         "is D with its 95 % interval, grey random places, green the best place held for every picture. Steadier than "
-        "it, track a landmark: shares of the filters. NULL: filters left out, silent or with too few pictures."
+        "it, track a landmark: shares of the filters. Left out: filters that are silent, or have too few pictures."
     )
-    return views.Table(_COLUMNS, [_line(row, max(ends) * 1.05) for row in rows], note)
+    return views.Table(_COLUMNS, [_line(row, max(ends) * 1.05) for row in rows], note if explained else "")
 
 
 def _line(row: Judged, widest: float) -> list[str | views.Strip]:

@@ -335,6 +335,7 @@ def _withheld(told: TreeFindings, said: str) -> views.Page:
     )
     return views.Page(
         name="decision tree",
+        subject="the decision tree",
         page="tree.html",
         headline=said,
         figures=views.Figures([]),
@@ -400,7 +401,7 @@ def _nothing_to_explain(told: TreeFindings) -> str:
     share = max(yes["value"], 1 - yes["value"])
     return (
         f"The network itself is right about {told.category} in {right['value']:.0%} [{right['low']:.0%}, "
-        f"{right['high']:.0%}] of {right['images']} held-out pictures, and who always gives the same answer in "
+        f"{right['high']:.0%}] of {right['images']} held-out pictures, where the same answer to all is right in "
         f"{share:.0%}: there is nothing to explain."
     )
 
@@ -547,6 +548,11 @@ def _tree(told: TreeFindings) -> views.Section:
     return views.Section("The tree", [views.Text(_legend(told), "quiet"), views.Outline(outline(told))])
 
 
+def _visits(node: TreeNode, category: str) -> str:
+    """How many held-out pictures come to a node."""
+    return f"{node.visits} of {category}, {node.others} other{'' if node.others == 1 else 's'}"
+
+
 def _legend(told: TreeFindings) -> str:
     leaves = "" if told.fitted else " Leaves are single pictures."
     return (
@@ -593,7 +599,7 @@ def _branch(
     if node.single:
         visits = f"{node.visits} of {category}" if node.visits else ""
         return views.Branch((node.file or node.name).rpartition("/")[2], visits, "", ())
-    note = f"{node.visits} of {category}, {node.others} others; grew from {node.pictures}"
+    note = f"{_visits(node, category)}; grew from {node.pictures}"
     anchor = _anchor(node.number) if anchored else ""
     return views.Branch(node.name, note, anchor, branches(node.below))
 
@@ -616,7 +622,7 @@ def _card(told: TreeFindings, shown: ShownNode, above: int | None) -> views.Card
     facts = [
         (
             "visits",
-            f"{node.visits} of {told.category}, {node.others} others",
+            _visits(node, told.category),
             "pictures that the tree did not grow from",
         ),
         ("grew from", _counted(node.pictures), ""),

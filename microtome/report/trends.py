@@ -129,13 +129,14 @@ def _band(frame: _Frame) -> Iterator[str]:
 
 
 def _limits(frame: _Frame) -> Iterator[str]:
-    """A gate's limit, which may change from run to run."""
+    """A gate's limit, which may change from run to run: each run's reaches half of the way to its neighbours."""
+    count = len(frame.trend.points)
+    reach = 20 if count == 1 else (WIDTH - _LEFT - _RIGHT) / (count - 1) / 2
     for limit, runs in groupby(enumerate(frame.trend.points), lambda item: item[1].limit):
         if limit is not None:
             numbers = [run for run, _ in runs]
-            reach = 0 if len(frame.trend.points) > 1 else 20
-            start, end = frame.x(numbers[0]) - reach, frame.x(numbers[-1]) + reach
-            yield f'<path class="limit" d="M{start} {frame.y(limit)}H{max(end, start + 4)}"/>'
+            start, end = max(frame.x(numbers[0]) - reach, _LEFT), min(frame.x(numbers[-1]) + reach, WIDTH - _RIGHT + 8)
+            yield f'<path class="limit" d="M{start:.1f} {frame.y(limit)}H{end:.1f}"/>'
 
 
 def _line(frame: _Frame) -> Iterator[str]:

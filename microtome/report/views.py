@@ -387,6 +387,7 @@ class Page:
         sections: the rest.
         queries: what, and the query for `microtome sql` that gives it.
         subject: the name as it stands in a sentence, where it takes an article.
+        title: above it, where that is not its name.
     """
 
     name: str
@@ -396,6 +397,7 @@ class Page:
     sections: Sequence[Section]
     queries: Sequence[tuple[str, str]] = ()
     subject: str = ""
+    title: str = ""
 
     @property
     def cover(self) -> Sequence[Spot]:
@@ -406,8 +408,16 @@ class Page:
                 return [Spot(part.thumb, part.alt, part.size, (), ())]
             if isinstance(part, Gallery) and part.cards:
                 cards = [card for card in part.cards if len(card.spots) >= COVER]
-                return cards[0].spots[:COVER] if cards else [card.spots[0] for card in part.cards[:COVER] if card.spots]
+                return (
+                    _various(cards[0].spots) if cards else [card.spots[0] for card in part.cards[:COVER] if card.spots]
+                )
         return ()
+
+
+def _various(spots: Sequence[Spot]) -> Sequence[Spot]:
+    """Some of them, one of each caption before the next of any: before and after, not before alone."""
+    first = {spot.caption: spot for spot in reversed(spots)}.values()
+    return [*(spot for spot in spots if spot in first), *(spot for spot in spots if spot not in first)][:COVER]
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from microtome.errors import InputError
 from microtome.networks.geometry import LayerGeometry, walk
 from microtome.visualize.attribution import Target, at_rest, attribute, units_called, unscaled
 from microtome.visualize.gradcam import gradcam, spatial_layer
-from microtome.visualize.names import MethodName
+from microtome.visualize.names import SHOWN, MethodName
 from microtome.visualize.rules import counted
 
-IG_STEPS, SMOOTH_SAMPLES, SMOOTH_SHARE, GRADIENT_BATCH = 32, 16, 0.15, 16
-RISE_MASKS, RISE_CELLS, RISE_KEPT, RISE_BATCH = 500, 7, 0.5, 25
+IG_STEPS, SMOOTH_SAMPLES, RISE_MASKS = SHOWN["integrated gradients"][1], SHOWN["smoothgrad"][1], SHOWN["rise"][0]
+SMOOTH_SHARE, GRADIENT_BATCH = 0.15, 16
+RISE_CELLS, RISE_KEPT, RISE_BATCH = 7, 0.5, 25
 
 
 class Method(Protocol):

@@ -52,9 +52,12 @@ def plan(audit: Planner, options: AdversarialOptions) -> Iterable[Job]:
     yield audit.job(STAGE, options, {**reads, "network": audit.network})
 
 
+MEASURED = 10  # forward and backward passes that a picture's measures take as long as, beside the attack's
+
+
 def cost(options: AdversarialOptions, pace: Pace) -> float:
-    """An attack of each radius and norm, half of whose pictures give in before the last step."""
-    return pace.gradients(0.5 * options.images * len(options.eps) * len(options.norms) * options.steps)
+    """An attack of each radius and norm, and what is measured of it and of noise of its size."""
+    return pace.gradients(options.images * len(options.eps) * len(options.norms) * (options.steps + MEASURED))
 
 
 STAGE = Stage(

@@ -13,6 +13,7 @@ from tasks.activations import maps
 from tasks.index import check_category, index
 from tasks.landmarks import landmarks
 from tasks.options import MANY, Count, DatasetName, Options, Resamples
+from tasks.pace import Pace
 from tasks.planning import Planner
 from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
@@ -58,6 +59,15 @@ def plan(audit: Planner, options: GraphOptions) -> Iterable[Job]:
     yield audit.job(STAGE, options, reads)
 
 
+OF_A_FILTER = 2e-3  # seconds in which nodes are learnt from a filter's map of a picture, and looked up in it
+
+
+def cost(options: GraphOptions, pace: Pace) -> float:
+    """The filters of each layer, in every picture."""
+    filters = min(pace.units, pace.layers * options.filters) if options.filters else pace.units
+    return 3 + OF_A_FILTER * filters * min(pace.pictures, options.images)
+
+
 STAGE = Stage(
     name="graph",
     about="Learns which part patterns the filters answer to, as an explanatory graph, and looks every picture up.",
@@ -66,7 +76,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed", "device", "threads"}),
     threads="all",
-    cost=lambda options, pace: 5 + 0.1 * min(pace.pictures, 2 * options.images),
+    cost=cost,
     page=PageOf("tasks.graph.findings:findings", "microtome.report.graph:page", "microtome.report.graph:of_units"),
     starter="  # graph: {category: bird}                   # part patterns that the filters answer to\n",
     metrics=(Metric("graph_metrics", "value", "low", "high", keys=("layer", "metric", "of"), nullable=("round",)),),

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from storage.tables import float64, int32, string, table
 from tasks.options import Count, DatasetName, Number, Options, Several
+from tasks.pace import Pace
 from tasks.planning import Planner
 from tasks.stage import Headline, Job, Metric, PageOf, Stage
 from tasks.thresholds import seen
@@ -37,6 +38,12 @@ def plan(audit: Planner, options: OcclusionOptions) -> Iterable[Job]:
     )
 
 
+def cost(options: OcclusionOptions, pace: Pace) -> float:
+    """A pass for each place of the square that touches a unit's field, and for each segment that might go next."""
+    covered = options.units * options.top_images * pace.touching(options.width, options.stride)
+    return pace.passes(covered + options.minimal_images * options.segments**2 / 2)
+
+
 STAGE = Stage(
     name="occlusion",
     about="Measures receptive fields with an occluder, and strips pictures to what their prediction needs.",
@@ -46,7 +53,7 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="answer",
-    cost=lambda options, pace: pace.passes(options.units * options.top_images * pace.places(options.stride)),
+    cost=cost,
     page=PageOf(
         "tasks.occlusion.findings:findings", "microtome.report.fields:page", "microtome.report.fields:of_units"
     ),

@@ -55,6 +55,8 @@ STAGE = Stage(
     work="tasks.pages.work:run",
     determined_by=frozenset({"device"}),
     threads="all",
-    cost=lambda _, pace: 2 + 0.03 * pace.units,
+    cost=lambda options, pace: (
+        1 + 5e-3 * pace.units + min(pace.pictures, options.top_images * pace.units) * (pace.read + 4e-3)
+    ),
     files=("microtome/report/templates",),
 )

@@ -24,7 +24,7 @@ def run(options: PagesOptions, inputs: Inputs, draft: Draft, session: Session) -
     """Write the pages."""
     shown = Shown(inputs.jobs, inputs.artifacts, draft, session, options.top_images)
     wanted = list(dict.fromkeys(job.stage.page for job in inputs.jobs.values() if job.stage.page))
-    session.begin(len(wanted), "pages")
+    session.begin(len(wanted), "findings")
     layers: list[views.Layer] = []
     pages: list[views.Page] = []
     told: list[views.Told] = []

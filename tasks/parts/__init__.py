@@ -13,6 +13,7 @@ from tasks.graph import CategoryOptions, GraphOptions
 from tasks.index import index
 from tasks.landmarks import landmarks
 from tasks.options import Count, Several
+from tasks.pace import Pace
 from tasks.planning import Planner
 from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
@@ -44,6 +45,16 @@ def plan(audit: Planner, options: PartsOptions) -> Iterable[Job]:
     yield audit.job(STAGE, options, {**reads, "graph": audit.jobs["graph"] if same else None})
 
 
+PARTS, OVER_A_PICTURE = 4, 2e-3
+"""Parts that a data set is taken to have, and seconds in which one draw of boxes is looked for in a picture."""
+
+
+def cost(options: PartsOptions, pace: Pace) -> float:
+    """Each part from each number of boxes, several times."""
+    minings = PARTS * len(options.boxes) * options.draws
+    return 2 + OVER_A_PICTURE * minings * min(pace.pictures, options.images)
+
+
 STAGE = Stage(
     name="parts",
     about="Locates object parts from a few boxes in the other pictures, by looks and place, beside every rival.",
@@ -52,7 +63,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed", "device", "threads"}),
     threads="all",
-    cost=lambda _, pace: 5 + 0.03 * pace.pictures,
+    cost=cost,
     page=PageOf("tasks.parts.findings:findings", "microtome.report.parts:page"),
     starter="  # parts: {category: bird}                   # parts found from a few boxes\n",
     metrics=(

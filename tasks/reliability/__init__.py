@@ -11,8 +11,9 @@ from microtome.visualize.names import TESTED, MethodName
 from storage.tables import flag, float64, int32, string, table
 from tasks.index import index
 from tasks.options import LAYER, DatasetName, Options, Positive, Several, Share, Word
+from tasks.pace import Pace
 from tasks.planning import Planner
-from tasks.saliency import PAGE, methods_table
+from tasks.saliency import PAGE, maps_cost, methods_table
 from tasks.stage import Headline, Job, Metric, Stage
 
 
@@ -43,6 +44,16 @@ def plan(audit: Planner, options: ReliabilityOptions) -> Iterable[Job]:
     yield audit.job(STAGE, options, {"index": pictures, "network": audit.network})
 
 
+SHIFTS = 4
+DOUBLE = 2  # times that a pass in float64 takes as long as one in float32
+
+
+def cost(options: ReliabilityOptions, pace: Pace) -> float:
+    """Maps of the network and its twins: shifted ones in float64, randomised ones from both ends; of two classes."""
+    maps = DOUBLE * (SHIFTS + 1) + 2 * options.randomised + 2
+    return options.images * maps * maps_cost(options.methods, pace)
+
+
 STAGE = Stage(
     name="reliability",
     about="Tests which attribution methods can be trusted on this network.",
@@ -52,7 +63,7 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="answer",
-    cost=lambda options, pace: pace.gradients(6 * (options.randomised + 4) * len(options.methods) * options.images),
+    cost=cost,
     page=PAGE,
     preflight="tasks.reliability.work:preflight",
     starter="  # reliability: {images: 16}                 # and which of these methods can be trusted\n",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
-from microtome.visualize.names import METHODS, MethodName
+from microtome.visualize.names import METHODS, SHOWN, MethodName
 from storage.tables import TableSchema, flag, float64, int32, string, table
 from tasks.index import index
 from tasks.options import LAYER, Count, DatasetName, Options, Word
+from tasks.pace import Pace
 from tasks.planning import Planner
 from tasks.stage import Headline, Job, Metric, PageOf, Stage
 
@@ -48,6 +49,21 @@ def methods_table(name: str) -> TableSchema:
     )
 
 
+TRIED = 2 * 17  # passes of a picture for deletion and insertion by one map
+RIVALS = 2 + 4  # orders of squares that are tried beside the methods': controls, and chance
+
+
+def maps_cost(methods: Sequence[MethodName], pace: Pace) -> float:
+    """Seconds for one picture's maps by all of some methods."""
+    return sum(pace.passes(SHOWN[name][0]) + pace.gradients(SHOWN[name][1]) for name in methods)
+
+
+def cost(options: SaliencyOptions, pace: Pace) -> float:
+    """The maps, and what deletion and insertion try each of them with."""
+    tried = pace.passes(TRIED * (len(options.methods) + RIVALS))
+    return options.images * (maps_cost(options.methods, pace) + tried)
+
+
 STAGE = Stage(
     name="saliency",
     about="Draws what each attribution method makes of the predicted class.",
@@ -57,7 +73,7 @@ STAGE = Stage(
     determined_by=frozenset({"seed", "device"}),
     threads="all",
     network="answer",
-    cost=lambda options, pace: pace.gradients(10 * len(options.methods) * options.images),
+    cost=cost,
     page=PAGE,
     starter="  # saliency: {images: 12}                    # maps of the predicted class, method by method\n",
     preflight="tasks.saliency.at_hand:preflight",

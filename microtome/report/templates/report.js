@@ -94,12 +94,16 @@
       unit: (a, b) => a.place - b.place,
       concept: (a, b) => !a.concept - !b.concept || a.concept.localeCompare(b.concept) || b.iou - a.iou,
     };
-    const cell = (text, kind) => Object.assign(document.createElement("td"), { textContent: text, className: kind || "" });
+    const cell = (text, head, kind) => {
+      const item = Object.assign(document.createElement("td"), { textContent: text, className: kind || "" });
+      item.dataset.h = head;
+      return item;
+    };
     const line = (unit) => {
       const row = document.createElement("tr"), head = document.createElement("th");
       head.scope = "row";
       head.append(Object.assign(document.createElement("a"), { href: unit.to, textContent: `${unit.shown} unit ${unit.number}` }));
-      row.append(head, cell(unit.concept || "–"), cell(unit.category), cell(unit.iou, "n"), cell(unit.state));
+      row.append(head, cell(unit.concept || "–", "label"), cell(unit.category, "category"), cell(unit.iou, "IoU", "n"), cell(unit.state, "state"));
       return row;
     };
     const show = () => {
@@ -112,14 +116,18 @@
     all("[data-state]", listing).forEach((control) => control.addEventListener("input", show));
     show();
   });
-  all("[data-seek]").forEach((form) => form.addEventListener("submit", () => {
-    const text = form.querySelector("input").value.trim(), here = document.querySelector(".listing");
-    if (!here) { location.href = `${form.dataset.seek}?q=${encodeURIComponent(text)}`; return; }
-    const box = here.querySelector('[data-state="q"]');
-    box.value = text;
-    box.dispatchEvent(new Event("input"));
-    here.scrollIntoView();
-  }));
+  all("[data-seek]").forEach((form) => {
+    const sought = form.querySelector("input"), here = document.querySelector(".listing");
+    const pass = () => {
+      const box = here.querySelector('[data-state="q"]');
+      box.value = sought.value.trim();
+      box.dispatchEvent(new Event("input"));
+    };
+    if (here) sought.addEventListener("input", pass);
+    form.addEventListener("submit", () => {
+      if (here) { pass(); here.scrollIntoView(); } else location.href = `${form.dataset.seek}?q=${encodeURIComponent(sought.value.trim())}`;
+    });
+  });
 
   // A picture that is clicked is shown large, with what lies over it; + and - zoom, arrows lead on.
   const LARGE = [/\/s\/(\d+\.webp)$/, "/l/$1"];

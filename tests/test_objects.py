@@ -1,0 +1,473 @@
+"""Workspaces, and data sets, in an object store: against real servers on the loopback."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import storage.leases
+from flows.collect import collect
+from flows.plan import Plan, Request
+from microtome.errors import InputError
+from storage import RunStore, StageKey, StageStore, open_files
+from storage.brought import brought
+from storage.bucket import Bucket
+from storage.claims import Claims
+from storage.files import Altered, Files
+from storage.stages import MANIFEST
+from tests.commands import status
+from tests.conftest import change_audit, clean_environment, contents, count, soak
+from tests.stores import BUCKET, KEY, SECRET, Store, moto_store, rclone_store
+from tests.test_readonly import audited
+
+STAGE = StageKey("probe", "code", {"x": 1})
+
+
+@pytest.fixture(scope="module")
+def rclone(tmp_path_factory):
+    yield from rclone_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory):
+    yield from moto_store(tmp_path_factory.mktemp("moto"))
+
+
+def use(monkeypatch: pytest.MonkeyPatch, store: Store, home: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path) -> Callable[[str], None]:
+    """Be one machine or another: each has a cache of its own."""
+
+    def be(name: str) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"machine-{name}"))
+
+    be("first")
+    return be
+
+
+@pytest.fixture
+def place(rclone, monkeypatch, tmp_path, machine, request) -> str:
+    """An address that nothing lies at yet."""
+    use(monkeypatch, rclone, tmp_path)
+    return f"s3://{BUCKET}/{request.node.name.partition('[')[0]}"
+
+
+def objects(store: Store, place: str) -> dict[str, bytes]:
+    folder = store.folder / place.removeprefix("s3://")
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def finish(files: Files, text: str = "content") -> str:
+    draft = StageStore(files).draft(STAGE, ())
+    draft.write("first", text.encode())
+    draft.write("folder.of/second", b"2" * 100_000)
+    return draft.commit(environment={}).folder
+
+
+def test_a_stage_goes_there_and_comes_back_on_another_machine(place, machine, rclone):
+    folder = finish(open_files(place))
+    kept = objects(rclone, place)
+    assert set(kept) == {f"{folder}/{name}" for name in ("first", "folder.of/second", "manifest.json")}
+    machine("second")
+    files = open_files(place)
+    found = StageStore(files).find(STAGE)
+    assert not files.here(f"{folder}/first")
+    assert found.read("first") == b"content"
+    assert files.here(f"{folder}/first")
+    assert not files.here(f"{folder}/folder.of/second")
+    assert (Path(found.bring()) / "folder.of/second").read_bytes() == kept[f"{folder}/folder.of/second"]
+
+
+def test_the_manifest_goes_last_and_only_when_all_is_there(place, monkeypatch):
+    files, sent = open_files(place), []
+    for name in ("put", "put_once", "send"):
+        kept = getattr(Bucket, name)
+
+        def told(self, *given, kept=kept):
+            kept(self, *given)
+            sent.append(next(str(item) for item in given if str(item).startswith("stages/")))
+
+        monkeypatch.setattr(Bucket, name, told)
+    finish(files)
+    assert sent[-1].endswith("manifest.json")
+    assert len(sent) == 5  # and two files, with a checksum beside each
+
+
+def test_a_second_manifest_changes_nothing_where_the_store_has_conditional_puts(moto, monkeypatch, tmp_path, machine):
+    use(monkeypatch, moto, tmp_path)
+    bucket = Bucket(f"s3://{BUCKET}/once")
+    bucket.put_once("a", b"1")
+    bucket.put_once("a", b"2")
+    assert bucket.get("a") == b"1"
+    place = f"s3://{BUCKET}/whole"
+    folder = finish(open_files(place))
+    machine("second")
+    files = open_files(place)
+    assert StageStore(files).find(STAGE).read("first") == b"content"
+    assert StageStore(files).verify(folder) == []
+    StageStore(files).discard(STAGE)
+    assert files.names("stages") == []
+
+
+def test_what_was_altered_in_the_store_is_seen_when_it_is_brought_and_made_again(place, machine):
+    Bucket(place).put(f"{finish(open_files(place))}/first", b"CONTENT")
+    machine("second")
+    files = open_files(place)
+    found = StageStore(files).find(STAGE)
+    with pytest.raises(Altered, match=r"first was altered in s3://.*; the stage runs again"):
+        found.read("first")
+    assert StageStore(files).find(STAGE) is None
+    finish(files)
+    machine("third")
+    assert StageStore(open_files(place)).find(STAGE).read("first") == b"content"
+
+
+def test_a_copy_that_was_damaged_is_dropped_not_the_stage(place):
+    files = open_files(place)
+    folder = finish(files)
+    Path(files.location(f"{folder}/first")).write_bytes(b"CONTENT")
+    assert StageStore(files).damaged(STAGE)
+    assert StageStore(files).find(STAGE).read("first") == b"content"
+
+
+def test_a_copy_of_a_stage_that_was_made_otherwise_elsewhere_is_brought_again(place, machine):
+    finish(open_files(place), "content")
+    machine("second")
+    files = open_files(place)
+    StageStore(files).discard(STAGE)
+    finish(files, "CONTENT")
+    machine("first")
+    assert StageStore(open_files(place)).find(STAGE).read("first") == b"CONTENT"
+
+
+def test_an_object_that_is_gone_or_short_makes_the_stage_again(place, machine):
+    bucket = Bucket(place)
+    for number, change in enumerate((lambda name: bucket.delete([name]), lambda name: bucket.put(name, b"s"))):
+        change(f"{finish(open_files(place))}/first")
+        machine(f"after-{number}")
+        heard = []
+        assert StageStore(open_files(place), heard.append).find(STAGE) is None
+        assert "the stage runs again" in heard[0]
+
+
+WHOLE = [bytes([number]) * 400_000 for number in range(20)]
+HALF = """
+import sys
+from storage import StageStore, StageKey, open_files
+draft = StageStore(open_files(sys.argv[1])).draft(StageKey("probe", "code", {"x": 2}), ())
+for number in range(20):
+    draft.write(f"part-{number:02d}", bytes([number]) * 400_000)
+    print(number, flush=True)
+draft.commit(environment={})
+print("done", flush=True)
+"""
+
+
+@pytest.mark.soak
+def test_killed_in_mid_upload_nothing_is_taken_for_finished(place, machine, rclone, tmp_path):
+    key = StageKey("probe", "code", {"x": 2})
+    sent: list[str] = []
+    for kill in range(soak(3, 40)):
+        after, environment = (3 + 7 * kill) % 19, clean_environment(tmp_path)
+        with subprocess.Popen([sys.executable, "-c", HALF, place], stdout=subprocess.PIPE, env=environment) as process:
+            for _ in range(after):
+                process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+        machine("second")
+        found = StageStore(open_files(place)).find(key)
+        if found is None:
+            count("kills in mid-upload")
+            sent += [name for name in objects(rclone, place) if "part-" in name]
+        else:  # the kill came too late
+            assert [found.read(name) for name in found.names()] == WHOLE
+            StageStore(open_files(place)).discard(key)
+        machine("first")
+    assert sent, "some of what was killed lies there"
+    done = subprocess.run([sys.executable, "-c", HALF, place], env=clean_environment(tmp_path), capture_output=True)
+    assert done.stdout.endswith(b"done\n"), done.stderr
+    machine("second")
+    found = StageStore(open_files(place)).find(key)
+    assert [found.read(name) for name in found.names()] == WHOLE
+    assert [name for name in objects(rclone, place) if "check" in name] == []
+
+
+def test_what_one_machine_began_another_takes_up(place, machine):
+    draft = StageStore(open_files(place)).draft(STAGE, ())
+    draft.write("first", b"content")
+    draft._files.settle([f"{STAGE.folder}/first", f"{STAGE.folder}/first.check.json"])
+    machine("second")
+    taken = StageStore(open_files(place)).draft(STAGE, ())
+    assert taken.has("first")
+    taken.commit(environment={})
+    assert StageStore(open_files(place)).find(STAGE).read("first") == b"content"
+
+
+def test_a_lock_is_one_machines_at_a_time(place, machine, monkeypatch):
+    monkeypatch.setattr(storage.leases, "_PAUSE", (0.01, 0.2))
+    machines = []
+    for name in ("a", "b", "c"):
+        machine(name)
+        machines.append(open_files(place))
+    bucket, faults, times = Bucket(place), [], soak(4, 60)
+    bucket.put("number", b"0")
+
+    def add(files: Files) -> None:
+        for _ in range(times):
+            with files.lock("claims/lock", lambda: None):
+                number = int(bucket.get("number"))
+                time.sleep(0.005)
+                bucket.put("number", str(number + 1).encode())
+
+    threads = [threading.Thread(target=add, args=(files,)) for files in machines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert bucket.get("number") == str(3 * times).encode()
+    assert [name for name in bucket.list("claims") if name.endswith(".ticket")] == []
+
+
+def test_a_dead_machines_lock_runs_out_and_a_dead_process_of_this_one_holds_nothing(place, machine, monkeypatch):
+    monkeypatch.setattr(storage.leases, "LEASE", 2.0)
+    files, bucket = open_files(place), Bucket(place)
+    with files.lock("claims/lock", lambda: None):
+        pass
+    bucket.put(f"claims/lock.{files._machine}.dead.ticket", b"")
+    began = time.monotonic()
+    with files.lock("claims/lock", lambda: None):
+        assert time.monotonic() - began < 1
+    bucket.put("claims/lock.elsewhere.dead.ticket", b"")
+    waited = []
+    with files.lock("claims/lock", lambda: waited.append(1)):
+        assert waited
+    assert not bucket.list("claims")
+
+
+def test_a_collection_leaves_what_another_machine_claims(place, machine):
+    first = open_files(place)
+    folder = finish(first)
+    machine("second")
+    second = open_files(place)
+    with Claims(first).held([folder]) as fault:
+        assert fault is None
+        assert collect(second, 1, dry_run=False, waiting=lambda: None) == []
+    ((gone, size),) = collect(second, 1, dry_run=False, waiting=lambda: None)
+    assert (gone, size > 100_000) == (folder, True)
+    assert second.names("") == []
+    assert collect(first, 1, dry_run=False, waiting=lambda: None)[0][0] == folder  # this machine's copies
+    assert not first.here(f"{folder}/first")
+
+
+@pytest.fixture
+def both(place, audit_file, tmp_path) -> tuple[Path, Path]:
+    """An audit with its workspace in a folder, and the same with an object store."""
+    other = tmp_path / "remote.yaml"
+    shutil.copy(audit_file, other)
+    change_audit(other, workspace=place)
+    return audit_file, other
+
+
+def test_an_audit_there_and_here_and_on_a_second_machine(both, place, machine, rclone, capsys):
+    local, remote = both
+    ours, theirs = audited(local), audited(remote)
+    here, there = open_files(str(local.parent / ".microtome")), open_files(place)
+    for job, stage in ours.stages.items():
+        assert theirs.stages[job]["folder"] == stage["folder"]
+        pair = [contents(StageStore(files).load(stage["folder"])) for files in (here, there)]
+        assert pair[0] == pair[1]
+    machine("second")
+    ended, out, said = status("audit", str(remote))
+    assert (ended, said.count("cached")) == (0, len(ours.stages)), said
+    page = Path(next(line.split()[1] for line in out.splitlines() if line.startswith("report")))
+    assert page.is_relative_to(os.environ["XDG_CACHE_HOME"])
+    assert page.is_file()
+    files = open_files(place)
+    big = theirs.stages["activations"]["folder"]
+    assert not any(files.here(name) for name in files.names(big)), "nobody read the maps"
+    asked = status("sql", "select count(*) as units from units", "--format", "csv", "--workspace", place)
+    assert asked == (0, "units\n12\n", "")
+    for command in (
+        ["open"],
+        ["show"],
+        ["history", "tiny"],
+        ["compare", "tiny", "tiny"],
+        ["runs"],
+        ["plan", str(remote)],
+    ):
+        where = [] if command[0] == "plan" else ["--workspace", place]
+        assert status(*command, *where)[0] == 0, command
+    assert status("verify", "--workspace", place)[0] == 0
+    single = remote.parent / "whole.html"
+    assert status("report", "--single-file", str(single), "--workspace", place)[0] == 0
+    assert single.stat().st_size > 50_000
+    assert status("gc", "--keep", "1", "--workspace", place)[0] == 0
+    everything = [*objects(rclone, place).items(), *((str(f), f.read_bytes()) for f in cached_files())]
+    assert len(everything) > 100
+    told = capsys.readouterr()
+    for secret in (KEY.encode(), SECRET.encode()):
+        assert not [name for name, content in everything if secret in content]
+        assert secret.decode() not in told.out + told.err + said + out
+
+
+def cached_files() -> list[Path]:
+    folder = Path(os.environ["XDG_CACHE_HOME"]).parent
+    return [file for cache in folder.glob("machine-*") for file in cache.rglob("*") if file.is_file()]
+
+
+def test_what_is_wrong_is_one_sentence_before_any_work(audit_file, place, rclone, monkeypatch, tmp_path):
+    silent = socket.socket()
+    silent.bind(("127.0.0.1", 0))
+    silent.listen(8)
+    ports = {"silent": silent.getsockname()[1], "nobody": 9}
+    cases = [
+        ({}, "s3://nosuchbucket/x", "there is no such bucket"),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, place, "access was denied"),
+        ({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['nobody']}"}, place, "does not answer at http://127.0.0.1:9"),
+        ({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['silent']}"}, place, "does not answer at"),
+        ({}, "s3://user:hidden@bucket/x", "must hold no credentials"),
+        ({}, "ftp://bucket/x", "must be one of s3://, gs://, az://, got 'ftp'://"),
+        ({}, "s3://", "must be s3://bucket/prefix"),
+    ]
+    for changed, where, expected in cases:
+        change_audit(audit_file, workspace=where)
+        with monkeypatch.context() as patch:
+            for name, value in changed.items():
+                patch.setenv(name, value)
+            began = time.monotonic()
+            with pytest.raises(InputError) as caught:
+                Plan(Request(audit_file))
+            assert time.monotonic() - began < 15
+        (fault,) = caught.value.faults
+        assert fault.startswith("workspace: ")
+        assert expected in fault
+        assert not [word for word in ("hidden", "Generic", "\n", SECRET) if word in fault]
+    silent.close()
+
+
+def test_a_store_that_is_away_for_a_while_is_waited_for(tmp_path, monkeypatch, machine):
+    store = next(rclone_store(tmp_path / "store"))
+    use(monkeypatch, store, tmp_path)
+    files = open_files(f"s3://{BUCKET}/away")
+    folder = finish(files)
+    store.process.kill()
+    store.process.wait()
+    again: list[subprocess.Popen] = []
+    threading.Timer(1.5, lambda: again.append(subprocess.Popen(store.process.args))).start()
+    assert StageStore(files).load(folder).read("first") == b"content"
+    again[0].kill()
+    again[0].wait()
+
+
+def test_without_credentials_it_says_so(audit_file, place, rclone, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    change_audit(audit_file, workspace=place)
+    began = time.monotonic()
+    with pytest.raises(InputError, match="no credentials; set AWS_ACCESS_KEY_ID"):
+        Plan(Request(audit_file))
+    assert time.monotonic() - began < 30
+
+
+def test_a_profile_is_read_where_boto3_is_there(place, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/credentials").write_text(f"[default]\naws_access_key_id={KEY}\naws_secret_access_key={SECRET}\n")
+    Bucket(place).check()
+
+
+def test_a_data_set_there_is_the_same_as_in_a_folder(audit_file, broden, place):
+    bucket = Bucket(place)
+    for file in filter(Path.is_file, broden.rglob("*")):
+        bucket.send(file, file.relative_to(broden).as_posix())
+    there = Plan(Request(audit_file, overrides=(f"dataset.root={place}",)))
+    planned = [{job.name: job.key.digest for job in plan.jobs} for plan in (Plan(Request(audit_file)), there)]
+    assert {name for name in planned[0] if planned[0][name] != planned[1][name]} == {"pages", "report"}  # which name it
+    heard = []
+    folder = brought(place, heard.append)
+    assert not heard, "nothing is fetched twice"
+    changed = next(file.relative_to(folder).as_posix() for file in folder.rglob("*.csv"))
+    original = bucket.get(changed)
+    bucket.put(changed, original + b"\n")
+    next(folder.rglob("*.jpg")).write_bytes(b"altered here")
+    (folder / "more.txt").write_text("more")
+    brought(place, heard.append)
+    assert "fetching 2 files" in heard[0]
+    assert not (folder / "more.txt").exists()
+    assert (folder / changed).read_bytes() == original + b"\n"
+    with pytest.raises(InputError, match=r"dataset.root: nothing lies at s3://kept/nothing"):
+        assert Plan(Request(audit_file, overrides=("dataset.root=s3://kept/nothing",))).jobs
+
+
+BLOCKS = """
+import sys
+from typing import Any
+from prefect.blocks.core import Block
+from prefect.filesystems import LocalFileSystem, RemoteFileSystem
+from pydantic import SecretStr
+class AwsCredentials(Block):
+    _block_type_slug = "aws-credentials"
+    aws_access_key_id: str
+    aws_secret_access_key: SecretStr
+    region_name: str
+    aws_client_parameters: dict[str, Any]
+class S3Bucket(Block):  # with the fields of prefect-aws's
+    _block_type_slug = "s3-bucket"
+    bucket_name: str
+    credentials: AwsCredentials
+    bucket_folder: str
+key, secret, url, folder = sys.argv[1:]
+keys = AwsCredentials(aws_access_key_id=key, aws_secret_access_key=secret, region_name="us-east-1",
+                      aws_client_parameters={"endpoint_url": url})
+keys.save("keys")
+S3Bucket(bucket_name="kept", credentials=keys, bucket_folder="blocks").save("results")
+RemoteFileSystem(basepath="s3://kept/blocks", settings={"key": key, "secret": secret,
+                 "client_kwargs": {"endpoint_url": url}}).save("remote")
+LocalFileSystem(basepath=folder).save("local")
+"""
+
+
+@pytest.mark.slow
+def test_prefects_blocks_name_a_workspace(server, rclone, place, machine, monkeypatch, tmp_path):
+    given = [KEY, SECRET, rclone.environment["AWS_ENDPOINT_URL"], str(tmp_path / "folder")]
+    subprocess.run([sys.executable, "-c", BLOCKS, *given], env=server, check=True, capture_output=True)
+    for name in rclone.environment:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_API_URL", server["PREFECT_API_URL"])
+    from flows.workspaces import open_workspace
+
+    finish(open_workspace("block://s3-bucket/results"))
+    found = StageStore(open_workspace("block://remote-file-system/remote")).find(STAGE)
+    assert found.read("first") == b"content"
+    assert open_workspace("block://local-file-system/local").address == str(tmp_path / "folder")
+    for wrong, why in (("s3-bucket/none", "has no block"), ("slack/x", "says no place"), ("x", "block://TYPE/NAME")):
+        with pytest.raises(InputError, match=why):
+            open_workspace(f"block://{wrong}")
+
+
+@pytest.mark.slow
+def test_the_command_line_with_prefect_there(both, place, server, rclone, machine, tmp_path):
+    environment = server | rclone.environment | {"XDG_CACHE_HOME": str(tmp_path / "machine-first")}
+    call = [sys.executable, "-m", "flows.cli", "audit", str(both[1])]
+    ended = subprocess.run(call, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert SECRET not in ended.stdout + ended.stderr
+    (run,) = RunStore(open_files(place)).all()
+    assert run.status == "done"
+    assert MANIFEST.parse(open_files(place).read(f"{run.stages['report']['folder']}/manifest.json"))
