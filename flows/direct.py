@@ -255,6 +255,7 @@ GIVES = """\
         InputError: any of this is wrong; all faults, by their keys in an audit file."""
 
 dissect = _direct(_carried_out, "dissect", "dissection")
+formulas = _direct(_carried_out, "formulas", "formulas")
 stability = _direct(_carried_out, "stability", "stability")
 tree = _direct(_carried_out, "tree", "tree")
 graph = _direct(_carried_out, "graph", "graph")

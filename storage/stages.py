@@ -34,9 +34,9 @@ _LAYOUT = 1  # of the manifest
 _MANIFEST = "manifest.json"
 _CHECKS = ".check.json"
 _MARKS = ".verified.json"
+_FETCHED = 8  # files of a stage that are brought at once
 PARTS = "parts/"
 """Folder within a stage of what its shards leave for the merge; it goes when the stage is finished."""
-_FETCHED = 8  # files of a stage that are brought at once
 
 
 class FileEntry(TypedDict):

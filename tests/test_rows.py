@@ -11,6 +11,7 @@ from microtome.report.dissection import LayerRow, NearestRow, UnitRow
 from microtome.report.drift import DriftLayerRow, DriftUnitRow
 from microtome.report.features import FeatureRow
 from microtome.report.fields import MinimalRow, OcclusionRow
+from microtome.report.formulas import CurveRow, FormulaLayerRow, FormulaRow
 from microtome.report.saliency import FaithfulnessRow, MethodRow, ReliabilityRow
 from microtome.report.tree import TreeMetricRow
 from tasks.registry import STAGES
@@ -34,6 +35,9 @@ def kind(hint: object) -> type:
         ("nearest", NearestRow),
         ("drift_units", DriftUnitRow),
         ("drift_layers", DriftLayerRow),
+        ("formulas", FormulaRow),
+        ("formula_layers", FormulaLayerRow),
+        ("formula_curve", CurveRow),
         ("reliability", ReliabilityRow),
         ("saliency_methods", MethodRow),
         ("reliability_methods", MethodRow),

@@ -7,9 +7,11 @@ unit's best IoU over all concepts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 from numba import njit, types
@@ -28,6 +30,9 @@ def _ones(typing, word):  # type: ignore[no-untyped-def]
         return builder.trunc(builder.ctpop(arguments[0]), context.get_value_type(signature.return_type))
 
     return types.int32(types.uint64), generated
+
+
+ones = cast("Callable[[object], int]", _ones)  # in compiled code it takes the word alone
 
 
 @njit(nogil=True)
@@ -59,7 +64,7 @@ def _count(counts, plan, lit, annotations):  # type: ignore[no-untyped-def]
                         continue
                     cell = image * tiles + label.tile
                     for place in range(start[cell], start[cell + 1]):
-                        row[unit[place]] += _ones(word[place] & label.word)  # type: ignore[call-arg]
+                        row[unit[place]] += ones(word[place] & label.word)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,18 @@ def _of_places(images: int, masks: tuple[int, int]) -> tuple[NDArray[np.int64], 
     return cell.ravel(), np.tile(bit, images)
 
 
+def pixels_of(words: NDArray[np.uint64], masks: tuple[int, int]) -> NDArray[np.bool_]:
+    """(height, width) the pixels of one picture's words.
+
+    Args:
+        words: (tiles,).
+        masks: (height, width) of the segmentation.
+    """
+    rows, columns = tiling(masks)
+    bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little").reshape(rows, columns, SIDE, SIDE)
+    return bits.swapaxes(1, 2).reshape(rows * SIDE, columns * SIDE)[: masks[0], : masks[1]].astype(bool)
+
+
 def label_words(plane: NDArray[np.uint16], concepts: NDArray[np.int64], masks: tuple[int, int]) -> NDArray[np.void]:
     """What one plane labels, as LABEL records.
 

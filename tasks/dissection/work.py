@@ -35,7 +35,7 @@ from storage.tables import Columns, Gathered, Row
 from tasks.dissection import DissectionOptions
 from tasks.index.result import ConceptTable
 from tasks.null.result import Null
-from tasks.redrawn.result import Redrawn
+from tasks.redrawn.result import RedrawnDetectors
 from tasks.session import Session
 from tasks.spans import layer_part, of_layer_part
 from tasks.tally.result import Tally
@@ -53,7 +53,7 @@ class Inputs(SeenPictures):
 
     tally: Tally
     null: Null | None = None
-    redrawn: Redrawn | None = None
+    redrawn: RedrawnDetectors | None = None
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +13,13 @@ from numpy.typing import NDArray
 
 from microtome.quantify.null import AllLabels, NullCounts
 from microtome.quantify.resampling import permutation_plan
-from microtome.quantify.words import LABEL, label_words, tiles, whole_words
+from microtome.quantify.words import tiles
 from storage import Draft
 from storage.tables import Columns
 from tasks.activations.result import Maps
-from tasks.index.result import AnnotationBlock, Index
+from tasks.index.result import Index
 from tasks.null import NullOptions
+from tasks.null.annotations import Annotations
 from tasks.session import Session
 from tasks.spans import layer_part, of_layer_part
 from tasks.tally.result import Tally
@@ -59,7 +58,7 @@ class Shard:
 
     def __init__(self, options: NullOptions, inputs: Inputs, session: Session) -> None:
         self._options, self._inputs, self._session = options, inputs, session
-        self._annotations = _Annotations(inputs.index)  # whose scratch file goes with it
+        self._annotations = Annotations(inputs.index)  # whose scratch file goes with it
 
     def __call__(self, draft: Draft, name: str) -> None:
         """Write the best IoUs of the shard."""
@@ -137,34 +136,3 @@ def _columns(layer: str, first: int, within: NDArray[np.float64], across: NDArra
         "best_iou": within.ravel(),
         "best_iou_across": across.ravel(),
     }
-
-
-class _Annotations:
-    """What every picture shows, as words in a scratch file, which are read in any order with constant memory."""
-
-    def __init__(self, index: Index) -> None:
-        self._scratch: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when this goes
-        self._category = index.concepts.category_index
-        self._start: list[list[int]] = []
-        self._count = 0
-        for block in index.annotations():
-            for image in range(len(block.labels.present)):
-                self._store(block, image, index.frame.masks)
-
-    def all(self) -> AllLabels:
-        """Of all pictures."""
-        self._scratch.flush()
-        stored = np.memmap(self._scratch, LABEL, "r", shape=self._count) if self._count else np.zeros(0, LABEL)
-        return AllLabels(stored, np.array(self._start))
-
-    def _store(self, block: AnnotationBlock, image: int, masks: tuple[int, int]) -> None:
-        """The planes of each category, and its labels of the whole picture."""
-        labels, whole = block.labels, block.labels.whole[image]
-        planes = list(zip(block.plane_category[image], labels.planes[image], strict=False))
-        self._start.append([])
-        for category in range(block.annotated.shape[1]):
-            self._start[-1].append(self._count)
-            words = [label_words(plane, labels.present[image], masks) for other, plane in planes if other == category]
-            for part in [*words, whole_words(whole[self._category[whole] == category])]:
-                self._scratch.write(part.tobytes())
-                self._count += len(part)
