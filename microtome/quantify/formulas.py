@@ -674,7 +674,7 @@ def holds(form, x, y, z):  # type: ignore[no-untyped-def]
     """Word of the pixels on which a form holds, from the words of its concepts; of masks, the mask."""
     if form == 0:
         return x
-    first = _first(form, x, y)
+    first = _first(form, x, y)  # type: ignore[no-untyped-call]
     if form < AAA:
         return first
     if form in (AAA, OOA):
@@ -717,7 +717,7 @@ def _by_image(lists, unit, formula, counted):  # type: ignore[no-untyped-def]
             at[part], end[part] = lists[0][formula[1 + part]], lists[0][formula[1 + part] + 1]
     place, here = 0, _step(lists, at, end, found)
     while here != LAST:
-        held = holds(formula[0], found[0], found[1], found[2])
+        held = holds(formula[0], found[0], found[1], found[2])  # type: ignore[no-untyped-call]
         pixels[2, here // tiles_each] += ones(held)
         while place < len(cell) and cell[place] < here:
             place += 1
