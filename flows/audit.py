@@ -43,10 +43,12 @@ from flows.run import (
     start,
     stoppable,
 )
+from flows.runners import carrying
 from flows.turns import turn
 from microtome.errors import InputError, Interrupted
 from storage import Artifact, RunRecord
 from storage.files import is_full
+from tasks.execution import Carry
 from tasks.registry import STAGES
 from tasks.session import Session
 from tasks.stage import Job
@@ -54,8 +56,8 @@ from tasks.stage import Job
 Done = tuple[Artifact, bool, float]  # what a stage wrote, whether it was there already, seconds
 
 
-def _run_stage(job: Job, session: Session, refresh: bool) -> State[Done]:
-    artifact, cached, seconds = done = carry_out(job, session, refresh=refresh, around=turn)
+def _run_stage(job: Job, session: Session, refresh: bool, carry: Carry) -> State[Done]:
+    artifact, cached, seconds = done = carry_out(job, session, refresh=refresh, around=turn, carry=carry)
     words = "was done before" if cached else f"done in {seconds:.1f} s"
     return Completed(name="Cached" if cached else "Completed", message=f"{words}: {artifact.folder}", data=done)
 
@@ -82,12 +84,22 @@ STAGE_TASKS: dict[str, Task[Any, Any]] = {
 }
 
 
-def submit(jobs: Sequence[Job], session: Session, refresh: Sequence[str]) -> dict[str, PrefectFuture[Done]]:
-    """One task run per job, each after what it reads."""
+def submit(
+    jobs: Sequence[Job], session: Session, refresh: Sequence[str], carry: Carry
+) -> dict[str, PrefectFuture[Done]]:
+    """One task run per job, each after what it reads.
+
+    Args:
+        jobs: each after what it reads.
+        session: of the run.
+        refresh: names of stages that run even if they are done.
+        carry: who does the work.
+    """
     futures: dict[str, PrefectFuture[Done]] = {}
     for job in jobs:
         needed = [futures[name.name] for name in job.jobs.values() if name.name in futures]
-        futures[job.name] = STAGE_TASKS[job.stage.name].submit(job, session, job.called(refresh), wait_for=needed)
+        task, anew = STAGE_TASKS[job.stage.name], job.called(refresh)
+        futures[job.name] = task.submit(job, session, anew, carry, wait_for=needed)
     return futures
 
 
@@ -162,10 +174,10 @@ def audit(
         with claiming(plan) as fault:
             outcome = from_cache(plan) if fault else None
             if outcome is None:
-                plan.probe()
-                session = session_of(plan, Reported(progress(), post))
-                run = start(plan, session)
-                outcome = resolve(plan, submit(plan.jobs, session, refresh), run)
+                with carrying(plan) as carry:
+                    session = session_of(plan, Reported(progress(), post))
+                    run = start(plan, session)
+                    outcome = resolve(plan, submit(plan.jobs, session, refresh, carry), run)
             show(outcome, plan.files, post)
     return ended(outcome)
 

@@ -151,7 +151,8 @@ def audit(file: Path, only: tuple[str, ...], refresh: tuple[str, ...], *, verify
         with claiming(plan) as fault:
             outcome = from_cache(plan) if fault or not server_configured() else None
             if outcome is None:
-                plan.probe()
+                if plan.here:
+                    plan.probe()  # before Prefect, which takes its time
                 prefect_environment(plan)
                 outcome = with_prefect(lambda: _flow("flows.audit", "audit")(**_arguments(request), return_state=True))
     verdicts.write(outcome.run)

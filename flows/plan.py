@@ -80,10 +80,16 @@ class Plan:
         named = self.request.workspace or self.audit.workspace
         return named if named.startswith(BLOCK) else self.files.address
 
+    @property
+    def here(self) -> bool:
+        """Whether this machine does the work: else its workers look at networks, and only they need a device."""
+        return self.audit.execution.runner == "local"
+
     @cached_property
     def settings(self) -> Settings:
         """Seed, device and threads of every stage."""
-        device = device_of(self.request.device or self.audit.device)
+        wanted = self.request.device or self.audit.device
+        device = wanted if wanted == "cuda" and not self.here else device_of(wanted)
         return Settings(self.audit.seed, device, threads_of(self.audit))
 
     @cached_property

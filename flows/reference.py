@@ -88,6 +88,7 @@ def _stage(stage: Stage) -> Iterator[str]:
         "Tables": ", ".join(f"[`{table.name}`](tables.md#{table.name})" for table in stage.tables),
         "[Gates](gates.md) may ask for": "; ".join(_metrics(stage)),
         "Named by its options, what it reads, its code, and": ", ".join(sorted(stage.determined_by)),
+        "[Many workers](workers.md) divide its": stage.sharded,
     }
     yield from (f"{name}: {value}.\n" for name, value in facts.items() if value)
 

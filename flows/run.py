@@ -23,7 +23,7 @@ from storage.files import Altered, is_full
 from storage.inputs import keep_inputs
 from storage.process import ended, this_process
 from storage.runs import StageRun
-from tasks.execution import Around, environment, execute, nothing_around
+from tasks.execution import Around, Carry, carried_out, environment, execute, nothing_around
 from tasks.headlines import headlines
 from tasks.session import Progress, Session
 from tasks.stage import Job
@@ -187,7 +187,7 @@ def from_cache(plan: Plan) -> Outcome | None:
 
 
 def carry_out(
-    job: Job, session: Session, *, refresh: bool, around: Around = nothing_around
+    job: Job, session: Session, *, refresh: bool, around: Around = nothing_around, carry: Carry = carried_out
 ) -> tuple[Artifact, bool, float]:
     """One stage, with a line about it: the artifact, whether it was cached, and seconds.
 
@@ -196,6 +196,7 @@ def carry_out(
         session: the run's.
         refresh: carry it out even if it is done.
         around: entered around the work, where there is some.
+        carry: who does the work.
 
     Raises:
         InputError: bad input, or the user's own code failed. Interrupted: as it is.
@@ -203,7 +204,7 @@ def carry_out(
     """
     began = time.perf_counter()
     try:
-        artifact, cached = execute(job, session, refresh=refresh, around=around)
+        artifact, cached = execute(job, session, refresh=refresh, around=around, carry=carry)
     except Interrupted:
         session.progress.end(job.name, "stopped; what is finished is kept")
         raise

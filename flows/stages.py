@@ -1,4 +1,6 @@
-"""One stage run again, alone, its inputs from the cache: a flow of its own, so that it can be deployed."""
+"""One stage alone, its inputs from the cache, as flows of their own, so that they can be deployed: run again, or done
+for a coordinator that hands its stages out.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow
-from prefect.states import State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.audit import ended, resolve, run_name, submit
 from flows.claiming import claiming
 from flows.console import progress
+from flows.handed import whole, work
 from flows.plan import Plan, Request
 from flows.posting import Reported, posting, show
 from flows.run import Outcome, remembered, session_of, start, stoppable
+from flows.runners import carrying
 from microtome.errors import InputError
+
+
+def handed_name() -> str:
+    """What the flow run of a stage is called that was handed over."""
+    return flow_run.parameters["job"].rpartition(" ")[0] or "look at the networks"
 
 
 @flow(
@@ -51,9 +61,30 @@ def rerun(
             if unfinished:
                 what = ", ".join(unfinished)
                 raise InputError(f"stage {named}: its inputs must be done, got none of {what}; run the audit")
-            plan.probe()
-            session = session_of(plan, Reported(progress(), post))
-            run = start(plan, session)
-            outcome = resolve(plan, submit(plan.jobs, session, (named,)), run)
+            with carrying(plan) as carry:
+                session = session_of(plan, Reported(progress(), post))
+                run = start(plan, session)
+                outcome = resolve(plan, submit(plan.jobs, session, (named,), carry), run)
             show(outcome, plan.files, post)
     return ended(outcome)
+
+
+@flow(
+    name="stage",
+    flow_run_name=handed_name,
+    persist_result=False,
+    validate_parameters=False,
+)
+def stage(audit: str, job: str) -> State[str]:
+    """Do a stage that a coordinator hands over (`execution.runner: workers`); the coordinator claims, and records.
+
+    Args:
+        audit: from `flows.handed.audit_text`.
+        job: from `flows.handed.job_text`; empty to look at the audit's networks.
+    """
+    try:
+        with stoppable():
+            said = whole(audit, job).folder if job else work(audit, "", "")
+    except InputError as error:
+        return Failed(name=InputError.__name__, message="\n".join(error.faults))
+    return Completed(message=said)

@@ -9,6 +9,8 @@ from microtome.errors import InputError
 
 EXTRA = ("prefect", "fastapi", "sqlalchemy", "click", "duckdb", "jinja2", "altair", "vl_convert")
 """Packages, by the names that they are imported under, that only `microtome[audit]` brings."""
+DASK = ("dask", "distributed", "prefect_dask")
+"""The same of `microtome[dask]`."""
 
 
 @contextmanager
@@ -25,9 +27,10 @@ def needing(what: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in EXTRA:
+        if package not in EXTRA + DASK:
             raise
+        kind, whose = ("dask", "Dask takes") if package in DASK else ("audit", "audits take")
         raise InputError(
-            f"{what} needs the package {package}, which is not installed; install it with all that audits take: "
-            "pip install 'microtome[audit]'"
+            f"{what} needs the package {package}, which is not installed; install it with all that {whose}: "
+            f"pip install 'microtome[{kind}]'"
         ) from error

@@ -10,15 +10,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -31,6 +35,8 @@ _MANIFEST = "manifest.json"
 _CHECKS = ".check.json"
 _MARKS = ".verified.json"
 _FETCHED = 8  # files of a stage that are brought at once
+PARTS = "parts/"
+"""Folder within a stage of what its shards leave for the merge; it goes when the stage is finished."""
 
 
 class FileEntry(TypedDict):
@@ -197,11 +203,11 @@ class Draft:
     """A stage being written. Files that an interrupted run finished are there already."""
 
     def __init__(
-        self, files: Files, key: StageKey, tables: Sequence[TableSchema], say: Callable[[str], None] = lambda _: None
+        self, files: Files, key: StageKey, tables: Sequence[TableSchema], entries: Mapping[str, FileEntry]
     ) -> None:
         self._files, self.key = files, key
         self._tables = {table.name: table for table in tables}
-        self._entries = _finished(files, key.folder, say)
+        self._entries = dict(entries)
         self._started = time.time()
 
     def has(self, name: str) -> bool:
@@ -211,6 +217,30 @@ class Draft:
     def finished(self, prefix: str = "") -> list[str]:
         """Names of the finished files that start so, sorted."""
         return sorted(name for name in self._entries if name.startswith(prefix))
+
+    @property
+    def entries(self) -> dict[str, FileEntry]:
+        """What is known of the finished files, as JSON values: another process's draft may `learn` it."""
+        return dict(self._entries)
+
+    def learn(self, entries: Mapping[str, FileEntry]) -> None:
+        """Take in files that another process has finished in the same directory."""
+        self._entries.update(entries)
+
+    def look(self, names: Sequence[str]) -> bool:
+        """Take in files by the checksums beside them, unread; whether all of them are there, in their size."""
+        found = {name: _check(self._files, f"{self.key.folder}/{name}{_CHECKS}") for name in names}
+        stamps = {name: _stamp(self._files, self.key.folder, name) for name in names}
+        for name, entry in found.items():
+            stamp = stamps[name]
+            if entry is None or stamp is None or stamp.size != entry["bytes"]:
+                return False
+            self._entries[name] = entry
+        return True
+
+    def settle(self) -> None:
+        """Return when the finished files are where a power cut takes nothing of them."""
+        self._files.settle(f"{self.key.folder}/{name}" for name in self._entries)
 
     @contextlib.contextmanager
     def publish(self, name: str, rows: int | None = None) -> Iterator[HashingSink]:
@@ -270,6 +300,28 @@ class Draft:
         with self.publish(f"{name}.parquet", rows=content.num_rows) as sink:
             write_table(sink, content)
 
+    def leave(self, name: str, content: object) -> None:
+        """Publish JSON values for the merge; numbers of numpy are numbers."""
+        self.write(f"{PARTS}{name}.json", json.dumps(content, default=lambda number: number.item()).encode())
+
+    def left(self, name: str) -> Any:
+        """What `leave` published. Raises ValueError where it was altered since."""
+        return json.loads(self._files.read(f"{self.key.folder}/{PARTS}{name}.json"))
+
+    def leave_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Publish arrays by their names for the merge."""
+        content = io.BytesIO()
+        np.savez(content, **arrays)  # type: ignore[arg-type]  # its own options come first
+        self.write(f"{PARTS}{name}.npz", content.getvalue())
+
+    def left_arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """What `leave_arrays` published. Raises ValueError where it was altered since."""
+        try:
+            with np.load(io.BytesIO(self._files.read(f"{self.key.folder}/{PARTS}{name}.npz"))) as found:
+                return dict(found)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise ValueError(f"{self.key.folder}: what shard {name} left is damaged: {error}") from error
+
     def read(self, name: str) -> pa.NativeFile:
         """A finished file, for random access."""
         return self._files.source(f"{self.key.folder}/{name}")
@@ -292,6 +344,8 @@ class Draft:
         Args:
             environment: versions, device, threads: recorded, not part of the digest.
         """
+        for name in self.finished(PARTS):  # which stay until the manifest is there: they may be hours of work
+            self._entries.pop(name)
         manifest: Manifest = {
             "layout": _LAYOUT,
             "stage": self.key.stage,
@@ -304,11 +358,12 @@ class Draft:
             "started": self._started,
             "seconds": round(time.time() - self._started, 3),
         }
-        self._files.settle(f"{self.key.folder}/{name}" for name in self._entries)
+        self.settle()
         MARKS.save(self._files, f"{self.key.folder}/{_MARKS}", self._stamps())
         MANIFEST.save(self._files, f"{self.key.folder}/{_MANIFEST}", manifest)
         self._files.settle([f"{self.key.folder}/{_MANIFEST}"])
         self._files.remove_each(f"{self.key.folder}/{name}{_CHECKS}" for name in self._entries)
+        self._files.remove(f"{self.key.folder}/{PARTS.rstrip('/')}")
         return Artifact(self._files, self.key.folder, manifest)
 
     def _stamps(self) -> Marks:
@@ -361,7 +416,16 @@ class StageStore:
         """
         self._files.remove(f"{key.folder}/{_MANIFEST}")
         self._files.cut_links(key.folder)
-        return Draft(self._files, key, tables, self._say)
+        return Draft(self._files, key, tables, _finished(self._files, key.folder, self._say))
+
+    def part(self, key: StageKey, tables: Sequence[TableSchema]) -> Draft:
+        """A stage that another process has begun, to write a part of its files; it knows none of the others.
+
+        Args:
+            key: what names it.
+            tables: that it declares.
+        """
+        return Draft(self._files, key, tables, {})
 
     def verify(self, folder: str, *, fresh: bool = True) -> list[str] | None:
         """What is wrong with the files of a finished stage, whose every byte is read; None where it is not finished.

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import cached_property
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from microtome import __version__
 from microtome.errors import Interrupted
-from storage import Artifact, StageStore
+from storage import Artifact, Draft, StageStore
 from storage.claims import making
+from storage.stages import PARTS, FileEntry
 from tasks.session import Session
 from tasks.stage import External, Job
 
 Around = Callable[[Job, Session], AbstractContextManager[None]]
 """What is entered around a stage's work: a wait for the device, for example."""
+Carry = Callable[[Job, Session], Artifact]
+"""Whoever carries a job out whose inputs are finished: this process, others, or a worker that is handed the stage."""
+Each = Callable[["InHand", Sequence[str]], Generator["Written", None, None]]
+"""Whoever carries parts of a job out, and gives what they wrote as they end: `here`, or other processes."""
+Written = Mapping[str, FileEntry]
+"""The files that a part wrote, with their checksums."""
+WHOLE = ""
+"""Name of the part that is `run`: the whole work, or the merge of its shards."""
+_MARK = "done/"
 PACKAGES = ("torch", "numpy", "pyarrow", "pillow")
 
 
@@ -26,8 +38,94 @@ def nothing_around(_job: Job, _session: Session) -> AbstractContextManager[None]
     return nullcontext()
 
 
+class InHand:
+    """A job in hand, in the process that carries it out: its inputs, and so the network, stay for all of its parts.
+
+    Args:
+        job: whose inputs are finished.
+        session: the run's.
+    """
+
+    def __init__(self, job: Job, session: Session) -> None:
+        self.job, self.session = job, session.of(job)
+
+    @cached_property
+    def inputs(self) -> Any:
+        """Typed readers of what the job reads."""
+        return inputs_of(self.job, {name: _finished(self.session.store, read) for name, read in self.job.jobs.items()})
+
+    @cached_property
+    def shard(self) -> Callable[[Draft, str], None]:
+        """What carries the job's shards out."""
+        return self.job.stage.shard(self.job.options, self.inputs, self.session)
+
+    def draft(self) -> Draft:
+        """The stage begun, or taken up: what an interrupted run finished of it."""
+        return self.session.store.draft(self.job.key, self.job.stage.tables)
+
+    def shards(self, draft: Draft) -> dict[str, int]:
+        """The shards that are to be done, with their sizes. What belongs to no finished shard of this plan goes."""
+        done = {_shard_of(name): _files_of(draft, name) for name in draft.finished(f"{PARTS}{_MARK}")}
+        done = {name: files for name, files in done.items() if all(map(draft.has, files))}
+        names = self.job.stage.shards(self.job.options, self.inputs, sorted(done))
+        kept = {file for name in names for file in done.get(name, ())}
+        for file in draft.finished():
+            if file not in kept:
+                draft.discard(file)
+        return names
+
+    def work(self, name: str, draft: Draft | None = None) -> Written:
+        """Carry out a shard, or the whole; one that is done costs a look.
+
+        Args:
+            name: of the shard, or WHOLE.
+            draft: of the stage, where it was begun in this process.
+        """
+        stage = self.job.stage
+        if stage.threads != "none":
+            import torch
+
+            torch.set_num_threads(self.session.threads if stage.threads == "all" else 1)
+        if name == WHOLE:
+            mine = draft or (self.session.store.part(self.job.key, stage.tables) if stage.sharded else self.draft())
+            stage.run(self.job.options, self.inputs, mine, self.session)
+            return mine.entries
+        mine, mark = self.session.store.part(self.job.key, stage.tables), _mark(name)
+        if not (mine.look([mark]) and mine.look(_files_of(mine, mark))):
+            mine = self.session.store.part(self.job.key, stage.tables)
+            self.shard(mine, name)
+            mine.write(mark, json.dumps([*mine.entries, mark]).encode())
+        return mine.entries
+
+
+def _mark(name: str) -> str:
+    """A file that is there when a shard is done: the list of its files."""
+    return f"{PARTS}{_MARK}{name}.json"
+
+
+def _shard_of(mark: str) -> str:
+    return mark.removeprefix(f"{PARTS}{_MARK}").removesuffix(".json")
+
+
+def _files_of(draft: Draft, mark: str) -> list[str]:
+    with draft.read(mark) as source:
+        files: list[str] = json.loads(source.read())
+    return files
+
+
+def here(hand: InHand, names: Sequence[str]) -> Generator[Written, None, None]:
+    """In this process, one after the other."""
+    for name in names:
+        yield hand.work(name)
+
+
 def execute(
-    job: Job, session: Session, *, refresh: bool = False, around: Around = nothing_around
+    job: Job,
+    session: Session,
+    *,
+    refresh: bool = False,
+    around: Around = nothing_around,
+    carry: Carry | None = None,
 ) -> tuple[Artifact, bool]:
     """Carry a job out, or find it done.
 
@@ -38,10 +136,12 @@ def execute(
         session: the run's.
         refresh: carry it out even if it is done.
         around: entered around the work, where there is some.
+        carry: who does the work; this process where left out.
 
     Returns:
         the artifact, and whether it was there already.
     """
+    carry = carry or carried_out
     found = None if refresh else session.store.find(job.key)
     if found is not None:
         return found, True
@@ -53,12 +153,12 @@ def execute(
         if refresh:
             session.store.discard(job.key)
         with around(job, session):
-            return _made(job, session), False
+            return _made(job, session, carry), False
 
 
-def _made(job: Job, session: Session) -> Artifact:
+def _made(job: Job, session: Session, carry: Carry) -> Artifact:
     try:
-        return _carried_out(job, session)
+        return carry(job, session)
     except Interrupted:
         raise
     except Exception:
@@ -66,8 +166,8 @@ def _made(job: Job, session: Session) -> Artifact:
         if not damaged:
             raise
         for needed in damaged:
-            execute(needed, session)
-        return _carried_out(job, session)
+            execute(needed, session, carry=carry)
+        return carry(job, session)
 
 
 def _waiting(job: Job, session: Session) -> Callable[[], None]:
@@ -83,16 +183,37 @@ def _waiting(job: Job, session: Session) -> Callable[[], None]:
     return waiting
 
 
-def _carried_out(job: Job, session: Session) -> Artifact:
-    store = session.store
-    inputs = inputs_of(job, {name: _finished(store, needed) for name, needed in job.jobs.items()})
-    draft = store.draft(job.key, job.stage.tables)
-    if job.stage.threads != "none":
-        import torch
+def carried_out(job: Job, session: Session, each: Each = here) -> Artifact:
+    """Do a job's work: its shards, where it has some, then the merge, and make it visible.
 
-        torch.set_num_threads(session.threads if job.stage.threads == "all" else 1)
-    job.stage.run(job.options, inputs, draft, session.of(job))
+    Args:
+        job: whose inputs are finished.
+        session: the run's.
+        each: who carries its parts out.
+    """
+    hand = InHand(job, session)
+    whole_elsewhere = each is not here and not job.stage.sharded  # then only they know what they took up
+    draft = session.store.part(job.key, job.stage.tables) if whole_elsewhere else hand.draft()
+    if job.stage.sharded:
+        names = hand.shards(draft)
+        hand.session.begin(sum(names.values()), job.stage.sharded)
+        _sharded(hand, draft, names, each)
+    if each is here:
+        hand.work(WHOLE, draft)
+    else:
+        for written in each(hand, [WHOLE]):
+            draft.learn(written)
     return draft.commit(environment=environment(session))
+
+
+def _sharded(hand: InHand, draft: Draft, names: Mapping[str, int], each: Each) -> None:
+    done = [name for name in names if draft.has(_mark(name))]
+    hand.session.progress.advance(hand.session.name, sum(names[name] for name in done))
+    parts = each(hand, [name for name in names if name not in done])
+    with closing(parts):  # whoever does not go on to the end leaves nothing begun
+        for written in parts:
+            draft.learn(written)
+            hand.session.advance(sum(names.get(_shard_of(file), 0) for file in written))
 
 
 def inputs_of(job: Job, artifacts: Mapping[str, Artifact]) -> Any:

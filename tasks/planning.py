@@ -97,11 +97,33 @@ class DatasetModel(Strict):
         return dict(self.model_extra or {})
 
 
+def _scheduler(text: str) -> str:
+    scheme, _, place = text.partition("://")
+    if scheme not in ("tcp", "tls", "ws", "wss", "ucx") or not place:
+        raise ValueError("must be a Dask scheduler's, such as tcp://127.0.0.1:8786")
+    return text
+
+
+class PoolsModel(Strict):
+    """Work pools of Prefect, each with a deployment of the flow `stage`."""
+
+    gpu: Word
+    """What computes on the audit's device goes there, where that is a GPU."""
+    cpu: Word
+    """All else goes there."""
+
+
 class ExecutionModel(Strict):
     """How it is carried out; none of it changes a result but `precision`."""
 
-    runner: Literal["local"] = "local"
-    """Who does the work."""
+    runner: Literal["local", "dask", "workers"] = "local"
+    """Who does the work: this machine, the workers of a Dask cluster, or those of Prefect's pools."""
+    processes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Processes of this machine that do it; with `dask` and no address, workers of the cluster that is made for it."""
+    address: Annotated[str, AfterValidator(_scheduler)] | None = None
+    """Of the scheduler of a Dask cluster; one is made on this machine where left out."""
+    pools: PoolsModel | None = None
+    """Pools whose workers do it, where the runner is `workers`."""
     precision: Literal["float32", "float16"] = "float32"
     """Of stored maps."""
     storage: Literal["auto", "none", "lz4", "zstd"] = "auto"
@@ -109,7 +131,17 @@ class ExecutionModel(Strict):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads of the computation; all cores where left out."""
     shard_images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Pictures of a shard; some 30 s of work where left out."""
+    """Pictures of a shard of maps; 480 where left out."""
+
+    @model_validator(mode="after")
+    def _of_the_runner(self) -> ExecutionModel:
+        if self.address and self.runner != "dask":
+            raise ValueError("address: is of a Dask cluster, so it goes with runner: dask alone")
+        if self.address and self.processes > 1:
+            raise ValueError("processes: is of a cluster that is made, so it goes with no address")
+        if (self.pools is not None) != (self.runner == "workers"):
+            raise ValueError("pools: must be given, gpu and cpu, where the runner is workers, and nowhere else")
+        return self
 
 
 class AuditFile(Strict):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from microtome.closure import closure
 from microtome.errors import InputError
-from storage import StageKey, TableSchema
+from storage import Draft, StageKey, TableSchema
 from tasks.options import Options
 from tasks.pace import Pace
 
@@ -108,6 +108,11 @@ class Stage:
         starter: its lines of `microtome init`.
         cost: seconds foreseen for a first `plan`, from the options and the pace of a few pictures.
         retries: how often a run that fails for the outside's sake (disk, network) is tried again.
+        sharded: what its shards' sizes count, such as `images`; empty where its work does not split. Where it does, the
+            module of the work has, beside `run`, which then merges: `shards(options, inputs, done)`, the names of all
+            shards with their sizes, light and without torch (`done`: those that an interrupted run has finished), and
+            `Shard(options, inputs, session)`, made once in a process, whose call `(draft, name)` writes the files of
+            one. They depend on its name alone, so who carries it out, and beside what, changes no byte.
         files: files beside the code that determine the output, below the project's root; folders whole.
         preflight: `module:function` of (options, network, (height, width)), called before the first stage spends time;
             it raises InputError for what could only fail later.
@@ -128,6 +133,7 @@ class Stage:
     starter: str = ""
     cost: Callable[[Any, Pace], float] = lambda _options, _pace: 0.0
     retries: int = 0
+    sharded: str = ""
     files: tuple[str, ...] = ()
     preflight: str = ""
 
@@ -141,6 +147,18 @@ class Stage:
         """The function that does its work."""
         work: Callable[..., None] = _named(self.work)
         return work
+
+    @property
+    def shards(self) -> Callable[..., dict[str, int]]:
+        """From options, inputs and the finished ones to the names and sizes of its shards."""
+        shards: Callable[..., dict[str, int]] = _named(f"{self.module}:shards")
+        return shards
+
+    @property
+    def shard(self) -> Callable[..., Callable[[Draft, str], None]]:
+        """From options, inputs and session to what carries shards out."""
+        shard: Callable[..., Callable[[Draft, str], None]] = _named(f"{self.module}:Shard")
+        return shard
 
     def check(self, options: Options, network: torch.nn.Module, size: tuple[int, int]) -> None:
         """What its options ask of a network, before any work. Raises InputError naming the stage's keys."""
@@ -159,7 +177,8 @@ class Stage:
     @property
     def roots(self) -> tuple[str, ...]:
         """Where its code begins."""
-        return (self.work, f"{self.module}:Inputs", *HANDED)
+        split = ("shards", "Shard") if self.sharded else ()
+        return (self.work, *(f"{self.module}:{name}" for name in ("Inputs", *split)), *HANDED)
 
     @property
     def shape(self) -> list[list[str]]:

@@ -27,9 +27,11 @@ from microtome.quantify.resampling import (
     ImageCounts,
     WeightedCounts,
     bootstrap,
+    bootstrap_draws,
     bootstrap_weights,
     confirmed,
-    confirmed_interval,
+    confirmed_draws,
+    count_interval,
     halves,
     redrawn_halves,
 )
@@ -253,7 +255,8 @@ def _ious(count: int) -> Iterator[Case]:
         world = dissected(rng, count)
         labels = best(world.scores, np.zeros(CONCEPTS, np.int64))
         counted = detectors(world.scores, labels, MIN_IOU)
-        found = bootstrap([world.weighted(bootstrap_weights(count, RESAMPLES, rng))], labels, MIN_IOU, counted)
+        draws = bootstrap_draws([world.weighted(bootstrap_weights(count, RESAMPLES, rng))], labels, MIN_IOU)
+        found = bootstrap(draws, count, CONCEPTS, counted)
         unit = int(rng.integers(UNITS))
         return float(found.low[unit, 0]), float(found.high[unit, 0]), float(truth[unit, labels.concept[unit]])
 
@@ -301,10 +304,12 @@ def counted(images: int, samples: int, seed: int = 0) -> list[Counted]:
         world = dissected(rng, images)
         labels = best(world.scores, np.zeros(CONCEPTS, np.int64))
         raw = detectors(world.scores, labels, MIN_IOU)
-        found = bootstrap([world.weighted(bootstrap_weights(images, RESAMPLES, rng))], labels, MIN_IOU, raw)
+        draws = bootstrap_draws([world.weighted(bootstrap_weights(images, RESAMPLES, rng))], labels, MIN_IOU)
+        found = bootstrap(draws, images, CONCEPTS, raw)
         split, believed = halves(images, rng), np.ones(UNITS, bool)
         firm = int(confirmed(world.weighted(split), believed, MIN_IOU).sum())
-        drawn = confirmed_interval([world.weighted(redrawn_halves(split, RESAMPLES, rng))], believed, MIN_IOU, firm)
+        numbers = confirmed_draws([world.weighted(redrawn_halves(split, RESAMPLES, rng))], believed, MIN_IOU)
+        drawn = count_interval(firm, numbers.astype(float), UNITS)
         spans = (found.detectors, found.unique_per_category, found.unique_per_unit, drawn)
         values = (raw.units, raw.per_category, raw.per_unit, firm)
         kept = OwnCounts(world.both[:, units, label], world.lit, world.label[:, label]).kept_interval(MIN_IOU)

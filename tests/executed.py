@@ -104,8 +104,13 @@ def called_by(job: Job, session: Session) -> Called:
     found = {name: store.find(needed.key) for name, needed in job.jobs.items()}
     inputs = inputs_of(job, {name: artifact for name, artifact in found.items() if artifact is not None})
     store.discard(job.key)
-    draft, run = store.draft(job.key, job.stage.tables), job.stage.run
+    draft, stage = store.draft(job.key, job.stage.tables), job.stage
+    run, shards, shard = stage.run, stage.sharded and stage.shards, stage.sharded and stage.shard
     with Watch() as watch:
+        if shards and shard:
+            one = shard(job.options, inputs, session.of(job))
+            for name in shards(job.options, inputs, []):
+                one(draft, name)
         run(job.options, inputs, draft, session.of(job))
     draft.commit(environment=environment(session))
     return watch.called

@@ -1,13 +1,24 @@
 """Tails, exact sums, moments, top images: against literal versions, and under every order and sharding."""
 
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microtome.quantify.accumulate import BINS, ExactSum, Histogram, Moments, Tail, TopImages, rank
+from microtome.quantify.accumulate import (
+    BINS,
+    ExactSum,
+    Histogram,
+    Moments,
+    Tail,
+    TailPart,
+    TopImages,
+    joined_tail,
+    rank,
+)
 from tests import literal
 
 
@@ -70,6 +81,43 @@ def test_tails_merge_in_any_order():
         shard.update(part)
         merged.merge(shard)
     assert whole.compute().tobytes() == merged.compute().tobytes()
+
+
+@pytest.mark.parametrize("order", ["as they come", "the highest together"])
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.9])
+def test_a_tail_of_parts_is_exact_also_where_one_has_more_of_it_than_it_kept(order, share):
+    data = maps()
+    if order == "the highest together":
+        data = np.sort(data.reshape(30, 5, -1).swapaxes(0, 1).reshape(5, -1), 1).reshape(5, 30, 6, 7).swapaxes(0, 1)
+    data, keep = np.ascontiguousarray(data), rank(share, 30 * 42) + 1
+    spans, again = [slice(0, 12), slice(12, 24), slice(24, 30)], []
+
+    def part(images):
+        kept = TailPart.kept(share, len(data[images]) * 42)
+        tail = Tail(5, kept)
+        tail.update(data[images])
+        return TailPart(tail.compute(), kept == len(data[images]) * 42)
+
+    def look_again(place):
+        again.append(place)
+        return [data[spans[place]]]
+
+    whole = Tail(5, keep)
+    whole.update(data)
+    joined = joined_tail([partial(part, images) for images in spans], keep, look_again)
+    assert joined.tobytes() == whole.compute().tobytes()
+    assert bool(again) == (order == "the highest together" and share < 0.9)  # of 0.9 every part kept all
+
+
+def test_a_state_makes_the_same_again():
+    data, top, moments, histogram = maps(), TopImages(5, 4), Moments(5), Histogram(5)
+    top.update(np.arange(30), moments.update(data))
+    histogram.update(data)
+    again = Moments(5)
+    again.merge(Moments.of(moments.state))
+    np.testing.assert_equal(vars(again.compute()), vars(moments.compute()))
+    np.testing.assert_equal(Histogram.of(histogram.state).compute(), histogram.compute())
+    np.testing.assert_equal(TopImages.of(top.state, 4).compute(), top.compute())
 
 
 @pytest.mark.parametrize(("numerator", "denominator"), [(1, 200), (1, 100), (3, 10)])

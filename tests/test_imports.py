@@ -20,7 +20,7 @@ ABOVE = {
 }
 
 
-TWICE = {"Inputs"}  # what a stage reads has one name in every stage, `tasks.<stage>.work.Inputs`
+TWICE = {"Inputs", "Shard"}  # what a stage reads, and what carries a part of it out: `tasks.<stage>.work.Inputs`
 
 
 def sources() -> dict[str, Path]:

@@ -18,7 +18,8 @@ from tasks.null.result import Null
 from tasks.session import Session
 from tests.conftest import change_audit
 
-TABLES = ("thresholds", "tails", "top_images", "iou", "units", "layers", "counts/000", "activated/000")
+COUNTS, ACTIVATED = (f"{table}/000/000000000-000000070" for table in ("counts", "activated"))  # all 70 pictures
+TABLES = ("thresholds", "tails", "top_images", "iou", "units", "layers", COUNTS, ACTIVATED)
 
 
 class Silent:
@@ -112,7 +113,7 @@ def test_the_order_of_the_images_changes_nothing_but_their_numbers(audit_file, b
 
 def test_counts_add_up_to_the_scores(audit_file):
     done = run(audit_file)
-    counts = done["tally"][0].table("counts/000").to_pandas()
+    counts = done["tally"][0].table(COUNTS).to_pandas()
     scores = done["tally"][0].table("iou").to_pandas()
     summed = counts.groupby(["unit", "concept_id"])["intersection"].sum()
     for row in scores.itertuples():

@@ -2,6 +2,7 @@
 which dies in the middle of a run, a scheduled run, a failed gate and the message about it; and pages in a browser.
 """
 
+import ast
 import json
 import shutil
 import subprocess
@@ -51,6 +52,9 @@ def walked(server, tmp_path_factory, broden):
         "execution": {"shard_images": 48},
     }
     write_audit(folder / "examples/creatures.yaml", content)
+    pools = {"runner": "workers", "pools": {"gpu": "microtome-gpu", "cpu": "microtome-cpu"}}
+    quick = content["network"] | {"load": "nets:tiny"}
+    write_audit(folder / "examples/pooled.yaml", content | {"name": "pooled", "network": quick, "execution": pools})
     git(folder, "init", "--quiet", "--initial-branch", "main")
     commit(folder)
     environment = {name: value for name, value in server.items() if name != "PYTHONPATH"} | {
@@ -67,8 +71,8 @@ def walked(server, tmp_path_factory, broden):
     return folder, environment, prefect
 
 
-def called(call: list[str], folder: Path, environment: dict) -> str:
-    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+def called(call: list[str], folder: Path, environment: dict, *, timeout: int = 120) -> str:
+    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -83,10 +87,10 @@ def commit(folder: Path) -> None:
 
 
 def worker(folder: Path, environment: dict) -> subprocess.Popen:
-    """In a folder of its own."""
+    """In a folder of its own; it asks for work every second."""
     call = [str(PREFECT), "worker", "start", "--pool", "microtome-cpu"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(call, cwd=folder, env=environment, **quiet)
+    return subprocess.Popen(call, cwd=folder, env=environment | {"PREFECT_WORKER_QUERY_SECONDS": "1"}, **quiet)
 
 
 def killed(process: subprocess.Popen) -> None:
@@ -134,6 +138,54 @@ def test_the_run_of_a_dead_worker_is_taken_up(walked, tmp_path):
     assert records[-1]["about"]["environment"]["microtome"] == PULLED
     kept = [file for file in shards.rglob("*.parquet") if file.stat().st_mtime_ns == before]
     assert len(kept) == 1, "the finished shard was computed again"
+
+
+POOLS = """
+import sys
+from pathlib import Path
+from flows.plan import Plan, Request
+from flows.pools import Pools
+
+plan = Plan(Request(Path("examples/pooled.yaml"), overrides=tuple(sys.argv[1:])))
+pools = Pools(plan)
+print({job.name: pools.deployment(job) for job in plan.jobs})
+"""
+
+
+@pytest.mark.slow
+def test_a_coordinator_hands_its_stages_to_the_workers_of_pools(walked, tmp_path):
+    """The audit is called by hand, a worker does each stage, and what it made is what this process would have made."""
+    folder, environment, _ = walked
+    microtome = [sys.executable, "-m", "microtome", "audit", "examples/pooled.yaml", "--only", "activations"]
+    working = worker(tmp_path, environment)
+    try:
+        called(microtome, folder, environment, timeout=280)
+    finally:
+        killed(working)
+    runs = asked(environment, "flow_runs/filter", {"flow_runs": {"name": {"any_": ["index", "activations"]}}})
+    done = {run["name"]: (run["state_type"], run["work_pool_name"]) for run in runs}
+    assert done == dict.fromkeys(("index", "activations"), ("COMPLETED", "microtome-cpu"))
+    here = ("--set", "execution.runner=local", "--set", "execution.pools=null")
+    called([*microtome, *here], folder, environment)
+    files = (folder / "examples/.microtome/runs").glob("*/run.json")
+    first, second = [run for run in map(json.loads, map(Path.read_text, sorted(files))) if run["name"] == "pooled"]
+    assert [first["status"], second["status"]] == ["done", "done"]
+    cached = {name: (stage["cached"], stage["digest"]) for name, stage in second["stages"].items()}
+    assert cached == {name: (True, stage["digest"]) for name, stage in first["stages"].items()}
+
+
+@pytest.mark.slow
+def test_what_computes_on_a_gpu_goes_to_its_pool(walked):
+    folder, environment, _ = walked
+    chosen = called([sys.executable, "-c", POOLS, "device=cuda"], folder, environment)
+    where = {name: found.removeprefix("stage/stage-") for name, found in ast.literal_eval(chosen).items()}
+    assert {name for name, pool in where.items() if pool == "gpu"} == {"activations", "tally"}
+    assert {name for name, pool in where.items() if pool == "cpu"} == {"index", "thresholds", "dissection"}
+    refused = [sys.executable, "-c", POOLS, "execution.pools.gpu=nowhere"]
+    said = subprocess.run(refused, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert (
+        "execution.pools.gpu: must be a work pool with a deployment of the flow `stage`, got 'nowhere'" in said.stderr
+    )
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from microtome.quantify.dissection import best, detectors, iou
 from microtome.quantify.redrawn import PicturedTail, RedrawnCounts
 from microtome.quantify.resampling import bootstrap_weights, count_interval
 from microtome.quantify.upsample import Upsampler
-from tasks.redrawn.result import Redrawn
+from tasks.redrawn.result import RedrawnDetectors
 from tests import literal
 from tests.conftest import change_audit
 from tests.test_dissection import GEOMETRIES, MASKS, SIZE, labelled
@@ -81,7 +81,7 @@ def test_an_audit_that_asks_for_it_has_second_intervals(audit_file):
     done = run(audit_file)
     (layer,) = done["dissection"][0].table("layers").to_pylist()
     artifact = done["redrawn"][0]
-    drawn = Redrawn(artifact, {}).shards("redrawn", ["resample", *COLUMNS]).to_pandas()
+    drawn = RedrawnDetectors(artifact, {}).shards("redrawn", ["resample", *COLUMNS]).to_pandas()
     assert before["detectors_redrawn_low"] is None
     assert drawn["resample"].tolist() == list(range(12))
     for column, low, high in (

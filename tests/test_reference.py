@@ -98,7 +98,7 @@ FOLLOWED = {  # the option `tail`: a definition, and those on its way that its t
     "tasks.null:NullOptions": {"tasks.tally:TallyOptions"},
     "tasks.tally:TallyOptions": {"tasks.options:Lighting"},
     "tasks.dissection:plan": {"tasks.tally:TallyOptions", "tasks.tally:STAGE"},
-    "tasks.tally.work:run": {"tasks.tally.lighting:Lighter"},
+    "tasks.tally.work:Shard": {"tasks.tally.lighting:Lighter"},
 }
 
 

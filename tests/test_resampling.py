@@ -10,12 +10,14 @@ from microtome.quantify.dissection import best, detectors, iou
 from microtome.quantify.intervals import Interval, expanded_ends
 from microtome.quantify.null import AllLabels, NullCounts
 from microtome.quantify.resampling import (
+    Draws,
     ImageCounts,
     WeightedCounts,
     bootstrap,
+    bootstrap_draws,
     bootstrap_weights,
     confirmed,
-    confirmed_interval,
+    confirmed_draws,
     count_interval,
     halves,
     long_runs,
@@ -110,7 +112,8 @@ def test_bootstrap_summary(world):
     labels = best(observed, CATEGORY)
     blocks = [weighted(world, weights[:25]), weighted(world, weights[25:])]
     counted = detectors(observed, labels, 0.1)
-    result = bootstrap(blocks, labels, 0.1, counted)
+    parts = [bootstrap_draws([block], labels, 0.1) for block in blocks]
+    result = bootstrap(Draws.joined(parts), IMAGES, CONCEPTS, counted)
     drawn = [literal_scores(*world, np.repeat(np.arange(IMAGES), weight)) for weight in weights]
     own = np.array([scores[np.arange(UNITS), labels.concept] for scores in drawn])
     np.testing.assert_array_equal(result.low[:, 0], np.quantile(own, expanded_ends(IMAGES)[0], axis=0))
@@ -175,7 +178,7 @@ def test_confirmed_detectors_pass_on_the_other_half_and_beyond_chance(world):
     numbers = np.array(expected).sum(1)
     assert len(set(numbers.tolist())) > 1
     blocks = [weighted(world, weights[:20]), weighted(world, weights[20:])]
-    interval = confirmed_interval(blocks, believed, 0.13, 2)
+    interval = count_interval(2, confirmed_draws(blocks, believed, 0.13).astype(float), UNITS)
     moved = np.quantile(numbers, (0.025, 0.975)) - numbers.mean() + 2
     assert [interval.low, interval.high] == outwards(moved, 2, UNITS)
 

@@ -1,13 +1,16 @@
 """What accumulates over images in one pass, and merges exactly, in any order, over any sharding.
 
 Each class keeps the same four verbs: `update` takes a batch, `merge` another's state, `compute` gives the result, and
-the constructor only allocates. Sums are exact (not merely accurate), so that no order of additions can show.
+the constructor only allocates. Sums are exact (not merely accurate), so that no order of additions can show. A `state`
+of arrays goes from one process to another, where `of` makes the same of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,9 @@ _BIAS = 1152  # a multiple of 32 above the smallest exponent of a float64 times 
 _DIGITS = 72
 _BINS_POWER = 6
 BINS = 2**_BINS_POWER  # of a histogram, on either side of zero
+State = Mapping[str, NDArray[Any]]
+"""Arrays by name, from which an accumulator can be made again."""
+_SPARE = 4  # times a part's share of the tail that it keeps, for parts that have more of it than others
 _FINEST = -100  # power of two: width of the bins of a unit that is zero everywhere
 
 
@@ -29,7 +35,8 @@ class ExactSum:
     """
 
     def __init__(self, columns: int) -> None:
-        self._digits = np.zeros((columns, _DIGITS), np.int64)
+        self.digits = np.zeros((columns, _DIGITS), np.int64)
+        """(columns, digits) of each sum: its state."""
 
     def update(self, values: NDArray[np.float64]) -> None:
         """Add (rows, columns) finite values."""
@@ -38,19 +45,19 @@ class ExactSum:
         digit, shift = np.divmod(exponent.astype(np.int64) - 53 + _BIAS, 32)
         low, high = (integer & 0xFFFFFFFF) << shift, (integer >> 32) << shift
         column = np.broadcast_to(np.arange(values.shape[1]), values.shape)
-        np.add.at(self._digits, (column, digit), low & 0xFFFFFFFF)
-        np.add.at(self._digits, (column, digit + 1), (low >> 32) + (high & 0xFFFFFFFF))
-        np.add.at(self._digits, (column, digit + 2), high >> 32)
+        np.add.at(self.digits, (column, digit), low & 0xFFFFFFFF)
+        np.add.at(self.digits, (column, digit + 1), (low >> 32) + (high & 0xFFFFFFFF))
+        np.add.at(self.digits, (column, digit + 2), high >> 32)
 
     def merge(self, other: ExactSum) -> None:
         """Take in another's sums."""
-        self._digits += other._digits
+        self.digits += other.digits
 
     def compute(self) -> list[Fraction]:
         """The exact sums."""
         return [
             Fraction(sum(int(value) << (32 * place) for place, value in enumerate(row)), 1 << _BIAS)
-            for row in self._digits
+            for row in self.digits
         ]
 
 
@@ -85,7 +92,11 @@ class Tail:
 
     def merge(self, other: Tail) -> None:
         """Take in another's tail."""
-        self._prune(other._values)
+        self.take(other._values)
+
+    def take(self, values: NDArray[np.float32]) -> None:
+        """Take in (units, any number) values, -inf for none."""
+        self._prune(values)
 
     def compute(self) -> NDArray[np.float32]:
         """(units, keep), falling; -inf where fewer values were seen."""
@@ -100,6 +111,77 @@ class Tail:
         self._filled = (top > -np.inf).sum(1)
         self._values[:, : self._keep] = -np.sort(-top, axis=1)  # what is still empty comes last
         self._floor = top.min(1)
+
+
+@dataclass(frozen=True)
+class TailPart:
+    """The largest values of some of the images.
+
+    Args:
+        values: (units, kept), falling.
+        whole: whether these are all values of these images.
+    """
+
+    values: NDArray[np.float32]
+    whole: bool
+
+    @classmethod
+    def kept(cls, tail: float, samples: int) -> int:
+        """How many values of each unit a part keeps that is to be joined.
+
+        Args:
+            tail: share of all values that is wanted of all parts together.
+            samples: values of each unit in the part.
+        """
+        return min(samples, _SPARE * (rank(tail, samples) + 1))
+
+
+def joined_tail(
+    parts: Sequence[Callable[[], TailPart]], keep: int, again: Callable[[int], Iterable[NDArray[np.float32]]]
+) -> NDArray[np.float32]:
+    """(units, keep) the largest values of each unit over all parts, falling, exactly.
+
+    What a part left out is at most its least value. Where that lies above the least one that was found, what it left
+    out may belong to the tail: then all of the part's values are looked at again, for these units.
+
+    Args:
+        parts: each called as often as it is needed, so that one is held at a time.
+        keep: how many.
+        again: the maps of a part, by its place.
+    """
+    tail: Tail | None = None
+    least: list[NDArray[np.float32]] = []
+    for load in parts:
+        part = load()
+        tail = tail or Tail(len(part.values), keep)
+        tail.take(part.values)
+        least.append(np.full(len(part.values), -np.inf, np.float32) if part.whole else part.values[:, -1])
+    if tail is None:
+        raise ValueError("a tail needs at least one part, got none")
+    found = tail.compute()
+    doubtful = np.greater(np.stack(least), found[:, -1])
+    units = np.flatnonzero(doubtful.any(0))
+    if len(units):
+        places = np.asarray(doubtful[:, units].any(1))
+        found[units] = _looked_at_again(parts, keep, again, (units, places))
+    return found
+
+
+def _looked_at_again(
+    parts: Sequence[Callable[[], TailPart]],
+    keep: int,
+    again: Callable[[int], Iterable[NDArray[np.float32]]],
+    doubtful: tuple[NDArray[np.int64], NDArray[np.bool_]],
+) -> NDArray[np.float32]:
+    units, places = doubtful
+    tail = Tail(len(units), keep)
+    for place, load in enumerate(parts):
+        if places[place]:
+            for maps in again(place):
+                tail.update(np.ascontiguousarray(maps[:, units]))
+        else:
+            tail.take(load().values[units])
+    return tail.compute()
 
 
 class TopImages:
@@ -118,6 +200,18 @@ class TopImages:
     def update(self, images: NDArray[np.int64], peaks: NDArray[np.float32]) -> None:
         """Take the peaks (images, units) of the images with these indices."""
         self._take(peaks.T, np.broadcast_to(images, (peaks.shape[1], len(images))))
+
+    @property
+    def state(self) -> State:
+        """See the module."""
+        return {"top_peaks": self._peaks, "top_images": self._images}
+
+    @classmethod
+    def of(cls, state: State, keep: int) -> TopImages:
+        """From a state."""
+        found = cls(len(state["top_peaks"]), keep)
+        found._peaks, found._images = state["top_peaks"], state["top_images"]
+        return found
 
     def merge(self, other: TopImages) -> None:
         """Take in another's images."""
@@ -173,6 +267,22 @@ class Moments:
         self._samples += flat.shape[0] * flat.shape[2]
         return high
 
+    @property
+    def state(self) -> State:
+        """See the module."""
+        extremes: State = {"minimum": self._minimum, "maximum": self._maximum, "zeros": self._zeros}
+        sums = {"sum": self._sum.digits, "squares": self._squares.digits}
+        return {**extremes, **sums, "samples": np.array(self._samples)}
+
+    @classmethod
+    def of(cls, state: State) -> Moments:
+        """From a state."""
+        found = cls(len(state["minimum"]))
+        found._minimum, found._maximum, found._zeros = state["minimum"], state["maximum"], state["zeros"]
+        found._sum.digits, found._squares.digits = state["sum"], state["squares"]
+        found._samples = int(state["samples"])
+        return found
+
     def merge(self, other: Moments) -> None:
         """Take in another's moments."""
         self._minimum = np.minimum(self._minimum, other._minimum)
@@ -223,12 +333,23 @@ class Histogram:
         place += (np.arange(len(self._counts)) * 2 * BINS + BINS)[:, None]
         self._counts += np.bincount(place.ravel(), minlength=self._counts.size).reshape(self._counts.shape)
 
+    @property
+    def state(self) -> State:
+        """See the module."""
+        return {"bins": self._counts, "power": self._power}
+
+    @classmethod
+    def of(cls, state: State) -> Histogram:
+        """From a state."""
+        found = cls(len(state["power"]))
+        found._counts[:], found._power[:] = state["bins"], state["power"]
+        return found
+
     def merge(self, other: Histogram) -> None:
         """Take in another's counts."""
         power = np.maximum(self._power, other._power)
         self._widen(power)
-        again = Histogram(len(power))
-        again._counts[:], again._power[:] = other._counts, other._power
+        again = Histogram.of(other.state)
         again._widen(power)
         self._counts += again._counts
 

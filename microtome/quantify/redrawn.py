@@ -67,7 +67,7 @@ class PicturedTail:
 
 
 @njit(nogil=True)
-def _add(totals, lit, limits, weights, annotations, held):  # type: ignore[no-untyped-def]
+def _add(totals, lit, limits, annotations):  # type: ignore[no-untyped-def]
     """Add what a batch lights in every resample. Compiled when it is first called.
 
     A pixel of value S is lit in all resamples whose T lies below S: in the first k of them, by rising T. So one pass
@@ -76,17 +76,15 @@ def _add(totals, lit, limits, weights, annotations, held):  # type: ignore[no-un
     Args:
         totals: I and A, (resamples, units, categories) each, added to.
         lit: where each image's pixels begin, and end; unit, pixel and value of each pixel.
-        limits: (units, resamples) T, rising; which resample each is of.
-        weights: (resamples, images) of the batch.
+        limits: (units, resamples) T, rising; which resample each is of; (resamples, images) weights of the batch.
         annotations: (images, planes, pixels) place in the table; (images, places) concept; (images, concepts) whether
-            it labels the whole picture; (images, categories) whether the picture counts for A.
-        held: (units, categories) label, -1 for none; (concepts,) category of each.
+            it labels the whole picture; (images, categories) whether the picture counts for A; (units, categories)
+            label, -1 for none; (concepts,) category of each.
     """
     met, active = totals
     start, unit, pixel, value = lit
-    rising, order = limits
-    planes, table, whole, counted = annotations
-    labels, category = held
+    rising, order, weights = limits
+    planes, table, whole, counted, labels, category = annotations
     units, resamples = rising.shape
     seen = np.zeros((units, 1 + labels.shape[1], resamples + 1), np.int64)
     for image in range(len(start) - 1):
@@ -166,8 +164,8 @@ class RedrawnCounts:
         weights = self._weights[:, first : first + len(pixels)].astype(np.int64)
         self._pixels += weights @ pixels
         counted = np.ones_like(annotated) if self._all_images else annotated
-        held = self._labels.by_category, self._category
-        _add(self._totals, _by_image(lit, len(pixels)), self._limits, weights, (*self._notes(labels), counted), held)
+        notes = (*self._notes(labels), counted, self._labels.by_category, self._category)
+        _add(self._totals, _by_image(lit, len(pixels)), (*self._limits, weights), notes)
 
     def detectors(self, min_iou: float) -> list[DetectorCount]:
         """Of every resample; a label's IoU must lie strictly above `min_iou`."""

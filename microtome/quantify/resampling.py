@@ -164,23 +164,37 @@ class BootstrapResult:
     unique_per_unit: Interval
 
 
-def bootstrap(
-    blocks: Iterable[WeightedCounts], labels: Best, min_iou: float, counted: DetectorCount
-) -> BootstrapResult:
-    """Summarise resamples. Labels stay those of the data set: an interval says how sure the IoU of that label is.
+@dataclass(frozen=True)
+class Draws:
+    """What is kept of resamples.
 
-    How often another label wins is `label_stability`. Were every resample labelled anew, its counts would all lie above
-    the data set's own, since the best of many concepts gains from every repeated image. With the labels held they lie
-    below it, since a label that won by luck loses: intervals of counts are freed of that bias.
+    Args:
+        own: (resamples, units, nearest) IoU of each unit's nearest concepts.
+        wins: (units,) in how many of them the unit's label wins.
+        layer: (resamples, 3) detectors, unique per category, unique per unit.
+    """
+
+    own: NDArray[np.float64]
+    wins: NDArray[np.int64]
+    layer: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Draws]) -> Draws:
+        """Of parts of the resamples, in their order."""
+        own, layer = (np.concatenate([getattr(part, name) for part in parts]) for name in ("own", "layer"))
+        return cls(own, np.sum([part.wins for part in parts], axis=0), layer)
+
+
+def bootstrap_draws(blocks: Iterable[WeightedCounts], labels: Best, min_iou: float) -> Draws:
+    """Score resamples.
 
     Args:
         blocks: weighted counts whose weightings are the resamples, in blocks that fit memory.
         labels: of the data set.
         min_iou: of a detector.
-        counted: detectors of the data set.
     """
     own: list[NDArray[np.float64]] = []
-    wins, unit = np.zeros(len(labels.concept)), np.arange(len(labels.concept))[:, None]
+    wins, unit = np.zeros(len(labels.concept), np.int64), np.arange(len(labels.concept))[:, None]
     layer: list[tuple[int, int, int]] = []
     for block in blocks:
         for weighting in range(block.label_pixels.shape[0]):
@@ -188,13 +202,29 @@ def bootstrap(
             own.append(scores[unit, labels.nearest])
             wins += scores.argmax(1) == labels.concept
             layer.append(_counts(detectors(scores, labels, min_iou)))
-    ends = expanded_ends(block.images)
-    ranks = [np.quantile([drawn[:, rank] for drawn in own], ends, axis=0) for rank in range(labels.nearest.shape[1])]
+    return Draws(np.stack(own), wins, np.array(layer))
+
+
+def bootstrap(draws: Draws, images: int, concepts: int, counted: DetectorCount) -> BootstrapResult:
+    """Summarise resamples. Labels stay those of the data set: an interval says how sure the IoU of that label is.
+
+    How often another label wins is `label_stability`. Were every resample labelled anew, its counts would all lie above
+    the data set's own, since the best of many concepts gains from every repeated image. With the labels held they lie
+    below it, since a label that won by luck loses: intervals of counts are freed of that bias.
+
+    Args:
+        draws: of all resamples.
+        images: in the data set.
+        concepts: in the data set.
+        counted: detectors of the data set.
+    """
+    ends = expanded_ends(images)
+    ranks = [np.quantile(draws.own[:, :, rank], ends, axis=0) for rank in range(draws.own.shape[2])]
     low, high = np.stack(ranks, 2)
-    most = (len(wins), block.label_pixels.shape[1], block.label_pixels.shape[1])
-    drawn = np.array(layer, float).T
+    most = (len(draws.wins), concepts, concepts)
+    drawn = draws.layer.T.astype(float)
     bounds = [count_interval(*column) for column in zip(_counts(counted), drawn, most, strict=True)]
-    return BootstrapResult(low, high, wins / len(own), *bounds)
+    return BootstrapResult(low, high, draws.wins / len(draws.own), *bounds)
 
 
 def _counts(counted: DetectorCount) -> tuple[int, int, int]:
@@ -245,23 +275,20 @@ def confirmed(
     return firm
 
 
-def confirmed_interval(
-    blocks: Iterable[WeightedCounts], believed: NDArray[np.bool_], min_iou: float, value: int
-) -> Interval:
-    """The interval of the number of confirmed detectors: labels are chosen anew on every redrawn half.
+def confirmed_draws(blocks: Iterable[WeightedCounts], believed: NDArray[np.bool_], min_iou: float) -> NDArray[np.int64]:
+    """(resamples,) numbers of confirmed detectors: labels are chosen anew on every redrawn half.
 
     Args:
         blocks: whose weightings are from `redrawn_halves`, an even number in each.
         believed: (units,) as in `confirmed`.
         min_iou: of a detector.
-        value: confirmed detectors of the data.
     """
     drawn = [
-        confirmed(block, believed, min_iou, resample).sum()
+        int(confirmed(block, believed, min_iou, resample).sum())
         for block in blocks
         for resample in range(len(block.label_pixels) // 2)
     ]
-    return count_interval(value, np.array(drawn, float), len(believed))
+    return np.array(drawn)
 
 
 def permutation_plan(

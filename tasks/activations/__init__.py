@@ -27,6 +27,7 @@ STAGE = Stage(
     work="tasks.activations.work:run",
     determined_by=frozenset({"device"}),
     threads="all",
+    sharded="images",
     network="maps",
     cost=lambda _, pace: pace.shown(pace.pictures) + 8e-9 * pace.pictures * pace.values,
     retries=1,

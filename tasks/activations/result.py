@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from microtome.networks.geometry import LayerGeometry
 from storage.tensors import TensorBlock, read_tensors
 from tasks.result import StageResult
+from tasks.spans import groups_within
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,17 @@ class Maps(StageResult):
         """Geometry of the extracted layers."""
         return [geometry_from(row) for row in self.artifact.json("layers.json")["layers"]]
 
-    def blocks(self, layer: int) -> Iterator[TensorBlock]:
-        """All maps of a layer, in the images' order, a row group at a time."""
+    def blocks(self, layer: int, first: int = 0, last: int | None = None) -> Iterator[TensorBlock]:
+        """Maps of a layer, in the images' order, a row group at a time.
+
+        Args:
+            layer: its place.
+            first, last: the images from `first` to before `last`, whole row groups; all where left out.
+        """
         for name in self.artifact.names(shard_prefix(layer)):
-            with self.artifact.source(name) as source:
-                yield from read_tensors(source)
+            if groups := groups_within(name, first, last):
+                with self.artifact.source(name) as source:
+                    yield from read_tensors(source, groups)
 
     def of_images(self, layer: int, images: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """(images, units, rows, columns) of some images, in the index's order."""

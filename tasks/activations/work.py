@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -25,10 +23,10 @@ from tasks.activations.result import geometry_row, shard_prefix
 from tasks.finetuning.result import Finetuned
 from tasks.index.result import Index
 from tasks.session import Session
+from tasks.spans import SPAN, span, span_name, spans
 from tasks.subject import Subject, network_of
 
 BATCH = 16  # fixed, the last one padded: a picture's maps do not depend on how many pictures there are
-SHARD_SECONDS = 30.0
 MOST_SHARD_IMAGES = 4096 // ROW_GROUP * ROW_GROUP
 SPARE = 1.05  # room left beside the forecast, for tables and rounding
 
@@ -42,18 +40,44 @@ class Inputs:
     finetuned: Finetuned | None = None
 
 
+def shards(options: ActivationsOptions, inputs: Inputs, done: Sequence[str]) -> dict[str, int]:
+    """Spans of the pictures; finished ones stay, whatever their size."""
+    return spans(inputs.index.images, _span(options.shard_images), done)
+
+
+def _span(wanted: int | None) -> int:
+    """Images of a span, whole row groups."""
+    return min(MOST_SHARD_IMAGES, max(ROW_GROUP, (wanted or SPAN) // ROW_GROUP * ROW_GROUP))
+
+
+class Shard:
+    """Extracts the maps of spans of pictures, one file per layer.
+
+    Args:
+        options, inputs, session: of the stage.
+    """
+
+    def __init__(self, options: ActivationsOptions, inputs: Inputs, session: Session) -> None:
+        self._source, self._module = replace(inputs.index.source, shift=options.shift), network_of(inputs)
+        self._layers, _ = walk_matching(self._module, self._source.frame.size, options.layers)
+        self._module.to(session.device)
+        self._options, self._session = options, session
+        self._extractor = _Extractor(options, session, self._layers, _Batches(self._source, session))
+
+    def __call__(self, draft: Draft, name: str) -> None:
+        """Write the span's maps, and which layers they are of, as every span does. Raises InputError: no room is left
+        for these and all that come after them.
+        """
+        first, last = span(name)
+        rest = len(self._source) - first
+        _refuse_more_than_fits(forecast(self._options, self._layers, rest), self._session.files.free(), rest)
+        with Capture(self._module, self._layers) as capture:
+            self._extractor.shard(draft, capture, (first, last))
+        draft.write("layers.json", json.dumps({"layers": [geometry_row(layer) for layer in self._layers]}).encode())
+
+
 def run(options: ActivationsOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Extract the maps."""
-    source, module = replace(inputs.index.source, shift=options.shift), network_of(inputs)
-    layers, _ = walk_matching(module, source.frame.size, options.layers)
-    _refuse_more_than_fits(forecast(options, layers, len(source)), session.files.free(), len(source))
-    session.begin(len(source))
-    pictures = _Batches(source, session)
-    with Capture(module.to(session.device), layers) as capture:
-        extractor = _Extractor(options, draft, session, layers, _Forward(capture, pictures))
-        for shard in _missing(draft, session, (len(layers), len(source)), extractor.shard_images):
-            extractor.shard(*shard)
-    draft.write("layers.json", json.dumps({"layers": [geometry_row(layer) for layer in layers]}).encode())
+    """Nothing is left to do: the spans' files are the maps."""
 
 
 def forecast(options: ActivationsOptions, layers: Sequence[LayerGeometry], images: int) -> int:
@@ -109,61 +133,46 @@ def _ended(batch: torch.Tensor, parts: Sequence[Future[None]]) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class _Forward:
-    """Batches of pictures, and the network that takes them."""
-
-    capture: Capture
-    batches: _Batches
-
-
-@dataclass
 class _Extractor:
     """Turns batches into shards."""
 
     options: ActivationsOptions
-    draft: Draft
     session: Session
     layers: Sequence[LayerGeometry]
-    forward: _Forward
-    _per_image: float = math.inf
-    _compression: str | None = None
+    batches: _Batches
 
-    def shard_images(self) -> int:
-        """Images worth some SHARD_SECONDS: one row group until the speed is known."""
-        wanted = self.options.shard_images or SHARD_SECONDS / self._per_image
-        return int(min(MOST_SHARD_IMAGES, max(ROW_GROUP, wanted // ROW_GROUP * ROW_GROUP)))
-
-    def shard(self, first: int, last: int) -> None:
-        """Write the images from `first` to before `last`, one file per layer.
+    def shard(self, draft: Draft, capture: Capture, images: tuple[int, int]) -> None:
+        """Write the images from the first to before the last, one file per layer.
 
         A row group is written beside the forward pass of the next one, one at a time.
+
+        Args:
+            draft: of the stage.
+            capture: of the network's maps.
+            images: first and last.
         """
-        started = time.perf_counter()
         with contextlib.ExitStack() as stack:
             writers: list[TensorWriter] = []
             begun: Future[None] | None = None
-            for start, maps in self._row_groups(first, last):
+            for start, maps in self._row_groups(capture, *images):
                 if not writers:
-                    writers = [self._writer(stack, number, (first, last), maps) for number in range(len(self.layers))]
+                    writers = self._writers(stack, draft, span_name(*images), maps)
                     beside = stack.enter_context(ThreadPoolExecutor(1, "write"))  # ends before the files are closed
                 if begun:
                     begun.result()
                 begun = beside.submit(_write, writers, start, maps)
-                self.session.progress.advance(self.session.name, len(maps[0]))
             if begun:
                 begun.result()
             for writer in writers:
                 writer.close()
-        self._per_image = (time.perf_counter() - started) / (last - first)
-        self.session.check()
 
-    def _row_groups(self, first: int, last: int) -> Iterator[tuple[int, list[Tensors]]]:
+    def _row_groups(self, capture: Capture, first: int, last: int) -> Iterator[tuple[int, list[Tensors]]]:
         """The layers' maps, a row group of images at a time."""
         held: list[list[Tensors]] = [[] for _ in self.layers]
         start = done = first
-        for batch in self.forward.batches(first, last):
+        for batch in self.batches(first, last):
             count = min(BATCH, last - done)
-            maps = self.forward.capture(batch.to(self.session.device, non_blocking=True))
+            maps = capture(batch.to(self.session.device, non_blocking=True))
             for place, layer in zip(held, self.layers, strict=True):
                 place.append(self._stored(layer, maps[layer.name][:count], done))
             done += count
@@ -183,18 +192,18 @@ class _Extractor:
             )
         return stored.numpy()
 
-    def _writer(
-        self, stack: contextlib.ExitStack, number: int, span: tuple[int, int], maps: list[Tensors]
-    ) -> TensorWriter:
-        first, last = span
-        layer = self.layers[number]
-        name = f"{shard_prefix(number)}{first:09d}-{last:09d}.parquet"
-        sink = stack.enter_context(self.draft.publish(name, rows=last - first))
-        if self._compression is None:
-            self._compression = _compression(self.options.compression, maps[0])
-        about = {"layer": layer.name, "stage": self.draft.key.digest}
-        shape = (layer.units, *layer.grid)
-        return TensorWriter(sink, shape, self.options.precision, compression=self._compression, about=about)
+    def _writers(
+        self, stack: contextlib.ExitStack, draft: Draft, name: str, maps: Sequence[Tensors]
+    ) -> list[TensorWriter]:
+        """Of a span's files: every layer's is compressed as the first layer's values ask for."""
+        first, last = span(name)
+        compression = _compression(self.options.compression, maps[0])
+        writers = []
+        for number, layer in enumerate(self.layers):
+            sink = stack.enter_context(draft.publish(f"{shard_prefix(number)}{name}.parquet", rows=last - first))
+            about, shape = {"layer": layer.name, "stage": draft.key.digest}, (layer.units, *layer.grid)
+            writers.append(TensorWriter(sink, shape, self.options.precision, compression=compression, about=about))
+        return writers
 
 
 def _write(writers: Sequence[TensorWriter], start: int, maps: Sequence[Tensors]) -> None:
@@ -207,40 +216,3 @@ def _compression(wanted: str, maps: Tensors) -> str:
     if wanted != "auto":
         return wanted
     return "lz4" if np.count_nonzero(maps) < 0.35 * maps.size else "none"
-
-
-def _missing(
-    draft: Draft, session: Session, shape: tuple[int, int], size: Callable[[], int]
-) -> Iterator[tuple[int, int]]:
-    """Ranges of images that no finished shard covers; the finished ones count as done.
-
-    Args:
-        draft: of the stage.
-        session: told of what is done.
-        shape: layers and images.
-        size: images of the next shard.
-    """
-    layers, images = shape
-    done = _finished_ranges(draft, layers)
-    first = 0
-    while first < images:
-        if first in done:
-            session.advance(done[first] - first)
-            first = done[first]
-            continue
-        following = min((start for start in done if start > first), default=images)
-        last = min(first + size(), following, images)
-        yield first, last
-        first = last
-
-
-def _finished_ranges(draft: Draft, layers: int) -> dict[int, int]:
-    """First image -> last + 1 of the shards that every layer has; what only some layers have is removed."""
-    found = [draft.finished(shard_prefix(number)) for number in range(layers)]
-    common = set.intersection(*({name.rpartition("/")[2] for name in names} for names in found))
-    for names in found:
-        for name in names:
-            if name.rpartition("/")[2] not in common:
-                draft.discard(name)
-    spans = (name.removesuffix(".parquet").split("-") for name in common)
-    return {int(first): int(last) for first, last in spans}

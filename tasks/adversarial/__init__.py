@@ -68,6 +68,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed", "device"}),
     threads="all",
+    sharded="attacks",
     network="answer",
     cost=cost,
     page=PageOf("tasks.adversarial.findings:findings", "microtome.report.adversarial:page"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,29 +53,50 @@ class Inputs:
     graph: Graph | None = None
 
 
-def run(options: AdversarialOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Attack a sample of the pictures; every attack beside noise of the same size."""
-    source, network = inputs.index.source, inputs.network.pixels(session.device)
-    chosen = sampled(len(source), options.images, session.seed)
-    attacks = list(_attacks(options, session.seed))
-    session.begin(len(chosen) * len(attacks), "attacked pictures")
-    witness = _Witness.of(inputs, network, chosen, session.device)
-    rows: list[Row] = []
-    shown: list[AttackedNumbers] = []
-    for how in attacks:
+def shards(options: AdversarialOptions, inputs: Inputs, done: Sequence[str]) -> dict[str, int]:
+    """The attacks, by their numbers."""
+    return {f"{number:03d}": 1 for number in range(len(options.eps) * (1 + len(options.norms)))}
+
+
+class Shard:
+    """Attacks a sample of the pictures; every attack beside noise of the same size.
+
+    Args:
+        options, inputs, session: of the stage.
+    """
+
+    def __init__(self, options: AdversarialOptions, inputs: Inputs, session: Session) -> None:
+        self._source, self._network = inputs.index.source, inputs.network.pixels(session.device)
+        self._chosen = sampled(len(self._source), options.images, session.seed)
+        self._attacks = list(_attacks(options, session.seed))
+        self._witness = _Witness.of(inputs, self._network, self._chosen, session.device)
+        self._called = inputs.network.named(self._network, self._source.batch(self._chosen[:1], session.device))
+        self._session = session
+
+    def __call__(self, draft: Draft, name: str) -> None:
+        """Write the first pictures of an attack, and leave its rows."""
+        how, network, chosen = self._attacks[int(name)], self._network, self._chosen
         tally = _Tally()
+        shown: list[AttackedNumbers] = []
         for start in range(0, len(chosen), BATCH):
-            batch = _attacked(network, source, chosen[start : start + BATCH], how=how.attack, session=session)
-            for name, other in ((how.name, batch.changed), (f"noise like {how.name}", batch.control)):
-                tally.take(name, witness, batch, other)
+            some = chosen[start : start + BATCH]
+            batch = _attacked(network, self._source, some, how=how.attack, session=self._session)
+            for called, other in ((how.name, batch.changed), (f"noise like {how.name}", batch.control)):
+                tally.take(called, self._witness, batch, other)
             if start < SHOWN:
                 shown += _show(draft, how, batch, network, most=SHOWN - start)
-            session.advance(len(batch.images))
-        rows += [{**row, "norm": how.attack.norm, "eps": how.eps} for row in tally.rows(witness)]
-    draft.rows("adversarial", rows)
-    called = inputs.network.named(network, source.batch(chosen[:1], session.device))
-    named = [{"before_name": called(row["before"]), "after_name": called(row["after"])} for row in shown]
-    draft.rows("attacked_images", [{**row, **names} for row, names in zip(shown, named, strict=True)])
+            self._session.check()
+        rows = [{**row, "norm": how.attack.norm, "eps": how.eps} for row in tally.rows(self._witness)]
+        names = [{f"{when}_name": self._called(row[when]) for when in ("before", "after")} for row in shown]
+        images = [{**row, **named} for row, named in zip(shown, names, strict=True)]
+        draft.leave(name, {"adversarial": rows, "attacked_images": images})
+
+
+def run(options: AdversarialOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
+    """Put the attacks' rows together."""
+    parts = [draft.left(name) for name in shards(options, inputs, ())]
+    for table in ("adversarial", "attacked_images"):
+        draft.rows(table, [row for part in parts for row in part[table]])
 
 
 class _Named(NamedTuple):

@@ -42,6 +42,7 @@ STAGE = Stage(
     about="Labels every unit with the concept that it detects best, with interval, null and held-out check.",
     options=DissectionOptions,
     work="tasks.dissection.work:run",
+    sharded="resamples",
     plan=plan,
     determined_by=frozenset({"seed"}),
     cost=lambda options, pace: 1 + 1e-7 * options.bootstrap * pace.pictures * pace.units**0.5,

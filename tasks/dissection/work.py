@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +16,13 @@ from microtome.quantify.dissection import Best, DetectorCount, best, detectors
 from microtome.quantify.intervals import Interval
 from microtome.quantify.resampling import (
     BootstrapResult,
+    Draws,
     WeightedCounts,
     bootstrap,
+    bootstrap_draws,
     bootstrap_weights,
     confirmed,
-    confirmed_interval,
+    confirmed_draws,
     count_interval,
     halves,
     heldout_iou,
@@ -31,11 +35,13 @@ from storage.tables import Columns, Gathered, Row
 from tasks.dissection import DissectionOptions
 from tasks.index.result import ConceptTable
 from tasks.null.result import Null
-from tasks.redrawn.result import Redrawn
+from tasks.redrawn.result import RedrawnDetectors
 from tasks.session import Session
+from tasks.spans import layer_part, of_layer_part
 from tasks.tally.result import Tally
 from tasks.thresholds.result import SeenPictures
 
+RESAMPLES = 200  # of a shard
 BLOCK_BYTES = 256_000_000  # of counts held for one block of resamples
 SATURATED = "saturated: its threshold is its maximum, so nothing lies above it"
 CONSTANT = "dead: it has the same value everywhere"
@@ -47,7 +53,7 @@ class Inputs(SeenPictures):
 
     tally: Tally
     null: Null | None = None
-    redrawn: Redrawn | None = None
+    redrawn: RedrawnDetectors | None = None
 
 
 @dataclass(frozen=True)
@@ -77,21 +83,43 @@ class _Layer:
     constant: list[int]
 
 
+def shards(options: DissectionOptions, inputs: Inputs, done: Sequence[str]) -> dict[str, int]:
+    """Some resamples, for each layer, by the first one's number."""
+    layers, starts = range(len(inputs.activations.layers)), range(0, options.bootstrap, RESAMPLES)
+    return {layer_part(number, at): min(RESAMPLES, options.bootstrap - at) for number in layers for at in starts}
+
+
+class Shard:
+    """Scores some resamples of a layer.
+
+    Args:
+        options, inputs, session: of the stage.
+    """
+
+    def __init__(self, options: DissectionOptions, inputs: Inputs, session: Session) -> None:
+        self._summary = partial(_Summary, options, inputs, session)
+
+    def __call__(self, draft: Draft, name: str) -> None:
+        """Leave what is kept of the resamples, and their numbers of confirmed detectors, where these are judged."""
+        number, first = of_layer_part(name)
+        draws, confirmed = self._summary(number).draws(slice(first, first + RESAMPLES))
+        draft.leave_arrays(name, {**vars(draws), **({} if confirmed is None else {"confirmed": confirmed})})
+
+
 def run(options: DissectionOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
     """Summarise every layer."""
-    layers = inputs.activations.layers
-    session.begin(len(layers), "layers")
+    layers, names = inputs.activations.layers, list(shards(options, inputs, ()))
     units: Gathered = {}
     nearest: Gathered = {}
     summary: list[Row] = []
     for number, layer in enumerate(layers):
-        result = _Summary(options, inputs, session, number)()
+        drawn = [draft.left_arrays(name) for name in names if of_layer_part(name)[0] == number]
+        result = _Summary(options, inputs, session, number)(drawn)
         thresholds = inputs.thresholds.at(layer.name, options.tail)
         _extend(units, _unit_rows(result, inputs.index.concepts, thresholds, options.min_iou))
         scores = inputs.tally.column(layer.name, "iou", layer.units)
         _extend(nearest, _nearest_rows(result, scores, inputs.index.concepts))
         summary.append(_layer_row(result, options, inputs.index.images))
-        session.advance(1)
     draft.table("units", units)
     draft.table("nearest", nearest)
     draft.table("layers", {name: [row[name] for row in summary] for name in summary[0]})
@@ -111,29 +139,49 @@ class _Summary:
     session: Session
     number: int
 
-    def __call__(self) -> _Layer:
-        inputs, layer, min_iou = self.inputs, self.layer, self.options.min_iou
-        scores = inputs.tally.column(layer.name, "iou", layer.units)
-        found = best(scores, self.category)
-        counted, split = detectors(scores, found, min_iou), self.weighted(self.halves)
-        null = inputs.null.best(layer.name, layer.units) if inputs.null else None
-        across = inputs.null.best(layer.name, layer.units, across=True) if inputs.null else None
-        p = None if null is None else p_values(found.iou, null)
+    def __call__(self, drawn: Sequence[Mapping[str, NDArray[Any]]]) -> _Layer:
+        """From what the layer's shards left."""
+        inputs, layer = self.inputs, self.layer
+        counted, split = detectors(self.scores, self.found, self.options.min_iou), self.weighted(self.halves)
+        null, across = self.null(), self.null(across=True)
+        parts = [Draws(part["own"], part["wins"], part["layer"]) for part in drawn]
+        concepts = len(self.category)
         return _Layer(
             layer,
-            found,
+            self.found,
             counted,
-            bootstrap(self.resamples(), found, min_iou, counted) if self.options.bootstrap else None,
+            bootstrap(Draws.joined(parts), inputs.index.images, concepts, counted) if parts else None,
             self.redrawn(counted),
             heldout_iou(split),
-            None if p is None else self.confirmed(split, false_discovery_control(p) <= LEVEL),
+            self.confirmed(split, [part["confirmed"] for part in drawn if "confirmed" in part]),
             None if null is None else null_p95(null),
-            p,
-            None if across is None else p_values(found.iou, across),
+            None if null is None else p_values(self.found.iou, null),
+            None if across is None else p_values(self.found.iou, across),
             int(inputs.index.strata.max()) + 1,
             inputs.tally.saturated(layer.name),
             inputs.tally.constant(layer.name),
         )
+
+    @cached_property
+    def scores(self) -> NDArray[np.float64]:
+        """(units, concepts) IoU."""
+        return self.inputs.tally.column(self.layer.name, "iou", self.layer.units)
+
+    @cached_property
+    def found(self) -> Best:
+        """The labels."""
+        return best(self.scores, self.category)
+
+    def null(self, *, across: bool = False) -> NDArray[np.float64] | None:
+        """(permutations, units) what chance reaches, within strata or across them; None where nobody asked."""
+        inputs = self.inputs
+        return inputs.null.best(self.layer.name, self.layer.units, across=across) if inputs.null else None
+
+    @cached_property
+    def believed(self) -> NDArray[np.bool_] | None:
+        """(units,) that chance does not reach; None where nobody asked what it reaches."""
+        null = self.null()
+        return None if null is None else false_discovery_control(p_values(self.found.iou, null)) <= LEVEL
 
     @property
     def layer(self) -> LayerGeometry:
@@ -154,10 +202,16 @@ class _Summary:
             self.session.check()
         return counts
 
-    def resamples(self) -> Iterator[WeightedCounts]:
-        """Resamples in blocks of bounded memory."""
-        rng = np.random.default_rng([self.session.seed, 1])
-        return self.blocks(bootstrap_weights(self.inputs.index.images, self.options.bootstrap, rng))
+    def draws(self, some: slice) -> tuple[Draws, NDArray[np.int64] | None]:
+        """What is kept of some resamples, which are drawn with all others; and how many units are confirmed in each."""
+        seed, min_iou = self.session.seed, self.options.min_iou
+        weights = bootstrap_weights(self.inputs.index.images, self.options.bootstrap, np.random.default_rng([seed, 1]))
+        draws = bootstrap_draws(self.blocks(weights[some]), self.found, min_iou)
+        if self.believed is None:
+            return draws, None
+        weights = redrawn_halves(self.halves, self.options.bootstrap, np.random.default_rng([seed, 3]))
+        pairs = weights[2 * some.start : 2 * some.stop]
+        return draws, confirmed_draws(self.blocks(pairs), self.believed, min_iou)
 
     def redrawn(self, counted: DetectorCount) -> Sequence[Interval | None]:
         """Of detectors, unique per category and unique per unit, every resample with thresholds of its own."""
@@ -179,14 +233,13 @@ class _Summary:
         """Of the images: on one the label is chosen, on the other judged."""
         return halves(self.inputs.index.images, np.random.default_rng([self.session.seed, 2]))
 
-    def confirmed(self, split: WeightedCounts, believed: NDArray[np.bool_]) -> Confirmed:
-        """Detectors that pass on the held-out half and that chance does not reach."""
-        min_iou, resamples = self.options.min_iou, self.options.bootstrap
-        units = confirmed(split, believed, min_iou)
-        if not resamples:
-            return Confirmed(units, None)
-        weights = redrawn_halves(self.halves, resamples, np.random.default_rng([self.session.seed, 3]))
-        return Confirmed(units, confirmed_interval(self.blocks(weights), believed, min_iou, int(units.sum())))
+    def confirmed(self, split: WeightedCounts, drawn: Sequence[NDArray[np.int64]]) -> Confirmed | None:
+        """Detectors that pass on the held-out half and that chance does not reach, and their numbers in resamples."""
+        if self.believed is None:
+            return None
+        units = confirmed(split, self.believed, self.options.min_iou)
+        numbers = np.concatenate(drawn).astype(float) if drawn else None
+        return Confirmed(units, None if numbers is None else count_interval(int(units.sum()), numbers, len(units)))
 
 
 def _unit_rows(result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.float32], min_iou: float) -> Columns:

@@ -52,6 +52,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed", "device"}),
     threads="all",
+    sharded="units",
     network="maps",
     cost=cost,
     page=PageOf(

@@ -19,6 +19,7 @@ from storage import Draft
 from storage.tables import Row
 from tasks.features import FeaturesOptions
 from tasks.session import Session
+from tasks.spans import layer_part, of_layer_part
 from tasks.subject import Subject
 from tasks.thresholds.result import SeenPictures
 
@@ -32,26 +33,51 @@ class Inputs(SeenPictures):
     network: Subject
 
 
+def shards(options: FeaturesOptions, inputs: Inputs, done: Sequence[str]) -> dict[str, int]:
+    """Batches of each layer's chosen units, by the first one's place among them."""
+    return {
+        layer_part(number, start): min(options.batch, chosen - start)
+        for number, layer in enumerate(inputs.activations.layers)
+        for chosen in [min(options.units, layer.units)]
+        for start in range(0, chosen, options.batch)
+    }
+
+
+class Shard:
+    """Makes the pictures of batches of a layer's units, and deconvolution crops of their top images.
+
+    Args:
+        options, inputs, session: of the stage.
+    """
+
+    def __init__(self, options: FeaturesOptions, inputs: Inputs, session: Session) -> None:
+        self._options, self._inputs, self._session = options, inputs, session
+        self._network = inputs.network.pixels(session.device)
+
+    def __call__(self, draft: Draft, name: str) -> None:
+        """Write the batch's pictures, and leave its rows."""
+        options, session, source = self._options, self._session, self._inputs.index.source
+        number, start = of_layer_part(name)
+        layer = self._inputs.activations.layers[number]
+        some = sampled(layer.units, options.units, session.seed)[start : start + options.batch]
+        recipe = FeatureRecipe(
+            source.frame.size, options.objective, options.steps, batch=options.batch, seed=session.seed
+        )
+        cropper = _Cropper(self._network, source, layer, draft, session.device)
+        top = self._inputs.thresholds.top_images(layer.name)
+        features: list[Row] = []
+        crops: list[Row] = []
+        for unit, feature in zip(some, visualise(self._network, layer, some, recipe), strict=True):
+            features.append(_feature(draft, layer.name, unit, feature, natural=top[unit][0][1]))
+            crops += cropper(unit, [image for image, _ in top[unit][:CROPS]])
+        draft.leave(name, {"features": features, "unit_crops": crops})
+
+
 def run(options: FeaturesOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Make the pictures of a sample of each layer's units; deconvolution crops of their top images."""
-    layers, source = inputs.activations.layers, inputs.index.source
-    network = inputs.network.pixels(session.device)
-    chosen = {layer.name: sampled(layer.units, options.units, session.seed) for layer in layers}
-    recipe = FeatureRecipe(source.frame.size, options.objective, options.steps, batch=options.batch, seed=session.seed)
-    session.begin(sum(len(units) for units in chosen.values()), "units")
-    features: list[Row] = []
-    crops: list[Row] = []
-    for layer in layers:
-        cropper = _Cropper(network, source, layer, draft, session.device)
-        top, units = inputs.thresholds.top_images(layer.name), chosen[layer.name]
-        for start in range(0, len(units), recipe.batch):
-            some = units[start : start + recipe.batch]
-            for unit, feature in zip(some, visualise(network, layer, some, recipe), strict=True):
-                features.append(_feature(draft, layer.name, unit, feature, natural=top[unit][0][1]))
-                crops += cropper(unit, [image for image, _ in top[unit][:CROPS]])
-            session.advance(len(some))
-    draft.rows("features", features)
-    draft.rows("unit_crops", crops)
+    """Put the batches' rows together."""
+    parts = [draft.left(name) for name in shards(options, inputs, ())]
+    for table in ("features", "unit_crops"):
+        draft.rows(table, [row for part in parts for row in part[table]])
 
 
 def _feature(draft: Draft, layer: str, unit: int, feature: Feature, *, natural: float) -> Row:

@@ -32,6 +32,7 @@ STAGE = Stage(
     about="Checks every picture and mask, and puts annotations into the network's frame.",
     options=IndexOptions,
     work="tasks.index.work:run",
+    sharded="images",
     cost=lambda _, pace: pace.pictures * (pace.read / 2 + pace.annotate),
     tables=(
         table(

@@ -17,9 +17,18 @@ from microtome.datasets.source import Source
 from tasks.data import DataSpec
 from tasks.index import IndexOptions, frame_of
 from tasks.result import StageResult
+from tasks.spans import groups_within
 
 if TYPE_CHECKING:
     from microtome.quantify.dissection import Labels
+
+
+ANNOTATIONS = "annotations/"
+
+
+def annotations_file(name: str) -> str:
+    """Where the annotations of a span of pictures lie within the stage."""
+    return f"{ANNOTATIONS}{name}.parquet"
 
 
 @dataclass(frozen=True)
@@ -108,12 +117,18 @@ class Index(StageResult):
         number = table.column("concept_id").to_numpy().astype(np.int64)
         return ConceptTable(number, table.column("concept").to_pylist(), category, sorted(set(category)))
 
-    def annotations(self) -> Iterator[AnnotationBlock]:
-        """All annotations, in the images' order, in the same blocks as activations."""
-        with self.artifact.source("annotations.parquet") as source:
-            file = pq.ParquetFile(source)
-            for group in range(file.num_row_groups):
-                yield _annotation_block(file.read_row_group(group).to_pydict(), self.pixels)
+    def annotations(self, first: int = 0, last: int | None = None) -> Iterator[AnnotationBlock]:
+        """Annotations in the images' order, in the same blocks as activations.
+
+        Args:
+            first, last: the images from `first` to before `last`, whole blocks; all where left out.
+        """
+        for name in self.artifact.names(ANNOTATIONS):
+            if groups := groups_within(name, first, last):
+                with self.artifact.source(name) as source:
+                    file = pq.ParquetFile(source)
+                    for group in groups:
+                        yield _annotation_block(file.read_row_group(group).to_pydict(), self.pixels)
 
     def masks(self, images: NDArray[np.int64], concepts: Sequence[int]) -> NDArray[np.bool_]:
         """(images, concepts, pixels) where some pictures show some concepts.
@@ -178,9 +193,11 @@ class LabelCounts:
         self._concept = np.searchsorted(index.concepts.number, table.column("concept_id").to_numpy())
         self._pixels = table.column("pixels").to_numpy().astype(np.int64)
         self._count = len(index.concepts.number)
-        with index.artifact.source("annotations.parquet") as source:
-            flags = pq.ParquetFile(source).read(["annotated"]).column("annotated").combine_chunks()
-        self._annotated = np.array(flags.values.to_pylist(), bool).reshape(len(flags), -1)
+        flags: list[list[bool]] = []
+        for name in index.artifact.names(ANNOTATIONS):
+            with index.artifact.source(name) as source:
+                flags += pq.ParquetFile(source).read(["annotated"]).column("annotated").to_pylist()
+        self._annotated = np.array(flags, bool)
 
     @property
     def images(self) -> int:

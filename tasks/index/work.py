@@ -1,11 +1,13 @@
-"""Stage `index`: every picture checked, every label known, annotations put into the frame, all in one pass."""
+"""Stage `index`: every picture checked, every label known, annotations put into the frame, all in one pass.
+
+In one thread: most of it is Python, and two threads were measured to be slower.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +18,14 @@ from microtome.datasets.base import Annotation, Concept, Dataset, Record, chosen
 from microtome.datasets.frame import Frame
 from microtome.errors import InputError, refuse
 from storage import Draft
-from storage.tables import Columns
+from storage.stages import PARTS
+from storage.tables import Columns, Gathered, Row, stacked
 from storage.tensors import ROW_GROUP
 from tasks.data import DataSpec
 from tasks.index import IndexOptions, frame_of
+from tasks.index.result import annotations_file
 from tasks.session import Session
+from tasks.spans import span, spans
 
 _ANNOTATIONS = pa.schema(
     [
@@ -53,35 +58,68 @@ class Inputs:
     data: DataSpec
 
 
+def shards(options: IndexOptions, inputs: Inputs, done: Sequence[str]) -> dict[str, int]:
+    """Spans of the pictures."""
+    return spans(len(_wanted(options, inputs.data.records)))
+
+
+class Shard:
+    """Checks and indexes spans of pictures. Where one has a fault, its span has no annotations, but the faults.
+
+    Args:
+        options, inputs, session: of the stage.
+    """
+
+    def __init__(self, options: IndexOptions, inputs: Inputs, session: Session) -> None:
+        self._dataset, self._session = inputs.data.place.open(), session
+        self._numbers = _wanted(options, self._dataset.records)
+        categories = sorted({concept.category for concept in self._dataset.concepts})
+        self._indexer = _Indexer(self._dataset, frame_of(options), categories)
+
+    def __call__(self, draft: Draft, name: str) -> None:
+        """Write the span's annotations, and the rows of it for the merge."""
+        first, last = span(name)
+        found = []
+        for image in range(first, last):
+            found.append(self._indexer(self._numbers[image]))
+            self._session.check()
+        faults = [fault for item in found for fault in item[2]]
+        framed = [item[1] for item in found if item[1] is not None]
+        if not faults:
+            _write_annotations(draft, name, framed)
+        images = [_image_row(first + place, record, sha256) for place, ((record, sha256), *_) in enumerate(found)]
+        part = {"faults": faults, "images": images, "label_counts": self._counts(first, framed)}
+        draft.leave(name, part)
+
+    def _counts(self, first: int, framed: Sequence[_Framed]) -> Columns:
+        """Columns of `label_counts`."""
+        rows = [(first + n, *counted) for n, item in enumerate(framed) for counted in sorted(item.pixels.items())]
+        image, concept, pixels = zip(*rows, strict=True) if rows else ((), (), ())
+        numbers = [self._dataset.concepts[place].number for place in concept]
+        return {"image": image, "concept_id": numbers, "pixels": pixels}
+
+
 def run(options: IndexOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Check and index the data set."""
-    dataset, frame = inputs.data.place.open(), frame_of(options)
-    numbers = chosen(dataset.records, split=options.split, categories=options.categories, limit=options.limit)
-    categories = sorted({concept.category for concept in dataset.concepts})
-    indexer = _Indexer(dataset, frame, categories)
-    session.begin(len(numbers))
+    """Put the spans' tables together. Raises InputError: all faults of all pictures, which are read again next time."""
     faults: list[str] = []
-    rows: dict[str, list[int]] = {"image": [], "concept_id": [], "pixels": []}
-    images: list[dict[str, Any]] = []
-    with draft.publish("annotations.parquet", rows=len(numbers)) as sink:
-        writer = pq.ParquetWriter(sink, _ANNOTATIONS, compression="zstd", use_dictionary=False)
-        for first, group in _groups(indexer, numbers):
-            faults += [fault for item in group for fault in item[2]]
-            framed = [item[1] for item in group if item[1] is not None]
-            images += [item[0] for item in group]
-            if not faults:
-                writer.write_table(_annotation_rows(first, framed), row_group_size=len(framed))
-                for offset, item in enumerate(framed):
-                    for concept, pixels in sorted(item.pixels.items()):
-                        rows["image"].append(first + offset)
-                        rows["concept_id"].append(dataset.concepts[concept].number)
-                        rows["pixels"].append(pixels)
-            session.advance(len(group))
-        writer.close()
-        refuse(faults)
-    draft.table("label_counts", rows)
-    draft.table("images", _image_table(images))
-    draft.table("concepts", _concept_table(dataset.concepts, rows, frame))
+    images: list[Row] = []
+    counts: list[Columns] = []
+    for name in shards(options, inputs, ()):
+        part = draft.left(name)
+        images += part["images"]
+        counts.append(part["label_counts"])
+        if part["faults"]:
+            faults += part["faults"]
+            draft.discard(f"{PARTS}{name}.json")
+    refuse(faults)
+    draft.rows("images", images)
+    draft.table("label_counts", stacked(counts))
+    concepts = inputs.data.place.open().concepts
+    draft.table("concepts", _concept_table(concepts, stacked(counts), frame_of(options)))
+
+
+def _wanted(options: IndexOptions, records: Sequence[Record]) -> list[int]:
+    return list(chosen(records, split=options.split, categories=options.categories, limit=options.limit))
 
 
 class _Indexer:
@@ -94,18 +132,18 @@ class _Indexer:
         for index, concept in enumerate(dataset.concepts):
             self._lookup[concept.category][concept.number] = index + 1
 
-    def __call__(self, index: int) -> tuple[dict[str, Any], _Framed | None, list[str]]:
-        """The picture's row, its annotation, and its faults."""
+    def __call__(self, index: int) -> tuple[tuple[Record, str], _Framed | None, list[str]]:
+        """The picture's record and digest, its annotation, and its faults."""
         record = self._dataset.records[index]
         faults = self._dataset.faults(index)
-        row: dict[str, Any] = {"record": record, "sha256": ""}
+        sha256 = ""
         try:
             if not faults:
-                row["sha256"] = _picture_digest(self._dataset, index)
+                sha256 = _picture_digest(self._dataset, index)
             framed = self._framed(record, self._dataset.annotation(index))
         except InputError as error:
-            return row, None, faults + list(error.faults)
-        return row, framed, faults
+            return (record, sha256), None, faults + list(error.faults)
+        return (record, sha256), framed, faults
 
     def _framed(self, record: Record, annotation: Annotation) -> _Framed:
         place = self._frame.place(record)
@@ -159,13 +197,15 @@ def _without_repeats(planes: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
         yield plane
 
 
-def _groups(indexer: _Indexer, chosen: Sequence[int]) -> Iterator[tuple[int, list[Any]]]:
-    """Results of the chosen pictures in order, a row group at a time.
-
-    In one thread: most of it is Python, and two threads were measured to be slower.
-    """
-    for first in range(0, len(chosen), ROW_GROUP):
-        yield first, [indexer(index) for index in chosen[first : first + ROW_GROUP]]
+def _write_annotations(draft: Draft, name: str, framed: Sequence[_Framed]) -> None:
+    """The annotations of a span, a row group at a time."""
+    first, _ = span(name)
+    with draft.publish(annotations_file(name), rows=len(framed)) as sink:
+        writer = pq.ParquetWriter(sink, _ANNOTATIONS, compression="zstd", use_dictionary=False)
+        for start in range(0, len(framed), ROW_GROUP):
+            group = framed[start : start + ROW_GROUP]
+            writer.write_table(_annotation_rows(first + start, group), row_group_size=len(group))
+        writer.close()
 
 
 def _annotation_rows(first: int, framed: Sequence[_Framed]) -> pa.Table:
@@ -188,23 +228,22 @@ def _picture_digest(dataset: Dataset, index: int) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _image_table(images: Sequence[dict[str, Any]]) -> Columns:
-    records: list[Record] = [row["record"] for row in images]
+def _image_row(image: int, record: Record, sha256: str) -> Row:
     return {
-        "image": list(range(len(records))),
-        "split": [record.split for record in records],
-        "file": [record.file for record in records],
-        "width": [record.width for record in records],
-        "height": [record.height for record in records],
-        "sha256": [row["sha256"] for row in images],
-        "label": [record.label for record in records],
-        "stratum": [record.stratum for record in records],
+        "image": image,
+        "split": record.split,
+        "file": record.file,
+        "width": record.width,
+        "height": record.height,
+        "sha256": sha256,
+        "label": record.label,
+        "stratum": record.stratum,
     }
 
 
-def _concept_table(concepts: Sequence[Concept], rows: Mapping[str, Sequence[int]], frame: Frame) -> Columns:
+def _concept_table(concepts: Sequence[Concept], counts: Gathered, frame: Frame) -> Columns:
     area = frame.masks[0] * frame.masks[1]
-    number, pixels = np.array(rows["concept_id"], np.int64), np.array(rows["pixels"], np.int64)
+    number, pixels = np.array(counts["concept_id"], np.int64), np.array(counts["pixels"], np.int64)
     return {
         "concept_id": [concept.number for concept in concepts],
         "concept": [concept.name for concept in concepts],

@@ -20,6 +20,7 @@ STAGE = Stage(
     about="Exchanges annotations among pictures, and counts what IoU chance alone reaches.",
     options=NullOptions,
     work="tasks.null.work:run",
+    sharded="permutations",
     determined_by=frozenset({"seed"}),
     cost=lambda options, pace: 1 + pace.pictures * (2e-4 + 1e-8 * pace.units * options.permutations),
     tables=(

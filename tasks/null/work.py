@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,9 +21,11 @@ from tasks.index.result import Index
 from tasks.null import NullOptions
 from tasks.null.annotations import Annotations
 from tasks.session import Session
+from tasks.spans import layer_part, of_layer_part
 from tasks.tally.result import Tally
 
-BLOCK = 100  # permutations that are drawn together, and lie in one file
+BLOCK = 100  # permutations that are drawn together
+SHARD = 25  # of them that lie in one file; divides BLOCK
 COUNTED_BYTES = 128_000_000  # of counts held at a time
 
 
@@ -35,23 +38,41 @@ class Inputs:
     tally: Tally
 
 
+def shards(options: NullOptions, inputs: Inputs, done: Sequence[str]) -> dict[str, int]:
+    """Some permutations, for each layer, by the first one's number."""
+    starts = range(0, options.permutations, min(BLOCK, SHARD))
+    layers = range(len(inputs.activations.layers))
+    return {layer_part(number, first): len(_shard(options, first)) for number in layers for first in starts}
+
+
+def _shard(options: NullOptions, first: int) -> range:
+    return range(first, min(first + min(BLOCK, SHARD), options.permutations))
+
+
+class Shard:
+    """Counts some permutations of one layer.
+
+    Args:
+        options, inputs, session: of the stage.
+    """
+
+    def __init__(self, options: NullOptions, inputs: Inputs, session: Session) -> None:
+        self._options, self._inputs, self._session = options, inputs, session
+        self._annotations = Annotations(inputs.index)  # whose scratch file goes with it
+
+    def __call__(self, draft: Draft, name: str) -> None:
+        """Write the best IoUs of the shard."""
+        number, first = of_layer_part(name)
+        with ThreadPoolExecutor(self._session.threads, "null") as pool:
+            exchange = _Exchange(self._inputs, number, self._annotations.all(), pool, self._session)
+            within, across = exchange.both(_shard(self._options, first), self._options.permutations)
+        rows = _columns(self._inputs.activations.layers[number].name, first, within, across)
+        with draft.publish(f"null/{name}.parquet", rows=within.size) as sink:
+            pq.write_table(pa.table(rows, schema=draft.declared("null").schema), sink, compression="zstd")
+
+
 def run(options: NullOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Count the permutations of every layer."""
-    layers, permutations = inputs.activations.layers, options.permutations
-    schema = draft.declared("null").schema
-    session.begin(permutations * len(layers), "permutations")
-    with Annotations(inputs.index) as annotations, ThreadPoolExecutor(session.threads, "null") as pool:
-        for number, layer in enumerate(layers):
-            exchange = _Exchange(inputs, number, annotations.all(), pool, session)
-            for first in range(0, permutations, BLOCK):
-                count = min(BLOCK, permutations - first)
-                name = f"null/{number:03d}-{first:06d}.parquet"
-                if not draft.has(name):
-                    within, across = exchange.both(first, count)
-                    with draft.publish(name, rows=within.size) as sink:
-                        rows = pa.table(_columns(layer.name, first, within, across), schema=schema)
-                        pq.write_table(rows, sink, compression="zstd")
-                session.advance(count)
+    """Nothing is left to do: the shards' files are the table."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +93,20 @@ class _Exchange:
     pool: Executor
     session: Session
 
-    def both(self, first: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(permutations, units) best IoU of one block: annotations exchanged within strata, and across them.
+    def both(self, shard: range, permutations: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(shard, units) best IoU: annotations exchanged within strata, and across them.
 
-        A block lies in a file of its own, which an interrupted run keeps.
+        Args:
+            shard: numbers of the permutations, all of one block.
+            permutations: that there are.
         """
         strata, annotated = self.inputs.index.strata, self.inputs.index.labels.annotated
+        block = shard.start // BLOCK * BLOCK
+        count, part = min(BLOCK, permutations - block), slice(shard.start - block, shard.stop - block)
 
         def best(groups: NDArray[np.int64]) -> NDArray[np.float64]:
-            rng = np.random.default_rng([self.session.seed, first])
-            return self.best(np.stack(permutation_plan(annotated, count, rng, groups)))
+            rng = np.random.default_rng([self.session.seed, block])
+            return self.best(np.stack([plan[part] for plan in permutation_plan(annotated, count, rng, groups)]))
 
         within = best(strata)
         return within, best(np.zeros_like(strata)) if strata.any() else within

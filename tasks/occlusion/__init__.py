@@ -52,6 +52,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed", "device"}),
     threads="all",
+    sharded="units and pictures",
     network="answer",
     cost=cost,
     page=PageOf(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,11 @@ from storage.tables import Row
 from tasks.index.result import Index
 from tasks.occlusion import OcclusionOptions
 from tasks.session import Session
+from tasks.spans import layer_part, of_layer_part
 from tasks.subject import Subject
 from tasks.thresholds.result import SeenPictures
+
+STRIPPED = "picture/"
 
 
 @dataclass(frozen=True)
@@ -29,24 +33,45 @@ class Inputs(SeenPictures):
     network: Subject
 
 
+def shards(options: OcclusionOptions, inputs: Inputs, done: Sequence[str]) -> dict[str, int]:
+    """Each layer's chosen units one by one, by their places among them; then the chosen pictures."""
+    layers = enumerate(inputs.activations.layers)
+    fields = [layer_part(n, place) for n, layer in layers for place in range(min(options.units, layer.units))]
+    stripped = [f"{STRIPPED}{place:06d}" for place in range(min(options.minimal_images, inputs.index.images))]
+    return dict.fromkeys([*fields, *stripped], 1)
+
+
+class Shard:
+    """Measures units, and strips pictures, of a sample.
+
+    Args:
+        options, inputs, session: of the stage.
+    """
+
+    def __init__(self, options: OcclusionOptions, inputs: Inputs, session: Session) -> None:
+        self._options, self._inputs, self._session = options, inputs, session
+        network = laid_out(inputs.network.pixels(session.device))
+        self._covering = _Covering(options, inputs.index, session, network)
+
+    def __call__(self, draft: Draft, name: str) -> None:
+        """Write the picture of one, and leave its row."""
+        options, seed = self._options, self._session.seed
+        if name.startswith(STRIPPED):
+            image = sampled(self._inputs.index.images, options.minimal_images, seed)[int(name.removeprefix(STRIPPED))]
+            draft.leave(name, self._covering.minimal(draft, image))
+            return
+        number, place = of_layer_part(name)
+        layer = self._inputs.activations.layers[number]
+        unit = sampled(layer.units, options.units, seed)[place]
+        top = self._inputs.thresholds.top_images(layer.name)[unit][: options.top_images]
+        draft.leave(name, self._covering.field(draft, layer, unit, images=[image for image, _ in top]))
+
+
 def run(options: OcclusionOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Measure a sample of each layer's units, and strip a sample of the pictures."""
-    layers = inputs.activations.layers
-    covering = _Covering(options, inputs.index, draft, session, laid_out(inputs.network.pixels(session.device)))
-    chosen = {layer.name: sampled(layer.units, options.units, session.seed) for layer in layers}
-    stripped = sampled(len(inputs.index.source), options.minimal_images, session.seed)
-    session.begin(sum(len(units) for units in chosen.values()) + len(stripped), "units and pictures")
-    fields: list[Row] = []
-    for layer in layers:
-        top = inputs.thresholds.top_images(layer.name)
-        for unit in chosen[layer.name]:
-            fields.append(covering.field(layer, unit, [image for image, _ in top[unit][: options.top_images]]))
-            session.advance(1)
-    minimal: list[Row] = []
-    for image in stripped:
-        minimal.append(covering.minimal(image))
-        session.advance(1)
-    draft.rows("occlusion", fields)
+    """Put the rows together."""
+    rows = {name: draft.left(name) for name in shards(options, inputs, ())}
+    minimal = [row for name, row in rows.items() if name.startswith(STRIPPED)]
+    draft.rows("occlusion", [row for name, row in rows.items() if not name.startswith(STRIPPED)])
     if minimal:
         draft.rows("minimal_images", minimal)
 
@@ -57,11 +82,10 @@ class _Covering:
 
     options: OcclusionOptions
     index: Index
-    draft: Draft
     session: Session
     network: torch.nn.Module
 
-    def field(self, layer: LayerGeometry, unit: int, images: list[int]) -> Row:
+    def field(self, draft: Draft, layer: LayerGeometry, unit: int, *, images: list[int]) -> Row:
         """A unit's measured field, over its top images."""
         occluder = Occluder(self.options.width, self.options.stride, seed=self.session.seed)
         maps, centres = [], []
@@ -72,17 +96,17 @@ class _Covering:
             self.session.check()
         found = receptive_field(maps, centres, occluder=occluder)
         file = f"fields/{layer.name}/{unit:05d}.safetensors"
-        self.draft.write(file, save({"heat": torch.from_numpy(found.heat.astype(np.float32))}))
+        draft.write(file, save({"heat": torch.from_numpy(found.heat.astype(np.float32))}))
         size = {"size_x": found.size[1], "size_y": found.size[0], "theoretical": layer.field[0]}
         return {"layer": layer.name, "unit": unit, **size, "images": found.images, "file": file}
 
-    def minimal(self, image: int) -> Row:
+    def minimal(self, draft: Draft, image: int) -> Row:
         """A picture stripped to what its prediction needs."""
         segments = superpixels(self.index.source.pixels(image), self.options.segments)
         found = minimal_image(self.network, self._picture(image), segments)
         file = f"minimal/{image:06d}.webp"
         shown = (found.picture.cpu().permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        self.draft.write(file, webp(shown))
+        draft.write(file, webp(shown))
         return {
             "image": image,
             "segments": int(segments.max() + 1),

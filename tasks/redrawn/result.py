@@ -12,7 +12,7 @@ from tasks.result import StageResult
 
 
 @dataclass(frozen=True)
-class Redrawn(StageResult):
+class RedrawnDetectors(StageResult):
     """Counts of detectors in resamples with thresholds of their own."""
 
     def counts(self, layer: str) -> NDArray[np.float64]:

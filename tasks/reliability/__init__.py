@@ -62,6 +62,7 @@ STAGE = Stage(
     plan=plan,
     determined_by=frozenset({"seed", "device"}),
     threads="all",
+    sharded="methods",
     network="answer",
     cost=cost,
     page=PAGE,

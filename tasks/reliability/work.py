@@ -38,18 +38,42 @@ class Inputs:
     network: Subject
 
 
+def shards(options: ReliabilityOptions, inputs: Inputs, done: Sequence[str]) -> dict[str, int]:
+    """The methods, also those that the network turns out not to have."""
+    return dict.fromkeys(options.methods, 1)
+
+
+class Shard:
+    """Tests methods on a sample of the pictures, by pixels in [0, 1]: the maps that the gallery draws.
+
+    Args:
+        options, inputs, session: of the stage.
+    """
+
+    def __init__(self, options: ReliabilityOptions, inputs: Inputs, session: Session) -> None:
+        self._bench = Bench.of(options, inputs, session)
+        self._wanted = AtHand.of(options, self._bench.network, inputs.index.frame.size, session)
+
+    def __call__(self, draft: Draft, name: str) -> None:
+        """Leave the rows of a method's tests, and what is to be known of every method."""
+        rows: list[Row] = []
+        for method in [found for called, found in self._wanted.methods.items() if called == name]:
+            own = self._bench.maps(method, self._bench.network)
+            tests = (
+                self._bench.invariance(method),
+                self._bench.randomisation(method, own),
+                self._bench.class_sensitivity(method, own),
+            )
+            rows += [{"method": name, **row} for row in chain(*tests)]
+        draft.leave(name, {"reliability": rows, "reliability_methods": self._wanted.rows})
+
+
 def run(options: ReliabilityOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Test every method on a sample of the pictures, by pixels in [0, 1]: the maps that the gallery draws."""
-    bench = Bench.of(options, inputs, session)
-    wanted = AtHand.of(options, bench.network, inputs.index.frame.size, session)
-    session.begin(len(wanted.methods) * bench.tests, "tests")
-    rows: list[Row] = []
-    for name, method in wanted.methods.items():
-        own = bench.maps(method, bench.network)
-        tests = (bench.invariance(method), bench.randomisation(method, own), bench.class_sensitivity(method, own))
-        rows += [{"method": name, **row} for row in chain(*tests)]
-    draft.rows("reliability", rows)
-    draft.rows("reliability_methods", wanted.rows)
+    """Put the methods' rows together, in the order in which they are asked for."""
+    parts = {name: draft.left(name) for name in options.methods}
+    methods = parts[options.methods[0]]["reliability_methods"]
+    draft.rows("reliability", [row for part in parts.values() for row in part["reliability"]])
+    draft.rows("reliability_methods", methods)
 
 
 def preflight(options: ReliabilityOptions, network: torch.nn.Module, size: tuple[int, int]) -> None:
@@ -99,11 +123,6 @@ class Bench:
         shifts = science.shifts(source.frame.size, scale.mean, scale.std, seed=session.seed)
         return cls(network, x, order, layers, limits, session, shifts)
 
-    @property
-    def tests(self) -> int:
-        """Of each method."""
-        return len(self.shifts) + 2 * len(self.layers) + 2
-
     def maps(self, method: Method, network: torch.nn.Module, *, rank: int = 0) -> torch.Tensor:
         """(pictures, 3, height, width) maps of the class of a rank, the predicted one by default."""
         fast = laid_out(network)
@@ -125,7 +144,7 @@ class Bench:
             ]
             found = science.joined_invariance(parts)
             yield _row("input invariance", label, found.alike, self.limits.invariant(found))
-            self.session.advance(1)
+            self.session.check()
 
     def randomisation(self, method: Method, own: torch.Tensor) -> Iterator[Row]:
         """Cascading from the output and from the input; the network as it is never enters a mean.
@@ -146,11 +165,11 @@ class Bench:
                 passed = self.limits.forgets(alike.cosine) if judged else None
                 label = science.layer_label(whole, layer)
                 yield from _alike(f"randomisation {direction}", label, alike, passed)
-                self.session.advance(1)
+                self.session.check()
         noise = science.noise_maps(own, self.session.seed)
         for label, control in {"edges": science.edges(self.x).expand_as(own), "noise": noise}.items():
             yield from _alike("control", label, science.similarity(own, control), None)
-        self.session.advance(1)
+        self.session.check()
 
     def class_sensitivity(self, method: Method, own: torch.Tensor) -> Iterator[Row]:
         """Between the maps of the two best classes.
@@ -162,7 +181,7 @@ class Bench:
         cosine = science.similarity(own, self.maps(method, self.network, rank=1)).cosine
         passed = self.limits.tells_classes_apart(cosine)
         yield _row("class sensitivity", "first against second class", cosine, passed)
-        self.session.advance(1)
+        self.session.check()
 
 
 def _alike(test: str, label: str, alike: science.Similarity, passed: bool | None) -> Iterator[Row]:

@@ -23,6 +23,7 @@ STAGE = Stage(
     work="tasks.tally.work:run",
     determined_by=frozenset({"device"}),
     threads="one",
+    sharded="images",
     cost=lambda _, pace: pace.pictures * (pace.annotate + 1e-6 * pace.units),
     tables=(
         table(

@@ -32,6 +32,17 @@ def upsampler(frame: Frame, layer: LayerGeometry, lighting: Lighting, device: st
     return Upsampler(layer, frame.size, frame.masks, align=lighting.align, inclusive=lighting.inclusive, device=device)
 
 
+def limits(seen: SeenPictures, number: int, lighting: Lighting) -> NDArray[np.float32]:
+    """(units,) thresholds of a layer, above which its values light pixels.
+
+    Args:
+        seen: thresholds at any tail.
+        number: of the layer.
+        lighting: how maps become masks.
+    """
+    return seen.thresholds.at(seen.activations.layers[number].name, lighting.tail)
+
+
 class Lighter:
     """Lights the pixels of a layer, batch by batch.
 
@@ -45,15 +56,19 @@ class Lighter:
     def __init__(self, seen: SeenPictures, number: int, lighting: Lighting, *, device: str) -> None:
         self.layer = seen.activations.layers[number]
         self.masks = seen.index.frame.masks
-        self.thresholds = seen.thresholds.at(self.layer.name, lighting.tail)
+        self.thresholds = limits(seen, number, lighting)
         self._seen, self._number = seen, number
         self._limits = torch.from_numpy(self.thresholds).to(device)
         self._upsample = upsampler(seen.index.frame, self.layer, lighting, device)
 
-    def blocks(self) -> Iterator[tuple[AnnotationBlock, Tensors]]:
-        """Annotations and maps of the same images, a row group at a time."""
-        maps = self._seen.activations.blocks(self._number)
-        for notes, block in zip(self._seen.index.annotations(), maps, strict=True):
+    def blocks(self, first: int = 0, last: int | None = None) -> Iterator[tuple[AnnotationBlock, Tensors]]:
+        """Annotations and maps of the same images, a row group at a time.
+
+        Args:
+            first, last: the images from `first` to before `last`, whole row groups; all where left out.
+        """
+        maps = self._seen.activations.blocks(self._number, first, last)
+        for notes, block in zip(self._seen.index.annotations(first, last), maps, strict=True):
             yield notes, block.tensors
 
     def light(self, maps: Tensors) -> Lit:

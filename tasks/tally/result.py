@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from microtome.quantify.words import LitWords, tiles
 from storage.tensors import ROW_GROUP
 from tasks.index.result import Index
 from tasks.result import StageResult
+from tasks.spans import layer_span, of_layer
 from tasks.tally import TallyOptions
 
 
@@ -52,18 +54,16 @@ class Tally(StageResult):
             units: in the layer.
         """
         concepts, labels = index.concepts, index.labels
-        source = self.artifact.source
-        with source(layer_file("counts", number)) as counts, source(layer_file("activated", number)) as lit:
-            sparse, active = _ByImage(counts), _ByImage(lit)
-            for first in range(0, labels.images, ROW_GROUP):
-                count = min(ROW_GROUP, labels.images - first)
-                rows, lights = sparse.rows(first), active.rows(first)
+        for first, last, sparse, active in self._spans(number, "counts", "activated"):
+            for start in range(first, last, ROW_GROUP):
+                count = min(ROW_GROUP, last - start)
+                rows, lights = sparse.rows(start), active.rows(start)
                 activated = np.zeros((count, units), np.int64)
-                activated[lights["image"] - first, lights["unit"]] = lights["pixels"]
+                activated[lights["image"] - start, lights["unit"]] = lights["pixels"]
                 concept = np.searchsorted(concepts.number, rows["concept_id"])
-                pixels, annotated = labels.block(first, count)
+                pixels, annotated = labels.block(start, count)
                 yield ImageCounts(
-                    first, rows["image"], rows["unit"], concept, rows["intersection"], activated, pixels, annotated
+                    start, rows["image"], rows["unit"], concept, rows["intersection"], activated, pixels, annotated
                 )
 
     def lit(self, index: Index, number: int) -> Iterator[tuple[int, int, LitWords]]:
@@ -73,18 +73,33 @@ class Tally(StageResult):
             index: of the same pictures.
             number: of the layer.
         """
-        with self.artifact.source(layer_file("lit", number)) as source:
-            lit = _ByImage(source)
-            for first in range(0, index.images, ROW_GROUP):
-                rows = lit.rows(first)
-                cell = (rows["image"] - first) * tiles(index.frame.masks) + rows["tile"]
+        for first, last, lit in self._spans(number, "lit"):
+            for start in range(first, last, ROW_GROUP):
+                rows = lit.rows(start)
+                cell = (rows["image"] - start) * tiles(index.frame.masks) + rows["tile"]
                 words = LitWords(cell, rows["unit"], rows["word"].view(np.uint64))
-                yield first, min(ROW_GROUP, index.images - first), words
+                yield start, min(ROW_GROUP, last - start), words
+
+    def _spans(self, number: int, *tables: str) -> Iterator[tuple[Any, ...]]:
+        """First image, the one behind the last, and the tables of each span of a layer."""
+        for file in self.artifact.names(f"{tables[0]}/{layer_span(number, '')}"):
+            at = file.removeprefix(f"{tables[0]}/").removesuffix(_SUFFIX)
+            with contextlib.ExitStack() as stack:
+                sources = [stack.enter_context(self.artifact.source(span_file(table, at))) for table in tables]
+                yield *of_layer(at)[1:], *map(_ByImage, sources)
 
 
-def layer_file(table: str, number: int) -> str:
-    """Where the counts of a layer lie within the stage, and what it lights (`lit`)."""
-    return f"{table}/{number:03d}.parquet"
+_SUFFIX = ".parquet"
+
+
+def span_file(table: str, name: str) -> str:
+    """Where a table of a layer's span lies within the stage: counts, or what is lit (`lit`).
+
+    Args:
+        table: its name.
+        name: of the layer and the span, as `spans.layered` calls them.
+    """
+    return f"{table}/{name}{_SUFFIX}"
 
 
 class _ByImage:

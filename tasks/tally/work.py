@@ -21,9 +21,10 @@ from storage.tables import Gathered
 from storage.tensors import Tensors
 from tasks.index.result import AnnotationBlock, ConceptTable
 from tasks.session import Session
+from tasks.spans import layer_span, layered, of_layer, spans
 from tasks.tally import TallyOptions
-from tasks.tally.lighting import BATCH, Lighter
-from tasks.tally.result import layer_file
+from tasks.tally.lighting import BATCH, Lighter, limits
+from tasks.tally.result import span_file
 from tasks.thresholds.result import SeenPictures
 
 LIT = pa.schema([("image", pa.int32()), ("tile", pa.int32()), ("unit", pa.int32()), ("word", pa.uint64())])
@@ -36,46 +37,34 @@ class Inputs(SeenPictures):
     """Maps, thresholds and annotations of the same pictures."""
 
 
-def run(options: TallyOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Tally every layer.
+def shards(options: TallyOptions, inputs: Inputs, done: Sequence[str]) -> dict[str, int]:
+    """Spans of the pictures, for each layer."""
+    return layered(len(inputs.activations.layers), spans(inputs.index.images))
+
+
+class Shard:
+    """Tallies spans of pictures.
 
     Batches are tallied side by side, each in one thread: much of the work is indexing, which does not split further.
+
+    Args:
+        options, inputs, session: of the stage.
     """
-    index, layers = inputs.index, inputs.activations.layers
-    concepts = index.concepts
-    session.begin(index.images * len(layers))
-    totals: Gathered = {name: [] for name in draft.declared("iou").columns}
-    saturated, constant = {}, {}
-    for number, layer in enumerate(layers):
-        lighter = Lighter(inputs, number, options, device=session.device)
-        intersection, activation = _Tallying(options, draft, session, concepts)(lighter, number)
-        _extend(
-            totals, layer.name, concepts, (intersection, activation[:, concepts.category_index], index.labels.total())
-        )
-        low, high = inputs.thresholds.extremes(layer.name)
-        empty = lighter.thresholds >= high
-        saturated[layer.name] = np.flatnonzero(empty & (low < high)).tolist()
-        constant[layer.name] = np.flatnonzero(low == high).tolist()
-    draft.table("iou", totals)
-    draft.write("empty.json", json.dumps({"saturated": saturated, "constant": constant}).encode())
 
+    def __init__(self, options: TallyOptions, inputs: Inputs, session: Session) -> None:
+        self._options, self._inputs, self._session = options, inputs, session
+        self._concepts = inputs.index.concepts
+        self._lighters: dict[int, Lighter] = {}
 
-@dataclass(frozen=True)
-class _Tallying:
-    """What tallying a layer needs beside the layer."""
-
-    options: TallyOptions
-    draft: Draft
-    session: Session
-    concepts: ConceptTable
-
-    def __call__(self, lighter: Lighter, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Writes the layer's sparse counts; gives I (units, concepts) and A (units, categories)."""
-        units, session, concepts = lighter.layer.units, self.session, self.concepts
+    def __call__(self, draft: Draft, name: str) -> None:
+        """Write the span's sparse counts; for the merge I and A."""
+        number, first, last = of_layer(name)
+        lighter = self._lighter(number)
+        units, concepts, session = lighter.layer.units, self._concepts, self._session
         intersection = np.zeros((units, len(concepts.number)), np.int64)
         activation = np.zeros((units, len(concepts.categories)), np.int64)
-        with ThreadPoolExecutor(session.threads, "tally") as pool, self._writers(number) as writers:
-            for notes, maps in lighter.blocks():
+        with ThreadPoolExecutor(session.threads, "tally") as pool, _writers(draft, name) as writers:
+            for notes, maps in lighter.blocks(first, last):
                 batches = range(0, len(maps), BATCH)
                 counted, shown = zip(*pool.map(partial(_tally_batch, lighter, notes, maps), batches), strict=True)
                 sparse, active = _sparse(lighter.layer.name, notes.first, counted, concepts)
@@ -85,25 +74,57 @@ class _Tallying:
                     if table.num_rows:
                         writer.write_table(table, row_group_size=table.num_rows)
                 activated = np.concatenate([counts.activated for counts in counted])
-                activation += activated.T @ (notes.annotated | (self.options.denominator == "all-images"))
+                activation += activated.T @ (notes.annotated | (self._options.denominator == "all-images"))
                 for counts in counted:
                     np.add.at(intersection, (counts.unit, counts.concept), counts.intersection)
-                session.advance(len(maps))
-        return intersection, activation
+                session.check()
+        met = np.flatnonzero(intersection)
+        draft.leave_arrays(name, {"met": met, "intersection": intersection.ravel()[met], "activation": activation})
 
-    @contextlib.contextmanager
-    def _writers(self, number: int) -> Iterator[list[pq.ParquetWriter]]:
-        """Of the layer's `counts`, of its `activated`, and of what is lit."""
-        schemas = {name: self.draft.declared(name).schema for name in ("counts", "activated")} | {"lit": LIT}
-        with contextlib.ExitStack() as stack:
-            sinks = [stack.enter_context(self.draft.publish(layer_file(name, number))) for name in schemas]
-            writers = [
-                pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=["layer"])
-                for sink, schema in zip(sinks, schemas.values(), strict=True)
-            ]
-            yield writers
-            for writer in writers:
-                writer.close()
+    def _lighter(self, number: int) -> Lighter:
+        """Of a layer; one is kept."""
+        if number not in self._lighters:
+            self._lighters = {number: Lighter(self._inputs, number, self._options, device=self._session.device)}
+        return self._lighters[number]
+
+
+@contextlib.contextmanager
+def _writers(draft: Draft, name: str) -> Iterator[list[pq.ParquetWriter]]:
+    """Of a span's `counts`, of its `activated`, and of what is lit."""
+    schemas = {table: draft.declared(table).schema for table in ("counts", "activated")} | {"lit": LIT}
+    with contextlib.ExitStack() as stack:
+        sinks = [stack.enter_context(draft.publish(span_file(table, name))) for table in schemas]
+        writers = [
+            pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=["layer"])
+            for sink, schema in zip(sinks, schemas.values(), strict=True)
+        ]
+        yield writers
+        for writer in writers:
+            writer.close()
+
+
+def run(options: TallyOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
+    """Add the spans' counts up."""
+    index = inputs.index
+    concepts = index.concepts
+    totals: Gathered = {name: [] for name in draft.declared("iou").columns}
+    saturated, constant = {}, {}
+    for number, layer in enumerate(inputs.activations.layers):
+        shape = (layer.units, len(concepts.number))
+        intersection = np.zeros(shape[0] * shape[1], np.int64)
+        activation = np.zeros((layer.units, len(concepts.categories)), np.int64)
+        for name in spans(index.images):
+            part = draft.left_arrays(layer_span(number, name))
+            intersection[part["met"]] += part["intersection"]
+            activation += part["activation"]
+        counts = (intersection.reshape(shape), activation[:, concepts.category_index], index.labels.total())
+        _extend(totals, layer.name, concepts, counts)
+        low, high = inputs.thresholds.extremes(layer.name)
+        empty = limits(inputs, number, options) >= high
+        saturated[layer.name] = np.flatnonzero(empty & (low < high)).tolist()
+        constant[layer.name] = np.flatnonzero(low == high).tolist()
+    draft.table("iou", totals)
+    draft.write("empty.json", json.dumps({"saturated": saturated, "constant": constant}).encode())
 
 
 def _tally_batch(lighter: Lighter, notes: AnnotationBlock, maps: Tensors, at: int) -> tuple[Counts, LitWords]:

@@ -23,6 +23,7 @@ STAGE = Stage(
     about="Finds each unit's exact tail, moments and top images, in one pass over the stored maps.",
     options=ThresholdsOptions,
     work="tasks.thresholds.work:run",
+    sharded="images",
     cost=lambda _, pace: 1e-8 * pace.pictures * pace.values,
     tables=(
         table(

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.quantify.accumulate import BINS, Histogram, MomentResult, Moments, Tail, TopImages, rank
+from microtome.quantify.accumulate import (
+    BINS,
+    Histogram,
+    MomentResult,
+    Moments,
+    State,
+    Tail,
+    TailPart,
+    TopImages,
+    joined_tail,
+    rank,
+)
 from storage import Draft
 from storage.tables import Columns, Gathered
 from tasks.activations.result import Maps
 from tasks.index.result import Index
 from tasks.session import Session
+from tasks.spans import layer_span, layered, of_layer, span, spans
 from tasks.thresholds import ThresholdsOptions
 
 LEVELS = (0.001, 0.002, 0.005, 0.01)  # tails with a row of their own; any other below 1 % is a look into `tails`
@@ -28,14 +43,61 @@ class Inputs:
     activations: Maps
 
 
+def shards(options: ThresholdsOptions, inputs: Inputs, done: Sequence[str]) -> dict[str, int]:
+    """Spans of the pictures, for each layer."""
+    return layered(len(inputs.activations.layers), spans(inputs.index.images))
+
+
+class Shard:
+    """Accumulates over spans of pictures.
+
+    Args:
+        options, inputs, session: of the stage.
+    """
+
+    def __init__(self, options: ThresholdsOptions, inputs: Inputs, session: Session) -> None:
+        self._options, self._activations, self._session = options, inputs.activations, session
+
+    def __call__(self, draft: Draft, name: str) -> None:
+        """Write the state of the span's accumulators."""
+        number, first, last = of_layer(name)
+        layer = self._activations.layers[number]
+        samples = (last - first) * layer.grid[0] * layer.grid[1]
+        kept = TailPart.kept(self._options.keep, samples)
+        tail, moments, histogram = Tail(layer.units, kept), Moments(layer.units), Histogram(layer.units)
+        top = TopImages(layer.units, TOP_IMAGES)
+        with ThreadPoolExecutor(2, "tail") if self._session.threads > 1 else nullcontext() as pool:
+            for block in self._activations.blocks(number, first, last):
+                maps = block.tensors.astype(np.float32, copy=False)
+                peaks = _together(pool, maps, moments, (tail, histogram))
+                top.update(np.arange(block.first, block.first + len(peaks)), peaks)
+                self._session.check()
+        values = {"tail": tail.compute(), "whole": np.array(kept == samples)}
+        draft.leave_arrays(name, {**values, **moments.state, **histogram.state, **top.state})
+
+
+def _together(
+    pool: Executor | None, maps: NDArray[np.float32], moments: Moments, others: Sequence[Tail | Histogram]
+) -> NDArray[np.float32]:
+    """Update all, side by side where there are threads for it; gives the maps' peaks."""
+    if pool is None:
+        for other in others:
+            other.update(maps)
+        return moments.update(maps)
+    beside = [pool.submit(other.update, maps) for other in others]
+    peaks = moments.update(maps)
+    for done in beside:
+        done.result()
+    return peaks
+
+
 def run(options: ThresholdsOptions, inputs: Inputs, draft: Draft, session: Session) -> None:
-    """Find the thresholds of every layer."""
+    """Find the thresholds of every layer from its spans."""
     layers, images = inputs.activations.layers, inputs.index.images
-    session.begin(images * len(layers))
     rows: dict[str, Gathered] = {"thresholds": {}, "tails": {}, "histograms": {}, "top_images": {}}
     for number, layer in enumerate(layers):
         kept = rank(options.keep, images * layer.grid[0] * layer.grid[1]) + 1
-        tail, moments, histogram, top = _accumulate(inputs.activations, number, kept, session)
+        tail, moments, histogram, top = _Merge(inputs.activations, draft, number, images)(kept)
         _extend(rows["thresholds"], _threshold_rows(layer.name, tail, moments))
         _extend(rows["tails"], {"layer": [layer.name] * layer.units, "unit": range(layer.units), "values": tail})
         _extend(rows["histograms"], _histogram_rows(layer.name, histogram))
@@ -44,21 +106,40 @@ def run(options: ThresholdsOptions, inputs: Inputs, draft: Draft, session: Sessi
         draft.table(name, columns)
 
 
-def _accumulate(
-    activations: Maps, number: int, kept: int, session: Session
-) -> tuple[NDArray[np.float32], MomentResult, Histogram, TopImages]:
-    units = activations.layers[number].units
-    tail, moments, histogram, top = Tail(units, kept), Moments(units), Histogram(units), TopImages(units, TOP_IMAGES)
-    with ThreadPoolExecutor(2, "tail") as pool:
-        for block in activations.blocks(number):
-            maps = block.tensors.astype(np.float32, copy=False)
-            beside = [pool.submit(other.update, maps) for other in (tail, histogram)]
-            peaks = moments.update(maps)
-            for done in beside:
-                done.result()
-            top.update(np.arange(block.first, block.first + len(peaks)), peaks)
-            session.advance(len(peaks))
-    return tail.compute(), moments.compute(), histogram, top
+@dataclass(frozen=True)
+class _Merge:
+    """Merges the spans of a layer."""
+
+    activations: Maps
+    draft: Draft
+    number: int
+    images: int
+
+    def __call__(self, kept: int) -> tuple[NDArray[np.float32], MomentResult, Histogram, TopImages]:
+        """The layer's tail of so many values, its moments, histogram and top images."""
+        units, names = self.activations.layers[self.number].units, list(spans(self.images))
+        moments, histogram, top = Moments(units), Histogram(units), TopImages(units, TOP_IMAGES)
+        for name in names:
+            state = self.state(name)
+            moments.merge(Moments.of(state))
+            histogram.merge(Histogram.of(state))
+            top.merge(TopImages.of(state, TOP_IMAGES))
+        tail = joined_tail([partial(self.tail, name) for name in names], kept, lambda place: self.maps(names[place]))
+        return tail, moments.compute(), histogram, top
+
+    def state(self, name: str) -> State:
+        """What a span's shard wrote."""
+        return self.draft.left_arrays(layer_span(self.number, name))
+
+    def tail(self, name: str) -> TailPart:
+        """Of a span."""
+        state = self.state(name)
+        return TailPart(state["tail"], bool(state["whole"]))
+
+    def maps(self, name: str) -> Iterator[NDArray[np.float32]]:
+        """Of a span, a row group at a time."""
+        for block in self.activations.blocks(self.number, *span(name)):
+            yield block.tensors.astype(np.float32, copy=False)
 
 
 def _threshold_rows(layer: str, tail: NDArray[np.float32], moments: MomentResult) -> Columns:

@@ -1,0 +1,198 @@
+"""Many workers: the same bytes whoever does the shards, and whoever dies meanwhile; what is refused before any work."""
+
+import os
+import random
+import signal
+import socket
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import LocalCluster
+
+from flows.handed import audit_text, work
+from flows.plan import Plan, Request
+from flows.runners import carrying
+from microtome.errors import InputError, Interrupted
+from storage import Artifact
+from storage.tensors import ROW_GROUP
+from tasks.execution import InHand, execute
+from tasks.session import Session
+from tasks.spans import SPAN, groups_within, spans
+from tests.conftest import NETWORK, count, soak, write_audit
+from tests.test_pipeline import Silent
+
+PAUSED = "import time\ndef paused():\n    net = tiny()\n    net.register_forward_pre_hook(pause)\n    return net\n"
+PAUSED += "def pause(*_):\n    time.sleep(0.3)\n"
+
+
+def written_audit(folder: Path) -> Path:
+    """Of so many pictures that every stage over pictures has two shards."""
+    (folder / "nets.py").write_text(NETWORK + PAUSED)
+    content = {
+        "name": "two",
+        "network": {"load": "nets:tiny", "layers": ["4"], "input": {"size": [32, 32]}},
+        "dataset": {"format": "creatures", "count": SPAN + 40, "size": 32},
+        "stages": {"dissection": {"bootstrap": 250, "permutations": 30}, "report": False},
+        "execution": {"threads": 1},
+    }
+    return write_audit(folder / "audit.yaml", content)
+
+
+@pytest.fixture
+def audit(tmp_path):
+    return written_audit(tmp_path)
+
+
+def planned(file: Path, workspace: str, *overrides: str) -> Plan:
+    return Plan(Request(file, workspace=str(file.parent / workspace), overrides=overrides))
+
+
+def carried(plan: Plan, progress=None) -> dict[str, Artifact]:
+    """An audit carried out by its runner."""
+    progress = progress or Silent()
+    session = Session(plan.files, plan.settings, progress, progress.stop)
+    with carrying(plan) as carry:
+        return {job.name: execute(job, session, carry=carry)[0] for job in plan.jobs}
+
+
+def contents(done: dict[str, Artifact]) -> dict[str, bytes]:
+    """Every byte of every stage, by names that hold the stage's digest."""
+    return {f"{found.folder}/{name}": found.read(name) for found in done.values() for name in found.names()}
+
+
+def test_spans_cover_all_pictures_and_keep_what_is_finished():
+    assert spans(100, 48) == {"000000000-000000048": 48, "000000048-000000096": 48, "000000096-000000100": 4}
+    assert list(spans(200, 96, ["000000048-000000096"])) == [
+        "000000000-000000048", "000000048-000000096", "000000096-000000192", "000000192-000000200",
+    ]  # fmt: skip
+    assert SPAN % ROW_GROUP == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "groups"),
+    [(0, None, [0, 1, 2]), (96, 144, [0]), (144, 500, [1, 2]), (0, 96, []), (240, None, [])],
+)
+def test_row_groups_within_a_span(first, last, groups):
+    assert list(groups_within("layer-000/000000096-000000210.parquet", first, last)) == groups
+
+
+@contextmanager
+def cluster(**made: object):
+    """A Dask cluster in this process: its overrides."""
+    quiet = {"processes": False, "protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(**quiet, **made) as found:
+        yield "execution.runner=dask", f"execution.address='{found.scheduler_address}'"
+
+
+@pytest.mark.soak
+def test_the_same_bytes_and_names_whoever_does_the_work(audit):
+    """In this process; by two of its own; by the worker of a cluster; at length, by two of one that is made for it."""
+    one = contents(carried(planned(audit, "one")))
+    assert contents(carried(planned(audit, "two", "execution.processes=2"))) == one
+    with cluster(n_workers=1, threads_per_worker=1) as there:
+        assert contents(carried(planned(audit, "dask", *there))) == one
+    if soak(0, 1):
+        assert contents(carried(planned(audit, "made", "execution.runner=dask", "execution.processes=2"))) == one
+    assert not [name for name in one if "/parts/" in name]
+
+
+@contextmanager
+def killing(plan: Plan, wanted: int):
+    """Kill a process that works at a shard, again and again; none that has died three times of one shard."""
+    rng, over, struck = random.Random(0), threading.Event(), Counter()
+
+    def kill() -> None:
+        while not over.wait(0.2) and struck.total() < wanted:
+            names = [name.rpartition("/")[2][:30] for name in plan.files.unfinished("stages")]
+            if names and all(struck[name] < 3 for name in names):
+                children = psutil.Process().children()
+                workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+                os.kill(rng.choice(workers).pid, signal.SIGKILL)
+                struck.update([rng.choice(names)])
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield struck
+    over.set()
+    thread.join()
+
+
+@pytest.mark.soak
+def test_the_same_bytes_though_processes_are_killed_in_mid_shard(audit):
+    pictures = f"dataset.count={soak(200, 1400)}"
+    more = (pictures, "network.load='nets:paused'", "execution.shard_images=48", "stages.dissection.permutations=0")
+    kills = soak(2, 20)
+    plan = planned(audit, "killed", *more, "execution.processes=2")
+    with killing(plan, kills) as struck:
+        killed = contents(carried(plan))
+    assert struck.total() == kills
+    count("kills", kills)
+    assert killed == contents(carried(planned(audit, "whole", *more)))
+
+
+def test_a_stop_ends_after_the_shards_in_hand_and_what_is_done_stays(audit):
+    more = ("execution.shard_images=48", "execution.processes=2")
+    with pytest.raises(Interrupted):
+        carried(planned(audit, "stopped", *more), Silent("activations", after=40))
+    shards = list((audit.parent / "stopped/stages/activations").rglob("layer-000/*.parquet"))
+    assert 1 <= len(shards) < 11
+    before = {shard: shard.stat().st_mtime_ns for shard in shards}
+    again = planned(audit, "stopped", *more)
+    done = carried(again)
+    assert {shard: shard.stat().st_mtime_ns for shard in shards} == before
+    assert done["activations"].row_count("layer-000/000000000-000000048") == 48
+
+
+def test_a_shard_that_is_done_costs_a_look(audit):
+    plan = planned(audit, "one")
+    job = plan.job("index")
+    hand = InHand(job, Session(plan.files, plan.settings, Silent()))
+    (name, _) = hand.shards(hand.draft())
+    written = hand.work(name)
+    place = Path(plan.files.location(job.key.folder))
+    before = {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.is_file()}
+    assert hand.work(name) == written
+    assert {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.is_file()} == before
+    next(place.glob("annotations/*.parquet")).write_bytes(b"short")
+    assert hand.work(name) == written
+
+
+def unused() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def refused(plan: Plan) -> str:
+    with pytest.raises(InputError) as error, carrying(plan):
+        pass
+    return str(error.value)
+
+
+def test_what_is_refused_before_any_work(audit, monkeypatch):
+    monkeypatch.setattr("flows.cluster.ANSWER", 2)
+    nobody = f"tcp://127.0.0.1:{unused()}"
+    said = refused(planned(audit, "w", "execution.runner=dask", f"execution.address='{nobody}'"))
+    assert said.startswith(f"execution.address: a Dask scheduler must answer there, got {nobody}")
+    assert "`dask scheduler`" in said
+    for workers, threads, device, fault in (
+        (0, 1, "cpu", "the scheduler must have workers, got none; start them with `dask worker ADDRESS"),
+        (1, 2, "cpu", "every worker must take one shard at a time, got one with 2 threads of Dask; start them with"),
+        (1, 1, "cuda", "a worker must have a CUDA device, got none with the resource GPU; start them with"),
+    ):
+        with cluster(n_workers=workers, threads_per_worker=threads) as there:
+            said = refused(planned(audit, "w", *there, f"device={device}"))
+            assert said.startswith(f"execution.address: {fault}")
+    assert not (audit.parent / "w/stages").exists()
+
+
+def test_a_worker_with_other_code_or_data_says_so(audit):
+    plan = planned(audit, "one")
+    with pytest.raises(InputError, match=r"the code, packages and data of the coordinator.* got [0-9a-f]{32};"):
+        work(audit_text(plan), f"index {'0' * 32}", "")
+    with pytest.raises(InputError, match="got no such job"):
+        work(audit_text(plan), f"tree {'0' * 32}", "")
