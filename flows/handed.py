@@ -41,7 +41,7 @@ def audit_text(plan: Plan, beside: int = 1) -> str:
     return json.dumps(
         {
             "file": str(request.file.resolve()),
-            "workspace": plan.files.location(""),
+            "workspace": plan.workspace,
             "device": settings.device,
             "overrides": [*request.overrides, f"execution.threads={settings.threads}", *_HERE],
             "threads": plan.audit.execution.threads,
