@@ -153,6 +153,9 @@ class Files(ABC):
     def settle(self, names: Iterable[str]) -> None:
         """Return when files are where a power cut takes nothing of them."""
 
+    def settled(self, names: Iterable[str]) -> None:  # noqa: B027  # a folder looks for itself
+        """Take note that another process has settled files."""
+
     @abstractmethod
     def lock(self, name: str, waiting: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """Keep all others who ask for the lock of that name waiting, in whatever process they are.

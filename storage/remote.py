@@ -45,6 +45,12 @@ def _is_once(name: str) -> bool:
     return name.startswith("stages/") and not (_is_own(name) or name.endswith(_MANIFEST) or ".damaged-" in name)
 
 
+def _done() -> Future[None]:
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done
+
+
 class RemoteFiles(Files):
     """A workspace in a bucket.
 
@@ -167,6 +173,11 @@ class RemoteFiles(Files):
         sending = [self._begin(name, self._send) for name in missing]
         for sent in [*(self._sent[name] for name in there if name in self._sent), *sending]:
             sent.result()
+
+    def settled(self, names: Iterable[str]) -> None:
+        """They are not sent once more."""
+        for name in names:
+            self._sent.setdefault(name, _done())
 
     @contextlib.contextmanager
     def lock(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:

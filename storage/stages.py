@@ -224,7 +224,8 @@ class Draft:
         return dict(self._entries)
 
     def learn(self, entries: Mapping[str, FileEntry]) -> None:
-        """Take in files that another process has finished in the same directory."""
+        """Take in files that another process has finished, and settled, in the same directory."""
+        self._files.settled(f"{self.key.folder}/{name}" for name in entries)
         self._entries.update(entries)
 
     def look(self, names: Sequence[str]) -> bool:
