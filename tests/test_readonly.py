@@ -142,7 +142,7 @@ def test_reading_commands_work(microtome, arguments, words):
 
 def test_two_runs_are_compared_and_a_report_is_written_elsewhere(folder, microtome):
     first, second = (line.split()[0] for line in microtome("runs").stdout.splitlines()[2:])
-    assert "12 of 12 units of 4 carry the same label" in microtome("compare", first, second).stdout
+    assert "12 of 12 units of 4 (100%) carry the same label" in microtome("compare", first, second).stdout
     process = microtome("report", "--single-file", microtome.home / "report.html")
     assert process.returncode == 0, process.stderr
     assert "<html" in (microtome.home / "report.html").read_text()
