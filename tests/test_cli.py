@@ -365,4 +365,6 @@ def test_deployments_point_at_flows_that_are_there():
         file, _, name = deployment["entrypoint"].partition(":")
         module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
         assert hasattr(module, name), deployment["entrypoint"]
-        assert os.path.exists(ROOT / deployment["parameters"]["file"])
+        handed_out = name == "stage"  # whose file is named by the audit that hands it out
+        assert handed_out == ("parameters" not in deployment)
+        assert handed_out or os.path.exists(ROOT / deployment["parameters"]["file"])
