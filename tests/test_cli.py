@@ -165,7 +165,8 @@ def test_reading_commands(finished, command):
     first = listed[2].split()[0]
     assert "tiny" in listed[2]
     assert "dissection" in command("show", first, cwd=folder).stdout
-    assert "12 of 12 units of 4 (100%) carry the same label in both" in command("compare", first, "tiny", cwd=folder).stdout
+    compared = command("compare", first, "tiny", cwd=folder).stdout
+    assert "12 of 12 units of 4 (100%) carry the same label in both" in compared
     assert command("open", first, cwd=folder).stdout.strip().endswith("index.html")
     single = command("report", first, "--single-file", "one.html", cwd=folder)
     assert single.returncode == 0
