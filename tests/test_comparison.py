@@ -60,7 +60,7 @@ def test_figures_of_stages_that_both_have():
     [
         (31.0, "31", "+31"), (0, "0", "0"), (-3, "−3", "−3"), (0.98765, "0.9877", "+0.99"),
         (12345, "12,345", "+12,345"), (0.036283, "0.0363", "+0.036"), (0.015, "0.0150", "+0.015"),
-        (-0.00021, "−0.00021", "−0.00021"),
+        (-0.00021, "−0.000210", "−0.00021"),
     ],
 )  # fmt: skip
 def test_numbers_in_words(value, words, apart):
@@ -281,7 +281,7 @@ def test_the_command(two, command):
     file, _, first, second = two
     process = command("compare", first.run_id, "second", cwd=file.parent)
     assert process.returncode == 0, process.stderr
-    assert re.search(r"of 12 units of 4 carry|of 8 units of 1 carry", process.stdout)
+    assert re.search(r"of 12 units of 4 \(\d+%\) carry|of 8 units of 1 \(\d+%\) carry", process.stdout)
     place = Path(re.search(r"page +(.*)", process.stdout)[1])
     assert place.name == f"compare-{first.run_id}-{second.run_id}.html"
     assert command("open", "compare", cwd=file.parent).stdout.strip() == str(place)
