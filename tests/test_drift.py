@@ -619,7 +619,7 @@ def test_a_unit_that_had_no_label():
 def test_exact_zeros_are_seen():
     zero = dict.fromkeys(("change", "change_low", "change_high", "best_change_low"), 0.0)
     (line,) = parts_of(page(found(row(**zero, best_change=-0.00001))), "table")[2].rows
-    assert [line[1], line[4]] == ["0 [0, 0]", "−1e-05 [0, +0.0040]"]
+    assert [line[1], line[4]] == ["0 [0, 0]", "−1e−05 [0, +0.0040]"]
 
 
 def test_a_units_card():
