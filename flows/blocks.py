@@ -13,7 +13,8 @@ from microtome.errors import InputError, suggest
 
 Place = tuple[str, dict[str, str]]
 """A workspace, and the settings of its store."""
-_Said = tuple[str, dict[str, Any]]
+_Block = Mapping[str, Any]
+_Said = tuple[str, _Block]
 _UNREAD = ("profile_name", "assume_role_arn")  # of credentials, which only AWS's own library can follow
 
 
@@ -38,7 +39,7 @@ def place_of_block(named: str) -> Place:
     return place, {key: str(value) for key, value in settings.items() if value}
 
 
-def _stored(kind: str, name: str) -> Mapping[str, Any]:
+def _stored(kind: str, name: str) -> _Block:
     """The content of a block, secrets included, from Prefect's server."""
     from flows.run import server_configured
     from flows.server import server_place, unanswered
@@ -64,7 +65,7 @@ def _stored(kind: str, name: str) -> Mapping[str, Any]:
         raise InputError(f"workspace: the Prefect server at {place} does not give {kind}/{name} ({code})") from None
 
 
-def _s3_bucket(block: Mapping[str, Any]) -> _Said:
+def _s3_bucket(block: _Block) -> _Said:
     folder = str(block.get("bucket_folder") or "").strip("/")
     keys = block.get("credentials") or {}
     if unread := [name for name in _UNREAD if keys.get(name)]:
@@ -81,7 +82,7 @@ def _s3_bucket(block: Mapping[str, Any]) -> _Said:
     }
 
 
-def _remote_file_system(block: Mapping[str, Any]) -> _Said:
+def _remote_file_system(block: _Block) -> _Said:
     """The settings are those of fsspec, and so of s3fs."""
     told = block.get("settings") or {}
     client = told.get("client_kwargs") or {}
@@ -94,11 +95,11 @@ def _remote_file_system(block: Mapping[str, Any]) -> _Said:
     }
 
 
-def _local_file_system(block: Mapping[str, Any]) -> _Said:
+def _local_file_system(block: _Block) -> _Said:
     return str(block["basepath"]), {}
 
 
-_PLACES: Mapping[str, Callable[[Mapping[str, Any]], _Said]] = {
+_PLACES: Mapping[str, Callable[[_Block], _Said]] = {
     "s3-bucket": _s3_bucket,
     "remote-file-system": _remote_file_system,
     "local-file-system": _local_file_system,

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from distributed import as_completed
 from distributed.scheduler import KilledWorker
@@ -134,7 +134,14 @@ def _connected(address: str | None, processes: int) -> Iterator[Client]:
         yield client
 
 
-def _fault(workers: Mapping[str, Mapping[str, Any]], *, gpu: bool) -> str:
+class _Worker(TypedDict):
+    """What a scheduler says of a worker, as far as it is looked at."""
+
+    nthreads: int
+    resources: Mapping[str, float]
+
+
+def _fault(workers: Mapping[str, _Worker], *, gpu: bool) -> str:
     """What is wrong with the workers; empty where nothing is."""
     start = "start them with `dask worker ADDRESS --nworkers 1 --nthreads 1"
     if not workers:

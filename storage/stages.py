@@ -35,6 +35,7 @@ _MANIFEST = "manifest.json"
 _CHECKS = ".check.json"
 _MARKS = ".verified.json"
 _FETCHED = 8  # files of a stage that are brought at once
+Arrays = Mapping[str, NDArray[Any]]
 PARTS = "parts/"
 """Folder within a stage of what its shards leave for the merge; it goes when the stage is finished."""
 
@@ -309,13 +310,13 @@ class Draft:
         """What `leave` published. Raises ValueError where it was altered since."""
         return json.loads(self._files.read(f"{self.key.folder}/{PARTS}{name}.json"))
 
-    def leave_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def leave_arrays(self, name: str, arrays: Arrays) -> None:
         """Publish arrays by their names for the merge."""
         content = io.BytesIO()
         np.savez(content, **arrays)  # type: ignore[arg-type]  # its own options come first
         self.write(f"{PARTS}{name}.npz", content.getvalue())
 
-    def left_arrays(self, name: str) -> dict[str, NDArray[Any]]:
+    def left_arrays(self, name: str) -> Arrays:
         """What `leave_arrays` published. Raises ValueError where it was altered since."""
         try:
             with np.load(io.BytesIO(self._files.read(f"{self.key.folder}/{PARTS}{name}.npz"))) as found:

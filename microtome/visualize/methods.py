@@ -20,10 +20,11 @@ from microtome.errors import InputError
 from microtome.networks.geometry import LayerGeometry, walk
 from microtome.visualize.attribution import Target, at_rest, attribute, units_called, unscaled
 from microtome.visualize.gradcam import gradcam, spatial_layer
-from microtome.visualize.names import SHOWN, MethodName
+from microtome.visualize.names import MORE_THAN_ONCE, MethodName
 from microtome.visualize.rules import counted
 
-IG_STEPS, SMOOTH_SAMPLES, RISE_MASKS = SHOWN["integrated gradients"][1], SHOWN["smoothgrad"][1], SHOWN["rise"][0]
+IG_STEPS, SMOOTH_SAMPLES = MORE_THAN_ONCE["integrated gradients"][1], MORE_THAN_ONCE["smoothgrad"][1]
+RISE_MASKS = MORE_THAN_ONCE["rise"][0]
 SMOOTH_SHARE, GRADIENT_BATCH = 0.15, 16
 RISE_CELLS, RISE_KEPT, RISE_BATCH = 7, 0.5, 25
 

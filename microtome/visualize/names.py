@@ -9,15 +9,10 @@ MethodName = Literal[
     "gradient", "deconvolution", "guided", "input x gradient", "integrated gradients", "smoothgrad", "grad-cam", "rise"
 ]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
-SHOWN: Mapping[MethodName, tuple[int, int]] = {
-    "gradient": (0, 1),
-    "deconvolution": (0, 1),
-    "guided": (0, 1),
-    "input x gradient": (0, 1),
+MORE_THAN_ONCE: Mapping[MethodName, tuple[int, int]] = {
     "integrated gradients": (0, 32),
     "smoothgrad": (0, 16),
-    "grad-cam": (0, 1),
     "rise": (500, 0),
 }
-"""How often the network sees a picture for one map: forward alone, and forward and backward."""
+"""How often the network sees a picture for one map, forward alone, and forward and backward: others, once both ways."""
 TESTED: tuple[MethodName, ...] = METHODS[:-1]  # each test of RISE would cost its masks anew

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
 from microtome.networks.geometry import LayerGeometry
+from microtome.quantify.accumulate import State
 from microtome.quantify.dissection import Best, DetectorCount, best, detectors
 from microtome.quantify.intervals import Interval
 from microtome.quantify.resampling import (
@@ -139,7 +139,7 @@ class _Summary:
     session: Session
     number: int
 
-    def __call__(self, drawn: Sequence[Mapping[str, NDArray[Any]]]) -> _Layer:
+    def __call__(self, drawn: Sequence[State]) -> _Layer:
         """From what the layer's shards left."""
         inputs, layer = self.inputs, self.layer
         counted, split = detectors(self.scores, self.found, self.options.min_iou), self.weighted(self.halves)

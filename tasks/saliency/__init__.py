@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from microtome.visualize.names import METHODS, SHOWN, MethodName
+from microtome.visualize.names import METHODS, MORE_THAN_ONCE, MethodName
 from storage.tables import TableSchema, flag, float64, int32, string, table
 from tasks.index import index
 from tasks.options import LAYER, Count, DatasetName, Options, Word
@@ -55,7 +55,8 @@ RIVALS = 2 + 4  # orders of squares that are tried beside the methods': controls
 
 def maps_cost(methods: Sequence[MethodName], pace: Pace) -> float:
     """Seconds for one picture's maps by all of some methods."""
-    return sum(pace.passes(SHOWN[name][0]) + pace.gradients(SHOWN[name][1]) for name in methods)
+    passes = (MORE_THAN_ONCE.get(name, (0, 1)) for name in methods)
+    return sum(pace.passes(forward) + pace.gradients(both) for forward, both in passes)
 
 
 def cost(options: SaliencyOptions, pace: Pace) -> float:
