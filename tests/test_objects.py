@@ -444,18 +444,25 @@ LocalFileSystem(basepath=folder).save("local")
 
 
 @pytest.mark.slow
-def test_prefects_blocks_name_a_workspace(server, rclone, place, machine, monkeypatch, tmp_path):
+def test_prefects_blocks_name_a_workspace(server, rclone, place, tmp_path):
+    """In a process of its own: Prefect reads its settings once."""
     given = [KEY, SECRET, rclone.environment["AWS_ENDPOINT_URL"], str(tmp_path / "folder")]
     subprocess.run([sys.executable, "-c", BLOCKS, *given], env=server, check=True, capture_output=True)
-    for name in rclone.environment:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PREFECT_API_URL", server["PREFECT_API_URL"])
+    own = server | {"XDG_CACHE_HOME": str(tmp_path / "machine-first")}
+    call = [sys.executable, "-c", "from tests.test_objects import named_by_blocks; named_by_blocks()", given[-1]]
+    environment = {name: value for name, value in own.items() if name not in rclone.environment}
+    ended = subprocess.run(call, env=environment, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def named_by_blocks() -> None:
+    """What the test above looks at."""
     from flows.workspaces import open_workspace
 
     finish(open_workspace("block://s3-bucket/results"))
     found = StageStore(open_workspace("block://remote-file-system/remote")).find(STAGE)
     assert found.read("first") == b"content"
-    assert open_workspace("block://local-file-system/local").address == str(tmp_path / "folder")
+    assert open_workspace("block://local-file-system/local").address == sys.argv[1]
     for wrong, why in (("s3-bucket/none", "has no block"), ("slack/x", "says no place"), ("x", "block://TYPE/NAME")):
         with pytest.raises(InputError, match=why):
             open_workspace(f"block://{wrong}")

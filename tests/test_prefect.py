@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import NETWORK, asked, change_audit, write_audit
+from tests.conftest import NETWORK, asked, change_audit, long_form, write_audit
 from tests.test_artifacts import HOSTILE
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,10 @@ def walked(server, tmp_path_factory, broden):
     write_audit(folder / "examples/creatures.yaml", content)
     pools = {"runner": "workers", "pools": {"gpu": "microtome-gpu", "cpu": "microtome-cpu"}}
     quick = content["network"] | {"load": "nets:tiny"}
-    write_audit(folder / "examples/pooled.yaml", content | {"name": "pooled", "network": quick, "execution": pools})
+    write_audit(
+        folder / "examples/pooled.yaml",
+        content | {"name": "pooled", "network": quick, "execution": pools, "workspace": "pooled"},
+    )
     git(folder, "init", "--quiet", "--initial-branch", "main")
     commit(folder)
     environment = {name: value for name, value in server.items() if name != "PYTHONPATH"} | {
@@ -152,6 +155,8 @@ print({job.name: pools.deployment(job) for job in plan.jobs})
 """
 
 
+@long_form
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_coordinator_hands_its_stages_to_the_workers_of_pools(walked, tmp_path):
     """The audit is called by hand, a worker does each stage, and what it made is what this process would have made."""
@@ -167,8 +172,8 @@ def test_a_coordinator_hands_its_stages_to_the_workers_of_pools(walked, tmp_path
     assert done == dict.fromkeys(("index", "activations"), ("COMPLETED", "microtome-cpu"))
     here = ("--set", "execution.runner=local", "--set", "execution.pools=null")
     called([*microtome, *here], folder, environment)
-    files = (folder / "examples/.microtome/runs").glob("*/run.json")
-    first, second = [run for run in map(json.loads, map(Path.read_text, sorted(files))) if run["name"] == "pooled"]
+    files = (folder / "examples/pooled/runs").glob("*/run.json")
+    first, second = map(json.loads, map(Path.read_text, sorted(files)))
     assert [first["status"], second["status"]] == ["done", "done"]
     cached = {name: (stage["cached"], stage["digest"]) for name, stage in second["stages"].items()}
     assert cached == {name: (True, stage["digest"]) for name, stage in first["stages"].items()}

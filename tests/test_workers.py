@@ -31,10 +31,10 @@ PAUSED += "def pause(*_):\n    time.sleep(0.3)\n"
 
 def written_audit(folder: Path) -> Path:
     """Of so many pictures that every stage over pictures has two shards."""
-    (folder / "nets.py").write_text(NETWORK + PAUSED)
+    (folder / "nets_of_workers.py").write_text(NETWORK + PAUSED)
     content = {
         "name": "two",
-        "network": {"load": "nets:tiny", "layers": ["4"], "input": {"size": [32, 32]}},
+        "network": {"load": "nets_of_workers:tiny", "layers": ["4"], "input": {"size": [32, 32]}},
         "dataset": {"format": "creatures", "count": SPAN + 40, "size": 32},
         "stages": {"dissection": {"bootstrap": 250, "permutations": 30}, "report": False},
         "execution": {"threads": 1},
@@ -124,7 +124,12 @@ def killing(plan: Plan, wanted: int):
 @pytest.mark.soak
 def test_the_same_bytes_though_processes_are_killed_in_mid_shard(audit):
     pictures = f"dataset.count={soak(200, 1400)}"
-    more = (pictures, "network.load='nets:paused'", "execution.shard_images=48", "stages.dissection.permutations=0")
+    more = (
+        pictures,
+        "network.load='nets_of_workers:paused'",
+        "execution.shard_images=48",
+        "stages.dissection.permutations=0",
+    )
     kills = soak(2, 20)
     plan = planned(audit, "killed", *more, "execution.processes=2")
     with killing(plan, kills) as struck:
