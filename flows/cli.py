@@ -81,7 +81,7 @@ def _explain(error: BaseException) -> int:
         for fault in error.faults:
             print(f"error: {fault}", file=sys.stderr)
         return 2
-    if any(isinstance(cause, Interrupted | KeyboardInterrupt | click.Abort) for cause in _causes(error)):
+    if any(isinstance(cause, Interrupted | KeyboardInterrupt | click.Abort) or _cut(cause) for cause in _causes(error)):
         print("stopped; everything finished is kept", file=sys.stderr)
         return 130
     if isinstance(error, SystemExit):  # not ours: some code that was called wants the process to end
@@ -94,6 +94,11 @@ def _explain(error: BaseException) -> int:
     text = str(error) if known else f"{type(error).__name__}: {error}"
     print(f"error: {text}\n(--debug shows where)", file=sys.stderr)
     return 3
+
+
+def _cut(error: BaseException) -> bool:
+    """Whether it is how DuckDB tells of a Ctrl-C during a query."""
+    return isinstance(error, RuntimeError) and str(error) == "Query interrupted"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from flows.cli import _explain
 from flows.query import _reason, answer
 from microtome.errors import InputError
 from storage import RunRecord, RunStore, StageKey, StageStore, open_files
@@ -454,3 +456,13 @@ def test_names_do_not_steer_the_terminal(files, run):
     out = io.StringIO()
     answer(files, [run], "select 'a' || chr(27) || '[31m' || chr(10) || chr(8238) || 'é' evil", "table", out=out)
     assert out.getvalue().splitlines()[2] == "a\\x1b[31m\\n\\u202eé"
+
+
+def test_a_ctrl_c_that_duckdb_words_as_an_error_of_its_own_ends_as_one(capsys):
+    timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(RuntimeError) as caught:
+        duckdb.sql("select sum(a.range * b.range) from range(10000000) a, range(10000000) b").fetchall()
+    timer.join()
+    assert _explain(caught.value) == 130
+    assert capsys.readouterr().err == "stopped; everything finished is kept\n"
