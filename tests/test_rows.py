@@ -13,6 +13,7 @@ from microtome.report.features import FeatureRow
 from microtome.report.fields import MinimalRow, OcclusionRow
 from microtome.report.formulas import CurveRow, FormulaLayerRow, FormulaRow
 from microtome.report.saliency import FaithfulnessRow, MethodRow, ReliabilityRow
+from microtome.report.scores import ScoreAgreementRow, ScoreLabelRow, ScoreLayerRow, ScoreTestRow
 from microtome.report.tree import TreeMetricRow
 from tasks.registry import STAGES
 
@@ -38,6 +39,10 @@ def kind(hint: object) -> type:
         ("formulas", FormulaRow),
         ("formula_layers", FormulaLayerRow),
         ("formula_curve", CurveRow),
+        ("score_tests", ScoreTestRow),
+        ("score_agreement", ScoreAgreementRow),
+        ("score_labels", ScoreLabelRow),
+        ("score_layers", ScoreLayerRow),
         ("reliability", ReliabilityRow),
         ("saliency_methods", MethodRow),
         ("reliability_methods", MethodRow),
