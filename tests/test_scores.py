@@ -1,6 +1,7 @@
 """Scores: against literal twins, scikit-learn and published figures; wrong labels by hand; and through an audit."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from microtome.quantify import scores as science
 from microtome.quantify.intervals import wilson
 from microtome.quantify.label_tests import PictureLevel, PixelLevel
 from microtome.quantify.scores import COUNTED, METRICS, PooledUnits
+from microtome.report import drift, formulas
 from microtome.report import scores as report
 from tests import literal
 from tests.conftest import change_audit, write_audit
@@ -261,15 +263,15 @@ def test_so_many_pixels_that_none_would_be_drawn_twice():
 
 def test_what_falls_by_hand():
     changes = np.array([[-0.01, -0.002, 0.001], [-0.0005, -0.02, np.nan], [np.nan] * 3])
-    np.testing.assert_allclose(wrong.TestedPairs.falls(changes), [2 / 3, 1 / 2, np.nan])
-    np.testing.assert_allclose(wrong.TestedPairs.change(changes), [-0.011 / 3, -0.01025, np.nan])
+    np.testing.assert_allclose(wrong.ScoreChanges.falls(changes), [2 / 3, 1 / 2, np.nan])
+    np.testing.assert_allclose(wrong.ScoreChanges.change(changes), [-0.011 / 3, -0.01025, np.nan])
     found = wrong.outcome(changes)
     assert found.pairs == 2
     assert found.share == (1.0, *wilson(2, 2))
     assert found.single[0] == pytest.approx(7 / 12)
     assert found.change == pytest.approx((-0.011 / 3 - 0.01025) / 2)
     assert found.verdict == "undecided"
-    assert wrong.outcome(changes[2:]) == wrong.Outcome(0, wrong.NONE, wrong.NONE, None, "not tested")
+    assert wrong.outcome(changes[2:]) == wrong.LabelTest(0, wrong.NONE, wrong.NONE, None, "not tested")
 
 
 def test_verdicts_have_three_states():
@@ -293,7 +295,7 @@ def test_agreement_by_hand():
     assert found.units == 3
     assert found.same == (2 / 3, *wilson(2, 3))
     assert found.correlation[0] == pytest.approx(0.6)
-    assert wrong.agreement((one - 9, other), np.full(4, np.nan)) == wrong.Agreement(0, wrong.NONE, wrong.NONE)
+    assert wrong.agreement((one - 9, other), np.full(4, np.nan)) == wrong.MetricAgreement(0, wrong.NONE, wrong.NONE)
 
 
 def test_rank_correlations_are_scipys():
@@ -309,6 +311,13 @@ def test_rank_correlations_are_scipys():
 
 
 # the page
+
+
+@dataclass(frozen=True)
+class Doubtful:
+    """All that a page asks of its findings here."""
+
+    doubt: str = ""
 
 
 def a_row(verdict, *, level="pixels", metric="iou", labels="iou", pairs=12, share=0.75):
@@ -348,7 +357,6 @@ def done(tmp_path_factory):
         "dataset": {"format": "creatures", "count": 120, "seed": 3},
         "stages": {
             "dissection": {"bootstrap": 0, "permutations": 0},
-            "formulas": {"length": 1, "pictures": 10},
             "scores": {"draws": 5},
             "report": {"top_images": 3},
         },
@@ -433,6 +441,12 @@ def test_tables_hold_together(done):
     assert done["gates"][0].table("gates").column("passed").to_pylist() == [True]
 
 
+def test_other_pages_take_the_doubt_over():
+    assert [part.text for part in formulas._doubt(Doubtful("IoU is dubious."))] == ["IoU is dubious."]
+    assert [part.text for part in drift._doubt(Doubtful("IoU is dubious."))] == ["IoU is dubious."]
+    assert formulas._doubt(Doubtful()) == drift._doubt(Doubtful()) == []
+
+
 def test_pages_say_whether_iou_notices(done):
     page = done["report"][0].read("scores.html").decode()
     assert "Of 18 metrics over the pictures" in page
@@ -443,10 +457,9 @@ def test_pages_say_whether_iou_notices(done):
         if (row["level"], row["metric"], row["labels"]) == ("pixels", "iou", "iou")
     )
     assert iou["verdict"] == "fails"
-    for name in ("layer-000.html", "formulas.html"):
-        text = " ".join(done["report"][0].read(name).decode().split())
-        assert f"it falls for {iou['missing_share']:.0%}" in text
-        assert "The page of scores has all metrics." in text
+    text = " ".join(done["report"][0].read("layer-000.html").decode().split())
+    assert f"it falls for {iou['missing_share']:.0%}" in text
+    assert "The page of scores has all metrics." in text
     unit = done["report"][0].read("unit/features.12/25.html").decode()
     assert "What other metrics would call it" in unit
 

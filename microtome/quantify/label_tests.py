@@ -3,7 +3,7 @@
 Of a unit and the concept that explains it, half of the labels are taken away, or as many false ones are added, at
 random. A score that is worth anything falls. A metric passes a test if its score falls, by more than `EPSILON` of its
 range and in the mean over the draws, for 90 % of the pairs: NeuronEval's table marks 89.54 % as a failure, and 93.62 %
-as none. Its program takes the mean over draws, too, and has one draw: `Outcome.single` is the share of single draws.
+as none. Its program takes the mean over draws, too, but makes one: `LabelTest.single` is the share of single draws.
 """
 
 from __future__ import annotations
@@ -199,15 +199,13 @@ def _marked(places: NDArray[np.int64], count: int, shape: Pair, rng: np.random.G
 
 
 @dataclass(frozen=True)
-class TestedPairs:
+class ScoreChanges:
     """What became of the scores of units, each with one concept.
 
     Args:
         missing, extra: (units, draws) change as a share of the metric's range; nan where it is undefined, or where the
             pair could not be tested.
     """
-
-    __test__ = False  # for pytest, no test of its own
 
     missing: Floats
     extra: Floats
@@ -233,7 +231,7 @@ def _mean(values: Floats) -> Floats:
 
 def tested(
     level: ScoredLevel, metric: str, labels: NDArray[np.int64], altered: Mapping[Pair, Floats], *, draws: int
-) -> TestedPairs:
+) -> ScoreChanges:
     """How one metric's scores of units with their labels change.
 
     Args:
@@ -248,7 +246,7 @@ def tested(
     for pair in enumerate(labels.tolist()):
         if pair in altered:
             changes[:, pair[0]] = (altered[pair][place] - scores[pair]) / span(metric, scores)
-    return TestedPairs(changes[0], changes[1])
+    return ScoreChanges(changes[0], changes[1])
 
 
 def span(metric: str, scores: Floats) -> float:
@@ -264,7 +262,7 @@ def span(metric: str, scores: Floats) -> float:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LabelTest:
     """One test of one metric.
 
     Args:
@@ -282,19 +280,19 @@ class Outcome:
     verdict: Verdict
 
 
-def outcome(changes: Floats) -> Outcome:
+def outcome(changes: Floats) -> LabelTest:
     """Over all pairs.
 
     Args:
-        changes: (units, draws) of `TestedPairs`.
+        changes: (units, draws) of `ScoreChanges`.
     """
-    change, falls = TestedPairs.change(changes), TestedPairs.falls(changes)
+    change, falls = ScoreChanges.change(changes), ScoreChanges.falls(changes)
     known = ~np.isnan(change)
     if not known.any():
-        return Outcome(0, NONE, NONE, None, "not tested")
+        return LabelTest(0, NONE, NONE, None, "not tested")
     share, low, high = share_interval((change[known] < -EPSILON).astype(np.float64))
     single = share_interval(falls[known])
-    return Outcome(int(known.sum()), (share, low, high), single, float(change[known].mean()), judged(low, high))
+    return LabelTest(int(known.sum()), (share, low, high), single, float(change[known].mean()), judged(low, high))
 
 
 def judged(low: float, high: float) -> Verdict:
@@ -311,7 +309,7 @@ def worse(missing: Verdict, extra: Verdict) -> Verdict:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class MetricAgreement:
     """Two metrics about the same units.
 
     Args:
@@ -325,7 +323,7 @@ class Agreement:
     correlation: Ends
 
 
-def agreement(labels: tuple[NDArray[np.int64], NDArray[np.int64]], correlations: Floats) -> Agreement:
+def agreement(labels: tuple[NDArray[np.int64], NDArray[np.int64]], correlations: Floats) -> MetricAgreement:
     """How far two metrics agree.
 
     Args:
@@ -335,7 +333,7 @@ def agreement(labels: tuple[NDArray[np.int64], NDArray[np.int64]], correlations:
     one, other = labels
     known = (one >= 0) & (other >= 0)
     defined = correlations[~np.isnan(correlations)]
-    return Agreement(
+    return MetricAgreement(
         int(known.sum()),
         share_interval((one == other)[known].astype(np.float64)) if known.any() else NONE,
         mean_interval(defined) if len(defined) else NONE,

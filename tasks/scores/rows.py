@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.quantify.label_tests import (
-    Agreement,
     Ends,
-    Outcome,
+    LabelTest,
+    MetricAgreement,
     Pair,
+    ScoreChanges,
     ScoredLevel,
-    TestedPairs,
     agreement,
     outcome,
     rank_correlations,
@@ -103,7 +103,7 @@ class TestedLayer:
         }
 
     @cached_property
-    def changed(self) -> Mapping[tuple[str, str, str], TestedPairs]:
+    def changed(self) -> Mapping[tuple[str, str, str], ScoreChanges]:
         """(level, metric, whose concepts) -> how the scores change."""
         draws = self.options.draws
         return {
@@ -144,7 +144,7 @@ class TestedLayer:
         }
 
     @cached_property
-    def outcomes(self) -> Mapping[tuple[str, str, str], tuple[Outcome, Outcome]]:
+    def outcomes(self) -> Mapping[tuple[str, str, str], tuple[LabelTest, LabelTest]]:
         """(level, metric, whose concepts) -> of missing and of extra labels."""
         return {of: (outcome(found.missing), outcome(found.extra)) for of, found in self.changed.items()}
 
@@ -164,7 +164,7 @@ class TestedLayer:
         ]
 
     @cached_property
-    def agreements(self) -> Mapping[tuple[Named, Named], Agreement]:
+    def agreements(self) -> Mapping[tuple[Named, Named], MetricAgreement]:
         """Of every two metrics, each of a level."""
         named = {(name, metric): each for name, each in self.levels.items() for metric in each.level.metrics}
         ranks = rank_correlations([each.level.scores[metric] for (_, metric), each in named.items()])
@@ -213,7 +213,7 @@ class TestedLayer:
         }
 
 
-def _told(test: str, found: Outcome) -> Row:
+def _told(test: str, found: LabelTest) -> Row:
     return {
         f"{test}_pairs": found.pairs,
         **_ends(f"{test}_share", found.share, ends=test),
