@@ -252,6 +252,17 @@ def test_pixels_are_altered_as_pictures_are():
     np.testing.assert_allclose(one[at].std(2), other.std(2), rtol=0.15, atol=1e-12)
 
 
+@pytest.mark.parametrize(("counts", "falls"), [((20, 100, 50), True), ((20, 200, 50), False), ((5, 30, 400), False)])
+def test_false_labels_lower_iou_where_what_is_not_labelled_is_rarely_lit(counts, falls):
+    """(A - I) / (N - L) < I / (A + L), of N = 1,000."""
+    both, lit, labelled = counts
+    assert ((lit - both) / (1000 - labelled) < both / (lit + labelled)) == falls
+    level = PixelLevel(np.array([[both]]), np.array([[lit]]), np.array([labelled]), np.array([1000]))
+    missing, extra = level.altered((0, 0), 3000, np.random.default_rng(0))[COUNTED.index("iou")].mean(1)
+    assert (extra < level.scores["iou"].item()) == falls
+    assert missing == pytest.approx(both / (2 * lit + labelled - both), rel=0.01)
+
+
 def test_so_many_pixels_that_none_would_be_drawn_twice():
     rng = np.random.default_rng(0)
     few = wrong._drawn((wrong.MANY - 1, 10), 1000, 3, rng)
@@ -379,7 +390,7 @@ def test_iou_over_pixels_is_the_dissections(done):
     every = read(done, "scores")
     tallied = done["tally"][0].table("iou").to_pandas()
     pixels = every[every.level == "pixels"]
-    np.testing.assert_allclose(pixels.iou, tallied.iou.where(tallied.label_pixels + tallied.activation > 0), atol=1e-15)
+    np.testing.assert_array_equal(pixels.iou, tallied.iou.where(tallied.label_pixels + tallied.activation > 0))
     assert pixels.correlation.isna().all()
     labels = read(done, "score_labels")
     mine = labels[(labels.level == "pixels") & (labels.metric == "iou") & (labels.labels == "iou")]

@@ -23,9 +23,9 @@ NAMES: Mapping[str, str] = {
     "auc": "AUC",
     "inverse_auc": "inverse AUC",
     "correlation": "correlation",
-    "correlation_top_random": "correlation, top and random",
+    "correlation_top_random": "correlation over top and random",
     "spearman": "Spearman's correlation",
-    "spearman_top_random": "Spearman's, top and random",
+    "spearman_top_random": "Spearman's over top and random",
     "cosine": "cosine",
     "wpmi": "WPMI",
     "mad": "mean activation difference",
@@ -308,8 +308,7 @@ def _test(layer: ScoredLayer, level: str, metric: str) -> list[views.Cell]:
 
 
 def _verdict(row: ScoreTestRow) -> str:
-    count = row["missing_pairs"]
-    return f"{row['verdict']}, {count} unit{'' if count == 1 else 's'}" if count else row["verdict"]
+    return f"{row['verdict']} ({row['missing_pairs']})" if row["missing_pairs"] else row["verdict"]
 
 
 def _agreements(layer: ScoredLayer) -> views.Table:
