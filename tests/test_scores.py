@@ -20,6 +20,7 @@ from microtome.report import drift, formulas
 from microtome.report import scores as report
 from tests import literal
 from tests.conftest import change_audit, write_audit
+from tests.test_known_answers import squeezenet
 from tests.test_pipeline import run
 
 WEIGHTS = Path(__file__).parent.parent / "microtome/networks/weights/creature_net.safetensors"
@@ -487,3 +488,27 @@ def test_pooling_by_the_highest_value_and_all_pictures(tmp_path, audit_file):
     every = found["scores"][0].table("scores").to_pandas()
     assert every[every.level == "pictures"].accuracy.notna().all()  # no picture is left out
     assert all(cached for _, cached in run(audit_file).values())
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_what_the_docs_say_of_broden(real_data, tmp_path):
+    """squeezenet1_0's features.12: which metrics notice wrong labels, as docs/scores.md has it."""
+    content = {
+        "name": "scores",
+        "network": squeezenet(real_data),
+        "dataset": {"format": "broden", "root": str(real_data / "broden-mini")},
+        "stages": {"dissection": {"bootstrap": 0, "permutations": 0}, "scores": {}, "report": False},
+    }
+    found = run(write_audit(tmp_path / "audit.yaml", content), until="scores")
+    tests = found["scores"][0].table("score_tests").to_pandas().set_index(["labels", "level", "metric"])
+    passing = tests[tests.verdict == "passes"].index
+    over_pictures = {metric for labels, level, metric in passing if (labels, level) == ("iou", "pictures")}
+    of_detectors = {metric for labels, level, metric in passing if (labels, level) == ("detectors", "pixels")}
+    spearman = {"correlation_top_random", "spearman", "spearman_top_random"}
+    assert over_pictures == {"f1", "iou", "auprc", "correlation"} | spearman
+    assert of_detectors == {"f1", "iou", "auprc", "wpmi"}
+    iou = tests.loc["detectors", "pixels", "iou"]
+    assert (iou.missing_pairs, iou.missing_share, iou.extra_share) == (158, 1, 1)
+    cosine = tests.loc["iou", "pictures", "cosine"]
+    assert (cosine.verdict, cosine.extra_share) == ("fails", pytest.approx(0.54, abs=0.03))
