@@ -201,7 +201,7 @@ def plan(file: Path, **options: Any) -> None:
     rows = [[row.stage, row.state, row.size, row.seconds] for row in foresee(planned)]
     _table(["stage", "state", "bytes", "seconds"], rows)
     if told := advice(planned):
-        print(told)
+        print(told, file=sys.stderr)  # not among the rows
 
 
 @cli.command()

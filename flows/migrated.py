@@ -19,6 +19,11 @@ from storage.bucket import cache_folder
 _ELSEWHERE = ("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
 
 
+def kept_database() -> Path:
+    """Where the copy is, or would be."""
+    return cache_folder() / f"prefect-{version('prefect')}.db"
+
+
 @contextlib.contextmanager
 def migrated(home: Path) -> Iterator[None]:
     """Around the start of a server: its home has a database before, and the first one is kept for others after.
@@ -28,7 +33,7 @@ def migrated(home: Path) -> Iterator[None]:
     Args:
         home: Prefect's; one that has a database keeps it.
     """
-    database, kept = home / "prefect.db", cache_folder() / f"prefect-{version('prefect')}.db"
+    database, kept = home / "prefect.db", kept_database()
     if database.exists() or any(name in os.environ for name in _ELSEWHERE):
         yield
         return
