@@ -282,7 +282,8 @@ def _tests(layer: ScoredLayer) -> list[views.Part]:
         "concept are taken away; false added: if as many false ones are added. A metric passes where both are surely "
         f"at least {LIMIT:.0%}. In one draw: share of single draws in which it falls, which luck lowers where labels "
         "are few. Units: that could be tested, each with the concept of its highest IoU; detectors alone: the verdict "
-        "by the labels of the dissection's detectors; by its own labels: where each metric chooses the concept itself."
+        "by the labels of the dissection's detectors; by its own labels: where each metric chooses the concept itself. "
+        "In brackets: units that could be tested."
     )
     pictures = [_test(layer, "pictures", metric) for metric in METRICS]
     pixels = [_test(layer, "pixels", metric) for metric in METRICS if metric in COUNTED]
