@@ -24,7 +24,7 @@ from tasks.pages import Described, PagesOptions
 from tasks.report import STAGE as REPORT
 from tasks.report import ReportOptions
 from tasks.session import Session
-from tasks.stage import Job, Settings
+from tasks.stage import External, Job, Settings
 
 SETTINGS = Settings(seed=0, device="cpu", threads=1)
 """Nothing is drawn, and no network is run."""
@@ -112,6 +112,6 @@ def _name(place: Path) -> str:
 def _jobs(method: Method, published: PublishedFiles, described: Described) -> Sequence[Job]:
     made = Job(IMPORTED, ImportedOptions(method=method), SETTINGS, {"published": published})
     roots = tuple(sorted(IMPORTED.page.roots)) if IMPORTED.page else ()
-    shown = {made.name: made, "audit": described}
+    shown: dict[str, Job | External] = {made.name: made, "audit": described}
     pages = Job(PAGES, PagesOptions(top_images=1), SETTINGS, shown, roots=roots)
     return made, pages, Job(REPORT, ReportOptions(), SETTINGS, {**shown, "pages": pages})

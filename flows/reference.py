@@ -81,7 +81,7 @@ def _metrics(stage: Stage) -> Iterator[str]:
 
 
 def _stage(stage: Stage) -> Iterator[str]:
-    asked = "" if stage.plan else " Other stages pull it in."
+    asked = "" if stage.plan or stage.page else " Other stages pull it in."  # what is shown was asked for
     yield f"## {stage.name}\n\n{stage.about}{asked}\n"
     if stage.plan:
         yield from (*HEAD, *_options(stage.options.model_fields), "")

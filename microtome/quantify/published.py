@@ -255,12 +255,15 @@ def _scored(row: Mapping[str, str], category: str) -> _Scored:
 
 
 def _printed(cell: str, what: str) -> tuple[float, float]:
-    """A score, and by how much rounding may have changed it: half of its last digit. Raises ValueError."""
+    """A score, and by how much rounding may have changed it: half of its last digit; 0.0 and 1.0 are exact.
+
+    Raises ValueError.
+    """
     value = finite(cell, what)
     if not 0 <= value <= 1:
         raise ValueError(f"{what} must be from 0 to 1, got {shown(cell)}")
-    exponent = Decimal(cell.strip()).as_tuple().exponent
-    return value, 0.5 * 10.0 ** int(exponent) + SLACK
+    exponent = int(Decimal(cell.strip()).as_tuple().exponent)
+    return value, SLACK + (0.5 * 10.0**exponent if exponent < -1 else 0.0)
 
 
 def _label(row: Mapping[str, str], categories: Sequence[str], scored: Sequence[_Scored]) -> int:

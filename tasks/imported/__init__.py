@@ -24,7 +24,7 @@ FILLED = ("units", "layers", "iou")
 
 STAGE = Stage(
     name="imported",
-    about="Reads what other tools published of a network's units, and computes again what can be.",
+    about="Reads what other tools published of a network's units (`microtome import`), and computes again what can be.",
     options=ImportedOptions,
     work="tasks.imported.work:run",
     headlines=(
