@@ -87,6 +87,14 @@ def test_the_background_is_no_concept(tmp_path, lit):
     assert tally.background == 1
 
 
+def test_the_background_stands_where_a_unit_meets_nothing_of_a_category(tmp_path):
+    """With its own counts beside a score of 0: no fault, and no concept."""
+    rows = [row(1, ("", 24000, 500, 100), ("red-c", 300, 200, 40)) | {"object-iou": "0.0"}]
+    tally = read_tally(write_rows(tmp_path / "t.csv", rows), "a")
+    assert (tally.concepts[0], tally.background) == ([None, "red-c"], 0)
+    assert (tally.intersection[0, 0], tally.label_pixels[0, 0]) == (0, 0)
+
+
 def test_counts_may_be_written_as_floats_and_scores_in_full(tmp_path):
     whole = {**row(1, ("cat", 100, 60, 40), ("red-c", 300, 200, 5), digits=17), "object-activation": "60.0"}
     assert read_tally(write_rows(tmp_path / "t.csv", [whole]), "a").iou[0].tolist() == [1 / 3, 5 / 495]

@@ -240,6 +240,8 @@ def _scored(row: Mapping[str, str], category: str) -> _Scored:
         for part in ("truth", "activation", "intersect")
     )
     printed, room = _printed(row[f"{category}-iou"], f"{category}-iou")
+    if not name and printed == 0:  # it meets none of the category, and the background stands there with its own counts
+        return _Scored(None, 0, 0, 0, printed, room)
     if name and intersection > min(label_pixels, activation):  # pixels of the background may be counted in none of them
         raise ValueError(
             f"{category}-intersect must be no more than {category}-truth and {category}-activation, got "

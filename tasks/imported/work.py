@@ -108,14 +108,15 @@ def _labels(tally: PublishedTally) -> Iterator[Row]:
 
 
 def _recomputed(tally: PublishedTally) -> dict[str, object]:
-    apart = np.abs(iou(tally.intersection, tally.activation, tally.label_pixels) - tally.printed)
+    counts = tally.intersection, tally.activation, tally.label_pixels
+    apart = np.abs(iou(*counts) - tally.printed)
     return {
         "layer": tally.layer,
         "method": "netdissect",
         "units": tally.units,
         "labels": len({concept for concept, _, _ in tally.labels if concept is not None}),
         "counted_from": 1,
-        "recomputed": apart.size,
+        "recomputed": int(sum(counts).astype(bool).sum()),
         "background": tally.background,
         "largest_difference": float(apart.max()),
     }
