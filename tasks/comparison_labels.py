@@ -205,8 +205,9 @@ class LabelledRuns:
         yield f"Imported: {' and '.join(named)}. {names} neither the network nor the pictures."
         if all(self.figures):
             yield (
-                "Counts over other pictures, or measured otherwise, differ for that alone: differences of figures have "
-                "no interval here, and do not say which method or which network is better."
+                "Counts over other pictures, or measured otherwise, differ for that alone (the denominator of "
+                "NetDissect-Lite makes every IoU higher): differences of figures have no interval here, and do not say "
+                "which method or which network is better. An imported run's report has the definitions."
             )
         for run, other in ((self.first, self.second), (self.second, self.first)):
             alone = [layer for layer in run.units if layer not in {name for pair in self.pairs for name in pair}]

@@ -332,6 +332,9 @@ def _figures(found: Comparison) -> views.Table:
         "same draws of pictures for both runs. On each line, which has a scale of its own: the difference and its "
         "interval; the green mark is no difference."
     )
+    if found.imported:
+        note = "95 % intervals where an audit measured; what was imported has none, and so has no difference."
+        return views.Table([*columns, ("difference", True)], [line[:-1] for line in lines], note)
     return views.Table([*columns, ("difference", True), ("", False)], lines, note)
 
 

@@ -108,15 +108,15 @@ def _labels(tally: PublishedTally) -> Iterator[Row]:
 
 
 def _recomputed(tally: PublishedTally) -> dict[str, object]:
-    counts = tally.intersection, tally.activation, tally.label_pixels
-    apart = np.abs(iou(*counts) - tally.printed)
+    apart = np.abs(iou(tally.intersection, tally.activation, tally.label_pixels) - tally.printed)
+    counted = tally.activation + tally.label_pixels > 0
     return {
         "layer": tally.layer,
         "method": "netdissect",
         "units": tally.units,
         "labels": len({concept for concept, _, _ in tally.labels if concept is not None}),
         "counted_from": 1,
-        "recomputed": int(sum(counts).astype(bool).sum()),
+        "recomputed": int(counted.sum()),
         "background": tally.background,
         "largest_difference": float(apart.max()),
     }
