@@ -12,6 +12,7 @@ from microtome.report.drift import DriftLayerRow, DriftUnitRow
 from microtome.report.features import FeatureRow
 from microtome.report.fields import MinimalRow, OcclusionRow
 from microtome.report.formulas import CurveRow, FormulaLayerRow, FormulaRow
+from microtome.report.imported import ImportedRow, LabelRow, TalliedRow, TalliedUnitRow
 from microtome.report.saliency import FaithfulnessRow, MethodRow, ReliabilityRow
 from microtome.report.scores import ScoreAgreementRow, ScoreLabelRow, ScoreLayerRow, ScoreTestRow
 from microtome.report.tree import TreeMetricRow
@@ -39,6 +40,10 @@ def kind(hint: object) -> type:
         ("formulas", FormulaRow),
         ("formula_layers", FormulaLayerRow),
         ("formula_curve", CurveRow),
+        ("imported", ImportedRow),
+        ("layers", TalliedRow),
+        ("units", TalliedUnitRow),
+        ("labels", LabelRow),
         ("score_tests", ScoreTestRow),
         ("score_agreement", ScoreAgreementRow),
         ("score_labels", ScoreLabelRow),
