@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -133,12 +134,10 @@ class Looked:
         import torch
 
         batch = torch.rand(AT_ONCE, 3, *self.audit.audit.network.input.size)
-        spent = [
-            [_forward(self.module, (self.audit.settings, layout), batch) for layout in ("contiguous", "channels_last")]
-            for _ in range(TURNS)
-        ]
-        plain, other = (min(times) for times in zip(*spent, strict=True))
-        return plain / other
+        least: dict[Layout, float] = {"contiguous": math.inf, "channels_last": math.inf}
+        for layout in (*least,) * TURNS:
+            least[layout] = min(least[layout], _forward(self.module, (self.audit.settings, layout), batch))
+        return least["contiguous"] / least["channels_last"]
 
     def probe(self) -> None:
         """Show it some of the pictures that it will be shown. Raises InputError: see `microtome.networks.probe`."""
