@@ -34,7 +34,7 @@ def planned(folder: Path, options) -> Plan:
         "name": "ablation",
         "network": {
             "load": "torchvision.models:squeezenet1_0", "weights": str(data / WEIGHTS), "layers": ["features.12"],
-            "input": {"resize": "shortest-side-crop"},
+            "input": {"size": [224, 224], "resize": "shortest-side-crop"},
         },
         "datasets": {
             "main": {"format": "broden", "root": str(data / "broden-mini")},
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--remove", default="zero", choices=("zero", "mean", "resampled"))
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workspace")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

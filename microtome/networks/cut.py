@@ -105,7 +105,7 @@ class GraphCut(Cut):
         (self._layer,) = nodes
         self._above = _dependent(self._layer)
         self._below = [node for node in self._graph.graph.nodes if node not in self._above]
-        self._needed = [node for node in self._below if self._above & set(node.users)]
+        self._needed = [node for node in self._below if node is not self._layer and self._above & set(node.users)]
         self._reader = _reader(self._graph, self._layer)
 
     def below(self, batch: torch.Tensor) -> Below:
@@ -126,13 +126,14 @@ class GraphCut(Cut):
 
     def differing(self, start: Start, axis: int, units: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """As in `Cut`."""
-        if self._reader is None or start.read is None or FEW * len(units) > start.output.shape[axis]:
+        few = 0 < FEW * len(units) <= start.output.shape[axis]
+        if self._reader is None or start.read is None or not few:
             return super().differing(start, axis, units, values)
         moved = self._reader.read(values - start.output.index_select(axis, units), units)
         return self._onwards(start.below, self._reader.node, moved.add_(start.read), self._reader.passed)
 
     def without_reader(self) -> GraphCut:
-        """The same, which reads every output whole."""
+        """Itself, reading every output whole."""
         self._reader = None
         return self
 

@@ -418,8 +418,8 @@ def _units(layer: LayerAblation, units: Sequence[AblationUnitRow]) -> views.Tabl
     note = (
         "The class is the one that loses most in half of the pictures; all figures are of the other half. Random: "
         "without units of the same size. Others' own: those units, each by its own class. Ahead of: the share of them "
-        "that cost this class less. Changed: pictures of the class whose highest class becomes another. Regained: share "
-        "of the log-odds that comes back with this unit alone, all others at their means."
+        "that cost this class less. Changed: pictures of the class whose highest class becomes another. Regained: "
+        "share of the log-odds that comes back with this unit alone, all others at their means."
     )
     return views.Table(columns, rows, note)
 
@@ -448,8 +448,8 @@ def _reading(row: AblationLayerRow) -> views.Section:
                 "Any unit costs something, and a large one more than a small one. So each stands beside the ten units "
                 "of the nearest size (the root mean square of what removal takes) that do not detect the same. A "
                 f"unit is used where its class loses surely more than without them (q ≤ {LEVEL:g}). Since most units "
-                "serve some class, the harder question is whether a detector costs its own class more than they cost theirs: "
-                "that is the column of others' own."
+                "serve some class, the harder question is whether a detector costs its own class more than they cost "
+                "theirs: that is the column of others' own."
             ),
             views.Text(
                 "That a class loses without a unit does not say that it loses because of the concept: the unit may "
