@@ -244,7 +244,7 @@ class _Around(fx.Tracer):
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _Convolution:
     """The convolution that alone reads a layer's output.
 
     Args:
@@ -264,7 +264,7 @@ class _Reader:
         return functional.conv2d(values, weight, bias, conv.stride, conv.padding, conv.dilation)
 
 
-def _reader(graph: fx.GraphModule, layer: fx.Node) -> _Reader | None:
+def _reader(graph: fx.GraphModule, layer: fx.Node) -> _Convolution | None:
     """The convolution that alone reads a layer, over what changes nothing in eval mode; None where there is none."""
     passed: list[fx.Node] = []
     users = list(layer.users)
@@ -272,7 +272,7 @@ def _reader(graph: fx.GraphModule, layer: fx.Node) -> _Reader | None:
         (node,) = users
         module = graph.get_submodule(str(node.target))
         if isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros":
-            return _Reader(node, passed, module)
+            return _Convolution(node, passed, module)
         if not isinstance(module, nn.Dropout | nn.Dropout2d | nn.Identity):
             return None
         passed.append(node)

@@ -130,7 +130,7 @@ def causal_words(class_name: str | None, drop: float, ends: tuple[float, float],
         ends: of its 95 % interval.
         random: the same without a unit of the same size; None where there is none.
     """
-    beside = "" if random is None else f", without a random unit of the same size {random:.2f}"
+    beside = "" if random is None else f", without a random unit of the same size {round(random, 2) + 0.0:.2f}"
     whose = f"{class_name} loses" if class_name else f"{NO_CLASS} lose"
     return f"Without it {whose} {drop:.2f} [{ends[0]:.2f}, {ends[1]:.2f}] nats of log-odds{beside}."
 
@@ -215,10 +215,10 @@ def _verdict(unit: AblationUnitRow) -> str:
 
 
 def _headline(row: AblationLayerRow) -> str:
-    used = f"{row['used']} of {row['units']} ({row['used_share']:.0%} [{row['used_low']:.0%}, {row['used_high']:.0%}])"
+    share = f"{row['used_share']:.0%} [{row['used_low']:.0%}, {row['used_high']:.0%}]"
     text = (
-        f"The network uses {used} units of {row['layer']}: without one of them a class loses more than without others "
-        "of the same size."
+        f"The network uses {row['used']} of {row['units']} units of {row['layer']} ({share}): without one of them a class "
+        "loses more than without others of the same size."
     )
     if row["detector_drop"] is None:
         return f"{text} No unit is a detector."
@@ -369,7 +369,7 @@ def _surely(row: AblationGroupRow) -> bool:
 
 def _concepts(layer: LayerAblation) -> views.Table:
     """Of each concept, the class that loses most."""
-    names = ("drop, 95 %", "random", "q", "probability", "accuracy lost, 95 %", "regained, 95 %", "random")
+    names = ("drop, 95 %", "random", "q", "probability", "accuracy lost, 95 %", "regained, 95 %", "by random")
     columns = [("concept", False), ("units", True), ("class", False), *((name, True) for name in names)]
     rows = []
     for concept, found in _by_concept(layer).items():
