@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +34,16 @@ def start_server(stop: threading.Event) -> None:
     Raises:
         Interrupted: while it was starting. RuntimeError: it did not start.
     """
-    from microtome.errors import Interrupted  # here: the server's process imports nothing of ours
+    from flows.migrated import migrated  # here: the server's process imports nothing of ours
+
+    with migrated(Path(os.environ["PREFECT_HOME"])):
+        port = _started(stop)
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+
+
+def _started(stop: threading.Event) -> int:
+    """The port at which a new server answers."""
+    from microtome.errors import Interrupted
 
     port = _free_port()
     process = subprocess.Popen(
@@ -50,7 +60,7 @@ def start_server(stop: threading.Event) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"Prefect's embedded server must start within {STARTUP:g} s; what it said is above")
         time.sleep(0.1)
-    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    return port
 
 
 def serve(port: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from flows.migrated import kept_database
 from flows.plan import Plan
 from flows.run import server_configured
 from storage import StageStore
@@ -14,9 +15,10 @@ from tasks.pace import Pace
 from tasks.stage import Job
 from tasks.subject import Subject
 
-START, BEGUN = 16, 6
-"""Seconds of an audit outside of its stages, on two idle cores: imports, the run's end, and ten more for a server of
-its own where Prefect has none configured."""
+WORTHWHILE = 1.15  # times as fast, from which on another layout is advised
+FIRST, START, BEGUN = 17, 10, 6
+"""Seconds of an audit outside of its stages, on two idle cores: imports and the run's end; four more for a server of
+its own where Prefect has none configured, and seven more for a database of that server's, the first time."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,7 @@ def foresee(plan: Plan) -> Iterator[Foreseen]:
     """What each stage of a plan would do."""
     missing, pace = {job.name for job in plan.missing()}, _pace(plan)
     if missing:
-        server = server_configured()
-        told = "imports, your Prefect server" if server else "imports, a Prefect server"
-        yield Foreseen("start", "", "", f"{BEGUN if server else START} ({told})")
+        yield _start()
     for job in plan.jobs:
         if job.name not in missing:
             yield Foreseen(job.name, "cached", "", "")
@@ -43,6 +43,28 @@ def foresee(plan: Plan) -> Iterator[Foreseen]:
         size = _activation_bytes(plan, job) if isinstance(job.options, ActivationsOptions) else None
         told = f"{size / 1e6:.1f} MB" if size is not None else "small"
         yield Foreseen(job.name, "would run", told, _seconds(plan, job, pace))
+
+
+def _start() -> Foreseen:
+    if server_configured():
+        return Foreseen("start", "", "", f"{BEGUN} (imports, your Prefect server)")
+    seconds = START if kept_database().exists() else FIRST
+    return Foreseen("start", "", "", f"{seconds} (imports, a Prefect server)")
+
+
+def advice(plan: Plan) -> str:
+    """A sentence about what would make the maps quicker here; empty where nothing is known to."""
+    execution, maps = plan.audit.execution, [job for job in plan.missing() if job.stage.name == "activations"]
+    looked = plan.looked.get(plan.planner.network.digest)
+    if not maps or looked is None or execution.layout == "channels_last" or execution.engine == "compiled":
+        return ""
+    quicker = looked.quicker()
+    if quicker < WORTHWHILE:
+        return ""
+    return (
+        f"execution.layout: channels_last would make the forward pass {quicker:.1f} times as fast here; maps get other "
+        "last bits, and are made anew"
+    )
 
 
 def _activation_bytes(plan: Plan, job: Job) -> int | None:

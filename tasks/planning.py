@@ -114,7 +114,7 @@ class PoolsModel(Strict):
 
 
 class ExecutionModel(Strict):
-    """How it is carried out; none of it changes a result but `precision`."""
+    """How it is carried out; none of it changes a result but `precision`, `engine` and `layout`."""
 
     runner: Literal["local", "dask", "workers"] = "local"
     """Who does the work: this machine, the workers of a Dask cluster, or those of Prefect's pools."""
@@ -126,6 +126,10 @@ class ExecutionModel(Strict):
     """Pools whose workers do it, where the runner is `workers`."""
     precision: Literal["float32", "float16"] = "float32"
     """Of stored maps."""
+    engine: Literal["eager", "compiled"] = "eager"
+    """What makes the maps: the network as it is, or what `torch.compile` makes of it, which differs in last bits."""
+    layout: Literal["contiguous", "channels_last"] = "contiguous"
+    """Of pictures and weights in memory while maps are made; `plan` says where the other one would be quicker."""
     storage: Literal["auto", "none", "lz4", "zstd"] = "auto"
     """Compression of stored maps."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None

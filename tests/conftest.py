@@ -178,6 +178,14 @@ def change_audit(file: Path, **changes: object) -> None:
     write_audit(file, {**yaml.safe_load(file.read_text()), **changes})
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A folder of this test run's own for what microtome keeps between workspaces."""
+    own = tmp_path_factory.getbasetemp()
+    whole = own.parent if own.name.startswith("popen-") else own  # of all processes that run tests beside each other
+    os.environ["XDG_CACHE_HOME"] = str(whole / "cache")
+
+
 @pytest.fixture(scope="session")
 def command(tmp_path_factory: pytest.TempPathFactory):
     """Runs `microtome ...` in a process and an empty home of its own; gives the finished process."""

@@ -128,7 +128,7 @@ def test_plan_foresees(finished, command):
     assert "(as last time)" in rows["activations"]
     first = command("plan", "audit.yaml", "--workspace", "elsewhere", cwd=folder)
     start, *stages = first.stdout.splitlines()[2:]
-    assert start.split() == ["start", "16", "(imports,", "a", "Prefect", "server)"]
+    assert start.split() == ["start", "10", "(imports,", "a", "Prefect", "server)"]
     told = {line.split()[0]: line.split("would run")[1].split() for line in stages}
     assert set(told) == set(rows) - {"stage", "-----------", "start"}
     assert all(line[-4].isdigit() and line[-3:] == ["(by", "a", "probe)"] for line in told.values())

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microtome.quantify import formula_checks as checks
-from microtome.quantify import formulas as science
-from microtome.quantify.formula_words import ConceptCells, UnitWords, lit_by_unit, memo
-from microtome.quantify.formulas import FORMS, Form, FormulaSearch, SearchLimits
+from microtome.quantify.formulas import bounds, checks, grammar
+from microtome.quantify.formulas.best import FormulaSearch, SearchLimits
+from microtome.quantify.formulas.grammar import FORMS, Form
+from microtome.quantify.formulas.words import ConceptCells, UnitWords, lit_by_unit, memo
 from microtome.quantify.null import AllLabels
 from microtome.quantify.resampling import permutation_plan
 from microtome.quantify.words import SIDE, LitWords, label_words, pixels_of, tiles, tiling, whole_words
@@ -296,18 +296,18 @@ def test_forms_of_three_are_counted_by_inclusion_and_exclusion_and_bounded_by_th
     lit, concepts = scene
     (*m, t), (*o, u) = counted(lit, concepts)
     room = int(lit.sum())
-    ranges = [science.shared.py_func(m, room), science.shared.py_func(o, sum(o[:3]))]
+    ranges = [bounds.shared.py_func(m, room), bounds.shared.py_func(o, sum(o[:3]))]
     assert ranges[0][0] <= t <= ranges[0][1]
     assert ranges[1][0] <= u <= ranges[1][1]
     for form in range(4, 12):
         mask = literal_mask(form, *concepts)
         both, others = int((mask & lit).sum()), int((mask & ~lit).sum())
-        bases, sign = [science.base.py_func(form, each) for each in (m, o)], int(science.SIGN[form])
+        bases, sign = [grammar.base.py_func(form, each) for each in (m, o)], int(grammar.SIGN[form])
         assert (bases[0] + sign * t, bases[1] + sign * u) == (both, others)
         truth = both / (room + others)
-        assert science.leaf_bound.py_func(bases, sign, room, ranges) >= truth
-        assert science.leaf_bound.py_func(bases, sign, room, ((t, t), ranges[1])) >= truth
-        assert science.leaf_bound.py_func(bases, sign, room, ((t, t), (u, u))) == truth
+        assert bounds.leaf_bound.py_func(bases, sign, room, ranges) >= truth
+        assert bounds.leaf_bound.py_func(bases, sign, room, ((t, t), ranges[1])) >= truth
+        assert bounds.leaf_bound.py_func(bases, sign, room, ((t, t), (u, u))) == truth
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -322,9 +322,9 @@ def test_what_grows_and_what_is_cut_is_bounded(scene):
     (i, o), more, less = on(f), max(on(g)[0], on(h)[0]), max(on(f & g)[1], on(f & h)[1])
     for other in (g, h):  # any of a set
         for mask, bound in (
-            (f | other, science.grown.py_func(i, o, room, more)),
-            (f & ~other, science.cut.py_func(i, o, room, less)),
-            (f & other, science.cut.py_func(min(i, more), o, room, o)),
+            (f | other, bounds.grown.py_func(i, o, room, more)),
+            (f & ~other, bounds.cut.py_func(i, o, room, less)),
+            (f & other, bounds.cut.py_func(min(i, more), o, room, o)),
         ):
             both, others = on(mask)
             assert both / (room + others) <= bound

@@ -16,6 +16,8 @@ class ActivationsOptions(Options):
     layers: list[str]
     shift: float
     precision: Literal["float32", "float16"]
+    engine: Literal["eager", "compiled"]
+    layout: Literal["contiguous", "channels_last"]
     compression: Annotated[Literal["auto", "none", "lz4", "zstd"], OUTSIDE]
     shard_images: Annotated[int | None, OUTSIDE]
 
@@ -51,6 +53,8 @@ def maps(
         layers=model.layers if finetuned is None else list(LAYERS),
         shift=shift,
         precision=execution.precision,
+        engine=execution.engine,
+        layout=execution.layout,
         compression=execution.storage,
         shard_images=execution.shard_images,
     )

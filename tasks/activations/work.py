@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from microtome.datasets.source import Source
 from microtome.errors import InputError
 from microtome.networks import Capture, LayerGeometry, walk_matching
+from microtome.networks.engine import FORMATS, CompiledCapture, capturing
 from storage import Draft
 from storage.tensors import ROW_GROUP, Tensors, TensorWriter
 from tasks.activations import ActivationsOptions
@@ -60,7 +61,8 @@ class Shard:
     def __init__(self, options: ActivationsOptions, inputs: Inputs, session: Session) -> None:
         self._source, self._module = replace(inputs.index.source, shift=options.shift), network_of(inputs)
         self._layers, _ = walk_matching(self._module, self._source.frame.size, options.layers)
-        self._module.to(session.device)
+        self._module.to(session.device).to(memory_format=FORMATS[options.layout])
+        self._capture = capturing(options.engine, self._module, self._layers)
         self._options, self._session = options, session
         self._extractor = _Extractor(options, session, self._layers, _Batches(self._source, session))
 
@@ -71,7 +73,7 @@ class Shard:
         first, last = span(name)
         rest = len(self._source) - first
         _refuse_more_than_fits(forecast(self._options, self._layers, rest), self._session.files.free(), rest)
-        with Capture(self._module, self._layers) as capture:
+        with self._capture as capture:
             self._extractor.shard(draft, capture, (first, last))
         draft.write("layers.json", json.dumps({"layers": [geometry_row(layer) for layer in self._layers]}).encode())
 
@@ -141,7 +143,7 @@ class _Extractor:
     layers: Sequence[LayerGeometry]
     batches: _Batches
 
-    def shard(self, draft: Draft, capture: Capture, images: tuple[int, int]) -> None:
+    def shard(self, draft: Draft, capture: Capture | CompiledCapture, images: tuple[int, int]) -> None:
         """Write the images from the first to before the last, one file per layer.
 
         A row group is written beside the forward pass of the next one, one at a time.
@@ -166,13 +168,16 @@ class _Extractor:
             for writer in writers:
                 writer.close()
 
-    def _row_groups(self, capture: Capture, first: int, last: int) -> Iterator[tuple[int, list[Tensors]]]:
+    def _row_groups(
+        self, capture: Capture | CompiledCapture, first: int, last: int
+    ) -> Iterator[tuple[int, list[Tensors]]]:
         """The layers' maps, a row group of images at a time."""
         held: list[list[Tensors]] = [[] for _ in self.layers]
         start = done = first
         for batch in self.batches(first, last):
             count = min(BATCH, last - done)
-            maps = capture(batch.to(self.session.device, non_blocking=True))
+            form = FORMATS[self.options.layout]
+            maps = capture(batch.to(self.session.device, non_blocking=True, memory_format=form))
             for place, layer in zip(held, self.layers, strict=True):
                 place.append(self._stored(layer, maps[layer.name][:count], done))
             done += count

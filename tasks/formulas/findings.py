@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.quantify.formula_words import UnitWords, lit_by_unit
-from microtome.quantify.formulas import Form, held_on
+from microtome.quantify.formulas.grammar import Form, held_on
+from microtome.quantify.formulas.words import UnitWords, lit_by_unit
 from microtome.quantify.words import pixels_of, tiles
 from microtome.report.formulas import (
     SHOWN_PICTURES,

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.quantify.drift import Estimate
-from microtome.quantify.formula_checks import Halves, estimate
-from microtome.quantify.formulas import BestFormulas, Form
+from microtome.quantify.formulas.best import BestFormulas
+from microtome.quantify.formulas.checks import Halves, estimate
+from microtome.quantify.formulas.grammar import Form
 from microtome.quantify.intervals import wilson
 from microtome.quantify.significance import LEVEL, false_discovery, p_values
 from storage.tables import Columns, Row

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from microtome.quantify.formula_checks import Halves, iou_under
-from microtome.quantify.formula_words import ConceptCells, UnitWords, lit_by_unit, memo
-from microtome.quantify.formulas import BestFormulas, Form, FormulaSearch, SearchLimits
+from microtome.quantify.formulas.best import BestFormulas, FormulaSearch, SearchLimits
+from microtome.quantify.formulas.checks import Halves, iou_under
+from microtome.quantify.formulas.grammar import Form
+from microtome.quantify.formulas.words import ConceptCells, UnitWords, lit_by_unit, memo
 from microtome.quantify.resampling import bootstrap_weights, halves, permutation_plan, redrawn_halves
 from storage import Draft
 from storage.tables import Gathered, Row
