@@ -217,8 +217,8 @@ def _verdict(unit: AblationUnitRow) -> str:
 def _headline(row: AblationLayerRow) -> str:
     share = f"{row['used_share']:.0%} [{row['used_low']:.0%}, {row['used_high']:.0%}]"
     text = (
-        f"The network uses {row['used']} of {row['units']} units of {row['layer']} ({share}): without one of them a class "
-        "loses more than without others of the same size."
+        f"The network uses {row['used']} of {row['units']} units of {row['layer']} ({share}): without one of them a "
+        "class loses more than without others of the same size."
     )
     if row["detector_drop"] is None:
         return f"{text} No unit is a detector."
