@@ -60,14 +60,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         plan = planned(Path(folder), options)
         session = Session(plan.files, plan.settings, Quiet())
-        *before, last = plan.jobs
-        for job in before:
-            execute(job, session)
-        began = time.perf_counter(), time.process_time()
-        made, _ = execute(last, session)
-        clock, processor = time.perf_counter() - began[0], time.process_time() - began[1]
+        for job in plan.jobs:
+            began = time.perf_counter(), time.process_time()
+            made, _ = execute(job, session)
+            clock, processor = time.perf_counter() - began[0], time.process_time() - began[1]
+            if job.stage.name == "ablation":
+                break
         took = {"seconds": round(clock), "processor_seconds": round(processor), "threads": options.threads}
-        print(json.dumps({"remove": options.remove, **took, "machine": device_name("cpu")}))
+        print(json.dumps({"images": options.images, "remove": options.remove, **took, "machine": device_name("cpu")}))
         for name in ("ablation_layers", "ablation_groups"):
             for row in made.table(name).to_pylist():
                 short = {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
