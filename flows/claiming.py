@@ -57,6 +57,16 @@ def _check_writable(plan: Plan, missing: Sequence[Job], fault: OSError | None) -
 
 
 @contextmanager
+def claimed(files: Files, folders: Sequence[str]) -> Iterator[None]:
+    """Claim stages that are going to be made without an audit. Raises InputError: the workspace cannot be written."""
+    with Claims(files, waiting(), _busy("waiting until {}")).held(folders) as fault:
+        if fault or not all(map(files.writable, ["runs", *folders])):
+            why = f" ({fault.strerror})" if fault else ""
+            raise InputError(f"--workspace: must be writable for this command, got {files.address}{why}")
+        yield
+
+
+@contextmanager
 def reading(files: Files, runs: Iterable[RunRecord]) -> Iterator[None]:
     """Claim the stages of runs; where the workspace cannot be written they are read unclaimed. It does not wait for
     stages that are being made again, but says so.

@@ -416,6 +416,48 @@ def lookup(run: str, image: str, workspace: str) -> None:
     print(f"page    {page}")
 
 
+@cli.group("import")
+def import_() -> None:
+    """Take what other tools published of a network's units into a run, which the other commands read as any."""
+
+
+@import_.command()
+@click.argument("place", metavar="FOLDER|FILE", type=click.Path(path_type=Path))
+@click.option("--layer", help="Whose the tally is; left out, the file's name says it.")
+@WHERE
+def netdissect(place: Path, layer: str | None, workspace: str) -> int:
+    """Import tallies of NetDissect or NetDissect-Lite: LAYER-result.csv, tally.csv, or all that a folder holds.
+
+    Every IoU is computed again from its counts. Units, which are counted from one there, are counted from zero here.
+    """
+    from flows.published import import_tallies
+    from flows.workspaces import open_workspace
+
+    return _tell(import_tallies(open_workspace(workspace), place, layer))
+
+
+@import_.command("clip-dissect")
+@FILE
+@WHERE
+def clip_dissect(file: Path, workspace: str) -> int:
+    """Import the labels that CLIP-Dissect gave: a CSV with layer, unit, description, similarity."""
+    from flows.published import import_labels
+    from flows.workspaces import open_workspace
+
+    return _tell(import_labels(open_workspace(workspace), "clip-dissect", file))
+
+
+@import_.command()
+@FILE
+@WHERE
+def milan(file: Path, workspace: str) -> int:
+    """Import the labels that MILAN gave: a CSV with layer, unit, description."""
+    from flows.published import import_labels
+    from flows.workspaces import open_workspace
+
+    return _tell(import_labels(open_workspace(workspace), "milan", file))
+
+
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("audit.yaml"))
 def init(file: Path) -> None:

@@ -15,11 +15,22 @@ from flows.console import warn
 from flows.reports import publish
 from flows.text import printable, text_table
 from microtome.errors import InputError
-from microtome.report.comparison import ComparedLayer, ComparedRun, Comparison, difference_words, page, sentences
+from microtome.quantify.wordnet import WordNet
+from microtome.report.comparison import (
+    AGREEMENT,
+    ComparedLayer,
+    ComparedRun,
+    Comparison,
+    agreement_line,
+    difference_words,
+    page,
+    sentences,
+)
 from storage import Artifact, Files, RunRecord
 from storage.runs import verdict
 from storage.tables import ReadRow
 from tasks.comparison import Side, check_comparable, compared_figures, stability_intervals
+from tasks.comparison_labels import LabelledRun, LabelledRuns, is_imported
 from tasks.comparison_units import DissectedPair
 from tasks.registry import TABLES
 
@@ -62,19 +73,29 @@ def compared(files: Files, first: RunRecord, second: RunRecord) -> tuple[str, Pa
     """
     with _readable(first, second):
         found = comparison(files, first, second)
-    head = ["stage", "figure", "of", found.first.name, found.second.name, "difference"]
-    rows = [[f.stage, f.name, f.row, f.first.words, f.second.words, difference_words(f)] for f in found.figures]
-    text = "\n\n".join(
-        [text_table(head, rows), *map(printable, found.cautions), "\n".join(map(printable, sentences(found)))]
-    )
+    said = [*map(printable, found.cautions), "\n".join(map(printable, sentences(found)))]
+    text = "\n\n".join([*_tables(found), *said])
     view = page(found, f"compare-{first.run_id}-{second.run_id}.html")
     title = f"{found.first.name} beside {found.second.name}"
     return text, publish(files, view, title, f"From runs {first.run_id} and {second.run_id}")
 
 
+def _tables(found: Comparison) -> Iterator[str]:
+    """Headline figures, and how far labels agree."""
+    if found.figures or not found.imported:
+        head = ["stage", "figure", "of", found.first.name, found.second.name, "difference"]
+        rows = [[f.stage, f.name, f.row, f.first.words, f.second.words, difference_words(f)] for f in found.figures]
+        yield text_table(head, rows)
+    agreed = [[layer.name, *agreement_line(each)] for layer in found.layers for each in layer.agreements]
+    if agreed:
+        yield text_table(["layer", *AGREEMENT], agreed)
+
+
 def comparison(files: Files, first: RunRecord, second: RunRecord) -> Comparison:
     """What two runs differ in. Raises InputError where they cannot be compared."""
     one, two = Side.of(files, first, warn), Side.of(files, second, warn)
+    if is_imported(one) or is_imported(two):
+        return _labels(one, two)
     check_comparable(one, two)
     paired = stability_intervals(one, two)
     layers: list[ComparedLayer] = []
@@ -84,10 +105,8 @@ def comparison(files: Files, first: RunRecord, second: RunRecord) -> Comparison:
         images, size = one.index.images, one.index.frame.size
         paired |= intervals
     figures = compared_figures(one.figures, two.figures, paired)
-    names = (first.name, second.name) if first.name != second.name else (first.run_id, second.run_id)
     return Comparison(
-        _about(one, names[0]),
-        _about(two, names[1]),
+        *_both(one, two),
         figures,
         layers,
         list(_differences(one, two)),
@@ -95,6 +114,20 @@ def comparison(files: Files, first: RunRecord, second: RunRecord) -> Comparison:
         images,
         size,
     )
+
+
+def _labels(one: Side, two: Side) -> Comparison:
+    """What units are called in two runs, one of which others published. Raises InputError: no layer in common."""
+    runs = LabelledRuns(LabelledRun(one), LabelledRun(two), WordNet.found())
+    runs.check()
+    figures = compared_figures(*runs.figures, {})
+    return Comparison(*_both(one, two), figures, runs.layers(), [], list(runs.cautions()), 0, (1, 1), imported=True)
+
+
+def _both(one: Side, two: Side) -> tuple[ComparedRun, ComparedRun]:
+    runs = (one.run, two.run)
+    names = [run.name for run in runs] if one.run.name != two.run.name else [run.run_id for run in runs]
+    return _about(one, names[0]), _about(two, names[1])
 
 
 def _about(side: Side, name: str) -> ComparedRun:

@@ -238,13 +238,16 @@ class Plan:
         return Baseline({name: self._stages_of(name, measuring) for name in sorted(wanted)})
 
     def _stages_of(self, baseline: str, measuring: Sequence[str]) -> dict[str, str]:
-        """Folders of a baseline's stages; of the last run, each from the last finished one that has the stage."""
+        """Folders of a baseline's stages; of the last run, each from the last finished one that has the stage.
+
+        A run that is named may also hold what others published: stages that fill the tables of those that measure.
+        """
         store = RunStore(self.files)
         if baseline:
             found = store.find(baseline)
             if found is None:
                 raise InputError(f"gates.baseline: no run {baseline!r} in this workspace; see `microtome runs`")
-            runs = [found]
+            runs, measuring = [found], [*measuring, *(stage.name for stage in STAGES if stage.fills)]
         else:
             runs = [run for run in store.all() if run.name == self.audit.name and run.finished]
         stages = {name: stage for run in runs for name, stage in run.stages.items()}

@@ -66,7 +66,8 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 def _tables(stage: Stage) -> Iterator[str]:
     for table in stage.tables:
-        yield f"### {table.name}\n\n{table.about} Written by `{stage.name}`.\n\n| column | type | meaning |\n|-|-|-|"
+        writers = " and ".join(f"`{other.name}`" for other in STAGES if table in other.written)
+        yield f"### {table.name}\n\n{table.about} Written by {writers}.\n\n| column | type | meaning |\n|-|-|-|"
         yield from (f"| `{name}` | {column.type} | {_cell(column.meaning)} |" for name, column in table.columns.items())
         yield ""
 
@@ -80,12 +81,12 @@ def _metrics(stage: Stage) -> Iterator[str]:
 
 
 def _stage(stage: Stage) -> Iterator[str]:
-    asked = "" if stage.plan else " Other stages pull it in."
+    asked = "" if stage.plan or stage.page else " Other stages pull it in."  # what is shown was asked for
     yield f"## {stage.name}\n\n{stage.about}{asked}\n"
     if stage.plan:
         yield from (*HEAD, *_options(stage.options.model_fields), "")
     facts = {
-        "Tables": ", ".join(f"[`{table.name}`](tables.md#{table.name})" for table in stage.tables),
+        "Tables": ", ".join(f"[`{table.name}`](tables.md#{table.name})" for table in stage.written),
         "[Gates](gates.md) may ask for": "; ".join(_metrics(stage)),
         "Named by its options, what it reads, its code, and": ", ".join(sorted(stage.determined_by)),
         "[Many workers](workers.md) divide its": stage.sharded,

@@ -127,7 +127,7 @@ def _close_orphans(files: Files) -> None:
 
 def finish(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]], status: str) -> Outcome:
     """Record how a run ended, and judge its gates."""
-    outcome = _outcome(plan, run, done, status)
+    outcome = outcome_of(run, done, status)
     with _room():
         RunStore(plan.files).end(outcome.run)
     BODY.outcome = outcome
@@ -145,7 +145,14 @@ def _room() -> Iterator[None]:
         raise
 
 
-def _outcome(plan: Plan, run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]], status: str) -> Outcome:
+def outcome_of(run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]], status: str) -> Outcome:
+    """A run that ended: its stages, what its gates say, and its headline figures.
+
+    Args:
+        run: as it began.
+        done: of each of its stages the artifact, whether it was there already, and seconds.
+        status: `gate failed` takes the place of `done` where one did.
+    """
     stages = {
         name: StageRun(folder=artifact.folder, cached=cached, seconds=round(seconds, 3), digest=artifact.digest)
         for name, (artifact, cached, seconds) in done.items()
@@ -174,7 +181,7 @@ def from_cache(plan: Plan) -> Outcome | None:
         session.progress.end(job.name, "cached")
         done[job.name] = (artifact, True, 0.0)
     try:
-        outcome = _outcome(plan, _begun(plan, session), done, "done")
+        outcome = outcome_of(_begun(plan, session), done, "done")
     except Altered as error:  # seen only when a file is fetched; its stage is marked
         session.progress.say(str(error))
         return None

@@ -61,7 +61,7 @@ class InHand:
 
     def draft(self) -> Draft:
         """The stage begun, or taken up: what an interrupted run finished of it."""
-        return self.session.store.draft(self.job.key, self.job.stage.tables)
+        return self.session.store.draft(self.job.key, self.job.stage.written)
 
     def shards(self, draft: Draft) -> dict[str, int]:
         """The shards that are to be done, with their sizes. What belongs to no finished shard of this plan goes."""
@@ -87,12 +87,12 @@ class InHand:
 
             torch.set_num_threads(self.session.threads if stage.threads == "all" else 1)
         if name == WHOLE:
-            mine = draft or (self.session.store.part(self.job.key, stage.tables) if stage.sharded else self.draft())
+            mine = draft or (self.session.store.part(self.job.key, stage.written) if stage.sharded else self.draft())
             stage.run(self.job.options, self.inputs, mine, self.session)
             return mine.entries
-        mine, mark = self.session.store.part(self.job.key, stage.tables), _mark(name)
+        mine, mark = self.session.store.part(self.job.key, stage.written), _mark(name)
         if not (mine.look([mark]) and mine.look(_files_of(mine, mark))):
-            mine = self.session.store.part(self.job.key, stage.tables)
+            mine = self.session.store.part(self.job.key, stage.written)
             self.shard(mine, name)
             mine.write(mark, json.dumps([*mine.entries, mark]).encode())
         return mine.entries
@@ -193,7 +193,7 @@ def carried_out(job: Job, session: Session, each: Each = here) -> Artifact:
     """
     hand = InHand(job, session)
     whole_elsewhere = each is not here and not job.stage.sharded  # then only they know what they took up
-    draft = session.store.part(job.key, job.stage.tables) if whole_elsewhere else hand.draft()
+    draft = session.store.part(job.key, job.stage.written) if whole_elsewhere else hand.draft()
     if job.stage.sharded:
         names = hand.shards(draft)
         hand.session.begin(sum(names.values()), job.stage.sharded)

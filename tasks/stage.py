@@ -95,7 +95,8 @@ class Stage:
         about: what it does, in one sentence.
         options: the model that the audit file shows, or that other stages' plans fill in.
         work: `module:function` that does the work; imported when it is needed.
-        tables: that it writes.
+        tables: that it writes, and no other stage declares.
+        fills: tables of other stages that it writes, too, as far as it can: SQL shows the rows of all of them.
         plan: from the options that the audit file gives to jobs; None for a stage that only others pull in.
         determined_by: what else determines its output: the audit's seed, the device, on a CPU the threads that sums
             are split over.
@@ -123,6 +124,7 @@ class Stage:
     options: type[Options]
     work: str
     tables: tuple[TableSchema, ...] = ()
+    fills: tuple[TableSchema, ...] = ()
     plan: Callable[[Planner, Any], Iterable[Job]] | None = None
     determined_by: frozenset[Literal["seed", "device", "threads"]] = frozenset()
     threads: Literal["all", "one", "none"] = "none"
@@ -181,9 +183,16 @@ class Stage:
         return (self.work, *(f"{self.module}:{name}" for name in ("Inputs", *split)), *HANDED)
 
     @property
+    def written(self) -> tuple[TableSchema, ...]:
+        """Every table that it writes."""
+        return (*self.tables, *self.fills)
+
+    @property
     def shape(self) -> list[list[str]]:
         """Names and types of its tables' columns: words may change without a rerun, these may not."""
-        return [[table.name, name, str(column.type)] for table in self.tables for name, column in table.columns.items()]
+        return [
+            [table.name, name, str(column.type)] for table in self.written for name, column in table.columns.items()
+        ]
 
 
 @lru_cache

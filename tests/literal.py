@@ -112,3 +112,75 @@ def filter_loss(x, log_z=None) -> tuple[float, np.ndarray]:
             loss -= prior[t] * given[i, t] * math.log(given[i, t] / p[i])
             gradient[i] -= prior[t] * shapes[t] * given[i, t] * (s[i, t] - math.log(z[t]) - math.log(p[i]))
     return loss, gradient
+
+
+def unit_concept_scores(values, present, lit, rows) -> dict[str, float]:
+    """All metrics of a unit and a concept, one picture after the other; nan where a sum is divided by nothing.
+
+    values, present, lit: one per picture; rows: the pictures of top-and-random sampling.
+    """
+    values, present, lit = [float(v) for v in values], [bool(p) for p in present], [bool(x) for x in lit]
+    true = sum(x and p for x, p in zip(lit, present, strict=True))
+    missed = sum(x and not p for x, p in zip(lit, present, strict=True))
+    false = sum(p and not x for x, p in zip(lit, present, strict=True))
+    neither = sum(not p and not x for x, p in zip(lit, present, strict=True))
+    recall, precision = _over(true, true + missed), _over(true, true + false)
+    share = sum(present) / len(present)
+    logs = [math.log(1.0 if p else 1e-8) for x, p in zip(lit, present, strict=True) if x]
+    inside = [v for v, p in zip(values, present, strict=True) if p]
+    outside = [v for v, p in zip(values, present, strict=True) if not p]
+    flags = [float(p) for p in present]
+    some, some_flags = [values[row] for row in rows], [flags[row] for row in rows]
+    return {
+        "recall": recall,
+        "precision": precision,
+        "f1": _over(2 * true, 2 * true + missed + false),
+        "iou": _over(true, true + missed + false),
+        "accuracy": (true + neither) / len(values),
+        "balanced_accuracy": (recall + _over(neither, neither + false)) / 2,
+        "inverse_balanced_accuracy": (precision + _over(neither, neither + missed)) / 2,
+        "auc": _auc(flags, lit),
+        "inverse_auc": _auc(values, present),
+        "correlation": _pearson(values, flags),
+        "correlation_top_random": _pearson(some, some_flags),
+        "spearman": _pearson(_mid_ranks(values), _mid_ranks(flags)),
+        "spearman_top_random": _pearson(_mid_ranks(some), _mid_ranks(some_flags)),
+        "cosine": _over(sum(inside), math.sqrt(sum(v * v for v in values)) * math.sqrt(len(inside))),
+        "wpmi": _over(sum(logs), len(logs)) - (math.log(share) if share else math.nan),
+        "mad": _over(sum(inside), len(inside)) - _over(sum(outside), len(outside)),
+        "auprc": _average_precision(flags, lit),
+        "inverse_auprc": _average_precision(values, present),
+    }
+
+
+def _over(one: float, other: float) -> float:
+    return one / other if other else math.nan
+
+
+def _auc(scores, truth) -> float:
+    """Share of (true, false) pairs that the scores order rightly; equal ones count half."""
+    right = [s for s, t in zip(scores, truth, strict=True) if t]
+    wrong = [s for s, t in zip(scores, truth, strict=True) if not t]
+    return _over(sum((r > w) + (r == w) / 2 for r in right for w in wrong), len(right) * len(wrong))
+
+
+def _average_precision(scores, truth) -> float:
+    """Over falling thresholds: precision times the recall that each adds."""
+    positives, total, before = sum(truth), 0.0, 0
+    for threshold in sorted(set(scores), reverse=True):
+        taken = [t for s, t in zip(scores, truth, strict=True) if s >= threshold]
+        total += sum(taken) / len(taken) * (sum(taken) - before)
+        before = sum(taken)
+    return _over(total, positives)
+
+
+def _mid_ranks(values) -> list[float]:
+    return [sum(w < v for w in values) + (sum(w == v for w in values) + 1) / 2 for v in values]
+
+
+def _pearson(one, other) -> float:
+    if not one or max(one) == min(one) or max(other) == min(other):
+        return math.nan
+    a, b = math.fsum(one) / len(one), math.fsum(other) / len(other)
+    top = math.fsum((x - a) * (y - b) for x, y in zip(one, other, strict=True))
+    return top / math.sqrt(math.fsum((x - a) ** 2 for x in one) * math.fsum((y - b) ** 2 for y in other))

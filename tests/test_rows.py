@@ -13,7 +13,9 @@ from microtome.report.drift import DriftLayerRow, DriftUnitRow
 from microtome.report.features import FeatureRow
 from microtome.report.fields import MinimalRow, OcclusionRow
 from microtome.report.formulas import CurveRow, FormulaLayerRow, FormulaRow
+from microtome.report.imported import ImportedRow, LabelRow, TalliedRow, TalliedUnitRow
 from microtome.report.saliency import FaithfulnessRow, MethodRow, ReliabilityRow
+from microtome.report.scores import ScoreAgreementRow, ScoreLabelRow, ScoreLayerRow, ScoreTestRow
 from microtome.report.tree import TreeMetricRow
 from tasks.registry import STAGES
 
@@ -43,6 +45,14 @@ def kind(hint: object) -> type:
         ("formulas", FormulaRow),
         ("formula_layers", FormulaLayerRow),
         ("formula_curve", CurveRow),
+        ("imported", ImportedRow),
+        ("layers", TalliedRow),
+        ("units", TalliedUnitRow),
+        ("labels", LabelRow),
+        ("score_tests", ScoreTestRow),
+        ("score_agreement", ScoreAgreementRow),
+        ("score_labels", ScoreLabelRow),
+        ("score_layers", ScoreLayerRow),
         ("reliability", ReliabilityRow),
         ("saliency_methods", MethodRow),
         ("reliability_methods", MethodRow),

@@ -281,6 +281,11 @@ Bound = Mapping[str, Any]
 class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as above
     """Gives every tensor that an operation returns the field that follows from its inputs' fields."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here: torch must not import its compiler, which takes a second, to be told to skip it."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: torch._ops.OpOverload[..., object],

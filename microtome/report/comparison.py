@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+from microtome.quantify.agreement import Agreement
 from microtome.report import views
 from microtome.report.drift import Drifted, DriftedLayer, advice, changed_gallery, changed_units, layer_tables, named
 
@@ -77,19 +78,35 @@ class ConceptUnits:
 
 
 @dataclass(frozen=True)
+class LabelPair:
+    """A unit, and what either run calls it."""
+
+    unit: int
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
 class ComparedLayer:
     """A layer of both runs.
 
     Args:
         name: in both; two names where they differ.
-        concepts: that a unit detects in either.
-        matched: its units, number by number; None where they cannot be matched, for the reason `why`.
+        concepts: that a unit detects in either; None where a run does not say what is a detector.
+        matched: its units, number by number; None where they cannot be matched, for the reason `why`, or where their
+            labels alone are known.
+        agreements: how far labels agree, unit by unit, where they alone are known.
+        pairs: labels of some units, the first run's best first.
+        left_out: concepts that are left out, in a sentence.
     """
 
     name: str
-    concepts: Sequence[ConceptUnits]
+    concepts: Sequence[ConceptUnits] | None
     matched: DriftedLayer | None
     why: str = ""
+    agreements: Sequence[Agreement] = ()
+    pairs: Sequence[LabelPair] = ()
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +138,7 @@ class Comparison:
         cautions: what makes figures differ though nothing changed in the network.
         images: pictures of the dissection.
         size: (height, width) of the frame.
+        imported: whether others published one of the runs, so that its pictures are not known.
     """
 
     first: ComparedRun
@@ -131,6 +149,7 @@ class Comparison:
     cautions: Sequence[str]
     images: int
     size: tuple[int, int]
+    imported: bool = False
 
 
 def number(value: float) -> str:
@@ -170,10 +189,10 @@ def page(found: Comparison, file: str) -> views.Page:
         figures=_tiles(found),
         sections=[
             views.Section("The two runs", [*map(_caution, found.cautions), *_runs(found)]),
-            views.Section("Headline figures", [_figures(found)]),
+            *([views.Section("Headline figures", [_figures(found)])] if found.figures else []),
             *(section for layer in found.layers for section in _layer(found, layer)),
-            views.Section("What differs in the making", [_differences(found)]),
-            _reading(),
+            *([] if found.imported else [views.Section("What differs in the making", [_differences(found)])]),
+            _reading_labels() if found.imported else _reading(),
         ],
     )
 
@@ -183,7 +202,9 @@ def sentences(found: Comparison) -> list[str]:
     known = [figure for figure in found.figures if figure.difference.value is not None]
     lead = next((figure for figure in known if figure.sure), known[0] if known else None)
     told = [] if lead is None else [_verdict(found, lead), *_others(found, lead)]
-    return [*told, *(_labels(found, layer) for layer in found.layers[:SHOWN_LABELS] if layer.matched), *_gone(found)]
+    labels = [_labels(found, layer) for layer in found.layers[:SHOWN_LABELS] if layer.matched]
+    agreed = [_agreed(found, layer) for layer in found.layers if layer.agreements]
+    return [*told, *labels, *agreed, *_gone(found)]
 
 
 def _verdict(found: Comparison, figure: ComparedFigure) -> str:
@@ -234,9 +255,18 @@ def _labels(found: Comparison, layer: ComparedLayer) -> str:
     return f"{of}{'; ' + ', '.join(beside) if beside else ''}."
 
 
+def _agreed(found: Comparison, layer: ComparedLayer) -> str:
+    """How many units carry one label in both runs, and how many would by chance."""
+    same = layer.agreements[0]
+    return (
+        f"{same.agreeing} of {same.units:,} units of {layer.name} carry the same label in both, {same.value:.1%} "
+        f"[{same.low:.1%}, {same.high:.1%}]; shuffled labels do in {same.chance:.2%}."
+    )
+
+
 def _gone(found: Comparison) -> list[str]:
     """Concepts that one run's units detect and the other's do not."""
-    every = [concept for layer in found.layers for concept in layer.concepts]
+    every = [concept for layer in found.layers for concept in layer.concepts or ()]
     first, second = (
         list(dict.fromkeys(concept.concept for concept in every if units(concept)))
         for units in (attrgetter("first"), attrgetter("second"))
@@ -302,6 +332,9 @@ def _figures(found: Comparison) -> views.Table:
         "same draws of pictures for both runs. On each line, which has a scale of its own: the difference and its "
         "interval; the green mark is no difference."
     )
+    if found.imported:
+        note = "95 % intervals where an audit measured; what was imported has none, and so has no difference."
+        return views.Table([*columns, ("difference", True)], [line[:-1] for line in lines], note)
     return views.Table([*columns, ("difference", True), ("", False)], lines, note)
 
 
@@ -318,6 +351,8 @@ def _strip(figure: ComparedFigure) -> views.Strip:
 
 
 def _layer(found: Comparison, layer: ComparedLayer) -> list[views.Section]:
+    if found.imported:
+        return _labelled(found, layer)
     sections = [views.Section(f"Concepts gained and lost in {layer.name}", _concepts(found, layer))]
     if layer.matched is None:
         return [*sections, views.Section(f"Units of {layer.name}", [views.Text(layer.why, "quiet")])]
@@ -329,8 +364,49 @@ def _layer(found: Comparison, layer: ComparedLayer) -> list[views.Section]:
     return sections
 
 
+def _labelled(found: Comparison, layer: ComparedLayer) -> list[views.Section]:
+    """Of a layer whose labels alone are known: how far they agree, labels side by side, and concepts."""
+    left_out = [views.Text(layer.left_out, "quiet")] if layer.left_out else []
+    sections = [] if layer.concepts is None else [
+        views.Section(f"Concepts of {layer.name} that both runs know", [*_concepts(found, layer), *left_out])
+    ]  # fmt: skip
+    if not layer.agreements:
+        why = layer.why or "No unit has a label in both runs."
+        return [*sections, views.Section(f"Labels of {layer.name}", [views.Text(why, "quiet")])]
+    columns = [("unit", False), (found.first.name, False), (found.second.name, False)]
+    pairs = [[str(pair.unit), pair.first, pair.second] for pair in layer.pairs]
+    best = f"The units of {found.first.name}'s highest scores."
+    return [
+        views.Section(f"How far labels of {layer.name} agree", [_agreements(layer.agreements)]),
+        views.Section(f"Labels of {layer.name}, unit by unit", [views.Table(columns, pairs, best)]),
+        *sections,
+    ]
+
+
+AGREEMENT = ("what", "units", "agree", "share or mean, 95 %", "shuffled labels", "one shuffle in 20 exceeds", "p")
+"""What `agreement_line` has."""
+
+
+def agreement_line(found: Agreement) -> list[str]:
+    """How far two methods agree, in words."""
+    return [
+        found.measure,
+        f"{found.units:,}",
+        "–" if found.agreeing is None else f"{found.agreeing:,}",
+        f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]",
+        f"{found.chance:.4f}",
+        f"{found.chance_p95:.4f}",
+        f"{found.p_value:.3g}",
+    ]
+
+
+def _agreements(found: Sequence[Agreement]) -> views.Table:
+    columns = [(name, name != AGREEMENT[0]) for name in AGREEMENT]
+    return views.Table(columns, list(map(agreement_line, found)), "Over the units that both runs label.")
+
+
 def _concepts(found: Comparison, layer: ComparedLayer) -> list[views.Part]:
-    moved = [concept for concept in layer.concepts if list(concept.first) != list(concept.second)]
+    moved = [concept for concept in layer.concepts or () if list(concept.first) != list(concept.second)]
     if not moved:
         return [views.Text("The same units detect the same concepts in both.", "quiet")]
     moved.sort(key=lambda concept: (-abs(len(concept.second) - len(concept.first)), concept.concept, concept.category))
@@ -364,6 +440,26 @@ def _differences(found: Comparison) -> views.Part:
         return views.Text("Nothing: configuration, data, code and versions are the same.", "quiet")
     columns = [("what", False), (found.first.name, False), (found.second.name, False)]
     return views.Table(columns, [list(line) for line in found.differences], "All else is the same in both.")
+
+
+def _reading_labels() -> views.Section:
+    return views.Section(
+        "How to read this",
+        [
+            views.Text(
+                "Units are matched by layer and number, counted from zero. The same label: the same words in small "
+                "letters, without Broden's suffix of colours and scenes. A word in common: one that is no article, "
+                "preposition or the like, a plural counted as its singular. Nearness in WordNet: 1 / (1 + steps "
+                "between the nouns), 1 for the same; of a longer label any of its nouns. Shares have Wilson's "
+                "interval, the mean that of resampled units."
+            ),
+            views.Text(
+                "Shuffled labels: the labels of one run are dealt out anew among the units of the layer. Where "
+                "agreement is not above that, the numbers may mean other units, or another network. Methods choose "
+                "from different words, so few equal labels do not show that either is wrong."
+            ),
+        ],
+    )
 
 
 def _reading() -> views.Section:

@@ -137,6 +137,7 @@ class DissectedLayer:
         sheets: unit -> path of the masks over its top images, as one picture.
         nearest: unit -> its nearest concepts, the label first.
         histograms: unit -> its values.
+        doubt: that IoU does not surely notice wrong labels here; empty where it does, or where nobody tested it.
     """
 
     summary: LayerRow
@@ -146,6 +147,7 @@ class DissectedLayer:
     sheets: Mapping[int, str] = field(default_factory=dict)
     nearest: Mapping[int, Sequence[NearestRow]] = field(default_factory=dict)
     histograms: Mapping[int, HistogramRow] = field(default_factory=dict)
+    doubt: str = ""
 
 
 def pages(layers: Sequence[DissectedLayer]) -> list[views.Layer]:
@@ -170,7 +172,7 @@ def _layer(number: int, layer: DissectedLayer) -> views.Layer:
         charts=_charts(units),
         units=sorted(cards, key=lambda card: (-card.iou_sort, card.number)),
         categories=sorted({card.category for card in cards if card.category}),
-        advice=_advice(row),
+        advice=[*_advice(row), *filter(None, [layer.doubt])],
         mask=layer.mask,
     )
 

@@ -127,10 +127,12 @@ class DriftFindings:
     Args:
         pairs: of networks, one at least; the first is the one that is asked about, others are its controls.
         size: (height, width) of the frame.
+        doubt: that IoU does not surely notice wrong labels here; empty where it does, or where nobody tested it.
     """
 
     pairs: Sequence[Drifted]
     size: tuple[int, int]
+    doubt: str = ""
 
 
 def leading(units: Sequence[DriftUnitRow], count: int) -> list[DriftUnitRow]:
@@ -159,7 +161,7 @@ def page(findings: DriftFindings) -> views.Page:
         headline=_headline(first, most),
         figures=_figures(most.row),
         sections=[
-            views.Section("Layers", [named(first), *layer_tables(findings.pairs), *advice(first)]),
+            views.Section("Layers", [named(first), *layer_tables(findings.pairs), *advice(first), *_doubt(findings)]),
             *(changed_units(layer) for layer in drifted),
             *(changed_gallery(layer, findings.size) for layer in drifted),
             _reading(),
@@ -169,6 +171,10 @@ def page(findings: DriftFindings) -> views.Page:
             ("Units that lost their concept", "select * from drift_units where q_value <= 0.05 order by change"),
         ],
     )
+
+
+def _doubt(findings: DriftFindings) -> list[views.Text]:
+    return [views.Text(findings.doubt, "advice")] if findings.doubt else []
 
 
 def of_units(findings: DriftFindings) -> views.Told:

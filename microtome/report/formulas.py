@@ -118,6 +118,7 @@ class FormulaLayer:
         curve: its rows of the table `formula_curve`.
         pictures: unit -> where it is highest, for the units of `pictured`.
         size: (height, width) of the masks.
+        doubt: that IoU does not surely notice wrong labels here; empty where it does, or where nobody tested it.
     """
 
     row: FormulaLayerRow
@@ -125,6 +126,7 @@ class FormulaLayer:
     curve: Sequence[CurveRow]
     pictures: Mapping[int, Sequence[FormulaPicture]]
     size: tuple[int, int]
+    doubt: str = ""
 
 
 def leading(units: Sequence[FormulaRow], most: int) -> list[FormulaRow]:
@@ -147,7 +149,7 @@ def page(layers: Sequence[FormulaLayer]) -> views.Page:
         headline=_headline(last.row),
         figures=_figures(last.row),
         sections=[
-            views.Section("Layers", [_layers(layers), *_advice(last.row)]),
+            views.Section("Layers", [_layers(layers), *_advice(last.row), *_doubt(last)]),
             *(views.Section(f"The price of length in {layer.row['layer']}", _curve(layer)) for layer in layers),
             *(views.Section(f"Formulas of {layer.row['layer']}", [_units(layer)]) for layer in layers),
             *_pictures(layers),
@@ -265,6 +267,10 @@ def _advice(row: FormulaLayerRow) -> list[views.Text]:
     if not row["permutations"]:
         return [views.Text("Without permutations in `dissection` nothing says what chance alone would find.", "advice")]
     return []
+
+
+def _doubt(layer: FormulaLayer) -> list[views.Text]:
+    return [views.Text(layer.doubt, "advice")] if layer.doubt else []
 
 
 def _curve(layer: FormulaLayer) -> list[views.Part]:

@@ -28,6 +28,20 @@ class GateRow(TypedDict):
     note: str
 
 
+class ImportedFile(TypedDict):
+    """A file that others published: its name, and the SHA-256 of its content."""
+
+    file: str
+    sha256: str
+
+
+class ImportedFrom(TypedDict):
+    """Where labels that others published come from."""
+
+    method: str
+    files: list[ImportedFile]
+
+
 @dataclass(frozen=True)
 class Finished:
     """A stage that was carried out.
@@ -60,12 +74,18 @@ class Audited:
     """An audit that was carried out.
 
     Args:
-        audit: the audit file, as JSON values.
+        audit: the audit file, as JSON values; of what others published its name and `imported`.
         stages: by name, in order.
     """
 
     audit: Mapping[str, Any]
     stages: Mapping[str, Finished]
+
+    @property
+    def imported(self) -> ImportedFrom | None:
+        """Where labels that others published come from; None of an audit."""
+        found: ImportedFrom | None = self.audit.get("imported")
+        return found
 
     @property
     def weights(self) -> str:
@@ -85,18 +105,25 @@ def overview(
     units: Sequence[views.UnitPage] = (),
 ) -> views.Report:
     """The report, as it is before the gates' verdict is known."""
-    audit, first = audited.audit, next(iter(audited.stages.values()))
+    first = next(iter(audited.stages.values()))
     started = min(stage.started for stage in audited.stages.values())
     return views.Report(
-        title=audit["name"],
-        network=f"{audit['network']['load'].partition(':')[2]} with {audited.weights.rpartition('/')[2]}",
-        dataset=" and ".join(_dataset(index, audit) for index in audited.indices),
+        title=audited.audit["name"],
+        network=_looked_at(audited),
+        dataset=" and ".join(_dataset(index, audited.audit) for index in audited.indices),
         layers=layers,
         pages=pages,
-        footer=f"Audited {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))}, "
-        f"microtome {first.environment['microtome']}",
+        footer=f"{'Imported' if audited.imported else 'Audited'} "
+        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))}, microtome {first.environment['microtome']}",
         units=units,
     )
+
+
+def _looked_at(audited: Audited) -> str:
+    """What was audited, or where labels come from."""
+    if audited.imported:
+        return f"what others published, from {' and '.join(file['file'] for file in audited.imported['files'])}"
+    return f"{audited.audit['network']['load'].partition(':')[2]} with {audited.weights.rpartition('/')[2]}"
 
 
 def conclusion(audited: Audited, gates: Sequence[GateRow]) -> views.Conclusion:
@@ -106,23 +133,35 @@ def conclusion(audited: Audited, gates: Sequence[GateRow]) -> views.Conclusion:
         audited: the whole audit.
         gates: what each demanded, and what came of it.
     """
-    audit, environment = audited.audit, next(iter(audited.stages.values())).environment
+    environment = next(iter(audited.stages.values())).environment
+    device = f"{environment['device']}, {environment['threads']} threads, {environment['machine']}"
     return views.Conclusion(
         gates=[_gate(row) for row in gates],
+        imported=audited.imported is not None,
         provenance=[
-            ("Network", f"{audit['network']['load']}, digest {_network(audited)}"),
-            ("Weights", audited.weights),
-            *((f"Data set {index.variant}".strip(), f"digest {index.read['data']}") for index in audited.indices),
-            ("Seed", str(audit["seed"])),
-            ("Device", f"{environment['device']}, {environment['threads']} threads, {environment['machine']}"),
+            *(_of_files(audited.imported) if audited.imported else _of_network(audited)),
+            ("Device", device),
             ("Versions", ", ".join(f"{name} {environment[name]}" for name in _VERSIONS)),
         ],
         stages=[
             views.StageLine(name, f"{stage.seconds:.1f} s", f"{stage.size / 1e6:.1f} MB", stage.digest)
             for name, stage in audited.stages.items()
         ],
-        configuration=yaml.safe_dump(dict(audit), sort_keys=False, allow_unicode=True),
+        configuration=yaml.safe_dump(dict(audited.audit), sort_keys=False, allow_unicode=True),
     )
+
+
+def _of_files(imported: ImportedFrom) -> list[tuple[str, str]]:
+    return [
+        ("Method", imported["method"]),
+        *((file["file"], f"SHA-256 {file['sha256']}") for file in imported["files"]),
+    ]
+
+
+def _of_network(audited: Audited) -> list[tuple[str, str]]:
+    data = [(f"Data set {index.variant}".strip(), f"digest {index.read['data']}") for index in audited.indices]
+    network = f"{audited.audit['network']['load']}, digest {_network(audited)}"
+    return [("Network", network), ("Weights", audited.weights), *data, ("Seed", str(audited.audit["seed"]))]
 
 
 def _network(audited: Audited) -> str:

@@ -61,7 +61,8 @@ def inline(folder: Path, limit: int = LIMIT) -> str:
     Raises:
         InputError: it would be larger; names the largest parts.
     """
-    pages = [folder / "index.html", *sorted(folder.glob("[!i]*.html"))]
+    index_page = folder / "index.html"
+    pages = [index_page, *sorted(page for page in folder.glob("*.html") if page != index_page)]
     texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
     index = texts["index.html"]
     bodies = [f'<section class="page" id="{name}">{_main(text)}</section>' for name, text in texts.items()]

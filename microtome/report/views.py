@@ -472,12 +472,16 @@ class StageLine:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What the overview says when the whole audit is done: the gates' verdict, and where everything comes from."""
+    """What the overview says when the whole audit is done: the gates' verdict, and where everything comes from.
+
+    `imported`: it is no audit, others published it.
+    """
 
     gates: Sequence[Gate] = ()
     provenance: Sequence[tuple[str, str]] = ()
     stages: Sequence[StageLine] = ()
     configuration: str = ""
+    imported: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tasks.dissection.result import Dissection
 from tasks.dissection.work import Inputs
 from tasks.index.result import Index
 from tasks.pages.shown import Shown
+from tasks.scores.findings import doubt_of_iou
 from tasks.tally.lighting import upsampler
 
 Pair = tuple[int, int]
@@ -66,6 +67,7 @@ def _layer(shown: Shown, made: Dissection, seen: Inputs, number: int) -> Dissect
         sheets,
         _by_unit(made.rows("nearest", layer=name)),
         {row["unit"]: cast(HistogramRow, row) for row in seen.thresholds.rows("histograms", layer=name)},
+        doubt_of_iou(shown, name),
     )
 
 

@@ -18,6 +18,7 @@ from microtome.report.finetuning import BEFORE, NAMES
 from tasks.drift.work import Inputs, SharedLayer, shared_layers
 from tasks.pages.shown import Shown
 from tasks.result import StageResult
+from tasks.scores.findings import doubt_of_iou
 from tasks.subject import Subject
 
 NAME = "drift"
@@ -26,7 +27,8 @@ NAME = "drift"
 def findings(shown: Shown) -> DriftFindings:
     """The network itself first, then its controls."""
     pairs = [_pair(shown, job) for job in shown.variants(NAME)]
-    return DriftFindings(pairs, shown.inputs(NAME, Inputs).index.frame.size)
+    doubt = doubt_of_iou(shown, pairs[0].layers[-1].row["layer"])
+    return DriftFindings(pairs, shown.inputs(NAME, Inputs).index.frame.size, doubt)
 
 
 def _pair(shown: Shown, job: str) -> Drifted:

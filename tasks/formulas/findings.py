@@ -21,6 +21,7 @@ from microtome.report.overlay import dim_path, outline_path
 from tasks.formulas.work import Inputs
 from tasks.pages.shown import Shown
 from tasks.result import StageResult
+from tasks.scores.findings import doubt_of_iou
 
 
 def findings(shown: Shown) -> list[FormulaLayer]:
@@ -46,7 +47,7 @@ def _layer(shown: Shown, seen: Inputs, made: StageResult, number: int) -> Formul
         pictures = {
             unit: _pictures(shown, seen, top[unit][:SHOWN_PICTURES], (forms[unit], lit[unit])) for unit in wanted
         }
-    return FormulaLayer(row, units, curve, pictures, seen.index.frame.masks)
+    return FormulaLayer(row, units, curve, pictures, seen.index.frame.masks, doubt_of_iou(shown, name))
 
 
 def _pictures(

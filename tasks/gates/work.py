@@ -85,7 +85,7 @@ def judge(gate: GateModel, now: Measured, before: Measured | None) -> Row:
         return row | {"limit": None, "verdict": "not judged", "passed": True, "note": why}
     limit = before.value - gate.max_drop * abs(before.value)
     kept, why = _kept(gate, now, limit)
-    other = "" if before.pictures == now.pictures else ", over other pictures"
+    other = "" if before.pictures == now.pictures else f", over {'other' if before.pictures else 'unknown'} pictures"
     note = f"before: {before.value:g}{other}{'; ' if why else ''}{why}"
     return row | {"limit": limit, **_verdict(gate, kept, note)}
 
