@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from storage import TableSchema
 from tasks import (
+    ablation,
     activations,
     adversarial,
     dissection,
@@ -41,6 +42,7 @@ STAGES: tuple[Stage, ...] = (
     tally.STAGE,
     null.STAGE,
     redrawn.STAGE,
+    ablation.STAGE,
     dissection.STAGE,
     formulas.STAGE,
     imported.STAGE,

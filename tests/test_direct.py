@@ -40,6 +40,7 @@ SMALL = {
     "occlusion": {"units": 1, "top_images": 1, "stride": 24, "minimal_images": 1},
     "reliability": {"images": 2, "randomised": 2, "methods": ["gradient", "guided"]},
     "attack": {"images": 4, "eps": [4], "steps": 2},
+    "ablation": {"images": 30},
 }
 
 

@@ -18,7 +18,8 @@ LAYER: LayerRow = {
 UNIT: UnitRow = {
     "layer": "conv", "unit": 0, "threshold": 1.5, "concept": "wing", "category": "part", "iou": 0.1, "iou_low": 0.08,
     "iou_high": 0.12, "null_p95": 0.02, "p_value": 0.005, "p_value_across": 0.01, "q_value": 0.015, "heldout_iou": 0.09,
-    "label_stability": 0.9, "detector": True, "confirmed": True, "reason": None,
+    "label_stability": 0.9, "detector": True, "confirmed": True, "reason": None, "causal_class": None,
+    "causal_drop": None, "causal_low": None, "causal_high": None, "causal_random": None,
 }  # fmt: skip
 UNASKED = {
     "confirmed": None, "confirmed_low": None, "confirmed_high": None, "significant": None, "significant_across": None,
@@ -118,3 +119,12 @@ def test_a_cover_shows_before_and_after():
 def test_one_of_many_is_said_without_an_s():
     told = [counted(1, "layers"), counted(2, "layers"), counted(1, "units and pictures")]
     assert told == ["1 layer", "2 layers", "1 units and pictures"]
+
+
+def test_a_card_says_what_is_lost_without_the_unit_where_that_was_asked_for():
+    asked = {"causal_class": "bird", "causal_drop": 1.2, "causal_low": 1.0, "causal_high": 1.4, "causal_random": 0.1}
+    layer = DissectedLayer(LAYER, [UNIT | asked, UNIT | {"unit": 1}], {}, (8, 8))
+    (made,) = pages([layer])
+    said = {card.number: card.causal for card in made.units}
+    assert said[0].startswith("Without it bird loses 1.20 [1.00, 1.40] nats of log-odds, without a random unit")
+    assert said[1] == ""

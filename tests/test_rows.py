@@ -6,6 +6,7 @@ from typing import Union, get_args, get_origin, get_type_hints
 import pyarrow as pa
 import pytest
 
+from microtome.report.ablation import AblationClassRow, AblationGroupRow, AblationLayerRow, AblationUnitRow
 from microtome.report.adversarial import AttackedRow, AttackRow
 from microtome.report.dissection import LayerRow, NearestRow, UnitRow
 from microtome.report.drift import DriftLayerRow, DriftUnitRow
@@ -37,6 +38,10 @@ def kind(hint: object) -> type:
         ("nearest", NearestRow),
         ("drift_units", DriftUnitRow),
         ("drift_layers", DriftLayerRow),
+        ("ablation_units", AblationUnitRow),
+        ("ablation_classes", AblationClassRow),
+        ("ablation_groups", AblationGroupRow),
+        ("ablation_layers", AblationLayerRow),
         ("formulas", FormulaRow),
         ("formula_layers", FormulaLayerRow),
         ("formula_curve", CurveRow),

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.quantify.ablation import DRAWS, drawn_alike
+
 Floats = NDArray[np.float64]
 Groups = NDArray[np.bool_]
 NAMED = 8  # filters that a node names, as many as the page shows
-DRAWS = 5
-AROUND = 10  # filters next to a named one by activation, of which one is drawn
 
 
 def groups_of(rho: Floats, activation: Floats, seed: int) -> tuple[Groups, float]:
@@ -29,15 +29,10 @@ def groups_of(rho: Floats, activation: Floats, seed: int) -> tuple[Groups, float
     """
     sign = 1.0 if rho.sum() >= 0 else -1.0
     named = np.argsort(-sign * rho, kind="stable")[: min(NAMED, len(rho) // 2)]
-    groups = np.zeros((1 + DRAWS, len(rho)), bool)
-    groups[0, named] = True
-    draw = np.random.default_rng([seed, 31, len(rho)])
-    for group in groups[1:]:
-        for number in named:
-            free = np.flatnonzero(~groups[0] & ~group)
-            near = free[np.argsort(np.abs(activation[free] - activation[number]), kind="stable")[:AROUND]]
-            group[draw.choice(near)] = True
-    return groups, sign
+    own = np.zeros(len(rho), bool)
+    own[named] = True
+    others = drawn_alike(named, activation, DRAWS, np.random.default_rng([seed, 31, len(rho)]))
+    return np.concatenate([own[None], others]), sign
 
 
 def moved(y: Floats, without: Floats, sign: float) -> tuple[Floats, Floats]:

@@ -50,6 +50,46 @@ def mean_interval(values: Floats) -> tuple[float, float, float]:
     return value, float(low), float(high)
 
 
+def mean_intervals(values: Floats) -> Floats:
+    """`mean_interval` of many values of the same images, over the same resamples: (rows, 3) mean, low, high.
+
+    Args:
+        values: (rows, images).
+    """
+    drawn = values @ _resamples(values.shape[1]).T
+    found = np.repeat(values.mean(1)[:, None], 3, axis=1)
+    for row, own, means in zip(found, values, drawn, strict=True):
+        if np.ptp(own) > 0:
+            row[1:] = np.quantile(means, _ends(own, means))
+    return found
+
+
+def ratio_intervals(values: Floats, whole: Floats) -> Floats:
+    """Ratios of two means over the same images: (rows, 3) ratio, low, high; of resamples, the quantiles of few images.
+
+    Args:
+        values: (rows, images).
+        whole: (images,), of which they are shares.
+
+    Returns:
+        NaN where the whole's mean is not above zero, in the data or, of the ends, in a resample.
+    """
+    weights = _resamples(len(whole))
+    of, drawn_of = whole.mean(), weights @ whole
+    found = np.full((len(values), 3), np.nan)
+    if of > 0:
+        found[:, 0] = values.mean(1) / of
+    if of > 0 and (drawn_of > 0).all():
+        found[:, 1:] = np.quantile(values @ weights.T / drawn_of, expanded_ends(len(whole)), axis=1).T
+    return found
+
+
+def _resamples(images: int) -> Floats:
+    """(RESAMPLES, images) each image's share of the resamples of `mean_interval`."""
+    drawn = np.random.default_rng(0).integers(images, size=(RESAMPLES, images))
+    return np.stack([np.bincount(one, minlength=images) for one in drawn]) / images
+
+
 def _ends(values: Floats, means: Floats) -> Floats:
     """Quantiles of the resamples' means that are the ends of an expanded BCa interval; values that differ."""
     count, apart = len(values), values - values.mean()

@@ -10,6 +10,7 @@ from typing import TypedDict
 from microtome.quantify.dissection import NEAREST
 from microtome.quantify.significance import LEVEL
 from microtome.report import views
+from microtome.report.ablation import causal_words
 from microtome.report.charts import concept_bars, histogram
 from microtome.report.words import worded
 
@@ -77,6 +78,11 @@ class UnitRow(TypedDict):
     detector: bool
     confirmed: bool | None
     reason: str | None
+    causal_class: str | None
+    causal_drop: float | None
+    causal_low: float | None
+    causal_high: float | None
+    causal_random: float | None
 
 
 class LayerRow(TypedDict):
@@ -195,7 +201,16 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
         iou_sort=row["iou"],
         q_sort=1.0 if row["q_value"] is None else row["q_value"],
         masks=found.sheets.get(row["unit"], ""),
+        causal=_causal(row),
     )
+
+
+def _causal(row: UnitRow) -> str:
+    """What the network loses without it, where that was asked for."""
+    drop, low, high = row["causal_drop"], row["causal_low"], row["causal_high"]
+    if drop is None or low is None or high is None:
+        return ""
+    return causal_words(row["causal_class"], drop, (low, high), row["causal_random"])
 
 
 def of_units(layers: Sequence[DissectedLayer]) -> views.Told:

@@ -43,6 +43,7 @@ def _headline(card: views.Unit | None) -> str:
         return f"This unit is {card.reason}."
     if not card.concept:
         return "It meets no annotated concept above its threshold, and so has no label."
+    causal = f" {card.causal}" if card.causal else ""
     measured = f"its IoU with {card.concept} is {card.iou}" + (f" {card.interval}" if card.interval else "")
     return {
         "below the limit": f"No detector: {card.concept} ({card.category}) comes nearest, but {measured}, too low.",
@@ -50,7 +51,7 @@ def _headline(card: views.Unit | None) -> str:
         "confirmed detector": f"A confirmed detector of {card.concept} ({card.category}): {measured}.",
         "detector, not confirmed": f"{card.concept} ({card.category}) lies above the limit, {measured}; but it is not "
         "confirmed: on pictures that did not choose the label, or against chance, it does not hold.",
-    }[card.state]
+    }[card.state] + causal
 
 
 def _figures(card: views.Unit | None) -> views.Figures:

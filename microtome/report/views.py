@@ -61,6 +61,7 @@ class Unit:
 
     Args:
         masks: path of a sheet that lies over the pictures, `SHEET` side by side, and dims what the unit does not light.
+        causal: what the network loses without it, in a sentence; empty where nobody asked.
     """
 
     number: int
@@ -78,6 +79,7 @@ class Unit:
     iou_sort: float
     q_sort: float
     masks: str = ""
+    causal: str = ""
 
     @property
     def state(self) -> str:

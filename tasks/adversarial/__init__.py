@@ -9,10 +9,10 @@ from pydantic import Field
 
 from storage.tables import float64, int32, string, table
 from tasks.activations import maps
-from tasks.dissection import DissectionOptions
 from tasks.finetuning import FinetuningOptions
 from tasks.graph import GraphOptions
 from tasks.index import index
+from tasks.labelling import DissectionOptions
 from tasks.options import Count, DatasetName, Options, Several
 from tasks.pace import Pace
 from tasks.planning import Planner

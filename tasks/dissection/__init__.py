@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from storage.tables import flag, float32, float64, int32, string, table
+from tasks.ablation import AblationOptions, ablation
+from tasks.labelling import DissectionOptions
 from tasks.null import STAGE as NULL
 from tasks.null import NullOptions
-from tasks.options import DatasetName, Resamples
 from tasks.planning import Planner
 from tasks.redrawn import STAGE as REDRAWN
 from tasks.redrawn import RedrawnOptions
@@ -15,15 +16,6 @@ from tasks.stage import Headline, Job, Metric, PageOf, Stage
 from tasks.tally import STAGE as TALLY
 from tasks.tally import TallyOptions
 from tasks.thresholds import seen
-
-
-class DissectionOptions(NullOptions, RedrawnOptions):
-    """Network Dissection: which unit detects which concept."""
-
-    dataset: DatasetName = "main"
-    """Data set of the audit file whose concepts the units are compared with."""
-    bootstrap: Resamples = 1000
-    """Resamples of the pictures, for intervals; 0 for none."""
 
 
 def plan(audit: Planner, options: DissectionOptions) -> Iterable[Job]:
@@ -34,7 +26,9 @@ def plan(audit: Planner, options: DissectionOptions) -> Iterable[Job]:
     null = audit.job(NULL, options.narrowed(NullOptions), lit) if options.permutations else None
     counted = {**looked_at, "tally": tally}
     redrawn = audit.job(REDRAWN, options.narrowed(RedrawnOptions), counted) if options.redrawn else None
-    yield audit.job(STAGE, options, {**counted, "null": null, "redrawn": redrawn})
+    removed = audit.asked(AblationOptions)
+    ablated = ablation(audit, removed) if removed else None
+    yield audit.job(STAGE, options, {**counted, "null": null, "redrawn": redrawn, "ablation": ablated})
 
 
 STAGE = Stage(
@@ -99,6 +93,12 @@ STAGE = Stage(
             confirmed=flag("whether it is a detector, heldout_iou lies above min_iou, and q_value is at most 0.05"),
             concept_id=int32("number of the label"),
             reason=string("why the unit can have no label: saturated, or dead"),
+            causal_class=string("class that loses most without the unit; this and the next: null without `ablation`"),
+            causal_drop=float64("what the log-odds of that class lose without it, in pictures that did not choose it"),
+            causal_low=float64("95 % bootstrap interval over the pictures"),
+            causal_high=float64("95 % bootstrap interval over the pictures"),
+            causal_random=float64("what they lose without a unit of the same size, in the mean"),
+            causal_q=float64("false discovery rate of the difference over the layer's units (Benjamini-Hochberg)"),
         ),
         table(
             "nearest",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from storage.tables import ReadRow
-from tasks.dissection import DissectionOptions
+from tasks.labelling import DissectionOptions
 from tasks.result import StageResult
 
 

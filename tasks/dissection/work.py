@@ -32,8 +32,9 @@ from microtome.quantify.resampling import (
 from microtome.quantify.significance import LEVEL, null_p95, p_values, permutations_needed
 from storage import Draft
 from storage.tables import Columns, Gathered, Row
-from tasks.dissection import DissectionOptions
+from tasks.ablation.result import Ablation
 from tasks.index.result import ConceptTable
+from tasks.labelling import DissectionOptions
 from tasks.null.result import Null
 from tasks.redrawn.result import RedrawnDetectors
 from tasks.session import Session
@@ -54,6 +55,7 @@ class Inputs(SeenPictures):
     tally: Tally
     null: Null | None = None
     redrawn: RedrawnDetectors | None = None
+    ablation: Ablation | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def run(options: DissectionOptions, inputs: Inputs, draft: Draft, session: Sessi
         drawn = [draft.left_arrays(name) for name in names if of_layer_part(name)[0] == number]
         result = _Summary(options, inputs, session, number)(drawn)
         thresholds = inputs.thresholds.at(layer.name, options.tail)
-        _extend(units, _unit_rows(result, inputs.index.concepts, thresholds, options.min_iou))
+        causal = _causal(inputs.ablation, layer)
+        _extend(units, {**_unit_rows(result, inputs.index.concepts, thresholds, options.min_iou), **causal})
         scores = inputs.tally.column(layer.name, "iou", layer.units)
         _extend(nearest, _nearest_rows(result, scores, inputs.index.concepts))
         summary.append(_layer_row(result, options, inputs.index.images))
@@ -269,6 +272,14 @@ def _unit_rows(result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.fl
         "confirmed": empty if result.confirmed is None else result.confirmed.units,
         "reason": [reasons.get(unit) for unit in range(units)],
     }
+
+
+def _causal(ablated: Ablation | None, layer: LayerGeometry) -> Columns:
+    """What the network loses without each unit; nothing where nobody asked."""
+    rows = ablated.units(layer.name) if ablated else []
+    names = {"class": "class_name", "drop": "drop", "low": "drop_low", "high": "drop_high", "random": "random"}
+    names["q"] = "q_value"
+    return {f"causal_{name}": [row[column] for row in rows] or [None] * layer.units for name, column in names.items()}
 
 
 def _nearest_rows(result: _Layer, scores: NDArray[np.float64], concepts: ConceptTable) -> Columns:

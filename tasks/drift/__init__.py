@@ -11,8 +11,8 @@ from microtome.disentangle.names import INTERPRETABLE
 from microtome.errors import InputError
 from microtome.networks.identity import network_digest
 from storage.tables import flag, float32, float64, int32, string, table
-from tasks.dissection import DissectionOptions
 from tasks.finetuning import networks
+from tasks.labelling import DissectionOptions
 from tasks.options import OUTSIDE, Options, Word
 from tasks.planning import Planner
 from tasks.stage import Headline, Job, Metric, PageOf, Stage

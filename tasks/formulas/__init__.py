@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from storage.tables import flag, float64, int32, int64, integers, string, table
-from tasks.dissection import DissectionOptions
+from tasks.labelling import DissectionOptions
 from tasks.options import Count, Options
 from tasks.planning import Planner
 from tasks.stage import Headline, Job, Metric, PageOf, Stage

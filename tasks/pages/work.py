@@ -32,9 +32,10 @@ def run(options: PagesOptions, inputs: Inputs, draft: Draft, session: Session) -
         made, of_units = _page(page, shown)
         if isinstance(made, views.Page):
             pages.append(made)
+            told.append(of_units)
         else:
             layers += made
-        told.append(of_units)
+            told.insert(0, of_units)  # the dissection's: where a unit is high comes before what follows from it
         session.advance(1)
     report = overview(inputs.audited, layers, pages, unit_pages(layers, told))
     for name, content in chain(render(report).items(), render_units(report)):

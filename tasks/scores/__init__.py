@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from storage.tables import float64, int32, string, table
-from tasks.dissection import DissectionOptions
+from tasks.labelling import DissectionOptions
 from tasks.options import Count, Options, Share
 from tasks.planning import Planner
 from tasks.stage import Headline, Job, Metric, PageOf, Stage
