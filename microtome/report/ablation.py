@@ -183,8 +183,8 @@ def _of_unit(unit: AblationUnitRow, classes: Sequence[AblationClassRow]) -> view
             _between(row["drop"], row["drop_low"], row["drop_high"]),
             worded(row["random"], "+.2f"),
             worded(row["q_value"], ".2g"),
-            worded(row["accuracy_drop"], "+.1%"),
-            f"{row['flipped']:.1%}",
+            worded(row["accuracy_drop"], "+z.1%"),
+            f"{row['flipped']:z.1%}",
         ]
         for row in sorted(classes, key=lambda row: -row["drop"])[: SHOWN_CLASSES + 1]
     ]
@@ -215,18 +215,18 @@ def _verdict(unit: AblationUnitRow) -> str:
 
 
 def _headline(row: AblationLayerRow) -> str:
-    share = f"{row['used_share']:.0%} [{row['used_low']:.0%}, {row['used_high']:.0%}]"
+    share = f"{row['used_share']:z.0%} [{row['used_low']:z.0%}, {row['used_high']:z.0%}]"
     text = (
         f"The network uses {row['used']} of {row['units']} units of {row['layer']} ({share}): without one of them a "
         "class loses more than without others of the same size."
     )
     if row["detector_drop"] is None:
         return f"{text} No unit is a detector."
-    drop = _between(row["detector_drop"], row["detector_low"], row["detector_high"])
+    drop = f"{row['detector_drop']:.2f} [{worded(row['detector_low'], '.2f')}, {worded(row['detector_high'], '.2f')}]"
     apart = _between(row["detector_apart"], row["apart_low"], row["apart_high"])
     return (
         f"{text} {row['bystanders']} of {row['detectors']} detectors are bystanders. Without a detector its class "
-        f"loses {drop} nats in the mean, without another unit of its size {worded(row['detector_random'], '+.2f')}. "
+        f"loses {drop} nats in the mean, without another unit of its size {worded(row['detector_random'], '.2f')}. "
         f"{_special(row)}: beside units of the same size, each by the class that needs it most, {apart}."
     )
 
@@ -242,11 +242,11 @@ def _special(row: AblationLayerRow) -> str:
 
 def _figures(row: AblationLayerRow) -> views.Figures:
     idle, low, high = row["bystander_share"], row["bystander_low"], row["bystander_high"]
-    among = "" if low is None or high is None else f"of {row['detectors']} detectors; 95 %: {low:.0%} to {high:.0%}"
+    among = "" if low is None or high is None else f"of {row['detectors']} detectors; 95 %: {low:z.0%} to {high:z.0%}"
     return views.Figures(
         [
-            ("units used", f"{row['used_share']:.0%}", f"95 %: {row['used_low']:.0%} to {row['used_high']:.0%}"),
-            ("bystanders", worded(idle, ".0%"), among or "no detectors"),
+            ("units used", f"{row['used_share']:z.0%}", f"95 %: {row['used_low']:z.0%} to {row['used_high']:z.0%}"),
+            ("bystanders", worded(idle, "z.0%"), among or "no detectors"),
             (
                 "a detector's class loses",
                 worded(row["detector_drop"], ".2f"),
@@ -254,7 +254,7 @@ def _figures(row: AblationLayerRow) -> views.Figures:
             ),
             (
                 "accuracy",
-                worded(row["accuracy"], ".1%"),
+                worded(row["accuracy"], "z.1%"),
                 f"of {row['labelled']} labelled pictures" if row["labelled"] else "no output bears a picture's label",
             ),
             ("pictures", f"{row['images']:,}", f"{row['classes']} classes of enough pictures"),
@@ -382,10 +382,10 @@ def _concepts(layer: LayerAblation) -> views.Table:
                 _between(row["drop"], row["drop_low"], row["drop_high"]),
                 worded(row["random"], "+.2f"),
                 worded(row["q_value"], ".2g"),
-                f"{-row['probability_drop']:+.1%}",
+                f"{-row['probability_drop']:+z.1%}",
                 _shares(row["accuracy_drop"], row["accuracy_drop_low"], row["accuracy_drop_high"]),
                 _shares(row["regained"], row["regained_low"], row["regained_high"]),
-                worded(row["regained_random"], ".0%"),
+                worded(row["regained_random"], "z.0%"),
             ]
         )
     note = (
@@ -407,11 +407,11 @@ def _units(layer: LayerAblation, units: Sequence[AblationUnitRow]) -> views.Tabl
             _between(unit["drop"], unit["drop_low"], unit["drop_high"]),
             worded(unit["random"], "+.2f"),
             worded(unit["own_random"], "+.2f"),
-            worded(unit["surpassed"], ".0%"),
+            worded(unit["surpassed"], "z.0%"),
             worded(unit["q_value"], ".2g"),
-            worded(unit["accuracy_drop"], "+.1%"),
-            f"{unit['flipped']:.1%}",
-            worded(unit["regained"], ".1%"),
+            worded(unit["accuracy_drop"], "+z.1%"),
+            f"{unit['flipped']:z.1%}",
+            worded(unit["regained"], "z.1%"),
         ]
         for unit in units
     ]
@@ -431,7 +431,7 @@ def _between(value: float | None, low: float | None, high: float | None) -> str:
 def _shares(value: float | None, low: float | None, high: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.1%}" if low is None or high is None else f"{value:.1%} [{low:.1%}, {high:.1%}]"
+    return f"{value:z.1%}" if low is None or high is None else f"{value:z.1%} [{low:z.1%}, {high:z.1%}]"
 
 
 def _reading(row: AblationLayerRow) -> views.Section:
