@@ -2,10 +2,12 @@
 
     python benchmarks/parts.py DATA [--categories cat dog] [--boxes 3 6 12] [--draws 10]
         [--layers features.9 features.12] [--cache FOLDER] [--rule anchors|paper] [--no-graph]
+        [--weights random] [--shuffled]
 
 DATA holds animal-parts/ and weights/squeezenet1_0.safetensors. A line per category, part, number of boxes and method,
 and one per rival: the blend's error less the rival's over all of these together, with 95 % intervals over pictures and
 draws, and in how many it is significantly nearer or farther (Holm over all of them). FOLDER keeps errors by category.
+Nulls: random weights; `--shuffled`, boxes that lie where the part is in other pictures. FOLDER is of one of them.
 Needs torch and torchvision; no Prefect.
 """
 
@@ -74,14 +76,15 @@ def located(scene: Scene, options):
 
 def tried(category: str, options, number: int):
     """Every part and number of boxes of a category, and the chosen weights of looks."""
-    scene = scene_of(options.data, category, options.layers)
+    scene = scene_of(options.data, category, options.layers, weights=options.weights)
     locate = located(scene, options)
     found, weighings = [], []
     for part, truth in scene.marks.items():
         for count in options.boxes:
+            shown = np.random.default_rng(0).permutation(truth) if options.shuffled else truth
             errors: dict[str, list[np.ndarray]] = {}
             for draw in range(options.draws):
-                boxes, rest = parts.drawn_boxes(truth, count, SIZE, np.random.default_rng([0, count, draw]))
+                boxes, rest = parts.drawn_boxes(shown, count, SIZE, np.random.default_rng([0, count, draw]))
                 where, weighing = locate(boxes)
                 weighings.append((f"{part} {count}", weighing.beta, weighing.spread))
                 for method, own in where.items():
@@ -127,6 +130,8 @@ def main() -> None:
     parser.add_argument("--layers", nargs="+", default=["features.9", "features.12"])
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--rule", choices=["anchors", "paper"], default="anchors", help="of the graph")
+    parser.add_argument("--weights", choices=["imagenet", "random"], default="imagenet")
+    parser.add_argument("--shuffled", action="store_true")
     parser.add_argument("--no-graph", dest="graph", action="store_false")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
