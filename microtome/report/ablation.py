@@ -344,7 +344,8 @@ def _by_concept(layer: LayerAblation) -> Mapping[str, Mapping[str | None, Ablati
 def _matrix(layer: LayerAblation) -> views.Table:
     """Drop by concept and class."""
     found = _by_concept(layer)
-    classes = [name for name in next(iter(found.values())) if name is not None][:SHOWN_CLASSES]
+    every = [name for name in next(iter(found.values())) if name is not None]
+    classes, more = every[:SHOWN_CLASSES], every[SHOWN_CLASSES:]
     columns = [("concept", False), ("units", True), (NO_CLASS, True), *((name, True) for name in classes)]
     rows = [
         [concept, str(rows[None]["units"]), *(_marked(rows[name]) for name in (None, *classes))]
@@ -352,8 +353,10 @@ def _matrix(layer: LayerAblation) -> views.Table:
     ]
     note = (
         "What each class loses when all detectors of a concept are removed together, in nats of log-odds, and in "
-        f"brackets what it loses without as many random units of the same sizes. A star: surely more (q ≤ {LEVEL:g})."
+        f"brackets what it loses without as many random units of the same sizes. A star: surely more (q ≤ {LEVEL:g}). "
+        "A concept that more than half of the units detect is left out: too few others are left to compare with."
     )
+    note += f" Not shown, but in the table ablation_groups: {', '.join(more)}." if more else ""
     return views.Table(columns, rows, note)
 
 
