@@ -99,17 +99,21 @@ def audit_file(tmp_path: Path, broden: Path) -> Path:
     return write_audit(tmp_path / "audit.yaml", content)
 
 
+WEIGHTS = Path(__file__).parent.parent / "microtome/networks/weights/creature_net.safetensors"
+CREATURE_NET = {
+    "load": "microtome.networks.small:creature_net",
+    "weights": str(WEIGHTS),
+    "layers": ["features.12"],
+    "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
+}
+"""The shipped network, as an audit file has it."""
+
+
 def every_stage(folder: Path) -> Path:
     """An audit with every stage there is, as small as each can be: some ten seconds of work on one core."""
-    weights = Path(__file__).parent.parent / "microtome/networks/weights/creature_net.safetensors"
     content = {
         "name": "everything",
-        "network": {
-            "load": "microtome.networks.small:creature_net",
-            "weights": str(weights),
-            "layers": ["features.12"],
-            "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
-        },
+        "network": dict(CREATURE_NET),
         "datasets": {
             "birds": {"format": "creatures", "count": 400, "seed": 3, "categories": ["bird"]},
             "others": {"format": "creatures", "count": 40, "seed": 6, "categories": ["cat", "deer"]},

@@ -10,12 +10,12 @@ from torchvision.models import resnet18
 from microtome.datasets.creatures import PLANS, Creatures
 from microtome.networks.cut import GraphCut, WholeNetwork, cut_at
 from microtome.networks.geometry import walk
-from microtome.networks.small import WEIGHTS, trained_creature_net
+from microtome.networks.small import trained_creature_net
 from microtome.quantify import ablation as science
 from microtome.quantify.intervals import mean_interval, mean_intervals, ratio_intervals
 from microtome.quantify.removal import Removal, said
 from microtome.report import ablation as report
-from tests.conftest import change_audit, write_audit
+from tests.conftest import CREATURE_NET, change_audit, write_audit
 from tests.test_pipeline import run
 
 # a network cut at a layer
@@ -375,12 +375,7 @@ def test_an_effect_is_paired():
 
 # through an audit
 
-NETWORK = {
-    "load": "microtome.networks.small:creature_net",
-    "weights": str(WEIGHTS),
-    "layers": ["features.12"],
-    "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
-}
+NETWORK = CREATURE_NET
 COUNT = 180
 
 

@@ -23,12 +23,11 @@ from microtome.report.drift import (
     leading,
     page,
 )
-from tests.conftest import change_audit, write_audit
+from tests.conftest import CREATURE_NET, WEIGHTS, change_audit, write_audit
 from tests.test_known_answers import squeezenet
 from tests.test_pipeline import run
 from tests.test_resampling import CATEGORY, CONCEPTS, IMAGES, UNITS, image_counts, literal_scores, world
 
-WEIGHTS = Path(__file__).parent.parent / "microtome/networks/weights/creature_net.safetensors"
 MIN_IOU, RESAMPLES = 0.12, 60
 __all__ = ["world"]  # a fixture
 
@@ -373,12 +372,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(checkpoints):
 
 @pytest.mark.slow
 def test_before_and_after_fine_tuning(tmp_path):
-    network = {
-        "load": "microtome.networks.small:creature_net",
-        "weights": str(WEIGHTS),
-        "layers": ["features.9", "features.12"],
-        "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
-    }
+    network = {**CREATURE_NET, "layers": ["features.9", "features.12"]}
     content = {
         "name": "tuned",
         "network": network,

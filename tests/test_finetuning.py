@@ -20,23 +20,16 @@ from microtome.errors import InputError
 from microtome.networks import NetworkSpec, load_network
 from storage import StageStore
 from tasks.landmarks.result import Landmarks
-from tests.conftest import clean_environment, write_audit
+from tests.conftest import CREATURE_NET, WEIGHTS, clean_environment, write_audit
 from tests.test_known_answers import squeezenet
 from tests.test_pipeline import run
-
-WEIGHTS = Path(__file__).parent.parent / "microtome/networks/weights/creature_net.safetensors"
 
 
 def audit_of(folder: Path, **finetuning: object) -> Path:
     """Birds against other animals, on the shipped network."""
     content = {
         "name": "parts",
-        "network": {
-            "load": "microtome.networks.small:creature_net",
-            "weights": str(WEIGHTS),
-            "layers": ["features.12"],
-            "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
-        },
+        "network": dict(CREATURE_NET),
         "datasets": {
             "birds": {"format": "creatures", "count": 240, "seed": 5, "categories": ["bird"]},
             "others": {"format": "creatures", "count": 60, "seed": 6, "categories": ["cat", "deer"]},

@@ -1,7 +1,6 @@
 """Formulas: bounds on random masks, the search against brute force, by hand, and through an audit."""
 
 from itertools import combinations, permutations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +15,8 @@ from microtome.quantify.null import AllLabels
 from microtome.quantify.resampling import permutation_plan
 from microtome.quantify.words import SIDE, LitWords, label_words, pixels_of, tiles, tiling, whole_words
 from microtome.report import formulas as report
-from tests.conftest import change_audit, write_audit
+from tests.conftest import CREATURE_NET, change_audit, write_audit
 from tests.test_pipeline import run
-
-WEIGHTS = Path(__file__).parent.parent / "microtome/networks/weights/creature_net.safetensors"
 
 MASKS = (9, 20)  # six tiles, four of them not full
 PIXELS = MASKS[0] * MASKS[1]
@@ -391,12 +388,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("formulas")
     content = {
         "name": "formulas",
-        "network": {
-            "load": "microtome.networks.small:creature_net",
-            "weights": str(WEIGHTS),
-            "layers": ["features.12"],
-            "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
-        },
+        "network": dict(CREATURE_NET),
         "dataset": {"format": "creatures", "count": 120, "seed": 3},
         "stages": {
             "dissection": {"bootstrap": 50, "permutations": 11},

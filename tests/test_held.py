@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import false_discovery_control
 
 from microtome.quantify import held
 from microtome.quantify.drift import NONE, labels, matched, redrawn, unit_drift
@@ -16,7 +15,6 @@ from microtome.quantify.resampling import (
     halves,
     redrawn_halves,
 )
-from microtome.quantify.significance import false_discovery
 
 IMAGES, UNITS, CONCEPTS = 23, 7, 5
 CATEGORY = np.array([0, 0, 1, 1, 1])
@@ -125,12 +123,6 @@ def test_a_difference_is_freed_of_bias_and_rounded_outwards():
     assert (low, high) == (pytest.approx(2.05), pytest.approx(3.95))
     assert held.difference((10, 13), (first, second), whole=True) == (2, 4)
     assert held.difference((10, 10), (first, first), whole=True) == (0, 0)
-
-
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=60))
-def test_false_discovery_is_scipys_to_the_bit(ranks):
-    p = np.array(ranks) / 30
-    np.testing.assert_array_equal(false_discovery(p), false_discovery_control(p))
 
 
 def test_redrawn_halves_keep_every_picture_on_its_side():

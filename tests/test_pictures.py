@@ -22,8 +22,7 @@ from tasks.adversarial.work import Inputs
 from tasks.execution import inputs_of
 from tasks.reliability.work import Bench
 from tasks.saliency.work import objects
-from tests.conftest import long_form, write_audit
-from tests.test_finetuning import WEIGHTS
+from tests.conftest import CREATURE_NET, long_form, write_audit
 from tests.test_known_answers import squeezenet
 from tests.test_pipeline import run
 
@@ -50,12 +49,7 @@ def done(tmp_path_factory):
     """Every picture stage, carried out."""
     content = {
         "name": "pictures",
-        "network": {
-            "load": "microtome.networks.small:creature_net",
-            "weights": str(WEIGHTS),
-            "layers": ["features.12"],
-            "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
-        },
+        "network": dict(CREATURE_NET),
         "dataset": {"format": "creatures", "count": 24, "seed": 3},
         "stages": STAGES,
     }

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,17 +12,16 @@ from sklearn import metrics as sklearn
 
 from microtome.quantify import label_tests as wrong
 from microtome.quantify import scores as science
+from microtome.quantify.dissection import detected
 from microtome.quantify.intervals import wilson
 from microtome.quantify.label_tests import PictureLevel, PixelLevel
 from microtome.quantify.scores import COUNTED, METRICS, PooledUnits
 from microtome.report import drift, formulas
 from microtome.report import scores as report
 from tests import literal
-from tests.conftest import change_audit, write_audit
+from tests.conftest import CREATURE_NET, change_audit, write_audit
 from tests.test_known_answers import squeezenet
 from tests.test_pipeline import run
-
-WEIGHTS = Path(__file__).parent.parent / "microtome/networks/weights/creature_net.safetensors"
 
 
 def world(seed, *, images=40, units=5, concepts=6):
@@ -137,7 +135,11 @@ def test_a_planted_concept_is_found():
 def test_chosen_takes_the_first_of_equals_and_none_of_undefined():
     scores = np.array([[np.nan, 0.5, 0.5], [np.nan] * 3, [-2.0, -3, np.nan]])
     assert science.chosen(scores).tolist() == [1, -1, 0]
-    assert science.detectors(np.array([[0.1, 0.3], [0.2, 0.1]]), 0.2).tolist() == [1, -1]
+
+
+def test_a_detector_lies_above_the_limit_not_on_it():
+    scores = np.array([[0.1, 0.3, 0.3], [0.2, 0.1, 0.0], [np.nan] * 3, [np.nan, 0.4, np.nan]])
+    assert detected(scores, 0.2).tolist() == [1, -1, -1, 1]
 
 
 def test_lit_pictures_are_a_share_and_what_equals_the_last():
@@ -360,12 +362,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scores")
     content = {
         "name": "scores",
-        "network": {
-            "load": "microtome.networks.small:creature_net",
-            "weights": str(WEIGHTS),
-            "layers": ["features.12"],
-            "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
-        },
+        "network": dict(CREATURE_NET),
         "dataset": {"format": "creatures", "count": 120, "seed": 3},
         "stages": {
             "dissection": {"bootstrap": 0, "permutations": 0},

@@ -22,17 +22,11 @@ from tasks.execution import outside_of
 from tasks.index.result import Index
 from tasks.stage import Job
 from tasks.tree.result import GrownTree
-from tests.conftest import opened, write_audit
+from tests.conftest import CREATURE_NET, opened, write_audit
 from tests.faults import faults
-from tests.test_finetuning import WEIGHTS
 from tests.test_pipeline import run
 
-NETWORK = {
-    "load": "microtome.networks.small:creature_net",
-    "weights": str(WEIGHTS),
-    "layers": ["features.12"],
-    "input": {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3},
-}
+NETWORK = CREATURE_NET
 CREATURES = {"format": "creatures", "count": 240, "seed": 3}
 PLANTED = Creatures(count=240, seed=3)
 

@@ -180,6 +180,18 @@ def best(scores: NDArray[np.float64], category: NDArray[np.int64]) -> Best:
     return Best(label, np.take_along_axis(scores, label[:, None], 1)[:, 0], inside, nearest)
 
 
+def detected(scores: NDArray[np.float64], min_iou: float) -> NDArray[np.int64]:
+    """(units,) the concept that each detects, the first of equals; -1 of units that are no detectors.
+
+    Args:
+        scores: (units, concepts) IoU; NaN where it is undefined, as of a concept without a pixel.
+        min_iou: the threshold, 0 or above.
+    """
+    iou = np.nan_to_num(scores)
+    found: NDArray[np.int64] = np.where(iou.max(1) > min_iou, iou.argmax(1), -1)
+    return found
+
+
 def detectors(scores: NDArray[np.float64], labels: Best, min_iou: float) -> DetectorCount:
     """Count detectors under given labels, whose IoU must lie strictly above `min_iou`.
 

@@ -245,8 +245,7 @@ def unit_drift(found: Matched, drawn: Redrawn) -> UnitDrift:
     change = np.where(had, drawn.kept - drawn.before, np.nan)
     low, high = np.quantile(change, ENDS, axis=0)
     p = np.where(had, sign_p_values(change), np.nan)
-    q = p.copy()
-    q[had] = false_discovery(p[had])
+    q = false_discovery(p)
     best_low, best_high = np.quantile(drawn.after - drawn.before, ENDS, axis=0)
     return UnitDrift(low, high, p, q, best_low, best_high, None if drawn.changed is None else drawn.changed.mean(0))
 

@@ -213,17 +213,6 @@ def _finite(values: Floats) -> Floats:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def detectors(iou: Floats, limit: float) -> NDArray[np.int64]:
-    """(units,) the concept of each unit whose highest IoU is above the limit; -1 of the others.
-
-    Args:
-        iou: (units, concepts).
-        limit: of a detector.
-    """
-    labels = chosen(iou)
-    return np.where(iou[np.arange(len(iou)), labels] > limit, labels, -1)
-
-
 def chosen(scores: Floats) -> NDArray[np.int64]:
     """(units,) the concept of each unit's highest score, the first of equals; -1 where none is defined.
 

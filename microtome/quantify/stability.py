@@ -15,12 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from microtome.networks.geometry import LayerGeometry
+from microtome.quantify.significance import LEVEL, false_discovery
 
 RANDOM_SEEDS = 200
-LEVEL = 0.05  # of the false discovery rate at which a filter counts as tracking
 
 Floats = NDArray[np.float64]
 
@@ -162,9 +161,7 @@ def landmark_stability(
     )
     peak = np.where(counts, found.score, -np.inf).max(0)
     deviation = np.where(enough, _deviation(np.where(counts, distance, 0.0), counts), np.nan)
-    tested = np.isfinite(p_value)
-    q_value = np.full(len(images), np.nan)
-    q_value[tested] = false_discovery_control(p_value[tested])
+    q_value = false_discovery(p_value)
     distance = np.where(shown, distance, 0.0)
     return LandmarkStability(
         images, deviation, r2, p_value, q_value, score, top_score, peak, distance, shown, counts, order

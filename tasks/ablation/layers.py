@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.ablation import DRAWS, alike, drawn_alike, removed_size
-from microtome.quantify.dissection import best
+from microtome.quantify.dissection import detected
 from tasks.ablation import PlannedAblation
 from tasks.tally.result import Tally
 from tasks.thresholds.result import SeenPictures
@@ -61,8 +61,7 @@ class RemovedLayer:
     def detects(self) -> NDArray[np.int64]:
         """(units,) place of the concept that each detects in the concept table; -1 for none."""
         scores = self.tally.column(self.geometry.name, "iou", self.geometry.units)
-        found = best(scores, self.seen.index.concepts.category_index)
-        return np.where(found.iou > self.options.min_iou, found.concept, -1)
+        return detected(scores, self.options.min_iou)
 
     @cached_property
     def mean(self) -> Floats:

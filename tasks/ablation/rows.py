@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from microtome.quantify.ablation import (
     DRAWS,
@@ -22,7 +21,7 @@ from microtome.quantify.ablation import (
 )
 from microtome.quantify.accumulate import State
 from microtome.quantify.intervals import mean_interval, mean_intervals, wilson
-from microtome.quantify.significance import LEVEL
+from microtome.quantify.significance import LEVEL, false_discovery
 from storage.tables import Row
 from tasks.ablation.layers import RemovedLayer
 from tasks.index.result import ConceptTable
@@ -221,7 +220,7 @@ class AblatedLayer:
     @cached_property
     def q(self) -> list[float | None]:
         """Of each unit."""
-        return _false_discovery([row["p_value"] for row in self.judged])
+        return _q_values(self.judged)
 
     @cached_property
     def used(self) -> Flags:
@@ -335,16 +334,12 @@ def _rows(columns: dict[str, Floats]) -> list[dict[str, object]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
-def _false_discovery(p_values: Sequence[object]) -> list[float | None]:
-    """Over those that there are."""
-    known = [place for place, p in enumerate(p_values) if p is not None]
-    found: list[float | None] = [None] * len(p_values)
-    if known:
-        for place, q in zip(known, false_discovery_control([p_values[place] for place in known]), strict=True):
-            found[place] = float(q)
-    return found
+def _q_values(rows: Sequence[dict[str, object]]) -> list[float | None]:
+    """Over the rows that have a p-value."""
+    q = false_discovery(np.array([row["p_value"] for row in rows], np.float64))  # None becomes NaN
+    return [None if np.isnan(value) else float(value) for value in q]
 
 
 def _with_q(rows: Sequence[dict[str, object]]) -> Iterator[Row]:
-    for row, q in zip(rows, _false_discovery([row["p_value"] for row in rows]), strict=True):
+    for row, q in zip(rows, _q_values(rows), strict=True):
         yield {**row, "q_value": q}

@@ -8,7 +8,6 @@ from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.accumulate import State
@@ -29,7 +28,7 @@ from microtome.quantify.resampling import (
     long_runs,
     redrawn_halves,
 )
-from microtome.quantify.significance import LEVEL, null_p95, p_values, permutations_needed
+from microtome.quantify.significance import LEVEL, false_discovery, null_p95, p_values, permutations_needed
 from storage import Draft
 from storage.tables import Columns, Gathered, Row
 from tasks.ablation.result import Ablation
@@ -184,7 +183,7 @@ class _Summary:
     def believed(self) -> NDArray[np.bool_] | None:
         """(units,) that chance does not reach; None where nobody asked what it reaches."""
         null = self.null()
-        return None if null is None else false_discovery_control(p_values(self.found.iou, null)) <= LEVEL
+        return None if null is None else false_discovery(p_values(self.found.iou, null)) <= LEVEL
 
     @property
     def layer(self) -> LayerGeometry:
@@ -266,7 +265,7 @@ def _unit_rows(result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.fl
         "null_p95": empty if result.null_p95 is None else result.null_p95,
         "p_value": empty if result.p is None else result.p,
         "p_value_across": empty if result.p_across is None else result.p_across,
-        "q_value": empty if result.p is None else false_discovery_control(result.p),
+        "q_value": empty if result.p is None else false_discovery(result.p),
         "heldout_iou": result.heldout,
         "detector": result.found.iou > min_iou,
         "confirmed": empty if result.confirmed is None else result.confirmed.units,
@@ -302,7 +301,7 @@ def _nearest_rows(result: _Layer, scores: NDArray[np.float64], concepts: Concept
 
 
 def _significant(p: NDArray[np.float64] | None) -> int | None:
-    return None if p is None else int((false_discovery_control(p) <= LEVEL).sum())
+    return None if p is None else int((false_discovery(p) <= LEVEL).sum())
 
 
 def _ends(name: str, interval: Interval | None) -> Row:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from microtome.quantify.dissection import detected
 from microtome.quantify.label_tests import Pair, PictureLevel, PixelLevel, ScoredLevel
-from microtome.quantify.scores import Floats, chosen, detectors, lit_pictures, top_and_random
+from microtome.quantify.scores import Floats, chosen, lit_pictures, top_and_random
 from storage import Draft
 from storage.tables import Columns, Row, stacked
 from tasks.scores import PlannedScores
@@ -64,13 +65,13 @@ class _Scoring:
 
     def __call__(self) -> TestedLayer:
         levels: dict[str, ScoredLevel] = {"pictures": self.pictures(), "pixels": self.pixels()}
-        detected = detectors(levels["pixels"].scores["iou"], self.options.min_iou)
+        detects = detected(levels["pixels"].scores["iou"], self.options.min_iou)
         return TestedLayer(
             self.inputs.activations.layers[self.number].name,
             self.options,
             self.inputs.index.concepts,
             self.inputs.index.images,
-            {name: self.tested(place, levels[name], detected) for place, name in enumerate(LEVELS)},
+            {name: self.tested(place, levels[name], detects) for place, name in enumerate(LEVELS)},
         )
 
     @property
