@@ -257,5 +257,6 @@ class SingleUnits:
         kept = units & ~np.isnan(random)
         if not kept.any():
             return None
-        drop, other = self.own_drop[kept], random[kept]
+        drop = self.of_units([own.judgement.effect.drop for own in self.judged])[kept, 0]
+        other = random[kept]
         return np.array(mean_interval(drop)), float(other.mean()), np.array(mean_interval(drop - other))
