@@ -245,7 +245,8 @@ class SingleUnits:
         return (self.q <= LEVEL) & (self.beyond[:, 0] > 0)
 
     def apart(self, units: Flags) -> tuple[Floats, float, Floats] | None:
-        """Of some units: what they drop; what others as large drop of their own classes; the difference, in pairs.
+        """Of some units: what they drop; what their controls drop of the same class; and how far what they drop is from
+        what others as large drop each of its own class, in pairs.
 
         Args:
             units: (units,) which.
@@ -253,10 +254,10 @@ class SingleUnits:
         Returns:
             mean, low and high; mean; mean, low and high: over units. None where none of them has a control.
         """
-        random = self.of_units([own.own_random for own in self.judged])
-        kept = units & ~np.isnan(random)
+        own = self.of_units([own.own_random for own in self.judged])
+        kept = units & ~np.isnan(own)
         if not kept.any():
             return None
         drop = self.of_units([own.judgement.effect.drop for own in self.judged])[kept, 0]
-        other = random[kept]
-        return np.array(mean_interval(drop)), float(other.mean()), np.array(mean_interval(drop - other))
+        random = self.of_units([own.judgement.effect.random for own in self.judged])[kept, 0]
+        return np.array(mean_interval(drop)), float(random.mean()), np.array(mean_interval(drop - own[kept]))
