@@ -130,8 +130,9 @@ class ExecutionModel(Strict):
     """What makes the maps: the network as it is, or what `torch.compile` makes of it, which differs in last bits."""
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     """Of pictures and weights in memory while maps are made; `plan` says where the other one would be quicker."""
-    storage: Literal["auto", "none", "lz4", "zstd"] = "auto"
-    """Compression of stored maps."""
+    storage: Literal["auto", "none", "lz4", "zstd", "recompute"] = "auto"
+    """How maps are compressed; or `recompute`: not stored, but made again by each stage that reads them. `auto` stores
+    them where the disk can hold them."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads of the computation; all cores where left out."""
     shard_images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
