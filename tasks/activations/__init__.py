@@ -18,6 +18,7 @@ class ActivationsOptions(Options):
     layers: list[str]
     shift: float
     precision: Literal["float32", "float16"]
+    batch: int
     engine: Literal["eager", "compiled"]
     layout: Literal["contiguous", "channels_last"]
     storage: Annotated[Literal["auto", "none", "lz4", "zstd", "recompute"], OUTSIDE]
@@ -55,6 +56,7 @@ def maps(
         layers=model.layers if finetuned is None else list(LAYERS),
         shift=shift,
         precision=execution.precision,
+        batch=execution.batch,
         engine=execution.engine,
         layout=execution.layout,
         storage=execution.storage,

@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 
 from microtome.datasets.source import Source
 from microtome.errors import InputError
+from microtome.memory import fitting
 from microtome.networks import Capture, LayerGeometry, walk_matching
 from microtome.networks.engine import FORMATS, CompiledCapture
 from storage.tensors import ROW_GROUP, Tensors
 from tasks.activations import ActivationsOptions
 from tasks.session import Session
 
-BATCH = 16  # fixed, the last one padded: a picture's maps do not depend on how many pictures there are
+KEY = "execution.batch"
 
 
 class Maker:
-    """Makes the maps of pictures.
+    """Makes the maps of pictures in batches of one size, the last one padded: so a picture's maps do not depend on how
+    many pictures there are.
 
     Args:
         options, session: of the stage.
@@ -37,7 +39,7 @@ class Maker:
         self.layers: Sequence[LayerGeometry] = walk_matching(module, source.frame.size, options.layers)[0]
         self._module = module.to(session.device).to(memory_format=FORMATS[options.layout])
         self._options, self._session = options, session
-        self._batches = _Batches(source, session)
+        self._batches = _Batches(source, session, options.batch)
 
     def row_groups(self, first: int, last: int, numbers: Sequence[int]) -> Iterator[tuple[int, list[Tensors]]]:
         """Maps of some layers, a row group of images at a time, with its first image.
@@ -60,15 +62,15 @@ class Maker:
         """Digests of some layers' maps of the batch that begins at an image: by them another process sees that maps
         come out the same there.
         """
-        maps = next(self._each_batch(first, min(first + BATCH, last), numbers))
+        maps = next(self._each_batch(first, min(first + self._options.batch, last), numbers))
         return [hashlib.sha256(np.ascontiguousarray(own).tobytes()).hexdigest() for own in maps]
 
     def _each_batch(self, first: int, last: int, numbers: Sequence[int]) -> Iterator[list[Tensors]]:
-        """Maps of some layers as they are stored, a batch at a time."""
-        done = first
-        with self._capturing(numbers) as capture:
+        """Maps of some layers as they are stored, a batch at a time. Raises OutOfMemory: a batch does not fit."""
+        done, size = first, self._options.batch
+        with fitting(KEY, size), self._capturing(numbers) as capture:
             for batch in self._batches(first, last):
-                count = min(BATCH, last - done)
+                count = min(size, last - done)
                 yield self._maps(capture, batch, numbers, images=range(done, done + count))
                 done += count
 
@@ -122,23 +124,23 @@ class _Batches:
     another, which was measured to double its time. On a CUDA device they are made ahead.
     """
 
-    def __init__(self, source: Source, session: Session) -> None:
-        self._source, self._threads = source, session.threads
+    def __init__(self, source: Source, session: Session, size: int) -> None:
+        self._source, self._threads, self._size = source, session.threads, size
         self._ahead = 3 if session.device == "cuda" else 0
 
     def __call__(self, first: int, last: int) -> Iterator[torch.Tensor]:
-        """(BATCH, 3, height, width) for every BATCH images from `first` on; zeros after `last`."""
+        """(size, 3, height, width) for every so many images from `first` on; zeros after `last`."""
         with ThreadPoolExecutor(self._threads, "decode") as pool:
             begun: deque[tuple[torch.Tensor, list[Future[None]]]] = deque()
-            for start in range(first, last, BATCH):
-                begun.append(self._begin(pool, range(start, min(start + BATCH, last))))
+            for start in range(first, last, self._size):
+                begun.append(self._begin(pool, range(start, min(start + self._size, last))))
                 if len(begun) > self._ahead:
                     yield _ended(*begun.popleft())
             while begun:
                 yield _ended(*begun.popleft())
 
     def _begin(self, pool: ThreadPoolExecutor, images: range) -> tuple[torch.Tensor, list[Future[None]]]:
-        batch = torch.empty(BATCH, 3, *self._source.frame.size)
+        batch = torch.empty(self._size, 3, *self._source.frame.size)
         batch[len(images) :] = 0
         places = batch.numpy()
         return batch, [pool.submit(self._fill, place, image) for place, image in zip(places, images, strict=False)]
