@@ -34,15 +34,14 @@ class Foreseen:
 def foresee(plan: Plan) -> Iterator[Foreseen]:
     """What each stage of a plan would do."""
     missing, pace = {job.name for job in plan.missing()}, _pace(plan)
+    sizes = {maps.name: f"{maps.size / 1e6:.1f} MB" for maps in _maps(plan) if not maps.again}
     if missing:
         yield _start()
     for job in plan.jobs:
         if job.name not in missing:
             yield Foreseen(job.name, "cached", "", "")
             continue
-        size = _activation_bytes(plan, job) if isinstance(job.options, ActivationsOptions) else None
-        told = f"{size / 1e6:.1f} MB" if size is not None else "small"
-        yield Foreseen(job.name, "would run", told, _seconds(plan, job, pace))
+        yield Foreseen(job.name, "would run", sizes.get(job.name, "small"), _seconds(plan, job, pace))
 
 
 def _start() -> Foreseen:
@@ -67,18 +66,74 @@ def advice(plan: Plan) -> str:
     )
 
 
-def _activation_bytes(plan: Plan, job: Job) -> int | None:
-    """Of a network that is there; of one that is still to be trained nobody knows."""
-    index, network = job.reads["index"], job.reads.get("network")
-    if not (isinstance(network, Subject) and isinstance(index, Job) and isinstance(job.options, ActivationsOptions)):
-        return None
-    from microtome.networks import match_layers
-    from tasks.activations.work import forecast
+def room(plan: Plan) -> list[str]:
+    """A sentence about each job whose maps do not fit on the disk beside those before it."""
+    said = list[str]()
+    for maps in _maps(plan):
+        if maps.fit or maps.storage == "recompute":
+            continue
+        from tasks.activations.work import AGAIN_WORDS, without_room
 
-    looked = plan.looked[network.digest]
-    wanted = match_layers(looked.module, job.options.layers)
-    layers = [layer for layer in looked.layers if layer.name in wanted]
-    return forecast(job.options, layers, len(taken(index)))
+        words = f"{maps.name}: {without_room(maps.images, maps.size, maps.room)}"
+        spent = _pace(plan).shown(maps.images) * maps.layers
+        more = f"{AGAIN_WORDS}, in some {spent:.0f} s each" if maps.again else "use execution.storage: recompute"
+        said.append(f"{words}; {more}")
+    return said
+
+
+@dataclass(frozen=True)
+class _MapsForeseen:
+    """Maps that are going to be made.
+
+    Args:
+        name: of the job.
+        storage: as the audit file says.
+        images: how many pictures.
+        layers: how many layers.
+        size: bytes, uncompressed.
+        room: bytes that are free for them; None where there is no limit to know.
+    """
+
+    name: str
+    storage: str
+    images: int
+    layers: int
+    size: int
+    room: int | None
+
+    @property
+    def fit(self) -> bool:
+        """Whether there is room to store them."""
+        from tasks.activations.work import fits
+
+        return fits(self.size, self.room)
+
+    @property
+    def again(self) -> bool:
+        """Whether they would be made again by whoever reads them."""
+        return self.storage == "recompute" or (self.storage == "auto" and not self.fit)
+
+
+def _maps(plan: Plan) -> list[_MapsForeseen]:
+    """Of networks that are there; of one that is still to be trained nobody knows."""
+    found, free = list[_MapsForeseen](), plan.files.free()
+    for job in plan.missing():
+        index, network = job.reads.get("index"), job.reads.get("network")
+        if not (
+            isinstance(job.options, ActivationsOptions) and isinstance(index, Job) and isinstance(network, Subject)
+        ):
+            continue
+        from microtome.networks import match_layers
+        from tasks.activations.work import forecast
+
+        looked, images = plan.looked[network.digest], len(taken(index))
+        wanted = match_layers(looked.module, job.options.layers)
+        layers = [layer for layer in looked.layers if layer.name in wanted]
+        size, storage = forecast(job.options, layers, images), job.options.storage
+        maps = _MapsForeseen(job.name, storage, images, len(layers), size, free)
+        free = free if free is None or maps.again else free - maps.size
+        found.append(maps)
+    return found
 
 
 def _pace(plan: Plan) -> Pace:
