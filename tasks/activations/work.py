@@ -72,7 +72,7 @@ class Shard:
         """
         first, last = span(name)
         rest = len(self._source) - first
-        _refuse_more_than_fits(forecast(self._options, self._layers, rest), self._session.files.free(), rest)
+        refuse_more_than_fits(forecast(self._options, self._layers, rest), self._session.files.free(), rest)
         with self._capture as capture:
             self._extractor.shard(draft, capture, (first, last))
         draft.write("layers.json", json.dumps({"layers": [geometry_row(layer) for layer in self._layers]}).encode())
@@ -88,7 +88,17 @@ def forecast(options: ActivationsOptions, layers: Sequence[LayerGeometry], image
     return images * values * np.dtype(options.precision).itemsize
 
 
-def _refuse_more_than_fits(size: int, free: int | None, images: int) -> None:
+def refuse_more_than_fits(size: int, free: int | None, images: int) -> None:
+    """Refuse maps that the workspace has no room for.
+
+    Args:
+        size: bytes that they need.
+        free: bytes that are there; None where nobody can tell.
+        images: that they are of.
+
+    Raises:
+        InputError: they do not fit.
+    """
     if free is not None and size * SPARE > free:
         raise InputError(
             f"workspace: the maps of {images} images need {size / 1e9:.2f} GB, got {free / 1e9:.2f} GB free; use "
@@ -202,7 +212,7 @@ class _Extractor:
     ) -> list[TensorWriter]:
         """Of a span's files: every layer's is compressed as the first layer's values ask for."""
         first, last = span(name)
-        compression = _compression(self.options.compression, maps[0])
+        compression = compression_for(self.options.compression, maps[0])
         writers = []
         for number, layer in enumerate(self.layers):
             sink = stack.enter_context(draft.publish(f"{shard_prefix(number)}{name}.parquet", rows=last - first))
@@ -216,8 +226,14 @@ def _write(writers: Sequence[TensorWriter], start: int, maps: Sequence[Tensors])
         writer.write(start, tensors)
 
 
-def _compression(wanted: str, maps: Tensors) -> str:
-    """`auto`: lz4 where most values are zero, which halves the bytes at little cost; dense values hardly shrink."""
+def compression_for(wanted: str, maps: Tensors) -> str:
+    """How maps are compressed.
+
+    Args:
+        wanted: option; `auto` is lz4 where most values are zero, which halves the bytes at little cost: dense values
+            hardly shrink.
+        maps: some of them.
+    """
     if wanted != "auto":
         return wanted
     return "lz4" if np.count_nonzero(maps) < 0.35 * maps.size else "none"
