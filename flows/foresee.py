@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from flows.migrated import kept_database
 from flows.plan import Plan
 from flows.run import server_configured
+from microtome.networks.zoo import is_timm
 from storage import StageStore
 from tasks.activations import ActivationsOptions
 from tasks.index import taken
@@ -65,6 +66,23 @@ def advice(plan: Plan) -> str:
         f"execution.layout: channels_last would make the forward pass {quicker:.1f} times as fast here; maps get other "
         "last bits, and are made anew"
     )
+
+
+def noted(plan: Plan) -> Iterator[str]:
+    """What a plan says of the network beside its costs: the preprocessing that was read, and the tokens set apart."""
+    model = plan.audit.network
+    if is_timm(model.load):
+        own = ", ".join(model.input.given)
+        source = f"timm's configuration{', but for ' + own if own else ''}"
+        yield f"network.input: {plan.planner.input.words} ({source})"
+    looked = plan.looked.get(plan.planner.network.digest)
+    for layer in looked.layers if looked else ():
+        if layer.apart:
+            tokens = layer.apart + layer.grid[0] * layer.grid[1]
+            yield (
+                f"network.layers: {layer.name}: {layer.apart} of {tokens} tokens lie at no place of the picture (class "
+                "token, registers): set apart, in no map"
+            )
 
 
 def _activation_bytes(plan: Plan, job: Job) -> int | None:

@@ -52,7 +52,7 @@ def torchvision(family: str, name: str, *layers: str, heads: tuple[str, ...] = (
 
 ENCODER = "encoder.layers.encoder_layer_0"
 GRIDDED = tuple(f"stages.0.blocks.0.attn_{kind}.attn.qkv" for kind in ("block", "grid"))
-SMALL_SWIN = {"img_size": 64, "window_size": 4, "embed_dim": 12, "depths": (2, 2), "num_heads": (2, 3)}
+SMALL_SWIN = {"img_size": 64, "window_size": 4, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 3]}
 FAMILIES = (
     torchvision("SqueezeNet", ":squeezenet1_1", "features.7"),
     torchvision("ShuffleNet", ":shufflenet_v2_x0_5", "stage2"),

@@ -349,4 +349,5 @@ def _layer_row(result: _Layer, options: DissectionOptions, images: int) -> Row:
         "field_row": layer.field[0],
         "field_column": layer.field[1],
         "is_global": layer.is_global,
+        "apart": layer.apart,
     }
