@@ -5,8 +5,7 @@ import random
 import signal
 import socket
 import threading
-from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -25,8 +24,19 @@ from tasks.spans import SPAN, groups_within, spans
 from tests.conftest import NETWORK, count, soak, write_audit
 from tests.test_pipeline import Silent
 
-PAUSED = "import time\ndef paused():\n    net = tiny()\n    net.register_forward_pre_hook(pause)\n    return net\n"
-PAUSED += "def pause(*_):\n    time.sleep(0.3)\n"
+PAUSED = """
+import os, time
+from pathlib import Path
+WORKING = Path(__file__).with_name("working")
+def paused():
+    net = tiny()
+    net.register_forward_pre_hook(pause)
+    return net
+def pause(_module, given):
+    WORKING.mkdir(exist_ok=True)
+    WORKING.joinpath(str(os.getpid())).write_text(str(float(given[0].sum())))
+    time.sleep(0.3)
+"""
 
 
 def written_audit(folder: Path) -> Path:
@@ -100,19 +110,27 @@ def test_the_same_bytes_and_names_whoever_does_the_work(audit):
     assert not [name for name in one if "/parts/" in name]
 
 
+def workers() -> list[int]:
+    """Processes of this one that carry shards out, and live."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it ended between the two looks
+            found += [child.pid] if "spawn_main" in " ".join(child.cmdline()) else []
+    return found
+
+
 @contextmanager
-def killing(plan: Plan, wanted: int):
-    """Kill a process that works at a shard, again and again; none that has died three times of one shard."""
-    rng, over, struck = random.Random(0), threading.Event(), Counter()
+def killing(working: Path, wanted: int):
+    """Kill a process while it shows a batch to the network, again and again; at each batch once, at a shard thrice."""
+    rng, over, struck = random.Random(0), threading.Event(), set[str]()
 
     def kill() -> None:
-        while not over.wait(0.2) and struck.total() < wanted:
-            names = [name.rpartition("/")[2][:30] for name in plan.files.unfinished("stages")]
-            if names and all(struck[name] < 3 for name in names):
-                children = psutil.Process().children()
-                workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-                os.kill(rng.choice(workers).pid, signal.SIGKILL)
-                struck.update([rng.choice(names)])
+        while not over.wait(rng.uniform(0.1, 0.4)) and len(struck) < wanted:
+            shown = {pid: working.joinpath(str(pid)) for pid in workers()}
+            at = {pid: file.read_text() for pid, file in shown.items() if file.exists()}
+            if fresh := [pid for pid, batch in at.items() if batch and batch not in struck]:
+                os.kill(pid := rng.choice(fresh), signal.SIGKILL)
+                struck.add(at[pid])
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -132,9 +150,9 @@ def test_the_same_bytes_though_processes_are_killed_in_mid_shard(audit):
     )
     kills = soak(2, 20)
     plan = planned(audit, "killed", *more, "execution.processes=2")
-    with killing(plan, kills) as struck:
+    with killing(audit.with_name("working"), kills) as struck:
         killed = contents(carried(plan))
-    assert struck.total() == kills
+    assert len(struck) == kills
     count("kills", kills)
     assert killed == contents(carried(planned(audit, "whole", *more)))
 
