@@ -43,7 +43,7 @@ WAYS = [f"{engine} {layout}" for engine in ("eager", "compiled") for layout in F
 """Engine, layout and, where it is another one than float32, arithmetic."""
 
 
-def timed(network: str, ways: list[str]) -> dict[str, object]:
+def timed(network: str, ways: list[str], count: int) -> dict[str, object]:
     """Times and deviation of the ways to compute one network's maps."""
     torch.manual_seed(0)
     batch = torch.randn(BATCH, 3, SIZE, SIZE)
@@ -60,7 +60,7 @@ def timed(network: str, ways: list[str]) -> dict[str, object]:
         maps[name] = calls[name]()
         if engine == "compiled":
             first[name] = round(time.perf_counter() - began, 1)
-    least = rounds(calls)
+    least = rounds(calls, count)
     largest = float(maps[PLAIN].abs().max())
     return {
         "forward_ms": {name: round(seconds / BATCH * 1e3, 2) for name, seconds in least.items()},
@@ -84,10 +84,10 @@ def computed(
         return capture(shown)[layer].float()
 
 
-def rounds(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+def rounds(calls: dict[str, Callable[[], object]], count: int) -> dict[str, float]:
     """Least seconds of the processor of each call, which take turns."""
     least = dict.fromkeys(calls, float("inf"))
-    for _ in range(ROUNDS):
+    for _ in range(count):
         for name, call in calls.items():
             began = time.process_time()
             call()
@@ -95,9 +95,9 @@ def rounds(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
     return least
 
 
-def changed(network: str, data: Path, ways: list[str]) -> dict[str, list[float]]:
+def changed(network: str, options: argparse.Namespace, ways: list[str]) -> dict[str, list[float]]:
     """Share of units that another way labels otherwise."""
-    found = {name: labelled(network, data, name) for name in ways}
+    found = {name: labelled(network, options.data, name, options.pictures) for name in ways}
     plain = found.pop(PLAIN)
     told = {}
     for name, labels in found.items():
@@ -107,7 +107,7 @@ def changed(network: str, data: Path, ways: list[str]) -> dict[str, list[float]]
     return told
 
 
-def labelled(network: str, data: Path, way: str) -> list[tuple[object, ...]]:
+def labelled(network: str, data: Path, way: str, pictures: int) -> list[tuple[object, ...]]:
     """Label of each unit, and whether it is a detector."""
     engine, layout, arithmetic = understood(way)
     weights = data / "weights" / f"{network}.safetensors"
@@ -119,7 +119,7 @@ def labelled(network: str, data: Path, way: str) -> list[tuple[object, ...]]:
                 "load": f"torchvision.models:{network}", "layers": [LAYERS[network]], "input": {"size": [SIZE, SIZE]},
                 **({"weights": str(weights)} if weights.exists() else {}),
             },
-            "dataset": {"format": "broden", "root": str(data / "broden-mini")},
+            "dataset": {"format": "broden", "root": str(data / "broden-mini"), "limit": pictures},
             "execution": {"engine": engine, "layout": layout, "arithmetic": arithmetic, "threads": 1},
             "stages": {"dissection": {"bootstrap": 20, "permutations": 0}},
         }))  # fmt: skip
@@ -139,12 +139,19 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--networks", nargs="+", choices=list(LAYERS), default=["alexnet", "resnet50", "squeezenet1_0"])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help=f"beside {PLAIN}")
+    parser.add_argument("--pictures", type=int, default=548, help="that units are labelled by, the first so many")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     ways = list(dict.fromkeys([PLAIN, *options.ways]))
     torch.set_num_threads(1)
     for network in options.networks:
-        line = {"benchmark": "engines", "network": network, "layer": LAYERS[network], **timed(network, ways)}
-        line |= {"changed": changed(network, options.data, ways)} if options.data else {}
+        line = {
+            "benchmark": "engines",
+            "network": network,
+            "layer": LAYERS[network],
+            **timed(network, ways, options.rounds),
+        }
+        line |= {"pictures": options.pictures, "changed": changed(network, options, ways)} if options.data else {}
         print(json.dumps(line | {"device": device_name("cpu"), "torch": torch.__version__}), flush=True)
 
 
