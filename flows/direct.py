@@ -262,6 +262,7 @@ GIVES = """\
 
 dissect = _direct(_carried_out, "dissect", "dissection")
 formulas = _direct(_carried_out, "formulas", "formulas")
+dictionary = _direct(_carried_out, "dictionary", "dictionary")
 ablation = _direct(_carried_out, "ablation", "ablation")
 scores = _direct(_carried_out, "scores", "scores")
 stability = _direct(_carried_out, "stability", "stability")

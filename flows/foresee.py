@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from flows.migrated import kept_database
 from flows.plan import Plan
 from flows.run import server_configured
+from microtome.networks.zoo import is_timm
 from storage import StageStore
 from tasks.activations import ActivationsOptions
 from tasks.index import taken
@@ -16,6 +17,7 @@ from tasks.stage import Job
 from tasks.subject import Subject
 
 WORTHWHILE = 1.15  # times as fast, from which on another layout is advised
+LONG = 10.0  # seconds of forward passes, from which on it is asked whether another layout is quicker
 FIRST, START, BEGUN = 17, 10, 6
 """Seconds of an audit outside of its stages, on two idle cores: imports and the run's end; four more for a server of
 its own where Prefect has none configured, and seven more for a database of that server's, the first time."""
@@ -51,24 +53,46 @@ def _start() -> Foreseen:
     return Foreseen("start", "", "", f"{seconds} (imports, a Prefect server)")
 
 
-def advice(plan: Plan) -> str:
-    """A sentence about what would make the maps quicker here; empty where nothing is known to."""
-    execution, maps = plan.audit.execution, [job for job in plan.missing() if job.stage.name == "activations"]
-    looked = plan.looked.get(plan.planner.network.digest)
-    if not maps or looked is None or execution.layout == "channels_last" or execution.engine == "compiled":
-        return ""
-    quicker = looked.quicker()
-    if quicker < WORTHWHILE:
-        return ""
-    return (
+def told(plan: Plan) -> Iterator[str]:
+    """What a plan says beside its costs, in sentences."""
+    yield from _noted(plan)
+    yield from _room(plan)
+    yield from _quicker(plan)
+
+
+def _quicker(plan: Plan) -> Iterator[str]:
+    """What would make the maps quicker here, where they take long enough to ask."""
+    execution, looked = plan.audit.execution, plan.looked.get(plan.planner.network.digest)
+    if looked is None or execution.layout == "channels_last" or execution.engine == "compiled":
+        return
+    pictures = sum(maps.images for maps in _maps(plan))
+    if looked.pace.passes(pictures) < LONG or (quicker := looked.quicker()) < WORTHWHILE:
+        return
+    yield (
         f"execution.layout: channels_last would make the forward pass {quicker:.1f} times as fast here; maps get other "
         "last bits, and are made anew"
     )
 
 
-def room(plan: Plan) -> list[str]:
-    """A sentence about each job whose maps do not fit on the disk beside those before it."""
-    said = list[str]()
+def _noted(plan: Plan) -> Iterator[str]:
+    """Of the network: the preprocessing that was read, and the tokens set apart."""
+    model = plan.audit.network
+    if is_timm(model.load):
+        own = ", ".join(model.input.given)
+        source = f"timm's configuration{', but for ' + own if own else ''}"
+        yield f"network.input: {plan.planner.input.words} ({source})"
+    looked = plan.looked.get(plan.planner.network.digest)
+    for layer in looked.layers if looked else ():
+        if layer.apart:
+            tokens = layer.apart + layer.grid[0] * layer.grid[1]
+            yield (
+                f"network.layers: {layer.name}: {layer.apart} of {tokens} tokens lie at no place of the picture (class "
+                "token, registers): set apart, in no map"
+            )
+
+
+def _room(plan: Plan) -> Iterator[str]:
+    """About each job whose maps do not fit on the disk beside those before it."""
     for maps in _maps(plan):
         if maps.fit or maps.storage == "recompute":
             continue
@@ -77,8 +101,7 @@ def room(plan: Plan) -> list[str]:
         words = f"{maps.name}: {without_room(maps.images, maps.size, maps.room)}"
         spent = _pace(plan).shown(maps.images) * maps.layers
         more = f"{AGAIN_WORDS}, in some {spent:.0f} s each" if maps.again else "use execution.storage: recompute"
-        said.append(f"{words}; {more}")
-    return said
+        yield f"{words}; {more}"
 
 
 @dataclass(frozen=True)

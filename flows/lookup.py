@@ -55,7 +55,7 @@ def _known(graph: DrawnGraph, audit: Planner, image: str) -> tuple[LookedUp, byt
     place = picture_among(graph.pictures, image)
     row, name = graph.pictures[place], f"{place:06d}"
     picture = OverPicture(f"assets/{name}.webp", row["file"], graph.seen_in(row["image"]))
-    found = LookedUp(graph.patterns, graph.category, name, picture, audit.audit.network.input.size)
+    found = LookedUp(graph.patterns, graph.category, name, picture, audit.input.size)
     return found, kept_thumbnails(graph.artifact)[place]
 
 
@@ -63,12 +63,11 @@ def _new(graph: DrawnGraph, audit: Planner, file: Path) -> tuple[LookedUp, bytes
     """A picture looked up now, with the audited network and everything of the graph frozen."""
     import torch
 
-    from microtome.datasets.frame import Frame
     from microtome.datasets.source import loose
     from microtome.disentangle.graph_layers import look_up, places_in
     from microtome.report.graph import LookedUp, OverPicture
 
-    frame = Frame(audit.audit.network.input.size, audit.audit.network.input.resize)
+    frame = audit.input.frame
     source = loose(file, frame, audit.scale)
     pictures = torch.from_numpy(source.normalised(0))[None]
     network = audit.network.load()

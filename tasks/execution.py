@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import cached_property
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -146,7 +146,7 @@ def execute(
     Args:
         job: whose inputs are finished.
         session: the run's.
-        refresh: carry it out even if it is done.
+        refresh: carry it out even if it is done; what was done is kept until it is made anew.
         around: entered around the work, where there is some.
         carry: who does the work; this process where left out.
 
@@ -159,13 +159,22 @@ def execute(
         return found, True
     session.check()
     with making(session.files, job.key.folder, _waiting(job, session)):
+        session.store.bring_back(job.key)  # what somebody put by who is no more
         found = None if refresh else session.store.find(job.key)  # by whoever was waited for
         if found is not None:
             return found, True
-        if refresh:
-            session.store.discard(job.key)
-        with around(job, session):
+        with _anew(job, session) if refresh else nullcontext(), around(job, session):
             return _made(job, session, carry), False
+
+
+@contextmanager
+def _anew(job: Job, session: Session) -> Iterator[None]:
+    """Where a stage is made anew: if it cannot be, it is what it was."""
+    session.store.put_by(job.key)
+    try:
+        yield
+    finally:
+        session.store.bring_back(job.key)
 
 
 def _made(job: Job, session: Session, carry: Carry) -> Artifact:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.foresee import foresee, room
+from flows.foresee import foresee
+from flows.foresee import told as sentences
 from flows.plan import Plan, Request
 from flows.runners import carrying
 from microtome.errors import InputError, Interrupted
@@ -160,7 +161,7 @@ def test_auto_recomputes_where_the_disk_cannot_hold_the_maps_and_says_so(audit_f
 def test_plan_says_what_auto_would_do(audit_file, monkeypatch):
     def told(*overrides: str) -> tuple[str, list[str]]:
         plan = Plan(Request(audit_file, overrides=overrides))
-        return next(row.size for row in foresee(plan) if row.stage == "activations"), room(plan)
+        return next(row.size for row in foresee(plan) if row.stage == "activations"), list(sentences(plan))
 
     assert told() == ("0.9 MB", [])
     assert told(RECOMPUTE) == ("small", [])

@@ -100,12 +100,9 @@ class Shard:
         size, room = forecast(self._options, self._maker.layers, self._images), self._room(draft)
         if fits(size, room):
             return True
-        said = without_room(self._images, size, room)
         if wanted != "auto":
-            raise InputError(
-                f"workspace: {said}; use another workspace, fewer layers, `limit:`, execution.precision: float16, or "
-                "execution.storage: recompute"
-            )
+            refuse_more_than_fits(size, room, self._images, more=", or execution.storage: recompute")
+        said = without_room(self._images, size, room)
         if not self._told:
             self._session.progress.say(f"{self._session.name}: {said}; {AGAIN_WORDS}")
         self._told = True
@@ -136,6 +133,25 @@ def forecast(options: ActivationsOptions, layers: Sequence[LayerGeometry], image
 def fits(size: int, room: int | None) -> bool:
     """Whether maps of so many bytes are stored where so many are free."""
     return room is None or size * SPARE <= room
+
+
+def refuse_more_than_fits(size: int, room: int | None, images: int, *, more: str = "") -> None:
+    """Refuse maps that the workspace has no room for.
+
+    Args:
+        size: bytes that they need.
+        room: bytes that are free; None where nobody can tell.
+        images: that they are of.
+        more: advice.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    if not fits(size, room):
+        raise InputError(
+            f"workspace: {without_room(images, size, room)}; use another workspace, fewer layers, `limit:`, "
+            f"execution.precision: float16{more}"
+        )
 
 
 def without_room(images: int, size: int, room: int | None) -> str:
@@ -180,7 +196,7 @@ class _Writing:
     ) -> list[TensorWriter]:
         """Of a span's files: every layer's is compressed as the first layer's values ask for."""
         first, last = span(self.name)
-        compression = _compression(self.options.storage, maps[0])
+        compression = compression_for(self.options.storage, maps[0])
         writers = []
         for number, layer in enumerate(layers):
             file = f"{shard_prefix(number)}{span_name(first, last)}.parquet"
@@ -195,8 +211,14 @@ def _write(writers: Sequence[TensorWriter], start: int, maps: Sequence[Tensors])
         writer.write(start, tensors)
 
 
-def _compression(wanted: str, maps: Tensors) -> str:
-    """`auto`: lz4 where most values are zero, which halves the bytes at little cost; dense values hardly shrink."""
+def compression_for(wanted: str, maps: Tensors) -> str:
+    """How maps are compressed.
+
+    Args:
+        wanted: option; `auto` is lz4 where most values are zero, which halves the bytes at little cost: dense values
+            hardly shrink.
+        maps: some of them.
+    """
     if wanted != "auto":
         return wanted
     return "lz4" if np.count_nonzero(maps) < 0.35 * maps.size else "none"
