@@ -26,7 +26,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from storage.bucket import Bucket, cache_folder
-from storage.files import Altered, Files, FileStamp, HashingSink, LocalFiles
+from storage.files import CHECKS, Altered, Files, FileStamp, HashingSink, LocalFiles
 from storage.leases import TICKET, leased
 
 _SENDERS = 8  # files that are on their way at once
@@ -167,8 +167,11 @@ class RemoteFiles(Files):
         return sorted([*self._cache.unfinished(folder), *tickets])
 
     def settle(self, names: Iterable[str]) -> None:
-        """When they are in the store: what an earlier process left in the folder is sent, too."""
-        there = [name for name in names if _is_once(name)]
+        """When they are in the store: what an earlier process left in the folder is sent, too; and the checksums beside
+        them, or these might come there when somebody has removed them already.
+        """
+        wanted = [name for name in names if _is_once(name)]
+        there = [*wanted, *(beside for name in wanted if (beside := name + CHECKS) in self._sent)]
         missing = [name for name in there if name not in self._sent and self.here(name)]
         sending = [self._begin(name, self._send) for name in missing]
         for sent in [*(self._sent[name] for name in there if name in self._sent), *sending]:
