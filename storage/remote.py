@@ -170,12 +170,13 @@ class RemoteFiles(Files):
         """When they are in the store: what an earlier process left in the folder is sent, too; and the checksums beside
         them, or these might come there when somebody has removed them already.
         """
-        wanted = [name for name in names if _is_once(name)]
-        there = [*wanted, *(beside for name in wanted if (beside := name + CHECKS) in self._sent)]
-        missing = [name for name in there if name not in self._sent and self.here(name)]
-        sending = [self._begin(name, self._send) for name in missing]
-        for sent in [*(self._sent[name] for name in there if name in self._sent), *sending]:
-            sent.result()
+        wanted = list(names)
+        for name in wanted:
+            if _is_once(name) and name not in self._sent and self.here(name):
+                self._begin(name, self._send)
+        for name in (*wanted, *(name + CHECKS for name in wanted)):
+            if name in self._sent:
+                self._sent[name].result()
 
     def settled(self, names: Iterable[str]) -> None:
         """They are not sent once more."""
