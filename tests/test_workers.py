@@ -1,7 +1,9 @@
 """Many workers: the same bytes whoever does the shards, and whoever dies meanwhile; what is refused before any work."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import socket
 import threading
@@ -12,7 +14,7 @@ import psutil
 import pytest
 from distributed import LocalCluster
 
-from flows.handed import audit_text, work
+from flows.handed import audit_text, job_text, work
 from flows.plan import Plan, Request
 from flows.runners import carrying
 from microtome.errors import InputError, Interrupted
@@ -21,7 +23,7 @@ from storage.tensors import ROW_GROUP
 from tasks.execution import InHand, execute
 from tasks.session import Session
 from tasks.spans import SPAN, groups_within, spans
-from tests.conftest import NETWORK, count, soak, write_audit
+from tests.conftest import NETWORK, change_audit, count, soak, write_audit
 from tests.test_pipeline import Silent
 
 PAUSED = """
@@ -58,7 +60,8 @@ def audit(tmp_path):
 
 
 def planned(file: Path, workspace: str, *overrides: str) -> Plan:
-    return Plan(Request(file, workspace=str(file.parent / workspace), overrides=overrides))
+    where = workspace if "://" in workspace else str(file.parent / workspace)
+    return Plan(Request(file, workspace=where, overrides=overrides))
 
 
 def carried(plan: Plan, progress=None) -> dict[str, Artifact]:
@@ -182,6 +185,22 @@ def test_a_shard_that_is_done_costs_a_look(audit):
     assert {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.is_file()} == before
     next(place.glob("annotations/*.parquet")).write_bytes(b"short")
     assert hand.work(name) == written
+
+
+def test_a_worker_that_outlives_an_audit_looks_at_the_data_again(audit_file, broden, tmp_path):
+    shutil.copytree(broden, tmp_path / "data")
+    change_audit(audit_file, dataset={"format": "broden", "root": "data"})
+    seen = set()
+    for _ in range(2):
+        plan = Plan(Request(audit_file))
+        job = plan.job("index")
+        hand = InHand(job, Session(plan.files, plan.settings, Silent()))
+        (name,) = hand.shards(hand.draft())
+        assert json.loads(work(audit_text(plan), job_text(job), name))
+        seen.add(job.key.digest)
+        picture = next((tmp_path / "data").rglob("*.jpg"))
+        picture.write_bytes(picture.read_bytes() + b"altered")
+    assert len(seen) == 2
 
 
 def unused() -> int:
