@@ -49,15 +49,13 @@ def _new(files: Files, run: RunRecord, grown: GrownTree, file: Path) -> NewPictu
     """A picture shown to the audited network now, with everything of the tree frozen."""
     import torch
 
-    from microtome.datasets.frame import Frame
     from microtome.datasets.source import loose
     from microtome.disentangle.rationales import LayersAbove
     from tasks.thumbnails import SIDE
     from tasks.tree.findings import NewPicture
 
     audit = audited(files, run)
-    taken = audit.audit.network.input
-    source = loose(file, Frame(taken.size, taken.resize), audit.scale)
+    source = loose(file, audit.input.frame, audit.scale)
     above = LayersAbove(_network(files, run, grown, audit), grown.frozen.layer, grown.frozen.output)
     raw, x, g = above.whole(torch.from_numpy(source.normalised(0))[None])
     if not grown.frozen.scale.apply(raw)[1].size:

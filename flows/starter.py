@@ -8,7 +8,7 @@ _HEAD = """\
 name: my-network
 
 network:
-  load: torchvision.models:squeezenet1_0      # module:factory; keyword arguments under `arguments:`
+  load: torchvision.models:squeezenet1_0      # module:factory, or timm:NAME; its keyword arguments: `arguments:`
   # weights: weights/squeezenet1_0.safetensors  # .safetensors, a state dict (.pth), or a torchvision weights name;
                                               # without it the network keeps its random start, which is a baseline
   layers: [features.12]                       # dotted names or globs, as many as you like

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,12 +14,16 @@ from microtome.errors import InputError, suggest
 from microtome.networks.identity import network_digest
 from microtome.networks.load import NetworkSpec
 from microtome.networks.normalisation import Normalisation
+from microtome.networks.preprocessing import Preprocessing
+from microtome.networks.zoo import is_timm, is_timm_name
 from storage import Files
 from storage.digests import FileDigests, absolute
 from storage.files import StoreError
+from storage.tensors import ROW_GROUP
 from tasks.data import DataPlace, DataSpec, data_spec
 from tasks.options import Count, Options, Positive, Size, Strict, Word, Words
 from tasks.stage import External, Job, Settings, Stage
+from tasks.stated import stated_preprocessing
 from tasks.subject import Subject
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -28,6 +33,14 @@ def _factory(text: str) -> str:
     module, colon, name = text.partition(":")
     if not (colon and all(part.isidentifier() for part in (*module.split("."), name))):
         raise ValueError("must be module:factory, such as torchvision.models:resnet18, in full (no leading dot)")
+    return text
+
+
+def _network(text: str) -> str:
+    if not is_timm(text):
+        return _factory(text)
+    if not is_timm_name(text):
+        raise ValueError("must be timm:NAME or timm:NAME.TAG, such as timm:vit_tiny_patch16_224")
     return text
 
 
@@ -42,31 +55,46 @@ def _printable(text: str) -> str:
 
 
 class InputModel(Strict):
-    """The network's input frame."""
+    """The network's input frame. What is left out is timm's of a network of timm's, else what is said here."""
 
-    size: Size
-    """Frame that pictures are brought to: height and width, in pixels."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Subtracted from red, green and blue, of values from 0 to 1."""
-    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
-    """Divided by, after the mean."""
-    resize: Literal["squash", "shortest-side-crop"] = "squash"
-    """How a picture fills the frame: stretched, or its shorter side brought to 256/224 of it and the centre cut out."""
+    size: Size | None = None
+    """Frame that pictures are brought to: height and width, in pixels. Only timm's networks say it themselves."""
+    mean: tuple[float, float, float] | None = None
+    """Subtracted from red, green and blue, of values from 0 to 1. Left out: 0.485, 0.456, 0.406."""
+    std: tuple[Positive, Positive, Positive] | None = None
+    """Divided by, after the mean. Left out: 0.229, 0.224, 0.225."""
+    resize: Literal["squash", "shortest-side-crop"] | None = None
+    """How a picture fills the frame: stretched, or by its shorter side, the centre cut out. Left out: `squash`."""
+    crop_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the resized picture's sides that is cut out. Left out: 224/256, and all of it of a stretched one."""
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] | None = None
+    """What pictures are resized by. Left out: `bilinear`."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The keys that are not left out."""
+        return {name: getattr(self, name) for name in type(self).model_fields if getattr(self, name) is not None}
 
 
 class NetworkModel(Strict):
     """The network under audit."""
 
-    load: Annotated[str, AfterValidator(_factory)]
-    """`module:factory` of the network; the module is looked for beside the audit file first. It runs code."""
+    load: Annotated[str, AfterValidator(_network)]
+    """`module:factory` (looked for beside the audit file first; it runs code), or `timm:NAME`, a network of timm's."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the factory."""
     weights: Word | None = None
     """File of weights, or the name of torchvision's; random weights where left out."""
     layers: Words
-    """Dotted names of the layers looked at; `*` and `?` stand for any characters, and mean what gives maps."""
-    input: InputModel
+    """Dotted names of the layers looked at; globs (`*`, `?`) mean what gives maps. `NAME.heads`: a unit per head."""
+    input: InputModel = InputModel()
     """How a picture becomes the network's input."""
+
+    @model_validator(mode="after")
+    def _size_is_known(self) -> NetworkModel:
+        if self.input.size is None and not is_timm(self.load):
+            raise ValueError("input.size: must be given, height and width, as only timm's networks say it themselves")
+        return self
 
 
 class DatasetModel(Strict):
@@ -97,6 +125,12 @@ class DatasetModel(Strict):
         return dict(self.model_extra or {})
 
 
+def _divides(batch: int) -> int:
+    if ROW_GROUP % batch:
+        raise ValueError(f"must divide {ROW_GROUP}, the pictures whose maps are stored together")
+    return batch
+
+
 def _scheduler(text: str) -> str:
     scheme, _, place = text.partition("://")
     if scheme not in ("tcp", "tls", "ws", "wss", "ucx") or not place:
@@ -114,7 +148,7 @@ class PoolsModel(Strict):
 
 
 class ExecutionModel(Strict):
-    """How it is carried out; none of it changes a result but `precision`, `engine` and `layout`."""
+    """How it is carried out; none of it changes a result but `precision`, `batch`, `engine` and `layout`."""
 
     runner: Literal["local", "dask", "workers"] = "local"
     """Who does the work: this machine, the workers of a Dask cluster, or those of Prefect's pools."""
@@ -126,12 +160,15 @@ class ExecutionModel(Strict):
     """Pools whose workers do it, where the runner is `workers`."""
     precision: Literal["float32", "float16"] = "float32"
     """Of stored maps."""
+    batch: Annotated[int, Field(ge=1, le=ROW_GROUP), AfterValidator(_divides)] = 16
+    """Pictures of a forward pass that makes maps, a divisor of 48; half of it where they do not fit into memory."""
     engine: Literal["eager", "compiled"] = "eager"
     """What makes the maps: the network as it is, or what `torch.compile` makes of it, which differs in last bits."""
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     """Of pictures and weights in memory while maps are made; `plan` says where the other one would be quicker."""
-    storage: Literal["auto", "none", "lz4", "zstd"] = "auto"
-    """Compression of stored maps."""
+    storage: Literal["auto", "none", "lz4", "zstd", "recompute"] = "auto"
+    """How maps are compressed; or `recompute`: not stored, but made again by each stage that reads them. `auto` stores
+    them where the disk can hold them."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads of the computation; all cores where left out."""
     shard_images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -250,18 +287,36 @@ class Planner:
     def network(self) -> Subject:
         """The network under audit."""
         model = self.audit.network
-        spec = NetworkSpec(model.load, model.arguments, model.weights, self.base, self.audit.seed)
+        named = [layer for options in self._asked.values() for layer in options.layers_named.values()]
+        layers = tuple(dict.fromkeys([*model.layers, *named]))
+        spec = NetworkSpec(model.load, model.arguments, model.weights, self.base, self.audit.seed, layers)
         return Subject(spec, self.scale, network_digest(spec, self.noted("network")))
 
     @property
     def described(self) -> dict[str, object]:
-        """The audit file as JSON values, without where and how it is carried out."""
-        return self.audit.model_dump(mode="json", exclude={"execution", "workspace"}, exclude_none=True)
+        """The audit file as JSON values, with the preprocessing in full; without where and how it is carried out."""
+        found = self.audit.model_dump(mode="json", exclude={"execution", "workspace"}, exclude_none=True)
+        taken = InputModel(**asdict(self.input)).model_dump(mode="json", exclude_none=True)
+        return {**found, "network": {**found["network"], "input": taken}}
+
+    @cached_property
+    def input(self) -> Preprocessing:
+        """How a picture becomes the network's input: the file's keys, and for what it leaves out the network's own.
+
+        Raises:
+            InputError: the network is timm's, which is not installed, or has no such network.
+        """
+        model = self.audit.network
+        if is_timm(model.load):
+            own = stated_preprocessing(model.load, model.arguments, self.files)
+            share = {} if model.input.resize in (None, own.resize) else {"crop_share": None}  # it is of that way
+            return replace(own, **{**share, **model.input.given})
+        return Preprocessing(**model.input.given)
 
     @property
     def scale(self) -> Normalisation:
         """How pixels become the network's input."""
-        return Normalisation(self.audit.network.input.mean, self.audit.network.input.std)
+        return self.input.scale
 
     def data(self, name: str, key: str) -> DataSpec:
         """A data set of the audit file; opened and hashed once, however many stages read it.

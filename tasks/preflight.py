@@ -63,7 +63,7 @@ class Looked:
         from microtome.networks import walk
 
         with self._keys():
-            return walk(self.module, self.audit.audit.network.input.size, [*self.own, *self._named])
+            return walk(self.module, self.audit.input.size, [*self.own, *self._named])
 
     @property
     def own(self) -> list[str]:
@@ -80,7 +80,7 @@ class Looked:
     def _matched(self) -> tuple[list[LayerGeometry], list[str]]:
         from microtome.networks import walk_matching
 
-        return walk_matching(self.module, self.audit.audit.network.input.size, self.audit.audit.network.layers)
+        return walk_matching(self.module, self.audit.input.size, self.audit.audit.network.layers)
 
     @cached_property
     def _named(self) -> Mapping[str, str]:
@@ -110,7 +110,7 @@ class Looked:
         """Look at it, and ask the stages. Raises InputError: see `layers`, and what stages refuse."""
         self.layers  # noqa: B018  # which looks
         for job in self.jobs:
-            job.stage.check(job.options, self.module, self.audit.audit.network.input.size)
+            job.stage.check(job.options, self.module, self.audit.input.size)
 
     @cached_property
     def pace(self) -> Pace:
@@ -118,7 +118,7 @@ class Looked:
 
         What cannot be read counts nothing here: the index names it with all others.
         """
-        settings, size = self.audit.settings, self.audit.audit.network.input.size
+        settings, size = self.audit.settings, self.audit.input.size
         layout = self.audit.audit.execution.layout
         fields = tuple(max(layer.field) for layer in self.layers)
         there = Pace(0, sum(layer.units for layer in self.layers), sum(map(_values, self.layers)), size, fields)
@@ -133,7 +133,7 @@ class Looked:
         """How many times as fast the network is where its tensors lie channels last, by a batch of noise."""
         import torch
 
-        batch = torch.rand(AT_ONCE, 3, *self.audit.audit.network.input.size)
+        batch = torch.rand(AT_ONCE, 3, *self.audit.input.size)
         least: dict[Layout, float] = {"contiguous": math.inf, "channels_last": math.inf}
         for layout in (*least,) * TURNS:
             least[layout] = min(least[layout], _forward(self.module, (self.audit.settings, layout), batch))

@@ -349,13 +349,13 @@ def test_mutations_end_in_an_audit_or_in_sentences(tmp_path, mutated):
 def sane(audit):
     """What no accepted audit may lack."""
     sides = [
-        *audit.network.input.size,
+        *(audit.network.input.size or ()),
         *(side for data in audit.named_datasets.values() for side in data.mask_size or ()),
     ]
     limits = [limit for gate in audit.gates for limit in (gate.min, gate.max, gate.max_drop) if limit is not None]
     return (
         all(1 <= side <= 16384 for side in sides)
-        and min(audit.network.input.std) > 0
+        and min(audit.network.input.std or (1,)) > 0
         and all(abs(limit) < float("inf") for limit in limits)
         and all(audit.network.layers)
         and audit.name.isprintable()

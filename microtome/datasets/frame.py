@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +13,8 @@ from microtome.datasets.base import MOST_PIXELS, Landmark, Record
 
 Labels = TypeVar("Labels", bound=np.generic)
 
+FILTERS = {name.lower(): getattr(Image.Resampling, name) for name in ("BILINEAR", "BICUBIC", "LANCZOS", "NEAREST")}
+"""What a picture can be resized by."""
 HAIR = 1e-6  # of a pixel: what rounding may put a window's end beyond the picture's
 CROP_SHARE = 224 / 256  # of the resized shorter side that the usual centre crop keeps
 
@@ -21,22 +23,24 @@ CROP_SHARE = 224 / 256  # of the resized shorter side that the usual centre crop
 class Placement:
     """How one picture lies in the frame: crop `box`, resize it to `resized`, cut `size` out of that at `offset`.
 
-    All pairs are (x, y) or (width, height); `box` is x0, y0, x1, y1 in pixels of the stored picture, half-open.
+    All pairs are (x, y) or (width, height); `box` is x0, y0, x1, y1 in pixels of the stored picture, half-open;
+    `interpolation` is one of `FILTERS`.
     """
 
     box: tuple[float, float, float, float]
     resized: tuple[int, int]
     offset: tuple[int, int]
     size: tuple[int, int]
+    interpolation: str = "bilinear"
 
     def picture(self, image: Image.Image) -> NDArray[np.uint8]:
-        """(height, width, 3) in the frame; PIL bilinear on the uint8 crop, untouched where nothing changes."""
+        """(height, width, 3) in the frame; resized by PIL on the uint8 crop, untouched where nothing changes."""
         if self.box != (0, 0, *image.size):
             image = _cropped(image, self.box)
         if self.resized[0] * self.resized[1] > MOST_PIXELS:
             return np.asarray(self._only_what_is_cut_out(image))
         if image.size != self.resized:
-            image = image.resize(self.resized, Image.Resampling.BILINEAR)
+            image = image.resize(self.resized, FILTERS[self.interpolation])
         if self.resized != self.size:
             x, y = self.offset
             image = image.crop((x, y, x + self.size[0], y + self.size[1]))
@@ -48,7 +52,7 @@ class Placement:
         (x, y), (width, height) = self.offset, self.size
         box = (x * across, y * down, (x + width) * across, (y + height) * down)
         box = (*box[:2], min(box[2], image.width), min(box[3], image.height))
-        return image.resize(self.size, Image.Resampling.BILINEAR, box=box)
+        return image.resize(self.size, FILTERS[self.interpolation], box=box)
 
     def mask(self, plane: NDArray[Labels], stored: tuple[int, int], size: tuple[int, int]) -> NDArray[Labels]:
         """Nearest neighbour: each pixel of the result takes the mask pixel under its centre.
@@ -59,7 +63,7 @@ class Placement:
             size: (height, width) of the result, over the whole frame.
         """
         height, width = plane.shape[-2:]
-        if self == whole(stored, self.size) and (height, width) == size:
+        if (self.box, self.resized) == ((0, 0, *stored), self.size) and (height, width) == size:
             return plane
         columns = self._source(0, size[1], width / stored[0], width)
         rows = self._source(1, size[0], height / stored[1], height)
@@ -85,10 +89,13 @@ class Frame:
 
     Args:
         size: (height, width) of the network's input, in pixels.
-        resize: `squash` (aspect not kept) or `shortest-side-crop` (shorter side to 256/224 of the size, centre crop).
+        resize: `squash` (aspect not kept) or `shortest-side-crop` (shorter side to the size / crop_share, centre crop).
         crop: `object` crops to the record's box first, `none` does not.
         margin: added to each side of the box, as a share of its longer side.
         mask_size: (height, width) of masks; half the input by default.
+        crop_share: of the resized picture that the centre crop keeps, along each side; 224/256 by default, and all of
+            it where a picture is squashed.
+        interpolation: one of `FILTERS`.
     """
 
     size: tuple[int, int]
@@ -96,6 +103,8 @@ class Frame:
     crop: str = "none"
     margin: float = 0.0
     mask_size: tuple[int, int] | None = None
+    crop_share: float | None = None
+    interpolation: str = "bilinear"
 
     @property
     def masks(self) -> tuple[int, int]:
@@ -106,12 +115,19 @@ class Frame:
         """How a picture lies in the frame."""
         height, width = self.size
         box = self._box(record)
-        if self.resize == "squash":
-            return Placement(box, (width, height), (0, 0), (width, height))
-        scale = max(round(height / CROP_SHARE) / (box[3] - box[1]), round(width / CROP_SHARE) / (box[2] - box[0]))
-        resized = (max(width, int((box[2] - box[0]) * scale)), max(height, int((box[3] - box[1]) * scale)))
+        resized = self._resized(box)
         offset = (round((resized[0] - width) / 2), round((resized[1] - height) / 2))
-        return Placement(box, resized, offset, (width, height))
+        return Placement(box, resized, offset, (width, height), self.interpolation)
+
+    def _resized(self, box: tuple[float, float, float, float]) -> tuple[int, int]:
+        """(width, height) of what the frame is cut out of."""
+        height, width = self.size
+        if self.resize == "squash":
+            share = self.crop_share or 1
+            return int(width / share), int(height / share)
+        share = self.crop_share or CROP_SHARE
+        scale = max(int(height / share) / (box[3] - box[1]), int(width / share) / (box[2] - box[0]))
+        return max(width, int((box[2] - box[0]) * scale)), max(height, int((box[3] - box[1]) * scale))
 
     def _box(self, record: Record) -> tuple[float, float, float, float]:
         if self.crop != "object" or record.box is None:
@@ -184,7 +200,7 @@ def moved(place: Placement, stored: tuple[int, int], offset: tuple[float, float]
         inside = inside and bool(fits)
     x, y = steps
     box = (place.box[0] + x, place.box[1] + y, place.box[2] + x, place.box[3] + y)
-    return MovedPlacement(Placement(box, place.resized, place.offset, place.size), (moves[0], moves[1]), inside)
+    return MovedPlacement(replace(place, box=box), (moves[0], moves[1]), inside)
 
 
 def whole(stored: tuple[int, int], size: tuple[int, int]) -> Placement:

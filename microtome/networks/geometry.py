@@ -7,48 +7,26 @@ functions, branches, in place), and carries each map's geometry along. With kern
 
 from start = 0.5 (the centre of pixel 0), jump = 1, rf = 1. Rows and columns are walked apart. Where branches meet, the
 field is the union of theirs; branches that disagree on the jump have no common grid, which is an error for the layers
-that need one. Whatever mixes all positions (pooled gates, attention) is left out and flagged `is_global`.
+that need one. Whatever mixes all positions (pooled gates, attention) is left out and flagged `is_global`. In which cell
+each number lies is carried along, too (`microtome.networks.cells`): so the grid is found in tokens, and in windows that
+were cut out of it and shifted.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from microtome.errors import InputError
 from microtome.importing import users_code
+from microtome.networks.cells import Axis, Field, Layout, gridded, layout, mixed, whole
+from microtome.networks.following import Following, field_of, mark
 from microtome.networks.layers import match_layers
 
-
-@dataclass(frozen=True)
-class Axis:
-    """Geometry along one axis: centre of cell 0, distance of neighbouring cells, field width (input pixels), cells."""
-
-    start: float = 0.5
-    jump: float = 1.0
-    field: float = 1.0
-    cells: int = 0
-
-    def slide(self, kernel: int, stride: int, padding: float, dilation: int) -> Axis:
-        """After a sliding window; the number of cells is filled in by the caller."""
-        reach = dilation * (kernel - 1)
-        return Axis(self.start + (reach / 2 - padding) * self.jump, self.jump * stride, self.field + reach * self.jump)
-
-    def resample(self, cells: int) -> Axis:
-        """After interpolation or uneven pooling to another number of cells over the same extent."""
-        jump = self.jump * self.cells / cells
-        return Axis(self.start + (jump - self.jump) / 2, jump, self.field + max(self.jump, jump - self.jump), cells)
-
-    def union(self, other: Axis) -> Axis:
-        """Smallest window that covers both fields."""
-        low = min(self.start - self.field / 2, other.start - other.field / 2)
-        high = max(self.start + self.field / 2, other.start + other.field / 2)
-        return Axis((low + high) / 2, self.jump, high - low, self.cells)
+_PICTURES = 2  # of the blank batch, so that a batch of one is not mistaken for another dimension of size one
 
 
 @dataclass(frozen=True)
@@ -65,6 +43,11 @@ class LayerGeometry:
         is_global: something upstream mixes all positions (squeeze-and-excitation, attention).
         dims: which dimensions of the layer's output are rows and columns, from the end; equal for tokens.
         offset: tokens before the grid's first (class token, registers).
+        channel: which dimension of the output holds the units, from the end.
+        order: where the cells are not in order (in windows): of each cell, row-major, its place among the places of a
+            picture; empty where they are.
+        parts: along the output's first dimension, of each picture; more than one in windows.
+        apart: places of a picture's output that lie in no cell: class token, registers, padding of windows.
     """
 
     name: str
@@ -76,6 +59,10 @@ class LayerGeometry:
     is_global: bool
     dims: tuple[int, int] = (-2, -1)
     offset: int = 0
+    channel: int = -3
+    order: tuple[int, ...] = ()
+    parts: int = 1
+    apart: int = 0
 
     def centres(self, axis: int) -> list[float]:
         """Centres of the cells along rows (0) or columns (1), in input pixels."""
@@ -98,38 +85,18 @@ class LayerGeometry:
     def as_maps(self, output: torch.Tensor) -> torch.Tensor:
         """The layer's output as (images, units, rows, columns); a view where the layout allows."""
         rows, columns = self.grid
+        if self.order:
+            images = output.shape[0] // self.parts
+            places = output.movedim(self.channel, -1).reshape(images, -1, self.units)
+            return places[:, self._order].movedim(1, -1).reshape(images, self.units, rows, columns)
         if self.dims[0] == self.dims[1]:
             tokens = output.narrow(self.dims[0], self.offset, rows * columns).movedim(self.dims[0], -1)
             return tokens.reshape(output.shape[0], self.units, rows, columns)
         return output.movedim(self.dims, (-2, -1))
 
-
-@dataclass(frozen=True)
-class _Field:
-    """What is known of one tensor; `dims` count from the end; `reason` says why a grid was lost."""
-
-    rows: Axis = Axis()
-    columns: Axis = Axis()
-    dims: tuple[int, int] = (-2, -1)
-    offset: int = 0
-    is_global: bool = False
-    reason: str = ""
-
-    @property
-    def is_tokens(self) -> bool:
-        return self.dims[0] == self.dims[1]
-
-    def fits(self, shape: Sequence[int]) -> bool:
-        """Whether a tensor of this shape still has the grid where `dims` say."""
-        if len(shape) < -min(self.dims):
-            return False
-        if self.is_tokens:
-            return shape[self.dims[0]] >= self.offset + self.rows.cells * self.columns.cells
-        return (shape[self.dims[0]], shape[self.dims[1]]) == (self.rows.cells, self.columns.cells)
-
-
-def _lost(reason: str) -> _Field:
-    return _Field(reason=reason)
+    @cached_property
+    def _order(self) -> torch.Tensor:
+        return torch.tensor(self.order)
 
 
 def walk(module: torch.nn.Module, size: tuple[int, int], layers: Sequence[str] | None = None) -> list[LayerGeometry]:
@@ -143,27 +110,47 @@ def walk(module: torch.nn.Module, size: tuple[int, int], layers: Sequence[str] |
     Raises:
         InputError: a wanted layer that gives no map, runs more than once, or whose branches share no grid; all such.
     """
-    seen: dict[str, list[_Field | None]] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
+    called: dict[str, list[LayerGeometry | str]] = {}
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_module: torch.nn.Module, _inputs: object, output: object) -> None:
-            seen.setdefault(name, []).append(getattr(output, "_microtome_field", None))
-            shapes[name] = tuple(output.shape) if isinstance(output, torch.Tensor) else ()
+            called.setdefault(name, []).append(_geometry(name, output))
 
         return hook
 
     handles = [sub.register_forward_hook(watch(name)) for name, sub in module.named_modules() if name]
     try:
-        _blank_forward(module, (2, 3, *size))
+        _blank_forward(module, size)
     finally:
         for handle in handles:
             handle.remove()
-    wanted = list(seen) if layers is None else layers
-    faults = {name: fault for name in wanted if (fault := _fault(name, seen.get(name)))}
-    if faults and layers is not None:
-        raise InputError([f"network.layers: {name}: {fault}" for name, fault in faults.items()])
-    return [_geometry(name, seen[name][0], shapes[name]) for name in wanted if name not in faults]
+    found = {name: g for name, (g, *more) in called.items() if not more and isinstance(g, LayerGeometry)}
+    if layers is None:
+        return list(found.values())
+    faults = {name: fault for name in layers if (fault := _refusal(called.get(name, [])))}
+    if faults:
+        order = [name for name, _ in module.named_modules()]
+        raise InputError(
+            [f"network.layers: {name}: {fault}{_nearest(name, found, order)}" for name, fault in faults.items()]
+        )
+    return [found[name] for name in layers]
+
+
+def _nearest(name: str, found: Mapping[str, LayerGeometry], order: Sequence[str]) -> str:
+    """A hint: the layer nearest to one, among those that give maps, of which it shares most of its name."""
+    if not found:
+        return ""
+    parts, place = name.split("."), order.index(name) if name in order else 0
+
+    def distance(other: str) -> tuple[int, int]:
+        shared = 0
+        for one, two in zip(parts, other.split("."), strict=False):
+            if one != two:
+                break
+            shared += 1
+        return -shared, abs(order.index(other) - place)
+
+    return f"; the nearest layer with maps is {min(found, key=distance)}"
 
 
 def walk_matching(
@@ -222,33 +209,82 @@ def gradient_footprint(
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
-def _blank_forward(module: torch.nn.Module, shape: tuple[int, ...]) -> None:
-    """Two images, so that a batch of one is not mistaken for another dimension of size one."""
+def _blank_forward(module: torch.nn.Module, size: tuple[int, int]) -> None:
     parameter = next(module.parameters(), torch.empty(0))
     with torch.inference_mode():
-        blank = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
-        _mark(blank, _Field(Axis(cells=shape[2]), Axis(cells=shape[3])))
-        what = f"the network fails on a blank input of {shape[2]} x {shape[3]} pixels (network.input.size)"
-        with users_code("network.load", what), _Walk():  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
+        blank = torch.zeros(_PICTURES, 3, *size, dtype=parameter.dtype, device=parameter.device)
+        mark(blank, gridded(Axis(cells=size[0]), Axis(cells=size[1]), tuple(blank.shape)))
+        what = f"the network fails on a blank input of {size[0]} x {size[1]} pixels (network.input.size)"
+        with users_code("network.load", what), Following():  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
             module(blank)
 
 
-def _fault(name: str, fields: list[_Field | None] | None) -> str:
-    if not fields:
+def _refusal(called: list[LayerGeometry | str]) -> str:
+    """Why a layer that was called so often, with these outputs, gives no maps; empty where it does."""
+    if not called:
         return "never runs in a forward pass"
-    if len(fields) > 1:
-        return f"must run once in a forward pass, got {len(fields)} times; name a layer around or after it"
-    if fields[0] is None:
+    if len(called) > 1:
+        return f"must run once in a forward pass, got {len(called)} times; name a layer around or after it"
+    return called[0] if isinstance(called[0], str) else ""
+
+
+def _geometry(name: str, output: object) -> LayerGeometry | str:
+    """The geometry of a layer by its output, or why it has none."""
+    known = field_of(output)
+    if known is None or not isinstance(output, torch.Tensor):
         return "its output is not a map"
-    return fields[0].reason
+    if known.reason:
+        return known.reason
+    channel = _channel(known)
+    if isinstance(channel, str):
+        return channel
+    if known.varies(channel):
+        known = mixed(known, (channel,))
+        known = known if known.reason else known.moved(known.cells.expand(output.shape))
+    known = whole(known) if not known.reason else known
+    if known.reason:
+        return known.reason
+    found = layout(known) if len(known.cells) == _PICTURES else None
+    order = () if found else _order(known, channel)
+    if isinstance(order, str):
+        return order
+    return _described(name, known, (found, order, channel))
 
 
-def _geometry(name: str, field: _Field | None, shape: tuple[int, ...]) -> LayerGeometry:
-    if field is None:
-        raise InputError(f"network.layers: {name}: its output is not a map")
-    rows, columns = field.rows, field.columns
-    grid_dims = {dim % len(shape) for dim in field.dims}
-    units = next(size for dim, size in enumerate(shape) if dim > 0 and dim not in grid_dims)
+def _channel(known: Field) -> int | str:
+    """Which dimension of an output holds its units: the one along which nothing else changes; or why none does."""
+    shape, found = known.cells.shape, layout(known)
+    held = {dim % len(shape) for dim in found.dims} if found else {d for d in range(len(shape)) if known.varies(d)}
+    free = [dim for dim in range(1, len(shape)) if dim not in held]
+    several = [dim for dim in free if shape[dim] > 1]
+    if len(several) > 1:
+        return f"each of its places has numbers along {len(several)} dimensions, {tuple(shape[d] for d in several)}"
+    if not several and not free:
+        free = [1] if len(shape) == 4 and not found else []
+    chosen = several or free
+    return chosen[0] - len(shape) if chosen else "its output is not a map"
+
+
+def _order(known: Field, channel: int) -> tuple[int, ...] | str:
+    """Of each cell, its place among a picture's, where they are not in order; or why they cannot be put in order."""
+    places = known.cells.movedim(channel, -1)[..., 0]
+    if places.shape[0] % _PICTURES:
+        return "its places cannot be put back: its first dimension does not count pictures"
+    of_picture = places.reshape(_PICTURES, -1)
+    first, second = of_picture
+    there = (first >= 0).nonzero()[:, 0]
+    cells = first[there]
+    if not torch.equal(torch.where(first < 0, first, first + known.count), second):
+        return "its places cannot be put back: pictures do not come one after another in it"
+    if not torch.equal(cells.sort().values, torch.arange(known.count, dtype=cells.dtype)):
+        return "its places cannot be put back: some come twice, or not at all"
+    return tuple(there[cells.argsort()].tolist())
+
+
+def _described(name: str, known: Field, where: tuple[Layout | None, tuple[int, ...], int]) -> LayerGeometry:
+    found, order, channel = where
+    shape, (rows, columns) = known.cells.shape, (known.rows, known.columns)
+    units = shape[channel]
     return LayerGeometry(
         name=name,
         units=units,
@@ -256,241 +292,11 @@ def _geometry(name: str, field: _Field | None, shape: tuple[int, ...]) -> LayerG
         start=(rows.start, columns.start),
         jump=(rows.jump, columns.jump),
         field=(rows.field, columns.field),
-        is_global=field.is_global,
-        dims=field.dims,
-        offset=field.offset,
+        is_global=known.is_global,
+        dims=found.dims if found else (channel, channel),
+        offset=found.offset if found else 0,
+        channel=channel,
+        order=order,
+        parts=shape[0] // _PICTURES,
+        apart=shape.numel() // (_PICTURES * units) - known.count,
     )
-
-
-def _mark(tensor: torch.Tensor, field: _Field) -> None:
-    tensor._microtome_field = field  # type: ignore[attr-defined]  # a mark of ours, on torch's object
-
-
-def _tensors(value: object) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-
-
-Bound = Mapping[str, Any]
-"""Arguments of an operation by the names in its schema: whatever an aten operation takes."""
-
-
-class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as above
-    """Gives every tensor that an operation returns the field that follows from its inputs' fields."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here: torch must not import its compiler, which takes a second, to be told to skip it."""
-        return False
-
-    def __torch_dispatch__(
-        self,
-        func: torch._ops.OpOverload[..., object],
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        names = [argument.name for argument in func._schema.arguments]
-        bound = dict(zip(names, args, strict=False)) | dict(kwargs or {})
-        fields = [
-            (tensor, tensor._microtome_field)
-            for tensor in _tensors(list(bound.values()))
-            if hasattr(tensor, "_microtome_field")
-        ]
-        output = func(*args, **(kwargs or {}))
-        if fields:
-            name = func._schema.name.removeprefix("aten::").removesuffix("_")
-            for tensor in _tensors(output):
-                _mark(tensor, _after(name, bound, [field for _, field in fields], tensor))
-        return output
-
-
-def _after(name: str, bound: Bound, fields: list[_Field], output: torch.Tensor) -> _Field:
-    """The field after one operation; operations without a rule keep the grid if its size stays, else lose it."""
-    field = _merge(fields)
-    if field.reason:
-        return field
-    rule = _RULES.get(name, _RULES.get(name.partition("_")[0]) if name.startswith("upsample") else None)
-    after = rule(field, bound, output) if rule else field
-    if after.reason or after.fits(output.shape):
-        return after
-    return _lost(f"its output is not a map: {name} gives {tuple(output.shape)}")
-
-
-def _merge(fields: list[_Field]) -> _Field:
-    """Where branches meet: union of the fields, one grid."""
-    known = [field for field in fields if not field.reason]
-    if not known:
-        return fields[0]
-    first = known[0]
-    rows, columns = first.rows, first.columns
-    for other in known[1:]:
-        for mine, theirs in ((rows, other.rows), (columns, other.columns)):
-            if not math.isclose(mine.jump, theirs.jump) or mine.cells != theirs.cells:
-                return _lost(f"its branches share no grid: strides {mine.jump:g} and {theirs.jump:g}")
-        rows, columns = rows.union(other.rows), columns.union(other.columns)
-    mixed = len(known) < len(fields) or any(field.is_global for field in known)
-    return replace(first, rows=rows, columns=columns, is_global=mixed)
-
-
-def _pair(value: int | Sequence[int] | None, default: tuple[int, int]) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    return (value[0], value[-1]) if value else default
-
-
-def _slide(field: _Field, kernel: tuple[int, int], bound: Bound, output: torch.Tensor) -> _Field:
-    if field.dims != (-2, -1):
-        return _lost("a window slides over something that is not its grid")
-    stride = _pair(bound.get("stride"), (1, 1))
-    dilation = _pair(bound.get("dilation"), (1, 1))
-    padding: tuple[float, float] = (0, 0)
-    if bound.get("padding") == "same":
-        padding = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
-    elif bound.get("padding") != "valid":
-        padding = _pair(bound.get("padding"), (0, 0))
-    axes = [
-        replace(axis.slide(kernel[i], stride[i], padding[i], dilation[i]), cells=output.shape[i - 2])
-        for i, axis in enumerate((field.rows, field.columns))
-    ]
-    return replace(field, rows=axes[0], columns=axes[1])
-
-
-def _convolution(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
-    if bound.get("transposed"):
-        return _lost("a transposed convolution comes before it, whose grid is not walked")
-    weight = bound["weight"]
-    return _slide(field, (weight.shape[-2], weight.shape[-1]), bound, output)
-
-
-def _pool(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
-    kernel = _pair(bound["kernel_size"], (1, 1))
-    return _slide(field, kernel, {**bound, "stride": _pair(bound.get("stride"), kernel)}, output)
-
-
-def _resample(field: _Field, _bound: Bound, output: torch.Tensor) -> _Field:
-    """Adaptive pooling and interpolation: the same extent in another number of cells."""
-    if field.dims != (-2, -1):
-        return _lost("its grid is resampled along other dimensions")
-    if tuple(output.shape[-2:]) == (1, 1) and (field.rows.cells, field.columns.cells) != (1, 1):
-        return _lost("it comes after pooling over all positions")
-    rows, columns = (
-        axis if axis.cells == cells else axis.resample(cells)
-        for axis, cells in zip((field.rows, field.columns), output.shape[-2:], strict=True)
-    )
-    return replace(field, rows=rows, columns=columns)
-
-
-def _moved(field: _Field, order: Sequence[int]) -> _Field:
-    """After a permutation: `order[i]` is the old dimension at place i."""
-    count = len(order)
-    places = [order.index(dim % count) - count for dim in field.dims]
-    return replace(field, dims=(places[0], places[1]))
-
-
-def _permute(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
-    return _moved(field, [dim % output.ndim for dim in bound["dims"]])
-
-
-def _transpose(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
-    order = list(range(output.ndim))
-    first, second = bound.get("dim0", bound.get("axis0", 0)), bound.get("dim1", bound.get("axis1", 1))
-    order[first], order[second] = order[second], order[first]
-    return _moved(field, order)
-
-
-def _reshape(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
-    """A dimension survives a reshape if as many elements come before it as did, and its size is the same."""
-    source = bound["self"].shape
-    row = field.dims[0] % len(source)
-    before = math.prod(source[:row])
-    rows, columns = field.rows.cells, field.columns.cells
-    adjacent = field.is_tokens or field.dims[1] == field.dims[0] + 1
-    for place in range(output.ndim):
-        if math.prod(output.shape[:place]) != before:
-            continue
-        if field.is_tokens and output.shape[place] == source[row]:
-            return replace(field, dims=(place - output.ndim,) * 2)
-        if adjacent and not field.offset and output.shape[place] == rows * columns:
-            return replace(field, dims=(place - output.ndim,) * 2)
-        if adjacent and not field.offset and tuple(output.shape[place : place + 2]) == (rows, columns):
-            return replace(field, dims=(place - output.ndim, place + 1 - output.ndim))
-    return _lost("its grid is cut up by a reshape")
-
-
-def _concatenate(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
-    dim = (bound.get("dim") or 0) % output.ndim - output.ndim
-    if dim not in field.dims:
-        return replace(field, is_global=field.is_global)
-    if not field.is_tokens:
-        return _lost("it joins maps side by side")
-    before = 0
-    for tensor in bound["tensors"]:
-        if getattr(tensor, "_microtome_field", None) is not None:
-            break
-        before += tensor.shape[dim]
-    return replace(field, offset=field.offset + before)
-
-
-def _pad(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
-    axes = {field.dims[0]: field.rows, field.dims[1]: field.columns}
-    for index, before in enumerate(bound["pad"][::2]):
-        dim = -1 - index
-        if dim in axes:
-            axis = axes[dim]
-            axes[dim] = replace(axis, start=axis.start - before * axis.jump, cells=output.shape[dim])
-    return replace(field, rows=axes[field.dims[0]], columns=axes[field.dims[1]])
-
-
-def _slice(field: _Field, bound: Bound, output: torch.Tensor) -> _Field:
-    dim = bound.get("dim", 0) % output.ndim - output.ndim
-    if dim not in field.dims:
-        return field
-    first = bound.get("start") or 0
-    first = first + bound["self"].shape[dim] if first < 0 else first
-    if field.is_tokens:
-        return replace(field, offset=field.offset - first) if first <= field.offset else _lost("its tokens are cut")
-    step = bound.get("step", 1)
-    axes = {field.dims[0]: field.rows, field.dims[1]: field.columns}
-    axis = axes[dim]
-    axes[dim] = Axis(axis.start + first * axis.jump, axis.jump * step, axis.field, output.shape[dim])
-    return replace(field, rows=axes[field.dims[0]], columns=axes[field.dims[1]])
-
-
-def _linear(field: _Field, _bound: Bound, _output: torch.Tensor) -> _Field:
-    return _lost("it comes after a linear layer over positions") if -1 in field.dims else field
-
-
-def _layer_norm(field: _Field, bound: Bound, _output: torch.Tensor) -> _Field:
-    mixes = any(dim >= -len(bound["normalized_shape"]) for dim in field.dims)
-    return replace(field, is_global=field.is_global or mixes)
-
-
-def _mixes(field: _Field, _bound: Bound, _output: torch.Tensor) -> _Field:
-    return replace(field, is_global=True)
-
-
-def _scatters(_field: _Field, _bound: Bound, _output: torch.Tensor) -> _Field:
-    return _lost("its positions are mixed or moved before it")
-
-
-_Rule = Callable[[_Field, Bound, torch.Tensor], _Field]
-_RULES: dict[str, _Rule] = {
-    **dict.fromkeys(("conv2d", "convolution", "_convolution"), _convolution),
-    **dict.fromkeys(("max_pool2d", "avg_pool2d", "max_pool2d_with_indices"), _pool),
-    **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_max_pool2d", "_adaptive_avg_pool2d", "upsample"), _resample),
-    **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "_unsafe_view"), _reshape),
-    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), _transpose),
-    **dict.fromkeys(("group_norm", "instance_norm"), _mixes),
-    **dict.fromkeys(("matmul", "bmm", "einsum", "roll", "flip", "index", "gather", "movedim", "select"), _scatters),
-    **dict.fromkeys(("scaled_dot_product_attention", "_native_multi_head_attention", "conv_transpose2d"), _scatters),
-    "permute": _permute,
-    "cat": _concatenate,
-    "pad": _pad,
-    "slice": _slice,
-    "linear": _linear,
-    "layer_norm": _layer_norm,
-}

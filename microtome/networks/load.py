@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from microtome.errors import InputError, suggest
 from microtome.importing import named_object, said, users_code
+from microtome.networks.zoo import is_timm, timm_factory
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +23,14 @@ class NetworkSpec:
     """Where a network comes from.
 
     Args:
-        load: `package.module:factory`; the factory returns a `torch.nn.Module`.
+        load: `package.module:factory`, which returns a `torch.nn.Module`; or `timm:NAME`, a network of timm's.
         arguments: keyword arguments of the factory.
         weights: a `.safetensors` file, a state dict (`.pth`, `.pt`, `.bin`), the name of torchvision weights, or None
             for the factory's own initialisation under `seed`.
         root: the directory relative paths start from, and where a module of the user's own is looked for.
         seed: of the factory's initialisation.
+        layers: names that will be asked for; those of no module, such as `blocks.0.attn.proj.heads`, are put in. They
+            change no answer, and so are no part of what the network is.
     """
 
     load: str
@@ -35,6 +38,7 @@ class NetworkSpec:
     weights: str | None = None
     root: Path = Path()
     seed: int = 0
+    layers: tuple[str, ...] = ()
 
     @property
     def weights_file(self) -> Path | None:
@@ -54,6 +58,7 @@ def load_network(spec: NetworkSpec) -> torch.nn.Module:
     import torch
 
     from microtome.networks.soundness import refuse_not_finite, refuse_unfit
+    from microtome.networks.taps import tap
 
     factory = _factory(spec)
     with torch.random.fork_rng(devices=[]):
@@ -73,10 +78,13 @@ def load_network(spec: NetworkSpec) -> torch.nn.Module:
     with users_code("network.load", f"{spec.load}: eval() failed"):
         module.eval()
     refuse_not_finite(module, f"network.weights: {spec.weights}" if spec.weights else f"network.load: {spec.load}")
+    tap(module, spec.layers)
     return module.requires_grad_(False)
 
 
 def _factory(spec: NetworkSpec) -> Callable[..., object]:
+    if is_timm(spec.load):
+        return timm_factory(spec.load, spec.arguments)
     factory: object = named_object(spec.load, spec.root, "network.load")
     if not callable(factory):
         raise InputError(f"network.load: {spec.load} must be callable, got {type(factory).__name__}")
@@ -85,6 +93,11 @@ def _factory(spec: NetworkSpec) -> Callable[..., object]:
 
 def _state_dict(spec: NetworkSpec) -> dict[str, torch.Tensor]:
     file = spec.weights_file
+    if file is None and is_timm(spec.load):
+        raise InputError(
+            f"network.weights: must be a file ending in {', '.join(SUFFIXES)}, got {spec.weights!r}; weights of timm's "
+            "networks are not fetched: download them, or leave the key out for random ones"
+        )
     if file is None:
         return _torchvision_weights(str(spec.weights), spec.load)
     if not file.is_file():

@@ -76,7 +76,7 @@ class Removal:
         output = self.below.output
         if remove == "zero":
             return self._each(groups, output, torch.zeros_like(output))
-        return self._each(groups, output, self._means() if remove == "mean" else output.roll(1, 0))
+        return self._each(groups, output, self._means() if remove == "mean" else output.roll(self.layer.parts, 0))
 
     def kept(self, groups: Flags) -> Said:
         """(groups, pictures) with all but each group of units at their means."""
@@ -99,9 +99,8 @@ class Removal:
 
     @property
     def _axis(self) -> int:
-        """Where the layer's output has its units: the dimension that is no picture and no place."""
-        dims = self.below.output.ndim
-        return next(dim for dim in range(1, dims) if dim not in {place % dims for place in self.layer.dims})
+        """Where the layer's output has its units."""
+        return self.layer.channel % self.below.output.ndim
 
 
 def _stacked(found: Sequence[Said], pictures: int) -> Said:

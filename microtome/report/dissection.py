@@ -123,6 +123,7 @@ class LayerRow(TypedDict):
     jump_row: float
     field_row: float
     is_global: bool
+    apart: int
 
 
 @dataclass(frozen=True)
@@ -445,6 +446,11 @@ def _advice(row: LayerRow) -> list[str]:
         advice.append(
             "Something before this layer mixes all positions (attention, pooled gates): its units see the whole "
             "picture, and the receptive field above leaves that out."
+        )
+    if row["apart"]:
+        tokens = "One token lies" if row["apart"] == 1 else f"{row['apart']} tokens lie"
+        advice.append(
+            f"{tokens} at no place of the picture (class token, registers): set apart, and in none of the maps here."
         )
     return advice
 

@@ -36,7 +36,8 @@ def plan(audit: Planner, options: DictionaryOptions) -> Iterable[Job]:
     judged = audit.asked(DissectionOptions) or DissectionOptions()
     units = seen(audit, judged.dataset, "stages.dissection.dataset")
     fitted = audit.job(DIRECTIONS, options.narrowed(DirectionsOptions), units)
-    stored = ProjectedOptions(compression=audit.audit.execution.storage)
+    storage = audit.audit.execution.storage
+    stored = ProjectedOptions(compression="auto" if storage == "recompute" else storage)
     shown = {name: units[name] for name in ("index", "activations")} | {"directions": fitted}
     reads = {"index": units["index"], "activations": audit.job(PROJECTED, stored, shown)}
     along = {**reads, "thresholds": replace(units["thresholds"], reads=reads, variant=VARIANT)}

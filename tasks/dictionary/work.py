@@ -88,7 +88,7 @@ class _JudgedLayer:
         channels = self.inputs.activations.layers[self.number].units
         yield self._judged((UNITS, UNITS), one_hot(channels, channels), (self.inputs.units, self.number))
         for place, fit in enumerate(bases(self.options)):
-            directions = self.inputs.directions.of(self.number, fit)
+            directions = self.inputs.directions.fitted(self.number, fit)
             named = (fit.basis, fit.method)
             yield self._judged(named, directions, (self.inputs.along, self.inputs.place(self.number, place)))
 

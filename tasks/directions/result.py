@@ -59,7 +59,7 @@ class Fitted(StageResult):
         """What it was made with."""
         return DirectionsOptions.model_validate(self.parameters)
 
-    def of(self, layer: int, fit: Fit) -> Directions:
+    def fitted(self, layer: int, fit: Fit) -> Directions:
         """A dictionary.
 
         Args:
@@ -70,7 +70,7 @@ class Fitted(StageResult):
 
     def starts(self, layer: int, method: Method, *, shuffled: bool = False) -> list[Floats]:
         """(directions, channels) of every start of a method."""
-        return [self.of(layer, Fit(method, run, shuffled)).vectors for run in range(self.options.initialisations)]
+        return [self.fitted(layer, Fit(method, run, shuffled)).vectors for run in range(self.options.initialisations)]
 
 
 def packed(found: Directions) -> bytes:

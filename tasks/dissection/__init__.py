@@ -158,6 +158,7 @@ STAGE = Stage(
             field_row=float64("theoretical receptive field, in pixels"),
             field_column=float64("theoretical receptive field, in pixels"),
             is_global=flag("whether something before the layer mixes all positions"),
+            apart=int32("tokens that lie at no place of the picture (class, registers) and are in no map"),
         ),
     ),
 )

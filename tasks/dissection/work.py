@@ -358,4 +358,5 @@ def layer_row(result: SummarisedLayer, options: DissectionOptions, images: int) 
         "field_row": layer.field[0],
         "field_column": layer.field[1],
         "is_global": layer.is_global,
+        "apart": layer.apart,
     }

@@ -108,5 +108,7 @@ def _network(shown: Shown) -> dict[str, object]:
             "mean": list(scale.mean),
             "std": list(scale.std),
             "resize": frame.resize,
+            **({"crop_share": frame.crop_share} if frame.crop_share else {}),
+            "interpolation": frame.interpolation,
         },
     }

@@ -19,6 +19,8 @@ class IndexOptions(Options):
 
     size: Size
     resize: Literal["squash", "shortest-side-crop"]
+    crop_share: float | None = None
+    interpolation: str = "bilinear"
     crop: Literal["none", "object"]
     crop_margin: float
     mask_size: Size | None
@@ -76,10 +78,12 @@ def index(audit: Planner, name: str, key: str) -> Job:
         key: of the audit file that names it, for the error.
     """
     data = audit.data(name, key)
-    model, frame = audit.audit.named_datasets[name], audit.audit.network.input
+    model, frame = audit.audit.named_datasets[name], audit.input
     options = IndexOptions(
         size=frame.size,
-        resize=frame.resize,
+        resize=frame.resize,  # type: ignore[arg-type]  # one of the two, and so below
+        crop_share=frame.crop_share,
+        interpolation=frame.interpolation,
         crop=model.crop or data.crop,  # type: ignore[arg-type]  # a data set's default is one of the two
         crop_margin=model.crop_margin,
         mask_size=model.mask_size,
@@ -127,4 +131,5 @@ def check_category(found: Job, category: str | None, key: str) -> None:
 
 def frame_of(options: IndexOptions) -> Frame:
     """The frame that an index was made with."""
-    return Frame(options.size, options.resize, options.crop, options.crop_margin, options.mask_size)
+    taken = {name: getattr(options, name) for name in ("resize", "crop", "mask_size", "crop_share", "interpolation")}
+    return Frame(options.size, margin=options.crop_margin, **taken)

@@ -62,7 +62,7 @@ class Shard:
         each = [(number, fit) for number in range(len(inputs.activations.layers)) for fit in bases(fitted.options)]
         self._bases: dict[int, list[_Basis]] = {}
         for place, (number, fit) in enumerate(each):
-            found, layer = fitted.of(number, fit), inputs.activations.layers[number]
+            found, layer = fitted.fitted(number, fit), inputs.activations.layers[number]
             called = replace(layer, name=basis_layer(layer.name, fit.basis), units=len(found.vectors))
             self._bases.setdefault(number, []).append(_Basis(place, called, found))
 
