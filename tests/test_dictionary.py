@@ -23,6 +23,8 @@ from tasks.directions.result import Fit, bases, fits, packed, unpacked
 from tests.conftest import CREATURE_NET, soak, write_audit
 from tests.test_pipeline import run
 
+pytestmark = pytest.mark.filterwarnings("ignore:Maximum number of iterations")  # short fits are enough here
+
 
 def planted(seed, *, atoms=6, each=4, cells=3000):
     """Sparse codes times known atoms, each of channels of its own and without negative entries."""
