@@ -37,12 +37,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as workspace:
             plan = Plan(Request(file, workspace=workspace, overrides=("execution.threads=1",)))
             plan.preflight()
-            foreseen = _foreseen(plan)
-            taken = _taken(plan)
+            foreseen = by_stage_foreseen(plan)
+            taken = by_stage_taken(plan)
         print(json.dumps(_compared(file, foreseen, taken)), flush=True)
 
 
-def _foreseen(plan: Plan) -> dict[str, float]:
+def by_stage_foreseen(plan: Plan) -> dict[str, float]:
     """Seconds by stage, variants together, as `plan` prints them."""
     stages = {job.name: job.stage.name for job in plan.jobs}
     found: dict[str, float] = {}
@@ -52,7 +52,7 @@ def _foreseen(plan: Plan) -> dict[str, float]:
     return found
 
 
-def _taken(plan: Plan) -> dict[str, float]:
+def by_stage_taken(plan: Plan) -> dict[str, float]:
     """Seconds of the processor, by stage."""
     session = Session(plan.files, plan.settings, Quiet())
     found: dict[str, float] = {}

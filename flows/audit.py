@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.again import until_it_fits
 from flows.artifacts import headline
 from flows.auditfile import read_audit
 from flows.claiming import claiming
 from flows.console import progress
 from flows.plan import Plan, Request
-from flows.posting import Reported, posting, show
+from flows.posting import Posting, Reported, posting, show
 from flows.run import (
     GateFailed,
     Outcome,
@@ -171,15 +173,20 @@ def audit(
     """
     with stoppable(), remembered(), posting() as post:
         plan = Plan(Request(Path(file), tuple(only), tuple(refresh), workspace, device, tuple(overrides), verify))
-        with claiming(plan) as fault:
-            outcome = from_cache(plan) if fault else None
-            if outcome is None:
-                with carrying(plan) as carry:
-                    session = session_of(plan, Reported(progress(), post))
-                    run = start(plan, session)
-                    outcome = resolve(plan, submit(plan.jobs, session, refresh, carry), run)
-            show(outcome, plan.files, post)
+        outcome = until_it_fits(plan, partial(_audited, refresh, post))
     return ended(outcome)
+
+
+def _audited(refresh: Sequence[str], post: Posting, plan: Plan) -> Outcome:
+    with claiming(plan) as fault:
+        outcome = from_cache(plan) if fault else None
+        if outcome is None:
+            with carrying(plan) as carry:
+                session = session_of(plan, Reported(progress(), post))
+                run = start(plan, session)
+                outcome = resolve(plan, submit(plan.jobs, session, refresh, carry), run)
+        show(outcome, plan.files, post)
+    return outcome
 
 
 def ended(outcome: Outcome) -> State[Outcome]:

@@ -1,7 +1,7 @@
 """Blocks of Prefect that say where a workspace is, read as they are stored: no package is needed for their class.
 
-`block://s3-bucket/NAME` is prefect-aws's, `block://remote-file-system/NAME` and `block://local-file-system/NAME` are
-Prefect's own.
+`block://s3-bucket/NAME` is prefect-aws's, `block://azure-blob-storage-container/NAME` prefect-azure's,
+`block://remote-file-system/NAME` and `block://local-file-system/NAME` are Prefect's own.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from microtome.errors import InputError, suggest
+from storage.providers import connection_settings
 
 Place = tuple[str, dict[str, str]]
 """A workspace, and the settings of its store."""
 _Block = Mapping[str, Any]
 _Said = tuple[str, _Block]
-_UNREAD = ("profile_name", "assume_role_arn")  # of credentials, which only AWS's own library can follow
+_UNREAD = ("profile_name", "assume_role_arn", "account_url")  # of credentials, which only their own library can follow
 
 
 def place_of_block(named: str) -> Place:
@@ -66,14 +67,9 @@ def _stored(kind: str, name: str) -> _Block:
 
 
 def _s3_bucket(block: _Block) -> _Said:
-    folder = str(block.get("bucket_folder") or "").strip("/")
-    keys = block.get("credentials") or {}
-    if unread := [name for name in _UNREAD if keys.get(name)]:
-        raise InputError(
-            f"workspace: of a block's credentials only keys are taken, got {unread[0]}; set the environment"
-        )
+    keys = _keys(block)
     client = keys.get("aws_client_parameters") or {}
-    return f"s3://{block['bucket_name']}{f'/{folder}' if folder else ''}", {
+    return _address("s3", block["bucket_name"], block.get("bucket_folder")), {
         "access_key_id": keys.get("aws_access_key_id") or keys.get("minio_root_user"),
         "secret_access_key": keys.get("aws_secret_access_key") or keys.get("minio_root_password"),
         "session_token": keys.get("aws_session_token"),
@@ -82,11 +78,44 @@ def _s3_bucket(block: _Block) -> _Said:
     }
 
 
+def _azure_container(block: _Block) -> _Said:
+    said = connection_settings(str(_keys(block).get("connection_string") or ""))
+    return _address("az", block["container_name"], block.get("base_folder")), said
+
+
+def _keys(block: _Block) -> _Block:
+    keys: _Block = block.get("credentials") or {}
+    unread = [name for name in _UNREAD if keys.get(name) and not keys.get("connection_string")]
+    if unread:
+        raise InputError(
+            "workspace: of a block's credentials only keys, or a connection string, are taken, got "
+            f"{unread[0]}; set the environment"
+        )
+    return keys
+
+
+def _address(scheme: str, holder: str, folder: str | None) -> str:
+    return "/".join(filter(None, (f"{scheme}://{holder}", (folder or "").strip("/"))))
+
+
 def _remote_file_system(block: _Block) -> _Said:
-    """The settings are those of fsspec, and so of s3fs."""
-    told = block.get("settings") or {}
+    """The settings are those of fsspec: of s3fs, or of adlfs."""
+    told: _Block = block.get("settings") or {}
+    place = str(block["basepath"])
+    return place, _of_adlfs(told) if place.startswith("az://") else _of_s3fs(told)
+
+
+def _of_adlfs(told: _Block) -> _Block:
+    return {
+        "account_name": told.get("account_name"),
+        "account_key": told.get("account_key"),
+        **connection_settings(str(told.get("connection_string") or "")),
+    }
+
+
+def _of_s3fs(told: _Block) -> _Block:
     client = told.get("client_kwargs") or {}
-    return str(block["basepath"]), {
+    return {
         "access_key_id": told.get("key"),
         "secret_access_key": told.get("secret"),
         "session_token": told.get("token"),
@@ -101,6 +130,7 @@ def _local_file_system(block: _Block) -> _Said:
 
 _PLACES: Mapping[str, Callable[[_Block], _Said]] = {
     "s3-bucket": _s3_bucket,
+    "azure-blob-storage-container": _azure_container,
     "remote-file-system": _remote_file_system,
     "local-file-system": _local_file_system,
 }

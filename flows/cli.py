@@ -193,15 +193,15 @@ def rerun(stage: str, file: Path, **options: Any) -> int:
 @SET
 def plan(file: Path, **options: Any) -> None:
     """Show what an audit would run, what is cached, and the bytes and time foreseen."""
-    from flows.foresee import advice, foresee, noted
+    from flows.foresee import foresee, told
     from flows.plan import Plan, Request
 
     planned = Plan(Request(file, (), (), options["workspace"], options["device"], options["overrides"]))
     planned.preflight()
     rows = [[row.stage, row.state, row.size, row.seconds] for row in foresee(planned)]
     _table(["stage", "state", "bytes", "seconds"], rows)
-    for told in [*noted(planned), *filter(None, [advice(planned)])]:
-        print(told, file=sys.stderr)  # not among the rows
+    for sentence in told(planned):
+        print(sentence, file=sys.stderr)  # not among the rows
 
 
 @cli.command()

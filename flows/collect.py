@@ -9,6 +9,7 @@ from microtome.errors import InputError
 from storage import Files, RunRecord, RunStore
 from storage.claims import EXPIRY, Claims, InUse
 from storage.files import no_locks
+from storage.stages import PUT_BY
 
 _FINISHED = ("done", "gate failed")
 
@@ -51,18 +52,19 @@ def collect(files: Files, keep: int, *, dry_run: bool, waiting: Callable[[], Non
 
 
 def _remove(files: Files, name: str) -> None:
-    if name.startswith("stages/") and name == _folder(name):
+    if name.startswith(("stages/", f"{PUT_BY}/")) and name == _folder(name):
         files.remove(f"{name}/manifest.json")  # first: a collection that is killed leaves no damaged stage
     files.remove(name)
 
 
 def _sizes(files: Files) -> dict[str, int]:
-    """Bytes of every stage directory."""
+    """Bytes of every stage directory, and of those that are put by."""
     sizes: dict[str, int] = defaultdict(int)
-    for name, size in files.sizes("stages").items():
-        sizes[_folder(name)] += size
-    for name in files.unfinished("stages"):
-        sizes[_folder(name)] += _bytes(files, name)
+    for room in ("stages", PUT_BY):
+        for name, size in files.sizes(room).items():
+            sizes[_folder(name)] += size
+        for name in files.unfinished(room):
+            sizes[_folder(name)] += _bytes(files, name)
     return sizes
 
 
@@ -74,6 +76,7 @@ def _unneeded(files: Files, sizes: Mapping[str, int], keep: int, in_use: InUse) 
     kept = [run for runs in named.values() for run in _kept(runs, keep)]
     used = {stage["folder"] for run in kept for stage in run.stages.values()}
     used |= store.named_by_unreadable() | in_use.folders
+    used |= {folder.replace("stages", PUT_BY, 1) for folder in used}
     yield from ((folder, size) for folder, size in sizes.items() if folder not in used)
     for name in files.unfinished(""):
         stamp = files.stamp(name)

@@ -19,12 +19,14 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
+from flows.again import halved
 from flows.auditfile import AuditModel, understood
 from flows.console import progress, warn
 from flows.plan import device_of, threads_of
+from flows.yamlfile import override
 from microtome.datasets.base import Dataset
 from microtome.datasets.pairs import Pair, Pairs
-from microtome.errors import InputError, suggest
+from microtome.errors import InputError, OutOfMemory, suggest
 from microtome.handed import hand_over
 from microtome.missing import needing
 from microtome.report.plots import ranked
@@ -178,7 +180,7 @@ def _carried_out(
         "input": dict(input),
     }
     others = {"negatives": OTHERS} if negatives is not None else {}
-    content = {
+    content: dict[str, object] = {
         "name": type(model).__name__,
         "network": network,
         "datasets": {
@@ -188,7 +190,12 @@ def _carried_out(
         "seed": seed,
         "device": device,
     }
-    return _found(stage, understood(content, f"microtome.{name}"), (model, data))
+    folder = tempfile.TemporaryDirectory(prefix="microtome-")
+    while True:
+        try:
+            return _found(stage, understood(content, f"microtome.{name}"), Path(folder.name), (folder, model, data))
+        except OutOfMemory as error:
+            override(content, halved(error))
 
 
 def _direct(work: Callable[Concatenate[Stage, str, P], Found], name: str, stage_name: str) -> Callable[P, Found]:
@@ -209,11 +216,10 @@ def _data(given: Data) -> Dataset:
     return given if isinstance(given, Dataset) else Pairs(given)
 
 
-def _found(stage: Stage, audit: AuditModel, objects: tuple[object, ...]) -> Found:
-    folder = tempfile.TemporaryDirectory(prefix="microtome-")
-    files = open_files(folder.name, say=warn)
+def _found(stage: Stage, audit: AuditModel, folder: Path, kept: tuple[object, ...]) -> Found:
+    files = open_files(str(folder), say=warn)
     settings = Settings(audit.seed, device_of(audit.device), threads_of(audit))
-    planner = Planner(audit, audit.asked, base=Path(folder.name), files=files, settings=settings)
+    planner = Planner(audit, audit.asked, base=folder, files=files, settings=settings)
     for job in stage.plan(planner, audit.asked[stage.name]) if stage.plan else ():
         planner.add(job)
     looking = [job for job in planner.jobs.values() if job.stage.network]
@@ -225,7 +231,7 @@ def _found(stage: Stage, audit: AuditModel, objects: tuple[object, ...]) -> Foun
             warn(caution)
     session = Session(files, settings, progress())
     artifacts = {name: execute(job, session)[0] for name, job in planner.jobs.items()}
-    return Found(stage, planner, session, artifacts, (folder, *objects))
+    return Found(stage, planner, session, artifacts, kept)
 
 
 def _described(stage: Stage) -> str:
@@ -256,6 +262,7 @@ GIVES = """\
 
 dissect = _direct(_carried_out, "dissect", "dissection")
 formulas = _direct(_carried_out, "formulas", "formulas")
+dictionary = _direct(_carried_out, "dictionary", "dictionary")
 ablation = _direct(_carried_out, "ablation", "ablation")
 scores = _direct(_carried_out, "scores", "scores")
 stability = _direct(_carried_out, "stability", "stability")

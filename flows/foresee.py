@@ -17,6 +17,7 @@ from tasks.stage import Job
 from tasks.subject import Subject
 
 WORTHWHILE = 1.15  # times as fast, from which on another layout is advised
+LONG = 10.0  # seconds of forward passes, from which on it is asked whether another layout is quicker
 FIRST, START, BEGUN = 17, 10, 6
 """Seconds of an audit outside of its stages, on two idle cores: imports and the run's end; four more for a server of
 its own where Prefect has none configured, and seven more for a database of that server's, the first time."""
@@ -35,15 +36,14 @@ class Foreseen:
 def foresee(plan: Plan) -> Iterator[Foreseen]:
     """What each stage of a plan would do."""
     missing, pace = {job.name for job in plan.missing()}, _pace(plan)
+    sizes = {maps.name: f"{maps.size / 1e6:.1f} MB" for maps in _maps(plan) if not maps.again}
     if missing:
         yield _start()
     for job in plan.jobs:
         if job.name not in missing:
             yield Foreseen(job.name, "cached", "", "")
             continue
-        size = _activation_bytes(plan, job) if isinstance(job.options, ActivationsOptions) else None
-        told = f"{size / 1e6:.1f} MB" if size is not None else "small"
-        yield Foreseen(job.name, "would run", told, _seconds(plan, job, pace))
+        yield Foreseen(job.name, "would run", sizes.get(job.name, "small"), _seconds(plan, job, pace))
 
 
 def _start() -> Foreseen:
@@ -53,23 +53,29 @@ def _start() -> Foreseen:
     return Foreseen("start", "", "", f"{seconds} (imports, a Prefect server)")
 
 
-def advice(plan: Plan) -> str:
-    """A sentence about what would make the maps quicker here; empty where nothing is known to."""
-    execution, maps = plan.audit.execution, [job for job in plan.missing() if job.stage.name == "activations"]
-    looked = plan.looked.get(plan.planner.network.digest)
-    if not maps or looked is None or execution.layout == "channels_last" or execution.engine == "compiled":
-        return ""
-    quicker = looked.quicker()
-    if quicker < WORTHWHILE:
-        return ""
-    return (
+def told(plan: Plan) -> Iterator[str]:
+    """What a plan says beside its costs, in sentences."""
+    yield from _noted(plan)
+    yield from _room(plan)
+    yield from _quicker(plan)
+
+
+def _quicker(plan: Plan) -> Iterator[str]:
+    """What would make the maps quicker here, where they take long enough to ask."""
+    execution, looked = plan.audit.execution, plan.looked.get(plan.planner.network.digest)
+    if looked is None or execution.layout == "channels_last" or execution.engine == "compiled":
+        return
+    pictures = sum(maps.images for maps in _maps(plan))
+    if looked.pace.passes(pictures) < LONG or (quicker := looked.quicker()) < WORTHWHILE:
+        return
+    yield (
         f"execution.layout: channels_last would make the forward pass {quicker:.1f} times as fast here; maps get other "
         "last bits, and are made anew"
     )
 
 
-def noted(plan: Plan) -> Iterator[str]:
-    """What a plan says of the network beside its costs: the preprocessing that was read, and the tokens set apart."""
+def _noted(plan: Plan) -> Iterator[str]:
+    """Of the network: the preprocessing that was read, and the tokens set apart."""
     model = plan.audit.network
     if is_timm(model.load):
         own = ", ".join(model.input.given)
@@ -85,18 +91,72 @@ def noted(plan: Plan) -> Iterator[str]:
             )
 
 
-def _activation_bytes(plan: Plan, job: Job) -> int | None:
-    """Of a network that is there; of one that is still to be trained nobody knows."""
-    index, network = job.reads["index"], job.reads.get("network")
-    if not (isinstance(network, Subject) and isinstance(index, Job) and isinstance(job.options, ActivationsOptions)):
-        return None
-    from microtome.networks import match_layers
-    from tasks.activations.work import forecast
+def _room(plan: Plan) -> Iterator[str]:
+    """About each job whose maps do not fit on the disk beside those before it."""
+    for maps in _maps(plan):
+        if maps.fit or maps.storage == "recompute":
+            continue
+        from tasks.activations.work import AGAIN_WORDS, without_room
 
-    looked = plan.looked[network.digest]
-    wanted = match_layers(looked.module, job.options.layers)
-    layers = [layer for layer in looked.layers if layer.name in wanted]
-    return forecast(job.options, layers, len(taken(index)))
+        words = f"{maps.name}: {without_room(maps.images, maps.size, maps.room)}"
+        spent = _pace(plan).shown(maps.images) * maps.layers
+        more = f"{AGAIN_WORDS}, in some {spent:.0f} s each" if maps.again else "use execution.storage: recompute"
+        yield f"{words}; {more}"
+
+
+@dataclass(frozen=True)
+class _MapsForeseen:
+    """Maps that are going to be made.
+
+    Args:
+        name: of the job.
+        storage: as the audit file says.
+        images: how many pictures.
+        layers: how many layers.
+        size: bytes, uncompressed.
+        room: bytes that are free for them; None where there is no limit to know.
+    """
+
+    name: str
+    storage: str
+    images: int
+    layers: int
+    size: int
+    room: int | None
+
+    @property
+    def fit(self) -> bool:
+        """Whether there is room to store them."""
+        from tasks.activations.work import fits
+
+        return fits(self.size, self.room)
+
+    @property
+    def again(self) -> bool:
+        """Whether they would be made again by whoever reads them."""
+        return self.storage == "recompute" or (self.storage == "auto" and not self.fit)
+
+
+def _maps(plan: Plan) -> list[_MapsForeseen]:
+    """Of networks that are there; of one that is still to be trained nobody knows."""
+    found, free = list[_MapsForeseen](), plan.files.free()
+    for job in plan.missing():
+        index, network = job.reads.get("index"), job.reads.get("network")
+        if not (
+            isinstance(job.options, ActivationsOptions) and isinstance(index, Job) and isinstance(network, Subject)
+        ):
+            continue
+        from microtome.networks import match_layers
+        from tasks.activations.work import forecast
+
+        looked, images = plan.looked[network.digest], len(taken(index))
+        wanted = match_layers(looked.module, job.options.layers)
+        layers = [layer for layer in looked.layers if layer.name in wanted]
+        size, storage = forecast(job.options, layers, images), job.options.storage
+        maps = _MapsForeseen(job.name, storage, images, len(layers), size, free)
+        free = free if free is None or maps.again else free - maps.size
+        found.append(maps)
+    return found
 
 
 def _pace(plan: Plan) -> Pace:

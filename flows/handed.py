@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from flows.plan import Plan, Request
 from microtome.errors import InputError
 from microtome.importing import blamed
+from microtome.memory import ran_out
 from tasks.execution import InHand, carried_out
 from tasks.session import Session
 from tasks.stage import Job
@@ -78,7 +79,7 @@ def work(audit: str, job: str, part: str) -> str:
             return json.dumps(written)
         except BaseException as error:
             _HAND.drop()
-            fault = blamed(error) if isinstance(error, Exception) else None
+            fault = blamed(error) if isinstance(error, Exception) and not ran_out(error) else None
             if fault and not isinstance(error, InputError):
                 raise InputError(fault) from error
             raise

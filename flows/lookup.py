@@ -11,7 +11,6 @@ from storage import Files, RunRecord
 
 if TYPE_CHECKING:
     from microtome.report.graph import LookedUp
-    from tasks.activations.result import Maps
     from tasks.graph.drawn import DrawnGraph
     from tasks.planning import Planner
 
@@ -35,15 +34,13 @@ def lookup(files: Files, run: RunRecord, image: str) -> tuple[list[list[str]], S
     """
     from microtome.report.graph import lookup_page, lookup_rows
     from microtome.report.likeness import likeness
-    from tasks.activations.result import Maps
     from tasks.graph.drawn import DrawnGraph
 
     graph, audit = DrawnGraph(stage_of(files, run, "graph"), {}), audited(files, run)
     folder = Path(files.location(f"explained/{graph.digest}"))
     if Path(image).is_file():
-        maps = made_from(files, run, graph.artifact, "activations")
-        check_network(run, audit, maps)
-        found, content = _new(graph, Maps(maps, {}), audit, Path(image))
+        check_network(run, audit, made_from(files, run, graph.artifact, "activations"))
+        found, content = _new(graph, audit, Path(image))
     else:
         found, content = _known(graph, audit, image)
     writer(folder)(found.picture.path, content)
@@ -62,7 +59,7 @@ def _known(graph: DrawnGraph, audit: Planner, image: str) -> tuple[LookedUp, byt
     return found, kept_thumbnails(graph.artifact)[place]
 
 
-def _new(graph: DrawnGraph, maps: Maps, audit: Planner, file: Path) -> tuple[LookedUp, bytes]:
+def _new(graph: DrawnGraph, audit: Planner, file: Path) -> tuple[LookedUp, bytes]:
     """A picture looked up now, with the audited network and everything of the graph frozen."""
     import torch
 
@@ -76,6 +73,6 @@ def _new(graph: DrawnGraph, maps: Maps, audit: Planner, file: Path) -> tuple[Loo
     network = audit.network.load()
     seen = look_up(network, graph.learned, pictures, frame.size)
     picture = OverPicture(f"assets/{file.stem}.webp", file.name, places_in(seen, 0))
-    unlike = graph.novelty(pictures, network, maps)
+    unlike = graph.novelty(pictures, network)
     found = LookedUp(graph.patterns, graph.category, file.stem, picture, frame.size, unlike)
     return found, source.thumbnail(0, THUMB)

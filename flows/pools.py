@@ -20,7 +20,7 @@ from prefect.states import Cancelling, State
 
 from flows.handed import audit_text, job_text
 from flows.run import session_of
-from microtome.errors import InputError
+from microtome.errors import InputError, OutOfMemory
 from storage import Artifact
 from tasks.session import Session
 from tasks.stage import Job
@@ -80,6 +80,8 @@ class Pools:
                 raise
         if state is None:
             return
+        if state.name == OutOfMemory.__name__:
+            raise OutOfMemory.of(state.message or "")
         if state.name == InputError.__name__:
             raise InputError((state.message or "").split("\n"))
         if not state.is_completed():

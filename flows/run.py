@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from flows.console import progress
 from flows.plan import Plan
-from microtome.errors import InputError, Interrupted
+from microtome.errors import MORE_MEMORY, InputError, Interrupted, OutOfMemory
 from microtome.importing import blamed, said
+from microtome.memory import let_go, ran_out
 from storage import Artifact, Files, RunRecord, RunStore, StageStore
 from storage.files import Altered, is_full
 from storage.inputs import keep_inputs
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
 
 STOP = threading.Event()
+SHORT = f"out of memory, and what it computes at a time is of a fixed size; {MORE_MEMORY}; what is finished is kept"
 FULL = "the disk is full; free some space and run it again, what is finished is kept"
 
 
@@ -215,12 +217,16 @@ def carry_out(
     except Interrupted:
         session.progress.end(job.name, "stopped; what is finished is kept")
         raise
+    except OutOfMemory as error:
+        session.progress.end(job.name, "out of memory")
+        let_go(error)
+        raise
     except InputError:
         session.progress.end(job.name, "failed")
         raise
     except (Exception, SystemExit) as error:
         session.progress.end(job.name, "failed")
-        fault = None if is_full(error) else blamed(error)
+        fault = None if is_full(error) or ran_out(error) else blamed(error)
         if fault:
             raise InputError(fault) from error
         raise StageFailed(f"stage {job.name} failed: {_sentence(error)}") from error
@@ -300,4 +306,6 @@ def server_configured() -> bool:
 
 
 def _sentence(error: BaseException) -> str:
+    if ran_out(error):
+        return SHORT
     return FULL if is_full(error) else said(error)

@@ -5,6 +5,7 @@ for a coordinator that hands its stages out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from prefect import flow
@@ -12,15 +13,16 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.again import until_it_fits
 from flows.audit import ended, resolve, run_name, submit
 from flows.claiming import claiming
 from flows.console import progress
 from flows.handed import whole, work
 from flows.plan import Plan, Request
-from flows.posting import Reported, posting, show
+from flows.posting import Posting, Reported, posting, show
 from flows.run import Outcome, remembered, session_of, start, stoppable
 from flows.runners import carrying
-from microtome.errors import InputError
+from microtome.errors import InputError, OutOfMemory
 
 
 def handed_name() -> str:
@@ -56,17 +58,22 @@ def rerun(
     with stoppable(), remembered(), posting() as post:
         named = f"{stage}:{variant}" if variant else stage
         plan = Plan(Request(Path(file), (named,), (named,), workspace, device, tuple(overrides)))
-        with claiming(plan):
-            unfinished = [job.name for job in plan.missing() if not job.called((named,))]
-            if unfinished:
-                what = ", ".join(unfinished)
-                raise InputError(f"stage {named}: its inputs must be done, got none of {what}; run the audit")
-            with carrying(plan) as carry:
-                session = session_of(plan, Reported(progress(), post))
-                run = start(plan, session)
-                outcome = resolve(plan, submit(plan.jobs, session, (named,), carry), run)
-            show(outcome, plan.files, post)
+        outcome = until_it_fits(plan, partial(_rerun, named, post))
     return ended(outcome)
+
+
+def _rerun(named: str, post: Posting, plan: Plan) -> Outcome:
+    with claiming(plan):
+        unfinished = [job.name for job in plan.missing() if not job.called((named,))]
+        if unfinished:
+            what = ", ".join(unfinished)
+            raise InputError(f"stage {named}: its inputs must be done, got none of {what}; run the audit")
+        with carrying(plan) as carry:
+            session = session_of(plan, Reported(progress(), post))
+            run = start(plan, session)
+            outcome = resolve(plan, submit(plan.jobs, session, (named,), carry), run)
+        show(outcome, plan.files, post)
+    return outcome
 
 
 @flow(
@@ -85,6 +92,8 @@ def stage(audit: str, job: str) -> State[str]:
     try:
         with stoppable():
             said = whole(audit, job).folder if job else work(audit, "", "")
+    except OutOfMemory as error:
+        return Failed(name=OutOfMemory.__name__, message=error.words)
     except InputError as error:
         return Failed(name=InputError.__name__, message="\n".join(error.faults))
     return Completed(message=said)

@@ -12,8 +12,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 DIRECT = (
-    "dissect", "formulas", "ablation", "scores", "stability", "tree", "graph", "parts", "saliency", "features",
-    "reliability", "occlusion", "attack", "finetune",
+    "dissect", "formulas", "dictionary", "ablation", "scores", "stability", "tree", "graph", "parts", "saliency",
+    "features", "reliability", "occlusion", "attack", "finetune",
 )  # fmt: skip
 
 

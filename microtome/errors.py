@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 MOST_FAULTS = 50  # that are listed
+MORE_MEMORY = "use a smaller network.input.size, device: cpu, or a machine with more memory"
 
 
 class InputError(Exception):
@@ -18,6 +19,34 @@ class InputError(Exception):
     def __init__(self, faults: str | Iterable[str]) -> None:
         self.faults = (faults,) if isinstance(faults, str) else tuple(faults)
         super().__init__("\n".join(self.faults))
+
+
+class OutOfMemory(InputError):
+    """A batch does not fit into memory; half of it may.
+
+    Args:
+        key: of the audit file that says how large batches are.
+        batch: how large this one is.
+    """
+
+    def __init__(self, key: str, batch: int) -> None:
+        self.key, self.batch = key, batch
+        less = "use fewer" if batch > 1 else MORE_MEMORY
+        super().__init__(f"{key}: what is computed at a time must fit into memory, got {batch}, which does not; {less}")
+
+    def __reduce__(self) -> tuple[type[OutOfMemory], tuple[str, int]]:
+        return type(self), (self.key, self.batch)
+
+    @property
+    def words(self) -> str:
+        """For another process; see `of`."""
+        return f"{self.key} {self.batch}"
+
+    @classmethod
+    def of(cls, words: str) -> OutOfMemory:
+        """From its words."""
+        key, _, batch = words.partition(" ")
+        return cls(key, int(batch))
 
 
 class Interrupted(Exception):

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from microtome.errors import InputError, Interrupted, suggest
+from microtome.errors import MORE_MEMORY, InputError, Interrupted, suggest
+from microtome.memory import ran_out
 
 _OURS = Path(__file__).resolve().parent.parent
 _PACKAGES = ("flows", "tasks", "storage", "microtome")
@@ -90,7 +91,8 @@ def users_code(key: str, what: str) -> Iterator[None]:
     except (InputError, Interrupted):
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"{key}: {what}: {said(error)}{_at(place_of(error))}") from error
+        advice = f"; {MORE_MEMORY}" if ran_out(error) else ""
+        raise InputError(f"{key}: {what}: {said(error)}{_at(place_of(error))}{advice}") from error
 
 
 def blamed(error: BaseException) -> str | None:

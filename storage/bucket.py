@@ -1,8 +1,8 @@
 """An object store, as little of it as a workspace needs, and its errors in words.
 
 Objects are put, fetched, listed, copied and removed; nothing is renamed, nothing is changed in place. Where it is and
-who may come in is said by the environment, as its users expect. What the library says of an error never goes further:
-it could hold a token. Only its number, and S3's own word for it, do.
+who may come in is said by the environment, as its users expect (storage/providers). What the library says of an error
+never goes further: it could hold a token. Only its number, and the store's own word for it, do.
 """
 
 from __future__ import annotations
@@ -11,28 +11,24 @@ import contextlib
 import errno
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from storage.files import FileStamp, StoreError
+from storage.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from obstore.store import BackoffConfig, ClientConfig, RetryConfig
 
-SCHEMES = ("s3", "gs", "az")
+SCHEMES = tuple(PROVIDERS)
 _PART = 8 << 20  # bytes of a part of a large upload
+_REMOVED = 8  # objects at once, where a request removes one
 _AT_ONCE = 2  # parts of one upload that are on their way; several files are, too
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _PROFILES = ("AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
-_METADATA = "169.254.169.254"  # who is asked for credentials where the environment has none
-_NO_CREDENTIALS = (
-    "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or install boto3 where they are in a profile of "
-    "~/.aws"
-)
 
 
 def is_remote(place: str) -> bool:
@@ -58,17 +54,19 @@ class Bucket:
     """A bucket, or the objects of one whose names begin with a prefix.
 
     Args:
-        url: `s3://bucket/prefix`; `gs://` and `az://`, too.
-        settings: of the store, as obstore calls them; what they do not say the environment does.
+        url: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
+        settings: of the store; what they do not say the environment does.
 
     Raises:
         ValueError: no such address, or obstore is not installed.
+        StoreError: the settings, or the environment's, cannot be used.
     """
 
     def __init__(self, url: str, settings: Mapping[str, str] = {}) -> None:
         self.url = _checked(url)
-        self._settings = dict(settings)
-        self.endpoint = self._settings.get("endpoint") or next(filter(None, map(os.environ.get, _ENDPOINTS)), "")
+        self._provider = PROVIDERS[self.url.partition(":")[0]]
+        self._settings = {**self._provider.environment(os.environ), **settings}
+        self.endpoint = self._settings.get(self._provider.endpoint, "")
         self._store = self._opened(patient=True)
 
     def _opened(self, *, patient: bool) -> Any:
@@ -90,9 +88,9 @@ class Bucket:
             retry = {"max_retries": 20, "retry_timeout": timedelta(seconds=60), "backoff": pause}
         known: dict[str, Any] = dict(self._settings)
         if self.url.startswith("s3:"):
-            known |= {"endpoint": self.endpoint} if self.endpoint else {}
             known |= {"credential_provider": found} if (found := self._profile()) else {}
-        return from_url(self.url, client_options=client, retry_config=retry, **known)
+        with self._worded(""):
+            return from_url(self.url, client_options=client, retry_config=retry, **known)
 
     def _profile(self) -> Any:
         """Credentials of a profile of ~/.aws, where nothing else says them and boto3 is there to read it."""
@@ -176,14 +174,23 @@ class Bucket:
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; no error where there is none."""
-        if wanted := list(names):
-            with self._worded(wanted[0]), contextlib.suppress(FileNotFoundError):
+        wanted = list(names)
+        if wanted and self._provider.removes_many:
+            with self._worded(""):
                 self._store.delete(wanted)
+        elif wanted:
+            with ThreadPoolExecutor(_REMOVED) as pool:
+                list(pool.map(self._remove, wanted))
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError), self._worded(name):
+            self._store.delete(name)
 
     @property
     def digest(self) -> str:
         """Tells this bucket from others: the same at every user and machine."""
-        return hashlib.sha256(f"{self.endpoint}\0{self.url}".encode()).hexdigest()[:12]
+        where = self.endpoint or self._settings.get("account_name", "")  # names of containers are an account's own
+        return hashlib.sha256(f"{where}\0{self.url}".encode()).hexdigest()[:12]
 
     @contextlib.contextmanager
     def _worded(self, name: str) -> Iterator[None]:
@@ -195,22 +202,8 @@ class Bucket:
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "is not there", f"{self.url}/{name}") from None
         except BaseError as error:
-            number, why = _reason(str(error), self.endpoint)
+            number, why = self._provider.reason(str(error), self.endpoint)
             raise StoreError(number, f"{self.url}: {why}") from None
-
-
-def _reason(text: str, endpoint: str) -> tuple[int, str]:
-    """What an error of the library means."""
-    if _METADATA in text:
-        return errno.EACCES, _NO_CREDENTIALS
-    status = re.search(r"status code: (\d{3})", text)
-    code = re.search(r"<Code>(\w+)</Code>", text)
-    if status is None:
-        return errno.EIO, f"the object store does not answer{f' at {endpoint}' if endpoint else ''}"
-    words = {"401": "access was denied", "403": "access was denied", "404": "there is no such bucket"}
-    why = words.get(status[1], f"the object store answered {status[1]}")
-    number = errno.EACCES if status[1] in ("401", "403") else errno.EIO
-    return number, f"{why}{f' ({code[1]})' if code else ''}"
 
 
 def _checked(url: str) -> str:
@@ -224,5 +217,5 @@ def _checked(url: str) -> str:
         )
     parts = rest.rstrip("/").split("/")
     if any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"must be {scheme}://bucket/prefix, got {url!r:.80}")
+        raise ValueError(f"must be {scheme}://{PROVIDERS[scheme].called}/prefix, got {url!r:.80}")
     return f"{scheme}://{'/'.join(parts)}"

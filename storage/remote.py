@@ -168,11 +168,13 @@ class RemoteFiles(Files):
 
     def settle(self, names: Iterable[str]) -> None:
         """When they are in the store: what an earlier process left in the folder is sent, too."""
-        there = [name for name in names if _is_once(name)]
-        missing = [name for name in there if name not in self._sent and self.here(name)]
-        sending = [self._begin(name, self._send) for name in missing]
-        for sent in [*(self._sent[name] for name in there if name in self._sent), *sending]:
-            sent.result()
+        wanted = list(names)
+        for name in wanted:
+            if _is_once(name) and name not in self._sent and self.here(name):
+                self._begin(name, self._send)
+        for name in wanted:
+            if name in self._sent:
+                self._sent[name].result()
 
     def settled(self, names: Iterable[str]) -> None:
         """They are not sent once more."""

@@ -38,6 +38,8 @@ _FETCHED = 8  # files of a stage that are brought at once
 Arrays = Mapping[str, NDArray[Any]]
 PARTS = "parts/"
 """Folder within a stage of what its shards leave for the merge; it goes when the stage is finished."""
+PUT_BY = "remade"
+"""Folder of finished stages that are being made anew; see `StageStore.put_by`."""
 
 
 class FileEntry(TypedDict):
@@ -109,6 +111,11 @@ class StageKey:
     def folder(self) -> str:
         """Where the stage lives in the workspace."""
         return f"stages/{self.stage}/{self.digest}"
+
+    @property
+    def put_by(self) -> str:
+        """Where a finished stage waits while it is made anew."""
+        return f"{PUT_BY}/{self.stage}/{self.digest}"
 
 
 @dataclass(frozen=True)
@@ -480,6 +487,36 @@ class StageStore:
     def discard(self, key: StageKey) -> None:
         """Forget a stage and all of its files."""
         self._files.remove(key.folder)
+
+    def put_by(self, key: StageKey) -> None:
+        """Empty the place of a stage that is to be made anew. A finished one is kept until `bring_back`."""
+        found = self.find(key)
+        if found is not None:
+            self._files.remove(key.put_by)
+            self._copy([*found.manifest["files"], _MANIFEST], key.folder, key.put_by)
+        self.discard(key)
+
+    def bring_back(self, key: StageKey) -> None:
+        """End what `put_by` began, whoever did and however it ended: the stage made anew stays, or else the one before.
+
+        A process that was killed meanwhile has left both, none of them whole but the one that was put by.
+        """
+        if self._files.stamp(f"{key.put_by}/{_MANIFEST}") is None:
+            return
+        if self.find(key) is None:
+            self.discard(key)
+            names = [name.removeprefix(f"{key.put_by}/") for name in self._files.names(key.put_by)]
+            self._copy([*filter(_MANIFEST.__ne__, names), _MANIFEST], key.put_by, key.folder)
+        self._files.remove(f"{key.put_by}/{_MANIFEST}")  # first: a removal that is killed brings nothing back
+        self._files.remove(key.put_by)
+
+    def _copy(self, names: Sequence[str], source: str, folder: str) -> None:
+        """Files from one folder to another, the last one when all others are there."""
+        for name in names[:-1]:
+            self._files.copy(f"{source}/{name}", f"{folder}/{name}")
+        self._files.settle(f"{folder}/{name}" for name in names[:-1])
+        self._files.copy(f"{source}/{names[-1]}", f"{folder}/{names[-1]}")
+        self._files.settle([f"{folder}/{names[-1]}"])
 
     def _manifest(self, folder: str) -> Manifest | None:
         def fault(manifest: Manifest) -> str:

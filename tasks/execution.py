@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cached_property
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -16,6 +16,7 @@ from microtome.errors import Interrupted
 from storage import Artifact, Draft, StageStore
 from storage.claims import making
 from storage.stages import PARTS, FileEntry
+from tasks.result import AnyResult
 from tasks.session import Session
 from tasks.stage import External, Job
 
@@ -52,7 +53,8 @@ class InHand:
     @cached_property
     def inputs(self) -> Any:
         """Typed readers of what the job reads."""
-        return inputs_of(self.job, {name: _finished(self.session.store, read) for name, read in self.job.jobs.items()})
+        artifacts = {name: _finished(self.session.store, read) for name, read in self.job.jobs.items()}
+        return inputs_of(self.job, artifacts, self.session)
 
     @cached_property
     def shard(self) -> Callable[[Draft, str], None]:
@@ -134,7 +136,7 @@ def execute(
     Args:
         job: whose inputs are finished.
         session: the run's.
-        refresh: carry it out even if it is done.
+        refresh: carry it out even if it is done; what was done is kept until it is made anew.
         around: entered around the work, where there is some.
         carry: who does the work; this process where left out.
 
@@ -147,13 +149,22 @@ def execute(
         return found, True
     session.check()
     with making(session.files, job.key.folder, _waiting(job, session)):
+        session.store.bring_back(job.key)  # what somebody put by who is no more
         found = None if refresh else session.store.find(job.key)  # by whoever was waited for
         if found is not None:
             return found, True
-        if refresh:
-            session.store.discard(job.key)
-        with around(job, session):
+        with _anew(job, session) if refresh else nullcontext(), around(job, session):
             return _made(job, session, carry), False
+
+
+@contextmanager
+def _anew(job: Job, session: Session) -> Iterator[None]:
+    """Where a stage is made anew: if it cannot be, it is what it was."""
+    session.store.put_by(job.key)
+    try:
+        yield
+    finally:
+        session.store.bring_back(job.key)
 
 
 def _made(job: Job, session: Session, carry: Carry) -> Artifact:
@@ -162,12 +173,18 @@ def _made(job: Job, session: Session, carry: Carry) -> Artifact:
     except Interrupted:
         raise
     except Exception:
-        damaged = [needed for needed in job.jobs.values() if session.store.damaged(needed.key)]
+        damaged = [needed for needed in _read_by(job) if session.store.damaged(needed.key)]
         if not damaged:
             raise
         for needed in damaged:
             execute(needed, session, carry=carry)
         return carry(job, session)
+
+
+def _read_by(job: Job) -> list[Job]:
+    """What a job reads, each after what it reads itself, which maps that are not stored are made from."""
+    below = [read for needed in job.jobs.values() for read in (*needed.jobs.values(), needed)]
+    return list({read.key.folder: read for read in below}.values())
 
 
 def _waiting(job: Job, session: Session) -> Callable[[], None]:
@@ -216,12 +233,13 @@ def _sharded(hand: InHand, draft: Draft, names: Mapping[str, int], each: Each) -
             hand.session.advance(sum(names.get(_shard_of(file), 0) for file in written))
 
 
-def inputs_of(job: Job, artifacts: Mapping[str, Artifact]) -> Any:
+def inputs_of(job: Job, artifacts: Mapping[str, Artifact], session: Session) -> Any:
     """A job's typed inputs: for each field of its stage's `Inputs` a reader of what the job reads under that name.
 
     Args:
         job: whose.
         artifacts: the finished stages among what it reads, by those names.
+        session: in which what is not stored is made again.
 
     Raises:
         TypeError: the job reads something that `Inputs` does not name, or the other way round.
@@ -235,8 +253,20 @@ def inputs_of(job: Job, artifacts: Mapping[str, Artifact]) -> Any:
         raise TypeError(f"{kind.__module__}.Inputs must name {', '.join(sorted(unknown))}, which {job.name} reads")
     found: dict[str, object] = {}
     for name, read in job.reads.items():
-        found[name] = readers[name](artifacts[name], outside_of(read)) if isinstance(read, Job) else read
+        found[name] = result_of(readers[name], read, artifacts[name], session) if isinstance(read, Job) else read
     return kind(**found)
+
+
+def result_of(kind: type[AnyResult], job: Job, artifact: Artifact, session: Session) -> AnyResult:
+    """What a job wrote, as a reader of it.
+
+    Args:
+        kind: of the reader.
+        job: that is finished.
+        artifact: what it wrote.
+        session: in which what is not stored is made again.
+    """
+    return kind.of(artifact, outside_of(job), InHand(job, session))
 
 
 def outside_of(job: Job) -> dict[str, External]:

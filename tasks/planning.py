@@ -19,6 +19,7 @@ from microtome.networks.zoo import is_timm, is_timm_name
 from storage import Files
 from storage.digests import FileDigests, absolute
 from storage.files import StoreError
+from storage.tensors import ROW_GROUP
 from tasks.data import DataPlace, DataSpec, data_spec
 from tasks.options import Count, Options, Positive, Size, Strict, Word, Words
 from tasks.stage import External, Job, Settings, Stage
@@ -124,6 +125,12 @@ class DatasetModel(Strict):
         return dict(self.model_extra or {})
 
 
+def _divides(batch: int) -> int:
+    if ROW_GROUP % batch:
+        raise ValueError(f"must divide {ROW_GROUP}, the pictures whose maps are stored together")
+    return batch
+
+
 def _scheduler(text: str) -> str:
     scheme, _, place = text.partition("://")
     if scheme not in ("tcp", "tls", "ws", "wss", "ucx") or not place:
@@ -141,7 +148,7 @@ class PoolsModel(Strict):
 
 
 class ExecutionModel(Strict):
-    """How it is carried out; none of it changes a result but `precision`, `engine` and `layout`."""
+    """How it is carried out; none of it changes a result but `precision`, `batch`, `engine` and `layout`."""
 
     runner: Literal["local", "dask", "workers"] = "local"
     """Who does the work: this machine, the workers of a Dask cluster, or those of Prefect's pools."""
@@ -153,12 +160,15 @@ class ExecutionModel(Strict):
     """Pools whose workers do it, where the runner is `workers`."""
     precision: Literal["float32", "float16"] = "float32"
     """Of stored maps."""
+    batch: Annotated[int, Field(ge=1, le=ROW_GROUP), AfterValidator(_divides)] = 16
+    """Pictures of a forward pass that makes maps, a divisor of 48; half of it where they do not fit into memory."""
     engine: Literal["eager", "compiled"] = "eager"
     """What makes the maps: the network as it is, or what `torch.compile` makes of it, which differs in last bits."""
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     """Of pictures and weights in memory while maps are made; `plan` says where the other one would be quicker."""
-    storage: Literal["auto", "none", "lz4", "zstd"] = "auto"
-    """Compression of stored maps."""
+    storage: Literal["auto", "none", "lz4", "zstd", "recompute"] = "auto"
+    """How maps are compressed; or `recompute`: not stored, but made again by each stage that reads them. `auto` stores
+    them where the disk can hold them."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads of the computation; all cores where left out."""
     shard_images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Protocol, Self, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage import Artifact
+from storage import Artifact, Draft
 from storage.tables import ReadRow
 from tasks.stage import External
 
 E = TypeVar("E")
+AnyResult = TypeVar("AnyResult", bound="StageResult")
+
+
+class Hand(Protocol):
+    """The job that made a stage, in hand (`tasks.execution.InHand`)."""
+
+    @property
+    def shard(self) -> Callable[[Draft, str], None]:
+        """What carries its shards out; loaded when it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,16 @@ class StageResult:
 
     artifact: Artifact
     outside: Mapping[str, External]
+
+    @classmethod
+    def of(cls, artifact: Artifact, outside: Mapping[str, External], hand: Hand) -> Self:
+        """As a stage of the audit reads it.
+
+        Args:
+            artifact, outside: see above.
+            hand: for readers of what is not all stored, and made again by what made it.
+        """
+        return cls(artifact, outside)
 
     @property
     def digest(self) -> str:

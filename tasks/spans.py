@@ -41,6 +41,11 @@ def span(name: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
+def span_in(file: str) -> str:
+    """The span that a file is called after, without folder and suffix."""
+    return file.rpartition("/")[2].partition(".")[0]
+
+
 def layered(layers: int, names: dict[str, int]) -> dict[str, int]:
     """The same spans for each layer.
 
@@ -81,6 +86,6 @@ def groups_within(file: str, first: int, last: int | None) -> range:
         first: image.
         last: the one behind the last; None for all of the file's.
     """
-    start, end = span(file.rpartition("/")[2].partition(".")[0])
+    start, end = span(span_in(file))
     low, high = max(start, first) - start, (end if last is None else min(end, last)) - start
     return range(low // ROW_GROUP, -(-high // ROW_GROUP))

@@ -121,6 +121,7 @@ def every_stage(folder: Path) -> Path:
         "stages": {
             "dissection": {"dataset": "birds", "bootstrap": 20, "permutations": 20, "redrawn": 4},
             "formulas": {"length": 2},
+            "dictionary": {"directions": 4, "rotations": 1, "cells": 200, "steps": 4},
             "ablation": {"dataset": "birds", "images": 20},
             "scores": {"draws": 2},
             "stability": {"dataset": "birds", "top_images": 10, "bootstrap": 20, "permutations": 20},

@@ -102,7 +102,7 @@ def called_by(job: Job, session: Session) -> Called:
     """
     store = session.store
     found = {name: store.find(needed.key) for name, needed in job.jobs.items()}
-    inputs = inputs_of(job, {name: artifact for name, artifact in found.items() if artifact is not None})
+    inputs = inputs_of(job, {name: artifact for name, artifact in found.items() if artifact is not None}, session)
     store.discard(job.key)
     draft, stage = store.draft(job.key, job.stage.tables), job.stage
     run, shards, shard = stage.run, stage.sharded and stage.shards, stage.sharded and stage.shard

@@ -12,6 +12,7 @@ from microtome.networks.cut import GraphCut, WholeNetwork, cut_at
 from microtome.networks.geometry import walk
 from microtome.networks.small import trained_creature_net
 from microtome.quantify import ablation as science
+from microtome.quantify.decisions import Decisions, SingleUnits
 from microtome.quantify.intervals import mean_interval, mean_intervals, ratio_intervals
 from microtome.quantify.removal import Removal, said
 from microtome.report import ablation as report
@@ -371,6 +372,55 @@ def test_an_effect_is_paired():
         assert found.beyond[row] == pytest.approx(mean_interval(drop[row] - random[row]), rel=1e-9)
     kept, base, score = np.array([[1.0, 3.0]]), np.array([0.0, 0.0]), np.array([4.0, 4.0])
     assert science.regained(kept, base, score)[0, 0] == 0.5
+
+
+def made_decisions(rng, units=6, pictures=120):
+    """Decisions of three classes, drawn at random."""
+    shape = (units, pictures)
+    score = rng.normal(3, 1, pictures)
+    flags = rng.random(shape) < 0.7
+    return Decisions(
+        name=rng.permutation(np.repeat(["a", "b", "c"], pictures // 3)), labelled=rng.random(pictures) < 0.8,
+        hit=rng.random(pictures) < 0.9, score=score, nothing=np.zeros(pictures), base=rng.normal(0, 1, pictures),
+        without=score - rng.exponential(1, shape), kept=rng.normal(1, 1, shape), hit_without=flags, flipped=~flags,
+    )  # fmt: skip
+
+
+def test_single_units_are_judged_as_one_by_one():
+    """By their own class, in the half of its pictures that did not choose it; the last unit has no control."""
+    made, control = made_decisions(np.random.default_rng(2)), np.zeros((6, 6))
+    for unit in range(5):
+        control[unit, [(unit + 1) % 6, (unit + 2) % 6]] = 0.5
+    single = SingleUnits(made, control, np.random.default_rng(3))
+    first = science.choosing(np.unique(made.name, return_inverse=True)[1], np.random.default_rng(3))
+    drop, own, judges = made.score - made.without, [], []
+    for unit in range(6):
+        means = {
+            name: np.mean([drop[unit, at] for at in np.flatnonzero((made.name == name) & first)]) for name in "abc"
+        }
+        name = max(means, key=means.get)
+        judges.append(np.flatnonzero((made.name == name) & ~first))
+        own.append(drop[unit, judges[-1]].mean())
+        assert single.chosen[0][unit] == name
+    assert single.own_drop == pytest.approx(own)
+    beyond = [mean_interval(drop[unit, judges[unit]] - (control @ drop)[unit, judges[unit]]) for unit in range(5)]
+    assert single.beyond[:5] == pytest.approx(np.array(beyond))
+    assert np.isnan(single.beyond[5]).all()
+    assert not single.used[5]
+    for group in single.judged:
+        for place, unit in enumerate(group.units.tolist()):
+            near = np.flatnonzero(control[unit])
+            if len(near):
+                lower = [drop[other, judges[unit]].mean() < own[unit] for other in near]
+                assert group.surpassed[place] == pytest.approx(np.mean(lower))
+                assert group.own_random[place] == pytest.approx(np.mean([own[other] for other in near]))
+    wanted = np.array([True, False, True, False, False, True])  # of the last, which has no control, nothing is said
+    dropped, random, apart = single.apart(wanted)
+    assert dropped == pytest.approx(np.array(mean_interval(np.array([own[0], own[2]]))))
+    assert random == pytest.approx(np.mean([(control @ drop)[unit, judges[unit]].mean() for unit in (0, 2)]))
+    others = [own[unit] - np.mean([own[unit + 1], own[unit + 2]]) for unit in (0, 2)]
+    assert apart == pytest.approx(np.array(mean_interval(np.array(others))))
+    assert single.apart(np.arange(6) == 5) is None
 
 
 # through an audit

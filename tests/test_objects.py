@@ -1,5 +1,8 @@
 """Workspaces, and data sets, in an object store: against real servers on the loopback."""
 
+import contextlib
+import functools
+import json
 import os
 import shutil
 import signal
@@ -8,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,31 +26,36 @@ from storage.brought import brought
 from storage.bucket import Bucket
 from storage.claims import Claims
 from storage.files import Altered, Files
+from storage.providers import connection_settings
 from storage.stages import MANIFEST
 from tests.commands import status
 from tests.conftest import change_audit, clean_environment, contents, count, soak
-from tests.stores import BUCKET, KEY, SECRET, Store, moto_store, rclone_store
+from tests.stores import ACCOUNT, AZURE_SECRET, KEY, SECRET, Store, azure_store, moto_store, rclone_store, use
 from tests.test_readonly import audited
 
 STAGE = StageKey("probe", "code", {"x": 1})
 
 
-@pytest.fixture(scope="module")
-def rclone(tmp_path_factory):
-    yield from rclone_store(tmp_path_factory.mktemp("store"))
+STORES = {"rclone": rclone_store, "moto": moto_store, "azure": azure_store}
+every_store = pytest.mark.parametrize("store", ["rclone", "azure"], indirect=True)
+"""For a test of what a workspace needs of a store: each of those that know who may come in."""
 
 
 @pytest.fixture(scope="module")
-def moto(tmp_path_factory):
-    yield from moto_store(tmp_path_factory.mktemp("moto"))
+def running(tmp_path_factory) -> Iterator[Callable[[str], Store]]:
+    """The servers of these tests, each started when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def started(name: str) -> Store:
+            return stack.enter_context(contextlib.contextmanager(STORES[name])(tmp_path_factory.mktemp(name)))
+
+        yield started
 
 
-def use(monkeypatch: pytest.MonkeyPatch, store: Store, home: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in store.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("HOME", str(home))
+@pytest.fixture
+def store(running, request) -> Store:
+    return running(getattr(request, "param", "rclone"))
 
 
 @pytest.fixture
@@ -61,15 +70,16 @@ def machine(monkeypatch, tmp_path) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def place(rclone, monkeypatch, tmp_path, machine, request) -> str:
+def place(store, monkeypatch, tmp_path, machine, request) -> str:
     """An address that nothing lies at yet."""
-    use(monkeypatch, rclone, tmp_path)
-    return f"s3://{BUCKET}/{request.node.name.partition('[')[0]}"
+    use(monkeypatch, store)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return f"{store.address}/{request.node.name.partition('[')[0]}"
 
 
-def objects(store: Store, place: str) -> dict[str, bytes]:
-    folder = store.folder / place.removeprefix("s3://")
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+def objects(place: str) -> dict[str, bytes]:
+    bucket = Bucket(place)
+    return {name: bucket.get(name) for name in bucket.list("")}
 
 
 def finish(files: Files, text: str = "content") -> str:
@@ -79,9 +89,10 @@ def finish(files: Files, text: str = "content") -> str:
     return draft.commit(environment={}).folder
 
 
-def test_a_stage_goes_there_and_comes_back_on_another_machine(place, machine, rclone):
+@every_store
+def test_a_stage_goes_there_and_comes_back_on_another_machine(place, machine):
     folder = finish(open_files(place))
-    kept = objects(rclone, place)
+    kept = objects(place)
     assert set(kept) == {f"{folder}/{name}" for name in ("first", "folder.of/second", "manifest.json")}
     machine("second")
     files = open_files(place)
@@ -109,13 +120,13 @@ def test_the_manifest_goes_last_and_only_when_all_is_there(place, monkeypatch):
     assert lasting[-1].endswith("manifest.json")
 
 
-def test_a_second_manifest_changes_nothing_where_the_store_has_conditional_puts(moto, monkeypatch, tmp_path, machine):
-    use(monkeypatch, moto, tmp_path)
-    bucket = Bucket(f"s3://{BUCKET}/once")
+@pytest.mark.parametrize("store", ["moto", "azure"], indirect=True)
+def test_a_second_manifest_changes_nothing_where_the_store_has_conditional_puts(place, machine):
+    bucket = Bucket(f"{place}/once")
     bucket.put_once("a", b"1")
     bucket.put_once("a", b"2")
     assert bucket.get("a") == b"1"
-    place = f"s3://{BUCKET}/whole"
+    place = f"{place}/whole"
     folder = finish(open_files(place))
     machine("second")
     files = open_files(place)
@@ -125,12 +136,13 @@ def test_a_second_manifest_changes_nothing_where_the_store_has_conditional_puts(
     assert files.names("stages") == []
 
 
+@every_store
 def test_what_was_altered_in_the_store_is_seen_when_it_is_brought_and_made_again(place, machine):
     Bucket(place).put(f"{finish(open_files(place))}/first", b"CONTENT")
     machine("second")
     files = open_files(place)
     found = StageStore(files).find(STAGE)
-    with pytest.raises(Altered, match=r"first was altered in s3://.*; the stage runs again"):
+    with pytest.raises(Altered, match=rf"first was altered in {place}; the stage runs again"):
         found.read("first")
     assert StageStore(files).find(STAGE) is None
     finish(files)
@@ -156,6 +168,7 @@ def test_a_copy_of_a_stage_that_was_made_otherwise_elsewhere_is_brought_again(pl
     assert StageStore(open_files(place)).find(STAGE).read("first") == b"CONTENT"
 
 
+@every_store
 def test_an_object_that_is_gone_or_short_makes_the_stage_again(place, machine):
     bucket = Bucket(place)
     for number, change in enumerate((lambda name: bucket.delete([name]), lambda name: bucket.put(name, b"s"))):
@@ -179,8 +192,9 @@ print("done", flush=True)
 """
 
 
+@every_store
 @pytest.mark.soak
-def test_killed_in_mid_upload_nothing_is_taken_for_finished(place, machine, rclone, tmp_path):
+def test_killed_in_mid_upload_nothing_is_taken_for_finished(place, machine, tmp_path):
     key = StageKey("probe", "code", {"x": 2})
     sent: list[str] = []
     for kill in range(soak(3, 40)):
@@ -193,7 +207,7 @@ def test_killed_in_mid_upload_nothing_is_taken_for_finished(place, machine, rclo
         found = StageStore(open_files(place)).find(key)
         if found is None:
             count("kills in mid-upload")
-            sent += [name for name in objects(rclone, place) if "part-" in name]
+            sent += [name for name in objects(place) if "part-" in name]
         else:  # the kill came too late
             assert [found.read(name) for name in found.names()] == WHOLE
             StageStore(open_files(place)).discard(key)
@@ -204,9 +218,20 @@ def test_killed_in_mid_upload_nothing_is_taken_for_finished(place, machine, rclo
     machine("second")
     found = StageStore(open_files(place)).find(key)
     assert [found.read(name) for name in found.names()] == WHOLE
-    assert [name for name in objects(rclone, place) if "check" in name] == []
+    assert [name for name in objects(place) if "check" in name] == []
 
 
+@every_store
+def test_what_is_there_is_removed_though_something_else_is_not(place):
+    bucket = Bucket(place)
+    for name in ("a", "b/c"):
+        bucket.put(name, b"1")
+    bucket.delete(["missing", "a", "b/missing", "b/c"])
+    bucket.delete([])
+    assert objects(place) == {}
+
+
+@every_store
 def test_what_one_machine_began_another_takes_up(place, machine):
     draft = StageStore(open_files(place)).draft(STAGE, ())
     draft.write("first", b"content")
@@ -218,6 +243,7 @@ def test_what_one_machine_began_another_takes_up(place, machine):
     assert StageStore(open_files(place)).find(STAGE).read("first") == b"content"
 
 
+@every_store
 def test_a_lock_is_one_machines_at_a_time(place, machine, monkeypatch):
     monkeypatch.setattr(storage.leases, "_PAUSE", (0.01, 0.2))
     machines = []
@@ -244,6 +270,7 @@ def test_a_lock_is_one_machines_at_a_time(place, machine, monkeypatch):
     assert [name for name in bucket.list("claims") if name.endswith(".ticket")] == []
 
 
+@every_store
 def test_a_dead_machines_lock_runs_out_and_a_dead_process_of_this_one_holds_nothing(place, machine, monkeypatch):
     monkeypatch.setattr(storage.leases, "LEASE", 2.0)
     files, bucket = open_files(place), Bucket(place)
@@ -260,6 +287,7 @@ def test_a_dead_machines_lock_runs_out_and_a_dead_process_of_this_one_holds_noth
     assert not bucket.list("claims")
 
 
+@every_store
 def test_a_collection_leaves_what_another_machine_claims(place, machine):
     first = open_files(place)
     folder = finish(first)
@@ -284,7 +312,8 @@ def both(place, audit_file, tmp_path) -> tuple[Path, Path]:
     return audit_file, other
 
 
-def test_an_audit_there_and_here_and_on_a_second_machine(both, place, machine, rclone, capsys):
+@every_store
+def test_an_audit_there_and_here_and_on_a_second_machine(both, place, machine, store, capsys):
     local, remote = both
     ours, theirs = audited(local), audited(remote)
     here, there = open_files(str(local.parent / ".microtome")), open_files(place)
@@ -318,12 +347,13 @@ def test_an_audit_there_and_here_and_on_a_second_machine(both, place, machine, r
     assert status("report", "--single-file", str(single), "--workspace", place)[0] == 0
     assert single.stat().st_size > 50_000
     assert status("gc", "--keep", "1", "--workspace", place)[0] == 0
-    everything = [*objects(rclone, place).items(), *((str(f), f.read_bytes()) for f in cached_files())]
+    everything = [*objects(place).items(), *((str(f), f.read_bytes()) for f in cached_files())]
     assert len(everything) > 100
     told = capsys.readouterr()
-    for secret in (KEY.encode(), SECRET.encode()):
-        assert not [name for name, content in everything if secret in content]
-        assert secret.decode() not in told.out + told.err + said + out
+    assert store.secrets
+    for secret in store.secrets:
+        assert not [name for name, content in everything if secret.encode() in content]
+        assert secret not in told.out + told.err + said + out
 
 
 def cached_files() -> list[Path]:
@@ -331,40 +361,81 @@ def cached_files() -> list[Path]:
     return [file for cache in folder.glob("machine-*") for file in cache.rglob("*") if file.is_file()]
 
 
-def test_what_is_wrong_is_one_sentence_before_any_work(audit_file, place, rclone, monkeypatch, tmp_path):
-    silent = socket.socket()
-    silent.bind(("127.0.0.1", 0))
-    silent.listen(8)
-    ports = {"silent": silent.getsockname()[1], "nobody": 9}
-    cases = [
-        ({}, "s3://nosuchbucket/x", "there is no such bucket"),
-        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, place, "access was denied"),
-        ({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['nobody']}"}, place, "does not answer at http://127.0.0.1:9"),
-        ({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['silent']}"}, place, "does not answer at"),
-        ({}, "s3://user:hidden@bucket/x", "must hold no credentials"),
-        ({}, "ftp://bucket/x", "must be one of s3://, gs://, az://, got 'ftp'://"),
-        ({}, "s3://", "must be s3://bucket/prefix"),
-    ]
-    for changed, where, expected in cases:
-        change_audit(audit_file, workspace=where)
-        with monkeypatch.context() as patch:
-            for name, value in changed.items():
-                patch.setenv(name, value)
-            began = time.monotonic()
-            with pytest.raises(InputError) as caught:
-                Plan(Request(audit_file))
-            assert time.monotonic() - began < 15
-        (fault,) = caught.value.faults
-        assert fault.startswith("workspace: ")
-        assert expected in fault
-        assert not [word for word in ("hidden", "Generic", "\n", SECRET) if word in fault]
-    silent.close()
+def refused(audit_file: Path, workspace: str) -> str:
+    """The one sentence with which a workspace is refused, within some ten seconds."""
+    change_audit(audit_file, workspace=workspace)
+    began = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        Plan(Request(audit_file))
+    assert time.monotonic() - began < 15
+    (fault,) = caught.value.faults
+    assert fault.startswith("workspace: ")
+    assert not [word for word in ("hidden", "Generic", "\n", SECRET, AZURE_SECRET) if word in fault]
+    return fault
+
+
+@pytest.mark.parametrize("store", ["azure"], indirect=True)
+def test_azures_users_say_who_they_are_in_several_ways(place, store, monkeypatch, audit_file):
+    endpoint = store.environment["AZURE_STORAGE_ENDPOINT"]
+    connection = f"AccountName={ACCOUNT};AccountKey={AZURE_SECRET};BlobEndpoint={endpoint}"
+    for said in ({"CONNECTION_STRING": connection}, {"ACCOUNT": ACCOUNT, "KEY": AZURE_SECRET, "ENDPOINT": endpoint}):
+        use(monkeypatch, replace(store, environment={f"AZURE_STORAGE_{name}": value for name, value in said.items()}))
+        Bucket(place).check()
+    wrong = connection.replace(AZURE_SECRET, store.wrong["AZURE_STORAGE_ACCOUNT_KEY"])
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", wrong)  # counts before the others
+    assert "access was denied" in refused(audit_file, place)
+
+
+def test_where_an_account_of_azure_is_by_its_connection_string():
+    said = "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=k==;EndpointSuffix=core.chinacloudapi.cn"
+    found = {"account_name": "a", "account_key": "k==", "endpoint": "https://a.blob.core.chinacloudapi.cn"}
+    assert connection_settings(said) == found
+    assert connection_settings("") == {}
+
+
+def test_containers_of_one_name_in_two_accounts_have_two_folders_of_copies(monkeypatch):
+    digests = set()
+    for account in ("a", "b"):
+        use(monkeypatch, Store("az", {"AZURE_STORAGE_ACCOUNT_NAME": account}, None, {}))
+        digests.add(Bucket("az://kept/x").digest)
+    assert len(digests) == 2
+
+
+@every_store
+def test_what_is_wrong_is_one_sentence_before_any_work(audit_file, place, store, monkeypatch):
+    what = {"s3": "bucket", "gs": "bucket", "az": "container"}[store.scheme]
+    assert f"there is no such {what}" in refused(audit_file, f"{store.scheme}://nosuch{what}/x")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        for port in (9, silent.getsockname()[1]):  # nobody's, and one that never answers
+            nobody = f"http://127.0.0.1:{port}"
+            with monkeypatch.context() as patch:
+                patch.setenv(store.endpoint, nobody)
+                assert f"does not answer at {nobody}" in refused(audit_file, place)
+    for name, value in store.wrong.items():
+        monkeypatch.setenv(name, value)
+        assert "access was denied" in refused(audit_file, place)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("s3://user:hidden@bucket/x", "must hold no credentials"),
+        ("ftp://bucket/x", "must be one of s3://, gs://, az://, got 'ftp'://"),
+        ("s3://", "must be s3://bucket/prefix"),
+        ("az://", "must be az://container/prefix"),
+    ],
+)
+def test_what_is_no_address_is_refused(audit_file, address, why):
+    assert why in refused(audit_file, address)
 
 
 def test_a_store_that_is_away_for_a_while_is_waited_for(tmp_path, monkeypatch, machine):
-    store = next(rclone_store(tmp_path / "store"))
-    use(monkeypatch, store, tmp_path)
-    files = open_files(f"s3://{BUCKET}/away")
+    serving = rclone_store(tmp_path / "store")  # kept, since it ends when nobody has it any more
+    store = next(serving)
+    use(monkeypatch, store)
+    files = open_files(f"{store.address}/away")
     folder = finish(files)
     store.process.kill()
     store.process.wait()
@@ -375,14 +446,32 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(tmp_path, monkeypatch, m
     again[0].wait()
 
 
-def test_without_credentials_it_says_so(audit_file, place, rclone, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    change_audit(audit_file, workspace=place)
-    began = time.monotonic()
-    with pytest.raises(InputError, match="no credentials; set AWS_ACCESS_KEY_ID"):
-        Plan(Request(audit_file))
-    assert time.monotonic() - began < 30
+NOBODY = "http://127.0.0.1:9"
+LACKING = {
+    "s3://b/x": (
+        {"AWS_ENDPOINT_URL": NOBODY, "AWS_METADATA_ENDPOINT": NOBODY},
+        "no credentials; set AWS_ACCESS_KEY_ID",
+    ),
+    "az://b/x": ({}, "no storage account; set AZURE_STORAGE_ACCOUNT_NAME"),
+    "az://b/y": (
+        {"AZURE_STORAGE_ACCOUNT": "a", "AZURE_MSI_ENDPOINT": f"{NOBODY}/token"},
+        "no credentials; set AZURE_STORAGE_ACCOUNT_KEY",
+    ),
+    "az://b/z": ({"AZURE_STORAGE_CONNECTION_STRING": "AccountName=a;AccountKey=hidden!"}, "key must be in base64"),
+    "gs://b/x": ({"GCE_METADATA_HOST": "127.0.0.1:9"}, "no credentials; set GOOGLE_APPLICATION_CREDENTIALS"),
+    "gs://b/y": ({"GOOGLE_APPLICATION_CREDENTIALS": "nowhere.json"}, "credentials that the environment names cannot"),
+    "gs://b/z": ({"GOOGLE_APPLICATION_CREDENTIALS": "hidden.json"}, "credentials that the environment names cannot"),
+}
+
+
+@pytest.mark.parametrize("address", LACKING)
+def test_without_credentials_it_says_so(audit_file, address, monkeypatch, tmp_path):
+    environment, why = LACKING[address]
+    (tmp_path / "hidden.json").write_text('{"type": "service_account", "client_email": "a", "private_key": "hidden"}')
+    monkeypatch.chdir(tmp_path)
+    use(monkeypatch, Store("", environment, None, {}))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert why in refused(audit_file, address)
 
 
 def test_a_profile_is_read_where_boto3_is_there(place, monkeypatch, tmp_path):
@@ -416,12 +505,8 @@ def test_a_data_set_there_is_the_same_as_in_a_folder(audit_file, broden, place):
         assert Plan(Request(audit_file, overrides=("dataset.root=s3://kept/nothing",))).jobs
 
 
-BLOCKS = """
-import sys
-from typing import Any
-from prefect.blocks.core import Block
-from prefect.filesystems import LocalFileSystem, RemoteFileSystem
-from pydantic import SecretStr
+BLOCKS = {
+    "s3": """
 class AwsCredentials(Block):
     _block_type_slug = "aws-credentials"
     aws_access_key_id: str
@@ -433,45 +518,79 @@ class S3Bucket(Block):  # with the fields of prefect-aws's
     bucket_name: str
     credentials: AwsCredentials
     bucket_folder: str
-key, secret, url, folder = sys.argv[1:]
-keys = AwsCredentials(aws_access_key_id=key, aws_secret_access_key=secret, region_name="us-east-1",
-                      aws_client_parameters={"endpoint_url": url})
+keys = AwsCredentials(aws_access_key_id=said["AWS_ACCESS_KEY_ID"], aws_secret_access_key=said["AWS_SECRET_ACCESS_KEY"],
+                      region_name="us-east-1", aws_client_parameters={"endpoint_url": said["AWS_ENDPOINT_URL"]})
 keys.save("keys")
 S3Bucket(bucket_name="kept", credentials=keys, bucket_folder="blocks").save("results")
-RemoteFileSystem(basepath="s3://kept/blocks", settings={"key": key, "secret": secret,
-                 "client_kwargs": {"endpoint_url": url}}).save("remote")
-LocalFileSystem(basepath=folder).save("local")
+settings = {"key": said["AWS_ACCESS_KEY_ID"], "secret": said["AWS_SECRET_ACCESS_KEY"],
+            "client_kwargs": {"endpoint_url": said["AWS_ENDPOINT_URL"]}}
+""",
+    "az": """
+class AzureBlobStorageCredentials(Block):
+    _block_type_slug = "azure-blob-storage-credentials"
+    connection_string: SecretStr
+class AzureBlobStorageContainer(Block):  # with the fields of prefect-azure's
+    _block_type_slug = "azure-blob-storage-container"
+    container_name: str
+    credentials: AzureBlobStorageCredentials
+    base_folder: str
+settings = {"connection_string": ";".join((f"AccountName={said['AZURE_STORAGE_ACCOUNT_NAME']}",
+            f"AccountKey={said['AZURE_STORAGE_ACCOUNT_KEY']}", f"BlobEndpoint={said['AZURE_STORAGE_ENDPOINT']}"))}
+keys = AzureBlobStorageCredentials(**settings)
+keys.save("azure-keys")
+AzureBlobStorageContainer(container_name="kept", credentials=keys, base_folder="blocks").save("results")
+""",
+}
+SAVED = """
+import json, sys
+from typing import Any
+from prefect.blocks.core import Block
+from prefect.filesystems import LocalFileSystem, RemoteFileSystem
+from pydantic import SecretStr
+scheme, folder, said = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+BLOCKS
+RemoteFileSystem(basepath=f"{scheme}://kept/blocks", settings=settings).save(f"remote-{scheme}")
+LocalFileSystem(basepath=folder).save("local", overwrite=True)
 """
 
 
+@every_store
 @pytest.mark.slow
-def test_prefects_blocks_name_a_workspace(server, rclone, place, tmp_path):
-    """In a process of its own: Prefect reads its settings once."""
-    given = [KEY, SECRET, rclone.environment["AWS_ENDPOINT_URL"], str(tmp_path / "folder")]
-    subprocess.run([sys.executable, "-c", BLOCKS, *given], env=server, check=True, capture_output=True)
+def test_prefects_blocks_name_a_workspace(server, store, place, tmp_path):
+    """In processes of their own: Prefect reads its settings once."""
     own = server | {"XDG_CACHE_HOME": str(tmp_path / "machine-first")}
-    call = [sys.executable, "-c", "from tests.test_objects import named_by_blocks; named_by_blocks()", given[-1]]
-    environment = {name: value for name, value in own.items() if name not in rclone.environment}
-    ended = subprocess.run(call, env=environment, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
+    environment = {name: value for name, value in own.items() if name not in store.environment}
+    given = [store.scheme, str(tmp_path / "folder")]
+    called = f"from tests.test_objects import named_by_blocks; named_by_blocks(*{given})"
+    saved = [SAVED.replace("BLOCKS", BLOCKS[store.scheme]), *given, json.dumps(store.environment)]
+    for call in (saved, [called]):
+        ended = subprocess.run(
+            [sys.executable, "-c", *call],
+            env=environment,
+            cwd=Path(__file__).parent.parent,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stderr
 
 
-def named_by_blocks() -> None:
+def named_by_blocks(scheme: str, folder: str) -> None:
     """What the test above looks at."""
     from flows.workspaces import open_workspace
 
-    finish(open_workspace("block://s3-bucket/results"))
-    found = StageStore(open_workspace("block://remote-file-system/remote")).find(STAGE)
+    kind = {"s3": "s3-bucket", "az": "azure-blob-storage-container"}[scheme]
+    finish(open_workspace(f"block://{kind}/results"))
+    found = StageStore(open_workspace(f"block://remote-file-system/remote-{scheme}")).find(STAGE)
     assert found.read("first") == b"content"
-    assert open_workspace("block://local-file-system/local").address == sys.argv[1]
-    for wrong, why in (("s3-bucket/none", "has no block"), ("slack/x", "says no place"), ("x", "block://TYPE/NAME")):
+    assert open_workspace("block://local-file-system/local").address == folder
+    for wrong, why in ((f"{kind}/none", "has no block"), ("slack/x", "says no place"), ("x", "block://TYPE/NAME")):
         with pytest.raises(InputError, match=why):
             open_workspace(f"block://{wrong}")
 
 
 @pytest.mark.slow
-def test_the_command_line_with_prefect_there(both, place, server, rclone, machine, tmp_path):
-    environment = server | rclone.environment | {"XDG_CACHE_HOME": str(tmp_path / "machine-first")}
+def test_the_command_line_with_prefect_there(both, place, server, store, machine, tmp_path):
+    environment = server | store.environment | {"XDG_CACHE_HOME": str(tmp_path / "machine-first")}
     call = [sys.executable, "-m", "flows.cli", "audit", str(both[1])]
     ended = subprocess.run(call, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr

@@ -22,9 +22,10 @@ from tasks.adversarial.work import Inputs
 from tasks.execution import inputs_of
 from tasks.reliability.work import Bench
 from tasks.saliency.work import objects
+from tasks.session import Session
 from tests.conftest import CREATURE_NET, long_form, write_audit
 from tests.test_known_answers import squeezenet
-from tests.test_pipeline import run
+from tests.test_pipeline import Silent, run
 
 SWIN = {
     "patch_size": [4, 4],
@@ -61,6 +62,13 @@ def rows(done, stage, table=None):
     return done[1][stage][0].table(table or stage).to_pylist()
 
 
+def read_by(job, plan):
+    """What a finished job read."""
+    store = StageStore(plan.files)
+    found = {name: store.find(needed.key) for name, needed in job.jobs.items()}
+    return inputs_of(job, found, Session(plan.files, plan.settings, Silent()))
+
+
 def test_everything_is_cached_the_second_time(done):
     assert all(cached for _, cached in run(done[0]).values())
 
@@ -77,10 +85,10 @@ def test_saliency_keeps_raw_maps(done):
 def test_the_gallery_draws_the_maps_that_are_judged(done):
     """One coordinate system and one baseline: pixels in [0, 1], black."""
     plan = Plan(Request(done[0]))
-    store, seen = StageStore(plan.files), {}
+    seen = {}
     for stage in ("saliency", "reliability"):
         job = plan.job(stage)
-        seen[stage] = inputs_of(job, {name: store.find(needed.key) for name, needed in job.jobs.items()})
+        seen[stage] = read_by(job, plan)
     options = plan.job("reliability").options
     bench = Bench.of(options, seen["reliability"], SimpleNamespace(seed=plan.settings.seed, device="cpu"))
     assert 0 <= bench.x.min() < 0.2 < 0.8 < bench.x.max() <= 1
@@ -126,8 +134,7 @@ def test_how_methods_are_made_is_written_down(done):
 
 def test_objects_are_boxes_or_masks_of_the_picture_s_own_label(done):
     plan = Plan(Request(done[0]))
-    job, store = plan.job("saliency"), StageStore(plan.files)
-    index = inputs_of(job, {name: store.find(needed.key) for name, needed in job.jobs.items()}).index
+    index = read_by(plan.job("saliency"), plan).index
     found = objects(index, [3, 0])
     for shown, image in zip(found, (3, 0), strict=True):
         annotation, record = index.source.dataset.annotation(image), index.source.record(image)
@@ -252,8 +259,7 @@ def test_attacks_beside_noise_of_the_same_size(done):
 def test_own_counts_are_those_of_the_tally(done):
     """On pictures that nobody changed, the detectors' own counts are the dissection's."""
     plan = Plan(Request(done[0]))
-    job, store = plan.job("adversarial"), StageStore(plan.files)
-    seen = inputs_of(job, {name: store.find(needed.key) for name, needed in job.jobs.items()})
+    seen = read_by(plan.job("adversarial"), plan)
     assert isinstance(seen, Inputs)
     layer, images = seen.activations.layers[0], list(range(24))
     annotated = Annotated(seen.index, images)

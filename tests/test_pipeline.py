@@ -196,10 +196,10 @@ def test_all_faults_of_a_data_set_are_listed_before_any_network_runs(audit_file,
     assert not list((tmp_path / ".microtome/stages").rglob("*.parquet"))
 
 
-def test_a_disk_too_small_is_refused_before_the_first_byte(audit_file, monkeypatch):
+def test_a_disk_too_small_for_maps_that_must_be_stored_is_refused_before_the_first_byte(audit_file, monkeypatch):
     monkeypatch.setattr("storage.files.LocalFiles.free", lambda _: 1000)
-    with pytest.raises(InputError, match=r"need 0\.00 GB, got 0\.00 GB free.*float16"):
-        run(audit_file)
+    with pytest.raises(InputError, match=r"need 0\.00 GB, got 0\.00 GB free.*float16, or execution.storage: recompute"):
+        run(audit_file, "execution.storage=lz4")
     assert not list((audit_file.parent / ".microtome/stages/activations").rglob("*"))
 
 

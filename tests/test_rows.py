@@ -8,6 +8,7 @@ import pytest
 
 from microtome.report.ablation import AblationClassRow, AblationGroupRow, AblationLayerRow, AblationUnitRow
 from microtome.report.adversarial import AttackedRow, AttackRow
+from microtome.report.dictionary import BasisRow, DirectionRow, SteadyRow
 from microtome.report.dissection import LayerRow, NearestRow, UnitRow
 from microtome.report.drift import DriftLayerRow, DriftUnitRow
 from microtome.report.features import FeatureRow
@@ -45,6 +46,9 @@ def kind(hint: object) -> type:
         ("formulas", FormulaRow),
         ("formula_layers", FormulaLayerRow),
         ("formula_curve", CurveRow),
+        ("dictionary_bases", BasisRow),
+        ("dictionary_stability", SteadyRow),
+        ("dictionary", DirectionRow),
         ("imported", ImportedRow),
         ("layers", TalliedRow),
         ("units", TalliedUnitRow),

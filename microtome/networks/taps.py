@@ -83,7 +83,7 @@ def _through_heads(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple
     heads = module.get_submodule("heads")
     if not isinstance(heads, Heads):
         return inputs
-    parts = inputs[0].unflatten(heads.dim, (heads.count, -1))
+    parts = torch.unflatten(inputs[0], heads.dim, (heads.count, -1))
     within = heads.dim + 1 if heads.dim > 0 else -1
     norms = torch.linalg.vector_norm(parts, dim=within)
     factor = torch.where(norms > 0, heads(norms) / norms.clamp_min(torch.finfo(norms.dtype).tiny), 1.0)

@@ -163,6 +163,43 @@ def lines(title: str, rows: Sequence[Mapping[str, object]], along: str, *, lead:
     return title, _themed(svg), f"{title} at the end: " + ", ".join(f"{k} {v:.4g}" for k, v in last.items())
 
 
+def shares(title: str, rows: Sequence[Mapping[str, object]], asked: float) -> tuple[str, str, str]:
+    """Shares with their intervals, a row per name, beside what is asked of them.
+
+    Args:
+        title: of the chart.
+        rows: `name`, what is counted (`of`), `value`, `low` and `high`, from 0 to 1; a name's rows are shown together.
+        asked: the share that is asked, a line.
+
+    Returns:
+        title, SVG, and the values in words.
+    """
+    import altair as alt
+    import pandas as pd
+    import vl_convert
+
+    frame = pd.DataFrame([{**row, "name": _drawn(str(row["name"]))} for row in rows]).assign(asked=asked)
+    kinds = list(dict.fromkeys(frame["of"]))
+    name = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, domain=False, ticks=False))
+    share = alt.Scale(domain=[0, 1])
+    base = alt.Chart(frame).encode(
+        y=name,
+        yOffset=alt.YOffset("of:N", sort=None),
+        color=alt.Color(
+            "of:N", scale=alt.Scale(domain=kinds, range=list(_PHASES[: len(kinds)])), title=None,
+            legend=alt.Legend(orient="top"),
+        ),
+    )  # fmt: skip
+    axis = alt.Axis(format="%", grid=True, gridColor=_BAR, gridOpacity=0.25)
+    spans = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=share, title=None, axis=axis), x2="high:Q")
+    dots = base.mark_point(filled=True, size=45, opacity=1).encode(x=alt.X("value:Q", scale=share))
+    line = alt.Chart(frame).mark_rule(strokeDash=[4, 3], color=_INK).encode(x="mean(asked):Q")
+    chart = (line + spans + dots).properties(width=250, height=alt.Step(11), config=_config())
+    svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
+    words = "; ".join(f"{row['name']}, {row['of']}: {row['value']:.0%}" for row in rows)
+    return title, _themed(svg), f"{title}, {asked:.0%} is asked. {words}"
+
+
 def histogram(start: float, width: float, counts: Sequence[int], threshold: float) -> tuple[str, str, str]:
     """How often a unit has which values, on a logarithmic scale, and its threshold. Drawn by hand, for there are many.
 

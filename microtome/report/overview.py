@@ -168,9 +168,8 @@ def _of_network(audited: Audited) -> list[tuple[str, str]]:
 
 def _input(given: Mapping[str, Any]) -> str:
     """How pictures became the network's input, as the audit understood it."""
-    return Preprocessing(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    ).words
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    return Preprocessing(**values).words
 
 
 def _network(audited: Audited) -> str:

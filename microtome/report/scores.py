@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from microtome.quantify.label_tests import LIMIT
 from microtome.quantify.scores import COUNTED, METRICS, RELIABLE
-from microtome.report import views
+from microtome.report import charts, views
 from microtome.report.words import worded
 
 PAGE = "scores.html"
@@ -178,7 +178,10 @@ def page(layers: Sequence[ScoredLayer]) -> views.Page:
         headline=_headline(last),
         figures=_figures(last),
         sections=[
-            *(views.Section(f"Wrong labels in {layer.row['layer']}", _tests(layer)) for layer in layers),
+            *(
+                views.Section(f"Wrong labels in {layer.row['layer']}", [*_drawn(layer), *_tests(layer)])
+                for layer in layers
+            ),
             *(views.Section(f"Which metrics agree in {layer.row['layer']}", [_agreements(layer)]) for layer in layers),
             _reading(last.row),
         ],
@@ -305,6 +308,33 @@ def _test(layer: ScoredLayer, level: str, metric: str) -> list[views.Cell]:
         row["verdict"],
         *(_verdict(layer.tested(level, metric, labels)) for labels in ("detectors", "own")),
         "passes" if metric in RELIABLE else "fails",
+    ]
+
+
+def _drawn(layer: ScoredLayer) -> list[views.Part]:
+    """Both tests of every metric, by level, from the metric that notices most to the one that notices least."""
+    drawn = []
+    for level, names in (("pictures", METRICS), ("pixels", [name for name in METRICS if name in COUNTED])):
+        rows = [layer.tested(level, name) for name in names]
+        tested = [row for row in rows if row["missing_share"] is not None and row["extra_share"] is not None]
+        if tested:
+            tested.sort(key=_least, reverse=True)
+            points = [point for row in tested for point in _points(row)]
+            drawn.append(charts.shares(f"Share of units whose score falls, over {level}", points, LIMIT))
+    return [views.Charts(drawn)] if drawn else []
+
+
+def _least(row: ScoreTestRow) -> float:
+    return min(row["missing_share"] or 0.0, row["extra_share"] or 0.0)
+
+
+def _points(row: ScoreTestRow) -> list[Mapping[str, object]]:
+    missing = (row["missing_share"], row["missing_low"], row["missing_high"])
+    extra = (row["extra_share"], row["extra_low"], row["extra_high"])
+    tests = (("half of the labels missing", missing), ("as many false ones added", extra))
+    return [
+        {"name": NAMES[row["metric"]], "of": test, "value": value, "low": low, "high": high}
+        for test, (value, low, high) in tests
     ]
 
 

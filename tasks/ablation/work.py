@@ -15,12 +15,13 @@ from microtome.errors import InputError
 from microtome.networks.classes import class_names
 from microtome.networks.cut import Cut, cut_at
 from microtome.quantify.accumulate import State
+from microtome.quantify.decisions import Decisions
 from microtome.quantify.removal import Removal, said
 from storage import Draft
 from storage.tables import Row
 from tasks.ablation import PlannedAblation
 from tasks.ablation.layers import RemovedLayer
-from tasks.ablation.rows import AblatedLayer, Decisions
+from tasks.ablation.rows import AblatedLayer
 from tasks.index.result import Index
 from tasks.session import Session
 from tasks.spans import layer_part, of_layer_part
@@ -137,7 +138,7 @@ def run(options: PlannedAblation, inputs: Inputs, draft: Draft, session: Session
     for number in range(len(inputs.activations.layers)):
         left = [draft.left_arrays(name) for name in names if of_layer_part(name)[0] == number]
         layer = RemovedLayer(options, inputs, inputs.tally, number, session.seed)
-        found = AblatedLayer(layer, Decisions.joined(left), inputs.index.concepts)
+        found = AblatedLayer(layer, Decisions.joined(left), str(left[0]["reason"]), inputs.index.concepts)
         rows["units"] += found.unit_rows()
         rows["classes"] += found.class_rows()
         rows["groups"] += found.group_rows()

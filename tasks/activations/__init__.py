@@ -1,4 +1,6 @@
-"""Stage `activations`: the maps of the wanted layers for every picture, in one forward pass each."""
+"""Stage `activations`: the maps of the wanted layers for every picture, in one forward pass each; or how to make them
+again, where they are not stored.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ class ActivationsOptions(Options):
     layers: list[str]
     shift: float
     precision: Literal["float32", "float16"]
+    batch: int
     engine: Literal["eager", "compiled"]
     layout: Literal["contiguous", "channels_last"]
-    compression: Annotated[Literal["auto", "none", "lz4", "zstd"], OUTSIDE]
+    storage: Annotated[Literal["auto", "none", "lz4", "zstd", "recompute"], OUTSIDE]
     shard_images: Annotated[int | None, OUTSIDE]
 
 
@@ -53,9 +56,10 @@ def maps(
         layers=model.layers if finetuned is None else list(LAYERS),
         shift=shift,
         precision=execution.precision,
+        batch=execution.batch,
         engine=execution.engine,
         layout=execution.layout,
-        compression=execution.storage,
+        storage=execution.storage,
         shard_images=execution.shard_images,
     )
     reads = {"index": index, "network": audit.network if finetuned is None else None, "finetuned": finetuned}

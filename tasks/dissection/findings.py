@@ -116,7 +116,7 @@ def _masks(
     light = upsampler(frame, layer, made.options, device)
     thresholds = torch.from_numpy(seen.thresholds.at(layer.name, made.options.tail)).to(device)
     found = {pair: np.zeros(frame.masks, bool) for pair in top.peaks}
-    for block in seen.activations.blocks(number):
+    for block in seen.activations.blocks_with(number, list(top.units_of)):
         for offset in range(len(block.tensors)):
             image = block.first + offset
             if image not in top.units_of:

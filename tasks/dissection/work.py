@@ -66,7 +66,7 @@ class Confirmed:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class SummarisedLayer:
     """What was found out about one layer."""
 
     geometry: LayerGeometry
@@ -98,7 +98,7 @@ class Shard:
     """
 
     def __init__(self, options: DissectionOptions, inputs: Inputs, session: Session) -> None:
-        self._summary = partial(_Summary, options, inputs, session)
+        self._summary = partial(LayerDissection, options, inputs, session)
 
     def __call__(self, draft: Draft, name: str) -> None:
         """Leave what is kept of the resamples, and their numbers of confirmed detectors, where these are judged."""
@@ -115,13 +115,13 @@ def run(options: DissectionOptions, inputs: Inputs, draft: Draft, session: Sessi
     summary: list[Row] = []
     for number, layer in enumerate(layers):
         drawn = [draft.left_arrays(name) for name in names if of_layer_part(name)[0] == number]
-        result = _Summary(options, inputs, session, number)(drawn)
+        result = LayerDissection(options, inputs, session, number)(drawn)
         thresholds = inputs.thresholds.at(layer.name, options.tail)
         causal = _causal(inputs.ablation, layer)
-        _extend(units, {**_unit_rows(result, inputs.index.concepts, thresholds, options.min_iou), **causal})
+        _extend(units, {**unit_rows(result, inputs.index.concepts, thresholds, options.min_iou), **causal})
         scores = inputs.tally.column(layer.name, "iou", layer.units)
         _extend(nearest, _nearest_rows(result, scores, inputs.index.concepts))
-        summary.append(_layer_row(result, options, inputs.index.images))
+        summary.append(layer_row(result, options, inputs.index.images))
     draft.table("units", units)
     draft.table("nearest", nearest)
     draft.table("layers", {name: [row[name] for row in summary] for name in summary[0]})
@@ -133,22 +133,27 @@ def _extend(rows: Gathered, more: Columns) -> None:
 
 
 @dataclass(frozen=True)
-class _Summary:
-    """Summarises one layer."""
+class LayerDissection:
+    """Summarises one layer.
+
+    Args:
+        options, inputs, session: of the stage.
+        number: of the layer.
+    """
 
     options: DissectionOptions
     inputs: Inputs
     session: Session
     number: int
 
-    def __call__(self, drawn: Sequence[State]) -> _Layer:
+    def __call__(self, drawn: Sequence[State]) -> SummarisedLayer:
         """From what the layer's shards left."""
         inputs, layer = self.inputs, self.layer
         counted, split = detectors(self.scores, self.found, self.options.min_iou), self.weighted(self.halves)
         null, across = self.null(), self.null(across=True)
         parts = [Draws(part["own"], part["wins"], part["layer"]) for part in drawn]
         concepts = len(self.category)
-        return _Layer(
+        return SummarisedLayer(
             layer,
             self.found,
             counted,
@@ -244,7 +249,10 @@ class _Summary:
         return Confirmed(units, None if numbers is None else count_interval(int(units.sum()), numbers, len(units)))
 
 
-def _unit_rows(result: _Layer, concepts: ConceptTable, thresholds: NDArray[np.float32], min_iou: float) -> Columns:
+def unit_rows(
+    result: SummarisedLayer, concepts: ConceptTable, thresholds: NDArray[np.float32], min_iou: float
+) -> Columns:
+    """Columns of the table `units`, but for those of the stage `ablation`."""
     units = result.geometry.units
     empty = [None] * units
     label = result.found.concept
@@ -281,7 +289,7 @@ def _causal(ablated: Ablation | None, layer: LayerGeometry) -> Columns:
     return {f"causal_{name}": [row[column] for row in rows] or [None] * layer.units for name, column in names.items()}
 
 
-def _nearest_rows(result: _Layer, scores: NDArray[np.float64], concepts: ConceptTable) -> Columns:
+def _nearest_rows(result: SummarisedLayer, scores: NDArray[np.float64], concepts: ConceptTable) -> Columns:
     """Of each unit's nearest concepts, those that it meets."""
     nearest, sure = result.found.nearest, result.sure
     unit, rank = np.nonzero(np.take_along_axis(scores, nearest, 1) > 0)
@@ -308,7 +316,8 @@ def _ends(name: str, interval: Interval | None) -> Row:
     return {f"{name}_low": interval and interval.low, f"{name}_high": interval and interval.high}
 
 
-def _layer_row(result: _Layer, options: DissectionOptions, images: int) -> Row:
+def layer_row(result: SummarisedLayer, options: DissectionOptions, images: int) -> Row:
+    """The row of the table `layers`."""
     layer, counted, sure, p, firm = result.geometry, result.counted, result.sure, result.p, result.confirmed
     permutations = options.permutations
     return {

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.sampling import sampled
 from microtome.datasets.source import Source, webp
+from microtome.memory import fitting
 from microtome.networks.geometry import LayerGeometry
 from microtome.visualize.attribution import Target, answer_of, at_rest, attribute, on_grey, units_called
 from microtome.visualize.features import Feature, FeatureRecipe, visualise
@@ -67,7 +68,9 @@ class Shard:
         top = self._inputs.thresholds.top_images(layer.name)
         features: list[Row] = []
         crops: list[Row] = []
-        for unit, feature in zip(some, visualise(self._network, layer, some, recipe), strict=True):
+        with fitting("stages.features.batch", options.batch):
+            found = visualise(self._network, layer, some, recipe)
+        for unit, feature in zip(some, found, strict=True):
             features.append(_feature(draft, layer.name, unit, feature, natural=top[unit][0][1]))
             crops += cropper(unit, [image for image, _ in top[unit][:CROPS]])
         draft.leave(name, {"features": features, "unit_crops": crops})

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from microtome.quantify.formulas.grammar import Form, held_on
 from microtome.quantify.formulas.words import UnitWords, lit_by_unit
-from microtome.quantify.words import pixels_of, tiles
+from microtome.quantify.words import tiles
 from microtome.report.formulas import (
     SHOWN_PICTURES,
     CurveRow,
@@ -65,18 +64,9 @@ def _pictures(
                 shown.thumbnail(index, image),
                 index.files[image],
                 peak,
-                dim_path(_lit(lit, image, index.frame.masks)),
+                dim_path(lit.mask(image, index.frame.masks)),
                 outline_path(held) if held.any() else "",
                 f"the formula holds on {held.mean():.0%}" if held.any() else "the formula holds nowhere here",
             )
         )
     return found
-
-
-def _lit(lit: UnitWords, image: int, masks: tuple[int, int]) -> NDArray[np.bool_]:
-    """(height, width) what is lit of one picture."""
-    count = tiles(masks)
-    words = np.zeros(count, np.uint64)
-    here = (lit.cell >= image * count) & (lit.cell < (image + 1) * count)
-    words[lit.cell[here] - image * count] = lit.word[here]
-    return pixels_of(words, masks)

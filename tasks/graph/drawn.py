@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from microtome.disentangle.pattern_graph import Node, PatternGraph, Place
 from microtome.quantify.novelty import Novelty, novelty
-from tasks.activations.result import Maps
+from tasks.graph.files import read_known
 from tasks.graph.result import Graph
 
 if TYPE_CHECKING:
@@ -37,21 +37,19 @@ class DrawnGraph(Graph):
         """Where its nodes are in one of its pictures."""
         return [place for _, place in self._places(self._inferences["image"] == image)]
 
-    def novelty(self, picture: torch.Tensor, network: torch.nn.Module, maps: Maps) -> Novelty:
+    def novelty(self, picture: torch.Tensor, network: torch.nn.Module) -> Novelty:
         """How far a picture is from the graph's own, by the mean activations of the top layer's units.
 
         Args:
             picture: (1, 3, height, width), as the network takes it.
             network: that the graph explains.
-            maps: that it was made from.
         """
         from microtome.networks.capture import Capture
 
         top = self.learned[0].filters.geometry
         with Capture(network, [top]) as capture:
             there = capture(picture)[top.name].double().mean((2, 3)).cpu().numpy()[0]
-        place = [layer.name for layer in maps.layers].index(top.name)
-        return novelty(maps.of_images(place, sorted(self.images)).mean((2, 3), dtype=np.float64), there)
+        return novelty(read_known(self.artifact), there)
 
     def strongest_of(self, node: int, count: int) -> list[tuple[int, Place]]:
         """The pictures, of those that it was not learned from, in which a node is strongest, and where it is there."""

@@ -17,7 +17,7 @@ from storage import Artifact, Draft
 from tasks.activations.result import geometry_from, geometry_row
 from tasks.graph.columns import Columns
 
-LEARNED, ABOUT = "graph.safetensors", "graph-about.json"
+LEARNED, ABOUT, KNOWN = "graph.safetensors", "graph-about.json", "graph-known.safetensors"
 
 
 def write_exports(draft: Draft, nodes: Columns, edges: Columns) -> None:
@@ -56,6 +56,26 @@ def write_learned(draft: Draft, learned: Sequence[LearnedLayer], category: str) 
         "category": category,
     }
     draft.write(ABOUT, json.dumps(about, indent=1).encode())
+
+
+def write_known(draft: Draft, maps: NDArray[np.float32]) -> None:
+    """What tells how far a new picture is from the graph's own.
+
+    Args:
+        draft: of the stage.
+        maps: (pictures, units, rows, columns) of the top layer, all units, in the graph's pictures.
+    """
+    from safetensors.numpy import save
+
+    draft.write(KNOWN, save({"means": maps.mean((2, 3), dtype=np.float64)}))
+
+
+def read_known(artifact: Artifact) -> NDArray[np.float64]:
+    """(pictures, units) mean activations of the top layer's units in the graph's pictures."""
+    from safetensors.numpy import load
+
+    means: NDArray[np.float64] = load(artifact.read(KNOWN))["means"]
+    return means
 
 
 def _arrays(part: LearnedLayer) -> dict[str, NDArray[np.generic]]:

@@ -24,7 +24,7 @@ from tasks.activations.result import Maps
 from tasks.graph import GraphOptions
 from tasks.graph.category import Chosen, category_images, ordered_layers, shown_landmarks
 from tasks.graph.columns import anchor_columns, edge_columns, inference_columns, node_columns
-from tasks.graph.files import write_exports, write_learned
+from tasks.graph.files import write_exports, write_known, write_learned
 from tasks.graph.found import FoundLayer, numbered
 from tasks.graph.metrics import metric_rows, purities
 from tasks.index.result import Index
@@ -65,6 +65,7 @@ def run(options: GraphOptions, inputs: Inputs, draft: Draft, session: Session) -
     _write_images(draft, inputs.index, chosen, splits)
     write_exports(draft, nodes, edges)
     write_learned(draft, learned, chosen.category)
+    write_known(draft, scene.copies[0][0])
     held = _held_out(scene, found, moved)
     draft.table("graph_metrics", metric_rows(found, held, best, size=scene.size, permutations=options.permutations))
 

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from microtome.datasets.source import small, webp
 from microtome.report import views
 from storage import Artifact, Draft
-from tasks.execution import inputs_of, outside_of
+from tasks.execution import inputs_of, result_of
 from tasks.index.result import Index
-from tasks.result import StageResult
+from tasks.result import AnyResult, StageResult
 from tasks.session import Session
 from tasks.stage import Job
 
-AnyResult = TypeVar("AnyResult", bound=StageResult)
 AnyInputs = TypeVar("AnyInputs")
 THUMB = 112  # pixels
 AT_ONCE = 64  # pictures held at a time
@@ -55,13 +54,14 @@ class Shown:
 
     def result(self, name: str, reader: type[AnyResult]) -> AnyResult:
         """What a job wrote."""
-        return reader(self.artifacts[name], outside_of(self.jobs[name]))
+        return result_of(reader, self.jobs[name], self.artifacts[name], self.session)
 
     def inputs(self, name: str, kind: type[AnyInputs]) -> AnyInputs:
         """What a job read, as its stage's `Inputs`."""
         if name not in self._inputs:
             job = self.jobs[name]
-            self._inputs[name] = inputs_of(job, {key: self.artifacts[read.name] for key, read in job.jobs.items()})
+            artifacts = {key: self.artifacts[read.name] for key, read in job.jobs.items()}
+            self._inputs[name] = inputs_of(job, artifacts, self.session)
         found = self._inputs[name]
         if not isinstance(found, kind):
             raise TypeError(f"{name} reads {type(found).__module__}.Inputs, got {kind.__module__}.{kind.__name__}")

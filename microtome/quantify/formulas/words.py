@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from microtome.quantify.null import AllLabels, ones
-from microtome.quantify.words import WHOLE, LitWords, label_words, tiles
+from microtome.quantify.words import WHOLE, LitWords, label_words, pixels_of, tiles
 
 Ints = NDArray[np.int64]
 FULL = np.uint64(2**64 - 1)
@@ -48,6 +48,19 @@ class UnitWords(NamedTuple):
 
     cell: Ints
     word: NDArray[np.uint64]
+
+    def mask(self, image: int, masks: tuple[int, int]) -> NDArray[np.bool_]:
+        """(height, width) what is lit of one picture.
+
+        Args:
+            image: its number.
+            masks: (height, width) of a mask.
+        """
+        count = tiles(masks)
+        words = np.zeros(count, np.uint64)
+        here = (self.cell >= image * count) & (self.cell < (image + 1) * count)
+        words[self.cell[here] - image * count] = self.word[here]
+        return pixels_of(words, masks)
 
 
 class Meeting(NamedTuple):
