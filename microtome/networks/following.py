@@ -240,7 +240,7 @@ def _moved(fields: list[CellField], call: Call) -> CellField:
     return fields[0].moved(cells)
 
 
-def _called(function: _Operation, bound: Mapping[str, Any]) -> object:
+def _called(function: _Operation, bound: Mapping[str, object]) -> object:
     """The operation on cells, on the CPU."""
     arguments = {name: _on_cpu(value) for name, value in bound.items()}
     names = [argument.name for argument in function._schema.arguments if not argument.kwarg_only]
