@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -71,7 +71,7 @@ class InputModel(Strict):
     """What pictures are resized by. Left out: `bilinear`."""
 
     @property
-    def given(self) -> dict[str, Any]:
+    def given(self) -> dict[str, object]:
         """The keys that are not left out."""
         return {name: getattr(self, name) for name in type(self).model_fields if getattr(self, name) is not None}
 
@@ -313,8 +313,8 @@ class Planner:
         if is_timm(model.load):
             own = stated_preprocessing(model.load, model.arguments, self.files)
             share = {} if model.input.resize in (None, own.resize) else {"crop_share": None}  # it is of that way
-            return replace(own, **{**share, **model.input.given})
-        return Preprocessing(**model.input.given)
+            return Preprocessing.of({**asdict(own), **share, **model.input.given})
+        return Preprocessing.of(model.input.given)
 
     @property
     def scale(self) -> Normalisation:

@@ -77,7 +77,7 @@ def probe(
         _refuse(_reshaped(firsts[0], firsts[-1], "two batches"))
         _compare(firsts[-1], _pass(module, known, batch, answer), _AGAIN)
     if firsts:
-        among = {name: given[:1] for name, given in firsts[0].items()}
+        among = {name: given[: known[name].parts if name in known else 1] for name, given in firsts[0].items()}
         _compare(among, _pass(module, known, batches[0][:1], answer), _ALONE)
 
 
