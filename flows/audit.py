@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ from tasks.session import Session
 from tasks.stage import Job
 
 Done = tuple[Artifact, bool, float]  # what a stage wrote, whether it was there already, seconds
+
+_TOLD = 300  # letters of why a run failed that its record keeps
 
 
 def _run_stage(job: Job, session: Session, refresh: bool, carry: Carry) -> State[Done]:
@@ -132,9 +135,14 @@ def resolve(plan: Plan, futures: dict[str, PrefectFuture[Done]], run: RunRecord)
             failure = _failure(future)
     if failure is not None:
         with suppress(OSError, StageFailed):  # must not hide why; the next audit closes the record
-            finish(plan, run, done, "stopped" if isinstance(failure, Interrupted) else "failed")
+            finish(plan, _told(run, failure), done, "stopped" if isinstance(failure, Interrupted) else "failed")
         raise failure
     return finish(plan, run, done, "done")
+
+
+def _told(run: RunRecord, failure: Exception) -> RunRecord:
+    """The run with why it came to no end, for its history."""
+    return replace(run, about={**run.about, "failure": str(failure).strip().partition("\n")[0][:_TOLD]})
 
 
 def _failure(future: PrefectFuture[Done]) -> Exception:

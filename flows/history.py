@@ -6,10 +6,11 @@ import hashlib
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.console import warn
-from flows.reports import publish
+from flows.reports import FOLDER, publish
 from flows.text import printable, text_table
 from microtome.errors import InputError, suggest
 from microtome.report.comparison import Figure
@@ -19,12 +20,16 @@ from microtome.report.history import (
     PastGate,
     PastRun,
     PastVerdict,
-    figure_line,
+    UnfinishedRun,
+    figure_table,
     page,
     sentences,
 )
 from storage import Files, RunRecord, RunStore
 from storage.runs import FigureRun, GateRun, verdict
+
+SHOWING = ("pages", "report")
+"""Stages that measure nothing: a report names its run's predecessors, and so is another one each time."""
 
 
 def history(files: Files, name: str) -> tuple[str, Path | None]:
@@ -34,8 +39,7 @@ def history(files: Files, name: str) -> tuple[str, Path | None]:
         InputError: no audit of that name has a finished run.
     """
     found = past(files, name)
-    head = ["figure", "of", "runs", "first", "before", "last", "change", "lowest", "highest"]
-    tables = [text_table(head, [figure_line(figure) for figure in found.figures])] if found.figures else []
+    tables = [text_table(*figure_table(found))] if found.figures else []
     if found.gates:
         lines = [[gate.gate, *_last(gate), f"{gate.missed} of {sum(v is not None for v in gate.verdicts)}"]
                  for gate in found.gates]  # fmt: skip
@@ -68,13 +72,60 @@ def past(files: Files, name: str) -> History:
         what = "it has no finished run" if mine else "no audit has that name here"
         hint = suggest(name, names) if names and not mine else ""
         raise InputError(f"history: must be the name of an audit with a finished run, got {name!r}: {what}{hint}")
+    alike = _alike(runs)
+    last = [some[-1] for some in alike]
+    pages = _Pages(files, frozenset(files.names(FOLDER)))
     return History(
         name,
-        [_past_run(run, before) for run, before in zip(runs, [None, *runs], strict=False)],
-        _gates(runs),
-        _figures([_measured(files, run) for run in runs]),
-        len(mine) - len(runs),
+        [_past_run(some, before, pages) for some, before in zip(alike, [None, *alike], strict=False)],
+        _gates(last),
+        _figures([_measured(files, run) for run in last]),
+        [_unfinished(run, alike) for run in mine if not run.finished],
     )
+
+
+def _alike(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Runs in a row whose every stage gave the same results, together; a record without stages says nothing of that."""
+    found: list[list[RunRecord]] = []
+    for run in runs:
+        if found and run.stages and _results(run) == _results(found[-1][-1]):
+            found[-1].append(run)
+        else:
+            found.append([run])
+    return found
+
+
+def _results(run: RunRecord) -> object:
+    found = {name: stage for name, stage in run.stages.items() if name not in SHOWING}
+    stages = {name: (stage["folder"], stage.get("digest")) for name, stage in found.items()}
+    return stages, run.status, run.gates, run.figures
+
+
+def _unfinished(run: RunRecord, alike: Sequence[Sequence[RunRecord]]) -> UnfinishedRun:
+    why = str(run.about.get("failure", ""))
+    if not why and run.stages:
+        why = f"after {', '.join(run.stages)}"
+    after = sum(some[0].started <= run.started for some in alike)
+    return UnfinishedRun(run.run_id, _moment(run), run.status, run.network, why, after)
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """Where reports of runs, and comparisons of two, lie as seen from a page beside the comparisons."""
+
+    files: Files
+    published: frozenset[str]
+
+    def report(self, run: RunRecord) -> str:
+        """Of a run; empty where it is gone."""
+        place = f"{run.stages['report']['folder']}/index.html" if "report" in run.stages else ""
+        return f"../{place}" if place and self.files.stamp(place) else ""
+
+    def comparison(self, before: Sequence[RunRecord], now: Sequence[RunRecord]) -> str:
+        """Of any two of the runs, the later one second if there is that; empty where nobody compared them."""
+        pairs = [(a.run_id, b.run_id) for a in reversed(before) for b in reversed(now)]
+        names = [f"compare-{a}-{b}.html" for a, b in [*pairs, *((b, a) for a, b in pairs)]]
+        return next((name for name in names if f"{FOLDER}/{name}" in self.published), "")
 
 
 def _measured(files: Files, run: RunRecord) -> Sequence[FigureRun]:
@@ -88,17 +139,26 @@ def _measured(files: Files, run: RunRecord) -> Sequence[FigureRun]:
         return Side.of(files, run, warn).figures
 
 
-def _past_run(run: RunRecord, before: RunRecord | None) -> PastRun:
-    begun = time.gmtime(run.started)
+def _past_run(some: Sequence[RunRecord], before: Sequence[RunRecord] | None, pages: _Pages) -> PastRun:
+    """Runs that gave the same results, as one."""
+    first, last = some[0], some[-1]
     return PastRun(
-        run.run_id,
-        time.strftime("%Y-%m-%d", begun),
-        time.strftime("%Y-%m-%d %H:%M", begun),
-        run.status,
-        run.network,
-        _changed(before, run) if before else [],
-        _pictures(run),
+        last.run_id,
+        _moment(first).partition(" ")[0],
+        _moment(first),
+        last.status,
+        last.network,
+        _changed(before[-1], first) if before else [],
+        _pictures(last),
+        len(some),
+        _moment(last),
+        pages.report(last),
+        pages.comparison(before, some) if before else "",
     )
+
+
+def _moment(run: RunRecord) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.started))
 
 
 def _pictures(run: RunRecord) -> str:

@@ -6,10 +6,23 @@ from dataclasses import replace
 
 import pytest
 
+from flows.audit import _told
 from flows.history import _gates, file_name, past
 from microtome.errors import InputError
+from microtome.report import views
 from microtome.report.comparison import Figure
-from microtome.report.history import History, PastFigure, PastGate, PastRun, PastVerdict, figure_line, page, sentences
+from microtome.report.history import (
+    History,
+    PastFigure,
+    PastGate,
+    PastRun,
+    PastVerdict,
+    UnfinishedRun,
+    figure_line,
+    figure_table,
+    page,
+    sentences,
+)
 from microtome.report.trends import HEIGHT, WIDTH, Point, Trend, drawn
 from storage import RunRecord, RunStore, open_files
 from tests.conftest import opened
@@ -26,11 +39,15 @@ def verdict(value: float, limit: float | None, said: str, note: str = "") -> Pas
     return PastVerdict(Figure(value, value - 1, value + 1), limit, said, note)
 
 
+STOPPED = UnfinishedRun("run-s", "day 1 night", "killed", "net", "", 1)
+FAILED = UnfinishedRun("run-f", "day 9", "failed", "net", f"stage tree: {EVIL}", 3)
+
+
 def history(**changes) -> History:
     figure = PastFigure("dissection", "detectors", "4", [Figure(31, 29, 33), Figure(30, 28, 32), Figure(27, 25, 29)])
     gone = PastFigure("tree", EVIL, "", [None, Figure(0.5), None])
     gate = PastGate(EVIL, [None, verdict(30, 28, "passed"), verdict(27, 28, "failed", EVIL)])
-    whole = History("nightly", [run(1), run(2), run(3)], [gate], [figure, gone], 2)
+    whole = History("nightly", [run(1), run(2), run(3)], [gate], [figure, gone], [STOPPED, FAILED])
     return replace(whole, **changes)
 
 
@@ -55,6 +72,23 @@ def test_a_line_is_broken_where_nothing_was_measured_and_where_the_pictures_chan
     assert shapes(drawn(Trend(points, [5]), ("", ""))) == ["axis", "break", "line", "line", *["dot"] * 5]
 
 
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([47, 46, 48], [0, 20, 40, 60]), ([5], [0, 2, 4, 6]), ([1, 2], [0, 1, 2]),
+        ([0.036, 0.041], [0, 0.02, 0.04, 0.06]),
+
+        ([0], [0, 1]), ([0.5], [0, 0.2, 0.4, 0.6]), ([-3, 2], [-4, -2, 0, 2]), ([-0.5], [-0.6, -0.4, -0.2, 0]),
+        ([1200], [0, 500, 1000, 1500]), ([1], [0, 1]), ([4], [0, 1, 2, 3, 4]), ([1e-7], [0, 5e-8, 1e-7]),
+    ],
+)  # fmt: skip
+def test_an_axis_holds_zero_and_has_whole_ticks_for_counts(values, ticks):
+    trend = Trend([Point(value) for value in values])
+    assert trend.ticks == pytest.approx(ticks)
+    words = [text.text for text in ElementTree.fromstring(drawn(trend, ("", ""))).iter("text")]
+    assert words[: len(ticks)] == [f"{tick:,.6g}".replace("-", "−") for tick in trend.ticks]
+
+
 @pytest.mark.parametrize("points", [[], [Point(None)], [Point(3, 3, 3)], [Point(0)], [Point(-5, limit=-5), Point(-5)]])
 def test_a_trend_of_next_to_nothing_is_drawn(points):
     svg = drawn(Trend(points), ("a", "b"))
@@ -65,28 +99,65 @@ def test_a_trend_of_next_to_nothing_is_drawn(points):
 
 def test_what_is_said():
     told = list(sentences(history()))
-    assert told[0] == f"In the last run the one gate missed its limit: {EVIL}, got 27 [26, 28]."
-    assert told[2] == "3 finished runs of nightly from day 1 to day 3."
-    assert told[1].startswith(
-        "Detectors, 4: the last run lies outside of the interval of the run before, 30 [28, 32] then"
+    assert told == [
+        f"The latest run, on day 9, failed (stage tree: {EVIL}); what follows is of the finished ones.",
+        f"In the last run the one gate missed its limit: {EVIL}, got 27 [26, 28].",
+        "Detectors, 4 fell since the run before, from 30 [28, 32] to 27 [25, 29]: outside of the 95 % interval that it "
+        "had.",
+        "3 finished runs of nightly from day 1 to day 3; 2 more did not finish.",
+    ]
+    calm = replace(history(), figures=[PastFigure("a", "b", "c", [Figure(1, 0, 2)] * 3)], gates=[], unfinished=[])
+    assert next(sentences(calm)) == "No figure changed since the run before: the one that both have is what it was."
+    moved = [PastFigure("a", "b", "c", [None, Figure(1, 0, 2), Figure(2, 0, 3)]), PastFigure("a", "d", "", [None] * 3)]
+    moved += [PastFigure("a", "e", "", [None, Figure(1), Figure(2)])]
+    assert next(sentences(replace(calm, figures=moved))) == (
+        "No clear change since the run before: 2 of 2 figures moved, none of them out of the 95 % interval that it "
+        "had; 1 of them has no interval."
     )
-    calm = replace(history(), figures=[PastFigure("a", "b", "c", [Figure(1, 0, 2)] * 3)], gates=[])
-    assert next(sentences(calm)) == "No figure of 1 with a 95 % interval left it since the run before."
-    two = replace(history(), gates=[history().gates[0], PastGate("g", [verdict(1, 2, "failed")] * 3)])
+    risen = [PastFigure("a", "b", "c", [None, Figure(1, 0, 2), Figure(3, 0, 3)])] * 3
+    assert next(sentences(replace(calm, figures=risen))).startswith("B, c rose since the run before, from 1 [0, 2] to")
+    assert next(sentences(replace(calm, figures=risen))).endswith("that it had; so did 2 more figures.")
+    two = replace(calm, gates=[history().gates[0], PastGate("g", [verdict(1, 2, "failed")] * 3)])
     assert f"2 of 2 gates missed their limits: {EVIL}, got 27 [26, 28]; g, got 1 [0, 2]." in next(sentences(two))
+
+
+def test_runs_that_gave_the_same_results_say_that_nothing_changed():
+    gates = [PastGate("g", [verdict(3, 2, "passed")]), PastGate("h", [verdict(3, 2, "not judged")])]
+    same = replace(run(1), day="2026-05-01", times=2, last="2026-05-01 12:30")
+    one = History("nightly", [same], gates[:1], [PastFigure("s", "n", "r", [Figure(2, 1, 3)])])
+    assert list(sentences(one)) == [
+        "Nothing changed between the 2 finished runs of nightly on 2026-05-01: every stage measured the same.",
+        "In the last run the one gate passed.",
+    ]
+    assert "1 of 2 gates passed, the others were not judged" in list(sentences(replace(one, gates=gates)))[1]
+    view = page(one, "h.html")
+    assert parts_of(view, "charts") == []  # a dot is no trend
+    assert parts_of(view, "table")[-1].rows[0][1] == "day 1 noon (2 runs, the last on 2026-05-01 12:30)"
+
+
+def test_a_run_that_failed_or_still_runs_is_said():
+    going = replace(FAILED, status="running", why="")
+    assert next(sentences(history(unfinished=[going]))).startswith("A run that began on day 9 has not ended yet; what")
+    killed = replace(FAILED, status="killed", why="x" * 200)
+    told = next(sentences(history(unfinished=[killed])))
+    assert told.startswith(f"The latest run, on day 9, was killed ({'x' * 119}…); what")
+    assert "9" not in next(sentences(history(unfinished=[STOPPED])))  # others finished since
 
 
 def test_other_pictures_are_no_change_of_the_network():
     moved = history(runs=[run(1), run(2), run(3, "q")])
     assert moved.breaks == [2]
-    assert "The last run looked at other pictures than the run before" in list(sentences(moved))[1]
+    assert "The last run looked at other pictures than the run before" in list(sentences(moved))[2]
 
 
 def test_a_single_run():
-    one = History("a", [run(1)], [], [PastFigure("s", "n", "r", [Figure(2, 1, 3)])], 0)
+    one = History("a", [run(1)], [], [PastFigure("s", "n", "r", [Figure(2, 1, 3)])])
     assert list(sentences(one)) == ["One finished run of a on day 1: there is no trend yet."]
     assert figure_line(one.figures[0]) == ["n", "s, r", "1", "2 [1, 3]", "–", "2 [1, 3]", "–", "2", "2"]
-    assert len(parts_of(page(one, "h.html"), "charts")) == 1
+    assert figure_table(one) == (["figure", "of", "last"], [["n", "s, r", "2 [1, 3]"]])
+    assert parts_of(page(one, "h.html"), "charts") == []
+    two = replace(one, runs=[run(1), run(2)], figures=[PastFigure("s", "n", "", [Figure(2), Figure(3)])])
+    assert figure_table(two) == (["figure", "of", "before", "last", "change"], [["n", "s", "2", "3", "+1"]])
 
 
 def test_a_line_of_the_table():
@@ -101,11 +172,18 @@ def test_the_page():
     gates, figures, runs = parts_of(view, "table")
     assert list(gates.rows[0]) == [EVIL, "failed", "27 [26, 28]", "28", "1 of 2", EVIL]
     assert len(figures.rows) == 2
-    assert [row[0] for row in runs.rows] == ["run-3", "run-2", "run-1"]
-    assert runs.note == "2 more did not finish, and are not shown."
+    assert [row[0] for row in runs.rows] == ["run-f", "run-3", "run-2", "run-s", "run-1"]
+    assert [row[2] for row in runs.rows] == [f"failed: stage tree: {EVIL}", "done", "done", "killed", "done"]
+    assert [part.text for part in parts_of(view, "code")] == ["microtome compare run-2 run-3"]
+    known = replace(run(3), report="../stages/report/a/index.html", comparison="compare-run-2-run-3.html")
+    told = page(history(runs=[run(1), run(2), known]), "h.html")
+    assert parts_of(told, "table")[-1].rows[1][-1] == views.Links(
+        [("report", known.report), ("comparison with the run before", known.comparison)]
+    )
+    assert parts_of(told, "code") == []
     assert view.figures.items == [("detectors, 4", "27", "95 %: 25 to 29")]
     many = history(runs=[run(n) for n in range(40)], gates=[], figures=[PastFigure("s", "n", "r", [Figure(1)] * 40)])
-    assert parts_of(page(many, "h.html"), "table")[-1].note.startswith("The latest 30 of 40.")
+    assert parts_of(page(many, "h.html"), "table")[-1].note.startswith("The latest 30 of 42.")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -137,14 +215,17 @@ def test_records_become_trends(tmp_path):
         record(1, stages=index, about={"audit": {"seed": 0}}, inputs={"network": "inputs/a"}),
         record(2, stages=index, about={"audit": {"seed": 1}}, inputs={"network": "inputs/b"}),
         record(3, stages={"index": {"folder": "stages/index/b"}}, gates=(), about={"audit": {"seed": 1}}),
-        record(4, status="failed"),
+        record(4, status="failed", about={"failure": "stage tree: no bird"}),
         record(5, name="other"),
     ):
         store.save(kept)
     found = past(open_files(str(tmp_path)), "nightly")
     assert [line.run for line in found.runs] == ["run-1", "run-2", "run-3"]
     assert [line.changed for line in found.runs] == [[], ["seed", "files of the network"], ["files of the network"]]
-    assert (found.unfinished, found.breaks) == (1, [2])
+    assert found.breaks == [2]
+    assert [(run.run, run.status, run.why, run.after) for run in found.unfinished] == [
+        ("run-4", "failed", "stage tree: no bird", 3)
+    ]
     assert [value.value for value in found.figures[0].values] == [1, 2, 3]
     assert [verdict and verdict.verdict for verdict in found.gates[0].verdicts] == ["failed", "passed", None]
     with pytest.raises(InputError, match="no audit has that name here; did you mean 'nightly'"):
@@ -152,6 +233,39 @@ def test_records_become_trends(tmp_path):
     store.save(record(6, name="young", status="running"))
     with pytest.raises(InputError, match="got 'young': it has no finished run"):
         past(open_files(str(tmp_path)), "young")
+
+
+def test_a_record_keeps_why_its_run_failed():
+    about = _told(record(1, about={"file": "a"}), ValueError("\nstage tree: no bird\nTraceback")).about
+    assert about == {"file": "a", "failure": "stage tree: no bird"}
+    assert len(_told(record(1), ValueError("x" * 9999)).about["failure"]) == 300
+
+
+def test_runs_of_the_same_results_are_one_and_lead_to_what_there_is(tmp_path):
+    files = open_files(str(tmp_path))
+    stages = [{name: {"folder": f"stages/{name}/{run}"} for name in ("index", "report")} for run in "ab"]
+    again = {**stages[0], "report": {"folder": "stages/report/c"}}
+    for kept in (
+        record(1, stages=stages[0]),
+        record(2, stages=again, figures=record(1).figures, gates=record(1).gates),
+        record(3, status="killed", stages=stages[1]),
+        record(4, stages=stages[1]),
+        record(5, stages=stages[0], figures=record(1).figures, gates=record(1).gates),
+    ):
+        RunStore(files).save(kept)
+    for run in "ac":
+        files.write(f"stages/report/{run}/index.html", b"x")
+    files.write("reports/compare-run-4-run-1.html", b"x")
+    found = past(files, "nightly")
+    assert [(run.run, run.times, run.day) for run in found.runs] == [
+        ("run-2", 2, "2001-09-10"), ("run-4", 1, "2001-09-13"), ("run-5", 1, "2001-09-14"),
+    ]  # fmt: skip
+    assert found.runs[0].last == "2001-09-11 01:46"
+    assert [run.report for run in found.runs] == [
+        "../stages/report/c/index.html", "", "../stages/report/a/index.html",
+    ]  # fmt: skip
+    assert [run.comparison for run in found.runs] == ["", "compare-run-4-run-1.html", ""]
+    assert [(run.why, run.after) for run in found.unfinished] == [("after index, report", 1)]
 
 
 def test_older_records_are_read_from_their_stages(finished_workspace, tmp_path):

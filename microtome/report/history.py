@@ -11,19 +11,24 @@ from microtome.report.trends import Point, Trend, drawn
 
 SHOWN_RUNS = 30
 SHOWN_MISSED = 3  # gates that the verdict names
+SHOWN_WHY = 120  # letters of why a run failed that the verdict has
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """A finished run.
+    """A finished run; or several in a row whose stages gave the same results, as one.
 
     Args:
-        run: its id.
-        day, moment: when it began, in words, by day and to the minute.
+        run: its id; of several the last one's.
+        day, moment: when it began, in words, by day and to the minute; of several the first.
         status: `done` or `gate failed`.
         network: what was audited, for people.
         changed: what is not as in the run before, in words.
         pictures: digest of its data sets' indices.
+        times: how many there were.
+        last: when the last of several began, to the minute.
+        report: where its report lies, from the page; empty where there is none.
+        comparison: where its comparison with the run before lies; empty where there is none.
     """
 
     run: str
@@ -33,6 +38,30 @@ class PastRun:
     network: str
     changed: Sequence[str]
     pictures: str
+    times: int = 1
+    last: str = ""
+    report: str = ""
+    comparison: str = ""
+
+    @property
+    def begun(self) -> str:
+        """When it began; of several the first, how many, and the last."""
+        return self.moment if self.times == 1 else f"{self.moment} ({self.times} runs, the last on {self.last})"
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """A run that came to no end: its id, when it began, how it stands, why, and how many finished `PastRun` it follows.
+
+    Its status is `failed`, `stopped`, `killed` or `running`.
+    """
+
+    run: str
+    moment: str
+    status: str
+    network: str
+    why: str
+    after: int
 
 
 @dataclass(frozen=True)
@@ -75,13 +104,18 @@ class PastGate:
 
 @dataclass(frozen=True)
 class History:
-    """The finished runs of an audit, oldest first, one at least; and how many others there are."""
+    """The finished runs of an audit, oldest first, one at least; and those that came to no end."""
 
     name: str
     runs: Sequence[PastRun]
     gates: Sequence[PastGate]
     figures: Sequence[PastFigure]
-    unfinished: int
+    unfinished: Sequence[UnfinishedRun] = ()
+
+    @property
+    def count(self) -> int:
+        """Finished runs, each of several that gave the same results by itself."""
+        return sum(run.times for run in self.runs)
 
     @property
     def breaks(self) -> list[int]:
@@ -108,31 +142,55 @@ def page(found: History, file: str) -> views.Page:
 
 
 def sentences(found: History) -> Iterator[str]:
-    """What the gates of the last run said, what left its interval, and of how many runs."""
-    last = found.runs[-1]
-    when = f"from {found.runs[0].day} to {last.day}" if found.runs[0].day != last.day else f"on {last.day}"
-    yield from _last_verdicts(found)
-    if len(found.runs) == 1:
-        yield f"One finished run of {found.name} {when}: there is no trend yet."
-        return
-    yield from _moved(found)
-    yield f"{len(found.runs)} finished runs of {found.name} {when}."
-
-
-def _last_verdicts(found: History) -> Iterator[str]:
-    now = [(gate.gate, gate.verdicts[-1]) for gate in found.gates]
-    judged = [(gate, verdict) for gate, verdict in now if verdict]
-    if not judged:
-        return
+    """Whether the last run came to its end, what its gates missed, what changed, and of how many runs."""
+    judged = [(gate.gate, verdict) for gate in found.gates if (verdict := gate.verdicts[-1])]
     missed = [_missed(gate, verdict) for gate, verdict in judged if verdict.verdict in ("failed", "warned")]
+    yield from _without_end(found)
+    yield from _limits_missed(missed, len(judged))
+    yield from _changed(found)
+    if judged and not missed:
+        yield _none_missed([verdict for _, verdict in judged])
+    if len(found.runs) > 1:
+        others = f"; {len(found.unfinished)} more did not finish" if found.unfinished else ""
+        yield f"{found.count} finished runs of {found.name} {_when(found)}{others}."
+
+
+def _when(found: History) -> str:
+    last = found.runs[-1]
+    end = last.last.partition(" ")[0] or last.day
+    return f"from {found.runs[0].day} to {end}" if found.runs[0].day != end else f"on {end}"
+
+
+def _without_end(found: History) -> Iterator[str]:
+    """That the latest run of all has no results, since the rest of the page cannot show it."""
+    later = [run for run in found.unfinished if run.after == len(found.runs)]
+    if not later:
+        return
+    run = later[-1]
+    if run.status == "running":
+        yield f"A run that began on {run.moment} has not ended yet; what follows is of the finished ones."
+        return
+    why = run.why if len(run.why) <= SHOWN_WHY else f"{run.why[: SHOWN_WHY - 1]}…"
+    how = "failed" if run.status == "failed" else f"was {run.status}"
+    yield f"The latest run, on {run.moment}, {how}{f' ({why})' if why else ''}; what follows is of the finished ones."
+
+
+def _limits_missed(missed: Sequence[str], judged: int) -> Iterator[str]:
     if not missed:
-        yield f"In the last run no gate of {len(judged)} missed its limit."
-    elif len(judged) == 1:
+        return
+    if judged == 1:
         yield f"In the last run the one gate missed its limit: {missed[0]}."
-    else:
-        more = f"; and {len(missed) - SHOWN_MISSED} more" if len(missed) > SHOWN_MISSED else ""
-        told = "; ".join(missed[:SHOWN_MISSED])
-        yield f"In the last run {len(missed)} of {len(judged)} gates missed their limits: {told}{more}."
+        return
+    more = f"; and {len(missed) - SHOWN_MISSED} more" if len(missed) > SHOWN_MISSED else ""
+    told = "; ".join(missed[:SHOWN_MISSED])
+    yield f"In the last run {len(missed)} of {judged} gates missed their limits: {told}{more}."
+
+
+def _none_missed(verdicts: Sequence[PastVerdict]) -> str:
+    passed = sum(verdict.verdict == "passed" for verdict in verdicts)
+    if passed < len(verdicts):
+        return f"In the last run {passed} of {len(verdicts)} gates passed, the others were not judged."
+    return "In the last run the one gate passed." if passed == 1 else f"In the last run all {passed} gates passed."
 
 
 def _missed(gate: str, verdict: PastVerdict) -> str:
@@ -140,24 +198,58 @@ def _missed(gate: str, verdict: PastVerdict) -> str:
     return f"{gate}, got {verdict.value.words}"
 
 
-def _moved(found: History) -> Iterator[str]:
-    """Figures whose value now lies outside of the interval of the run before, over the same pictures."""
-    if len(found.runs) - 1 in found.breaks:
+def _changed(found: History) -> Iterator[str]:
+    """What became of the figures since the run before, in plain words."""
+    if found.count == 1:
+        yield f"One finished run of {found.name} {_when(found)}: there is no trend yet."
+    elif len(found.runs) == 1:
+        yield (
+            f"Nothing changed between the {found.count} finished runs of {found.name} {_when(found)}: every stage "
+            "measured the same."
+        )
+    elif len(found.runs) - 1 in found.breaks:
         yield "The last run looked at other pictures than the run before, so that figures differ for that alone."
-        return
-    left = [figure for figure in found.figures if _outside(figure)]
+    else:
+        yield _moved(found)
+
+
+def _moved(found: History) -> str:
+    """Figures that are not what they were, and whether the value now lies outside of the interval of the run before."""
+    both = [figure for figure in found.figures if _pair(figure)]
+    moved = [figure for figure in both if (pair := _pair(figure)) and pair[0] != pair[1]]
+    left = [figure for figure in moved if _outside(figure)]
+    if not both:
+        return "The last run and the one before measured no figure in common."
+    if not moved:
+        return f"No figure changed since the run before: {_all(len(both))} what it was."
     if not left:
-        told = [figure for figure in found.figures if (before := figure.values[-2]) and before.low is not None]
-        yield f"No figure of {len(told)} with a 95 % interval left it since the run before."
-        return
+        bare = sum(before.low is None for figure in moved if (before := figure.values[-2]))
+        beside = f"; {bare} of them {'has' if bare == 1 else 'have'} no interval" if bare else ""
+        return (
+            f"No clear change since the run before: {len(moved)} of {len(both)} figures moved, none of them out of the "
+            f"95 % interval that it had{beside}."
+        )
     figure = left[0]
     before, now = figure.values[-2], figure.values[-1]
-    more = f"; so do {len(left) - 1} more figures" if len(left) > 2 else "; so does one more" if len(left) == 2 else ""
-    if before and now:
-        yield (
-            f"{figure.words[:1].upper()}{figure.words[1:]}: the last run lies outside of the interval of the run "
-            f"before, {before.words} then and {now.words} now{more}."
-        )
+    rose = now and before and (now.value or 0) > (before.value or 0)
+    more = f"; so did {len(left) - 1} more figures" if len(left) > 2 else "; so did one more" if len(left) == 2 else ""
+    return (
+        f"{figure.words[:1].upper()}{figure.words[1:]} {'rose' if rose else 'fell'} since the run before, from "
+        f"{before.words if before else '–'} to {now.words if now else '–'}: outside of the 95 % interval that it "
+        f"had{more}."
+    )
+
+
+def _all(count: int) -> str:
+    return "the one that both have is" if count == 1 else f"each of the {count} is"
+
+
+def _pair(figure: PastFigure) -> tuple[float, float] | None:
+    """Its values in the run before and in the last."""
+    before, now = figure.values[-2], figure.values[-1]
+    if before is None or now is None or before.value is None or now.value is None:
+        return None
+    return before.value, now.value
 
 
 def _outside(figure: PastFigure) -> bool:
@@ -187,13 +279,15 @@ def _interval(figure: Figure) -> str:
 def _gates(found: History) -> list[views.Section]:
     if not found.gates:
         return []
-    charts = views.Charts([_gate_chart(found, gate) for gate in found.gates])
+    charts = [_legend(found, gates=True), views.Charts([_gate_chart(found, gate) for gate in found.gates])]
     columns = [("gate", False), ("last", False), ("value", True), ("limit", True), ("missed", True), ("note", False)]
     lines = [_gate_line(gate) for gate in found.gates]
     if not any(line[-1] for line in lines):
         columns, lines = columns[:-1], [line[:-1] for line in lines]
     note = "Missed: runs in which the gate failed or warned, of those that judged it."
-    return [views.Section("Gates", [_legend(found, gates=True), charts, views.Table(columns, lines, note)])]
+    if any(run.times > 1 for run in found.runs):
+        note += " Runs in a row that measured the same count as one."
+    return [views.Section("Gates", [*(charts if len(found.runs) > 1 else ()), views.Table(columns, lines, note)])]
 
 
 def _legend(found: History, *, gates: bool = False) -> views.Text:
@@ -231,23 +325,30 @@ def _chart(found: History, title: str, points: Sequence[Point]) -> tuple[str, st
     first, last = found.runs[0], found.runs[-1]
     ends = (first.day, last.day) if first.day != last.day else (first.moment, last.moment)
     known = [number(point.value) for point in points if point.value is not None]
-    words = (
-        f"{title}: first {known[0]}, last {known[-1]}, of {len(known)} runs" if known else f"{title}: never measured"
-    )
+    words = f"first {known[0]}, last {known[-1]}, of {len(known)} runs" if known else "never measured"
     return title, drawn(Trend(points, found.breaks), ends), f"{title}: {words}"
 
 
 def _figures(found: History) -> list[views.Section]:
     if not found.figures:
         return []
-    charts = [_figure_chart(found, figure) for figure in found.figures]
-    columns = [("figure", False), ("of", False), ("runs", True), ("first", True), ("before", True), ("last", True)]
-    columns += [("change", True), ("lowest", True), ("highest", True)]
-    lines = [figure_line(figure) for figure in found.figures]
+    charts = [_legend(found), views.Charts([_figure_chart(found, figure) for figure in found.figures])]
+    columns, lines = figure_table(found)
     note = "Change: the last run's value less that of the run before it; its interval is not known here."
-    return [
-        views.Section("Headline figures", [_legend(found), views.Charts(charts), views.Table(columns, lines, note)])
-    ]
+    table = views.Table([(name, name not in ("figure", "of")) for name in columns], lines, note * (len(found.runs) > 1))
+    return [views.Section("Headline figures", [*(charts if len(found.runs) > 1 else ()), table])]
+
+
+_COLUMNS = ("figure", "of", "runs", "first", "before", "last", "change", "lowest", "highest")
+"""What `figure_line` has."""
+
+
+def figure_table(found: History) -> tuple[list[str], list[list[str]]]:
+    """Columns and lines of the headline figures: of one or two runs without the columns that would repeat others."""
+    spared = {1: {"runs", "first", "before", "change", "lowest", "highest"}, 2: {"runs", "first", "lowest", "highest"}}
+    kept = [place for place, name in enumerate(_COLUMNS) if name not in spared.get(len(found.runs), ())]
+    lines = [figure_line(figure) for figure in found.figures]
+    return [_COLUMNS[place] for place in kept], [[line[place] for place in kept] for line in lines]
 
 
 def figure_line(figure: PastFigure) -> list[str]:
@@ -284,16 +385,33 @@ def _figure_chart(found: History, figure: PastFigure) -> tuple[str, str, str]:
 
 
 def _runs(found: History) -> views.Section:
-    columns = [("run", False), ("begun", False), ("status", False), ("network", False), ("other than before", False)]
-    lines = [
-        [run.run, run.moment, run.status, run.network, ", ".join(run.changed) or "nothing"]
-        for run in list(reversed(found.runs))[:SHOWN_RUNS]
-    ]
-    lines[-1][-1] = lines[-1][-1] if len(found.runs) > SHOWN_RUNS else "–"
-    told = [f"The latest {SHOWN_RUNS} of {len(found.runs)}."] if len(found.runs) > SHOWN_RUNS else []
-    if found.unfinished:
-        told.append(f"{found.unfinished} more did not finish, and are not shown.")
-    return views.Section("Runs", [views.Table(columns, lines, " ".join(told))])
+    columns = ["run", "begun", "status", "network", "other than before", "see"]
+    lines: list[list[views.Cell]] = []
+    for place, run in enumerate(found.runs):
+        lines += [_without_results(other) for other in found.unfinished if other.after == place]
+        lines.append(_with_results(run, first=place == 0))
+    lines += [_without_results(other) for other in found.unfinished if other.after == len(found.runs)]
+    told = [f"The latest {SHOWN_RUNS} of {len(lines)}."] if len(lines) > SHOWN_RUNS else []
+    if any(run.times > 1 for run in found.runs):
+        told.append("Runs in a row whose every stage measured the same are one line, by the id of the last.")
+    last, before = found.runs[-1], found.runs[-2] if len(found.runs) > 1 else None
+    table = views.Table([(name, False) for name in columns], lines[: -SHOWN_RUNS - 1 : -1], " ".join(told))
+    if before is None or last.comparison or len(found.runs) - 1 in found.breaks:
+        return views.Section("Runs", [table])
+    text = views.Text("Which differences from the run before are sure, unit by unit:", "quiet")
+    return views.Section("Runs", [table, text, views.Code(f"microtome compare {before.run} {last.run}")])
+
+
+def _with_results(run: PastRun, *, first: bool) -> list[views.Cell]:
+    links = [("report", run.report), ("comparison with the run before", run.comparison)]
+    changed = "–" if first else ", ".join(run.changed) or "nothing"
+    seen = [(text, place) for text, place in links if place]
+    return [run.run, run.begun, run.status, run.network, changed, views.Links(seen or [("–", "")])]
+
+
+def _without_results(run: UnfinishedRun) -> list[views.Cell]:
+    status = f"{run.status}: {run.why}" if run.why else run.status
+    return [run.run, run.moment, status, run.network, "–", "no results"]
 
 
 def _reading() -> views.Section:
@@ -301,10 +419,11 @@ def _reading() -> views.Section:
         "How to read this",
         [
             views.Text(
-                "Each line is a figure over the finished runs, oldest first, evenly spaced; its band is the 95 % "
-                "interval of each run by itself. A dashed line is a gate's limit, a cross a run that missed it. A "
-                "dotted upright marks a run that looked at other pictures than the one before: figures on its two "
-                "sides cannot be compared. Where a line is broken, a run did not measure the figure."
+                "Each line is a figure over the finished runs, oldest first, evenly spaced, on an axis that holds "
+                "zero; its band is the 95 % interval of each run by itself. Runs in a row whose every stage measured "
+                "the same are one dot. A dashed line is a gate's limit, a cross a run that missed it. A dotted upright "
+                "marks a run that looked at other pictures than the one before: figures on its two sides cannot be "
+                "compared. Where a line is broken, a run did not measure the figure."
             ),
             views.Text(
                 "Neighbouring runs share their pictures, so the intervals of two runs may overlap where the difference "

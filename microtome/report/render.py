@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from microtome.report.overlay import SHEET
-from microtome.report.views import Conclusion, Report, UnitKey, large_of
+from microtome.report.views import Conclusion, Links, Report, UnitKey, large_of
 
 _FOLDER = Path(__file__).parent / "templates"
 INDEX = "index.html"
@@ -101,6 +101,7 @@ def _environment() -> jinja2.Environment:
         script=Markup(script), style=Markup(style), policy=policy(script), sheet=SHEET, markers=_MARKERS
     )
     environment.tests["unit"] = lambda cell: isinstance(cell, UnitKey)
+    environment.tests["links"] = lambda cell: isinstance(cell, Links)
     environment.filters["large"] = large_of
     environment.filters["place"] = lambda unit: quote(unit.page)
     environment.filters["svg"] = Markup  # charts are our own, and their text was escaped when they were drawn

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 from markupsafe import escape
@@ -38,9 +40,9 @@ class Trend:
     points: Sequence[Point]
     breaks: Sequence[int] = ()
 
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Least and greatest value that is drawn."""
+    @cached_property
+    def ticks(self) -> list[float]:
+        """Round numbers from end to end of the axis, which holds zero and all that is drawn; whole ones for counts."""
         drawn = [
             number
             for point in self.points
@@ -49,8 +51,17 @@ class Trend:
             if number is not None
         ]
         low, high = min(drawn, default=0.0), max(drawn, default=0.0)
-        spare = (high - low or abs(high) or 1.0) * 0.06
-        return low - spare, high + spare
+        low, high = min(low, 0.0), max(high, 0.0)
+        step = _step(high - low or 1.0, whole=all(float(number).is_integer() for number in drawn))
+        first, last = math.floor(low / step), max(math.ceil(high / step), 1 if low == 0 else 0)
+        return [place * step for place in range(first, last + 1)]
+
+
+def _step(span: float, *, whole: bool) -> float:
+    """The least of 1, 2, 5, 10, 20, 50, ..., and of their decimal parts where not `whole`, that spans it in 4 steps."""
+    power = 10.0 ** math.floor(math.log10(span / 4))
+    step = next(times * power for times in (1, 2, 5, 10) if times * power * 4 >= span * (1 - 1e-9))
+    return max(step, 1.0) if whole else step
 
 
 def drawn(trend: Trend, ends: tuple[str, str]) -> str:
@@ -79,16 +90,16 @@ class _Frame:
 
     def y(self, value: float) -> float:
         """Of a value."""
-        low, high = self.trend.ends
+        low, high = self.trend.ticks[0], self.trend.ticks[-1]
         return round(_TOP + (high - value) / (high - low) * (HEIGHT - _TOP - _BOTTOM), 1)
 
 
 def _axes(frame: _Frame, ends: tuple[str, str]) -> Iterator[str]:
-    low, high = frame.trend.ends
-    base = HEIGHT - _BOTTOM
-    yield f'<path class="axis" d="M{_LEFT} {_TOP}V{base}H{WIDTH - _RIGHT}"/>'
-    for value in (low + (high - low) * 0.06 / 1.12, high - (high - low) * 0.06 / 1.12):
-        yield f'<text x="{_LEFT - 6}" y="{frame.y(value) + 4}" text-anchor="end">{value:.3g}</text>'
+    ticks = "".join(f"M{_LEFT - 4} {frame.y(value)}h4" for value in frame.trend.ticks)
+    yield f'<path class="axis" d="M{_LEFT} {_TOP}V{HEIGHT - _BOTTOM}M{_LEFT} {frame.y(0)}H{WIDTH - _RIGHT}{ticks}"/>'
+    for value in frame.trend.ticks:
+        text = f"{value:,.6g}".replace("-", "−")
+        yield f'<text x="{_LEFT - 7}" y="{frame.y(value) + 4}" text-anchor="end">{text}</text>'
     yield f'<text x="{_LEFT}" y="{HEIGHT - 8}">{escape(ends[0])}</text>'
     if len(frame.trend.points) > 1:
         yield f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{escape(ends[1])}</text>'

@@ -130,13 +130,21 @@ class Strip:
     text: str
 
 
+@dataclass(frozen=True)
+class Links:
+    """Where else a thing is shown: text and place, which may be empty."""
+
+    links: Sequence[tuple[str, str]]
+    kind: str = "links"
+
+
 COVER = 3  # pictures of a page on the overview
-Cell = str | Strip | UnitKey
+Cell = str | Strip | UnitKey | Links
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table. Cells are text, strips, or units, which are linked; the first of each row is its heading.
+    """A table. Cells are text, strips, links, or units, which are linked; the first of each row is its heading.
 
     Args:
         columns: heading, and whether the column holds numbers.
@@ -254,14 +262,6 @@ class Plates:
     size: tuple[int, int]
     concept: str
     kind: str = "plates"
-
-
-@dataclass(frozen=True)
-class Links:
-    """Where else a thing is shown: text and place."""
-
-    links: Sequence[tuple[str, str]]
-    kind: str = "links"
 
 
 @dataclass(frozen=True)
