@@ -76,8 +76,7 @@ def compared(files: Files, first: RunRecord, second: RunRecord) -> tuple[str, Pa
     said = [*map(printable, found.cautions), "\n".join(map(printable, sentences(found)))]
     text = "\n\n".join([*_tables(found), *said])
     view = page(found, f"compare-{first.run_id}-{second.run_id}.html")
-    title = f"{found.first.name} beside {found.second.name}"
-    return text, publish(files, view, title, f"From runs {first.run_id} and {second.run_id}")
+    return text, publish(files, view, view.title, f"From runs {first.run_id} and {second.run_id}")
 
 
 def _tables(found: Comparison) -> Iterator[str]:
@@ -126,7 +125,7 @@ def _labels(one: Side, two: Side) -> Comparison:
 
 def _both(one: Side, two: Side) -> tuple[ComparedRun, ComparedRun]:
     runs = (one.run, two.run)
-    names = [run.name for run in runs] if one.run.name != two.run.name else [run.run_id for run in runs]
+    names = [run.name for run in runs] if one.run.name != two.run.name else ["run 1", "run 2"]
     return _about(one, names[0]), _about(two, names[1])
 
 
@@ -136,13 +135,31 @@ def _about(side: Side, name: str) -> ComparedRun:
     facts = [
         ("run", run.run_id),
         ("audit", run.name),
-        ("network", run.network),
+        ("network", _network(run)),
         ("seed", str(audit.get("seed", "–"))),
-        ("begun", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.started))),
+        ("begun", f"{_moment(run)} UTC"),
         ("status", run.status),
     ]
-    report = f"../{run.stages['report']['folder']}/index.html" if "report" in side.stages else ""
-    return ComparedRun(name, run.run_id, facts, report)
+    described = f"{_network(run)} ({run.run_id}, begun {_moment(run)} UTC)"
+    if "report" not in side.stages:
+        return ComparedRun(name, run.run_id, facts, "", described)
+    units = frozenset(side.stages["report"].names("unit/"))
+    return ComparedRun(name, run.run_id, facts, f"../{run.stages['report']['folder']}/index.html", described, units)
+
+
+def _moment(run: RunRecord) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.started))
+
+
+def _network(run: RunRecord) -> str:
+    """A run's network in words; as recorded where it is not known what was loaded, as of imported labels."""
+    network = run.about.get("audit", {}).get("network", {})
+    if "load" not in network:
+        return run.network
+    weights = network.get("weights")
+    arguments = ", ".join(f"{name} {_text(value)}" for name, value in network.get("arguments", {}).items())
+    loaded = network["load"].rpartition(":")[2] + (f" ({arguments})" if arguments else "")
+    return f"{loaded} with {f'the weights {Path(weights).name}' if weights else 'random weights'}"
 
 
 def _thumbnails(*sides: Side) -> Callable[[int], str]:

@@ -10,6 +10,7 @@ from flows.compare import comparison
 from flows.plan import Plan, Request
 from flows.reports import find_page, publish
 from microtome.errors import InputError
+from microtome.report import views
 from microtome.report.comparison import (
     ComparedFigure,
     ComparedLayer,
@@ -17,6 +18,7 @@ from microtome.report.comparison import (
     Comparison,
     ConceptUnits,
     Figure,
+    KeptLabels,
     difference_words,
     number,
     page,
@@ -137,10 +139,49 @@ def test_further_figures_that_surely_differ():
 def test_what_became_of_units_and_concepts():
     told = sentences(found())
     assert told[0] == (
-        f"3 of 4 units of {EVIL} (75%) carry the same label in both; 10% of pairs of different units do, 90% would in "
-        "old alone over redrawn pictures."
+        f"3 of 4 units of {EVIL} (75%) carry the same label in both; 10% would if units were paired at random, 90% if "
+        "only the first run's pictures were redrawn."
     )
     assert told[1:] == [f"Detected in old alone: {EVIL}.", "Detected in new alone: leg."]
+
+
+def test_numbers_that_mean_nothing_are_said_to_and_folded_away():
+    lost = replace(found().layers[0], matched=DriftedLayer({**ROW, "random_share": 0.6}, [UNIT], {}))
+    both = found(layers=[lost, replace(lost, name="other")])
+    kept = KeptLabels.of(lost.matched)
+    assert (kept.meaningless, kept.words) == (True, "3 of 4, 75% [30%, 95%]")
+    assert sentences(both)[0] == (
+        "Unit numbers mean nothing between these two networks, as far as labels tell: "
+        + "; ".join(
+            [f"3 of 4 units of {EVIL} (75%) carry the same label in both, and 40% would if units were paired at random"]
+            * 2
+        )
+        + "."
+    )
+    view = page(both, "c.html")
+    assert [section.folded for section in view.sections if section.heading.startswith("Number by number")] == [
+        True, True,
+    ]  # fmt: skip
+    warned = next(part.text for part in parts_of(view, "text") if part.style == "advice")
+    assert warned.startswith("Units of one number")
+    same = {**UNIT, "changed": False, "iou_after": 0.1, "threshold_after": 1.0}
+    assert not KeptLabels.of(DriftedLayer({**ROW, "changed_share": 0, "random_share": 0}, [same], {})).meaningless
+    assert not KeptLabels.of(DriftedLayer({**ROW, "random_share": None}, [UNIT], {})).meaningless
+    assert not any(section.folded for section in page(found(), "c.html").sections)
+
+
+def test_units_lead_to_their_pages_in_either_report():
+    key = views.UnitKey("a/b", 3)
+    run = ComparedRun("old", "1", [], "../x/index.html", "net", frozenset([key.page]))
+    assert run.unit(key) == "../x/unit/a~2f~b/3.html"
+    assert run.unit(views.UnitKey("a/b", 4)) == ""
+    made = found()
+    first = replace(made.first, units=frozenset([views.UnitKey(EVIL, 3).page]))
+    view = page(replace(made, first=first), "c.html")
+    place = first.unit(views.UnitKey(EVIL, 3))
+    assert parts_of(view, "table")[1].rows[0][-2] == views.Links([("3", place)])
+    assert parts_of(view, "table")[-2].rows[0][0] == views.Links([("unit 3", ""), ("before", place)])
+    assert parts_of(view, "gallery")[0].cards[0].links == [("before", place)]
 
 
 def test_a_concept_that_another_layer_detects_is_not_gone():
@@ -161,7 +202,11 @@ def test_the_page():
     assert (strip.value, strip.low, strip.high) == (pytest.approx(50 - 49 * 4 / 6, abs=0.01), 1.0, 33.67)
     assert figures.rows[1][-1] == ""  # nothing to tell it from zero by
     assert [row[0] for row in concepts.rows] == [EVIL, "head", "leg"]
-    assert list(concepts.rows[1][2:]) == ["2", "1", "−1", "2 → 1", "1", "–"]
+    assert list(concepts.rows[1][2:]) == [
+        "2", "1", "−1", "2 → 1", views.Links([("1", "")]), views.Links([("–", "")]),
+    ]  # fmt: skip
+    assert view.headline.startswith("Fewer detectors in 4 in new")
+    assert "\n" not in view.headline.replace(EVIL, "")
     assert [part.text for part in parts_of(view, "text") if part.style == "advice"] == ["they measure otherwise"]
     (gallery,) = parts_of(view, "gallery")
     assert [spot.caption for spot in gallery.cards[0].spots] == ["before"] * 5 + ["after"] * 5
@@ -203,6 +248,9 @@ def test_a_run_beside_itself_differs_by_exactly_nothing(two):
     assert all(layer.matched.same for layer in same.layers)
     assert sentences(same)[0].startswith("As many confirmed detectors in 1 in both")
     assert same.differences == []
+    assert (same.first.name, same.second.name) == ("run 1", "run 2")
+    assert page(same, "c.html").title == "first: run 1 beside run 2"
+    assert not any(KeptLabels.of(layer.matched).meaningless for layer in same.layers)
 
 
 def test_two_runs_differ_in_what_they_differ(two):
@@ -222,6 +270,10 @@ def test_two_runs_differ_in_what_they_differ(two):
     assert top
     assert all(spot.thumb.startswith("data:image/webp;base64,") for unit in top.values() for spot in unit.before[:2])
     assert made.images == 70
+    assert made.first.described.startswith(f"tiny with random weights ({first.run_id}, begun 20")
+    assert made.second.described.startswith("tiny (seed 1) with random weights (")
+    assert made.first.unit(views.UnitKey("4", 0)) == made.first.report.replace("index.html", "unit/4/0.html")
+    assert page(made, "c.html").title == "first beside second"
     told = publish(files, page(made, "compare-x.html"), "t", "f")
     assert find_page(files, "compare") == told
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from operator import attrgetter
+from urllib.parse import quote
 
 from microtome.quantify.agreement import Agreement
+from microtome.quantify.intervals import wilson
 from microtome.report import views
-from microtome.report.drift import Drifted, DriftedLayer, advice, changed_gallery, changed_units, layer_tables, named
+from microtome.report.drift import Drifted, DriftedLayer, advice, change_tables, changed_gallery, changed_units
 
 SHOWN_CONCEPTS = 25
 SHOWN_SURE = 3  # figures that the verdict names beside the first
 SHOWN_LISTED = 8  # units or concepts that a line lists
 SHOWN_LABELS = 3  # layers whose labels the verdict tells of
 SHOWN_TILES = 6
+PER_CATEGORY = "unique detectors, per category"  # a headline of `dissection`
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,52 @@ class ComparedFigure:
         """Whether the difference's interval leaves zero out."""
         low, high = self.difference.low, self.difference.high
         return low is not None and high is not None and not low <= 0 <= high
+
+
+@dataclass(frozen=True)
+class KeptLabels:
+    """How many units of a layer carry the same label in both runs, and how many would without numbers meaning anything.
+
+    Args:
+        layer: its name.
+        kept, units: how many do, of how many.
+        by_chance: share of the pairs of different units that do, one unit of each run; None of a single unit.
+        redrawn: share that does in the first run alone when its pictures are drawn anew; None where nobody drew.
+        same: whether no unit differs in anything.
+    """
+
+    layer: str
+    kept: int
+    units: int
+    by_chance: float | None
+    redrawn: float | None
+    same: bool
+
+    @classmethod
+    def of(cls, layer: DriftedLayer) -> KeptLabels:
+        """Those of a layer."""
+        row = layer.row
+        chance, redrawn = (
+            None if share is None else 1 - share for share in (row["random_share"], row["redrawn_share"])
+        )
+        kept = round((1 - row["changed_share"]) * row["units"])
+        return cls(row["layer"], kept, row["units"], chance, redrawn, layer.same)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the share, over the units."""
+        return wilson(self.kept, self.units)
+
+    @property
+    def meaningless(self) -> bool:
+        """Whether the share is not surely above chance: numbers then name no common unit, as far as labels tell."""
+        return not self.same and self.by_chance is not None and self.ends[0] <= self.by_chance
+
+    @property
+    def words(self) -> str:
+        """For example `3 of 4, 75% [30%, 95%]`."""
+        low, high = self.ends
+        return f"{self.kept} of {self.units}, {self.kept / self.units:.0%} [{low:.0%}, {high:.0%}]"
 
 
 @dataclass(frozen=True)
@@ -118,12 +167,20 @@ class ComparedRun:
         run: its id.
         facts: name and value.
         report: where its report lies, from the page; empty where there is none.
+        described: its network and when it began.
+        units: files of the report's pages of single units.
     """
 
     name: str
     run: str
     facts: Sequence[tuple[str, str]]
     report: str
+    described: str = ""
+    units: frozenset[str] = frozenset()
+
+    def unit(self, key: views.UnitKey) -> str:
+        """Where a unit's page lies, from the page; empty where there is none."""
+        return self.report.removesuffix("index.html") + quote(key.page) if key.page in self.units else ""
 
 
 @dataclass(frozen=True)
@@ -183,12 +240,13 @@ def page(found: Comparison, file: str) -> views.Page:
     """
     return views.Page(
         name="comparison",
-        title=f"{found.first.name} beside {found.second.name}",
+        title=_title(found),
         page=file,
-        headline="\n".join(sentences(found)),
+        headline=next(iter(sentences(found)), ""),
         figures=_tiles(found),
         sections=[
-            views.Section("The two runs", [*map(_caution, found.cautions), *_runs(found)]),
+            *_short(found),
+            views.Section("The two runs", _runs(found)),
             *([views.Section("Headline figures", [_figures(found)])] if found.figures else []),
             *(section for layer in found.layers for section in _layer(found, layer)),
             *([] if found.imported else [views.Section("What differs in the making", [_differences(found)])]),
@@ -202,7 +260,7 @@ def sentences(found: Comparison) -> list[str]:
     known = [figure for figure in found.figures if figure.difference.value is not None]
     lead = next((figure for figure in known if figure.sure), known[0] if known else None)
     told = [] if lead is None else [_verdict(found, lead), *_others(found, lead)]
-    labels = [_labels(found, layer) for layer in found.layers[:SHOWN_LABELS] if layer.matched]
+    labels = _labels([layer.matched for layer in found.layers[:SHOWN_LABELS] if layer.matched])
     agreed = [_agreed(found, layer) for layer in found.layers if layer.agreements]
     return [*told, *labels, *agreed, *_gone(found)]
 
@@ -242,17 +300,24 @@ def _undecided(figures: Sequence[ComparedFigure]) -> str:
     return f"No sure difference in {', '.join(named[:SHOWN_SURE])}{more}."
 
 
-def _labels(found: Comparison, layer: ComparedLayer) -> str:
-    """How many units kept their label, beside what redrawn pictures leave and what pairs of other units share."""
-    row = layer.matched.row if layer.matched else None
-    if row is None:
-        return ""
-    kept = round((1 - row["changed_share"]) * row["units"])
-    redrawn, random = row["redrawn_share"], row["random_share"]
-    beside = [] if random is None else [f"{1 - random:.0%} of pairs of different units do"]
-    beside += [] if redrawn is None else [f"{1 - redrawn:.0%} would in {found.first.name} alone over redrawn pictures"]
-    of = f"{kept} of {row['units']} units of {layer.name} ({kept / row['units']:.0%}) carry the same label in both"
-    return f"{of}{'; ' + ', '.join(beside) if beside else ''}."
+def _labels(layers: Sequence[DriftedLayer]) -> list[str]:
+    """How many units kept their label, beside what pairs of other units share and what redrawn pictures leave."""
+    every = [KeptLabels.of(layer) for layer in layers]
+    told = []
+    for kept in (kept for kept in every if not kept.meaningless):
+        beside = [] if kept.by_chance is None else [f"{kept.by_chance:.0%} would if units were paired at random"]
+        beside += [] if kept.redrawn is None else [f"{kept.redrawn:.0%} if only the first run's pictures were redrawn"]
+        said = f"{kept.kept} of {kept.units} units of {kept.layer} ({kept.kept / kept.units:.0%}) carry the same label"
+        told.append(f"{said} in both{'; ' + ', '.join(beside) if beside else ''}.")
+    lost = [
+        f"{kept.kept} of {kept.units} units of {kept.layer} ({kept.kept / kept.units:.0%}) carry the same label in "
+        f"both, and {kept.by_chance:.0%} would if units were paired at random"
+        for kept in every
+        if kept.meaningless
+    ]
+    if lost:
+        told.append(f"Unit numbers mean nothing between these two networks, as far as labels tell: {'; '.join(lost)}.")
+    return told
 
 
 def _agreed(found: Comparison, layer: ComparedLayer) -> str:
@@ -283,17 +348,40 @@ def listed(names: Sequence[object]) -> str:
 
 
 def _tiles(found: Comparison) -> views.Figures:
-    shown = [figure for figure in found.figures if figure.difference.value is not None][:SHOWN_TILES]
+    """Figures whose difference has an interval, those that surely differ first; without any, what there is."""
+    known = [figure for figure in found.figures if figure.difference.value is not None]
+    told = [figure for figure in known if figure.difference.low is not None] or known
+    told.sort(key=lambda figure: not figure.sure)
     return views.Figures(
         [
             (
                 figure.name + (f", {figure.row}" if figure.row else ""),
                 f"{_plain(figure.first)} → {_plain(figure.second)}",
-                difference_words(figure) + ("" if figure.difference.low is not None else ", no interval"),
+                difference_words(figure) + _how_sure(figure),
             )
-            for figure in shown
+            for figure in told[:SHOWN_TILES]
         ]
     )
+
+
+def _how_sure(figure: ComparedFigure) -> str:
+    if figure.difference.low is None:
+        return ", no interval"
+    return "" if figure.sure or figure.difference.low == figure.difference.high == 0 else ", may be none"
+
+
+def _title(found: Comparison) -> str:
+    audits = {dict(run.facts).get("audit", run.name) for run in (found.first, found.second)}
+    of = f"{audits.pop()}: " if len(audits) == 1 else ""
+    return f"{of}{found.first.name} beside {found.second.name}"
+
+
+def _short(found: Comparison) -> list[views.Section]:
+    """Which run is which, and the verdict's further sentences."""
+    runs = [run for run in (found.first, found.second) if run.described]
+    who = [views.Text(f"{run.name}: {run.described}", "quiet") for run in runs]
+    told = [*map(_caution, found.cautions), *who, *map(views.Text, sentences(found)[1:])]
+    return [views.Section("In short", told)] if told else []
 
 
 def _plain(figure: Figure) -> str:
@@ -332,6 +420,11 @@ def _figures(found: Comparison) -> views.Table:
         "same draws of pictures for both runs. On each line, which has a scale of its own: the difference and its "
         "interval; the green mark is no difference."
     )
+    if any(figure.name == PER_CATEGORY for figure in found.figures):
+        note += (
+            f" {PER_CATEGORY.capitalize()}, have none: they count the best concept of every category, and the draws "
+            "follow the one label of each unit."
+        )
     if found.imported:
         note = "95 % intervals where an audit measured; what was imported has none, and so has no difference."
         return views.Table([*columns, ("difference", True)], [line[:-1] for line in lines], note)
@@ -356,12 +449,72 @@ def _layer(found: Comparison, layer: ComparedLayer) -> list[views.Section]:
     sections = [views.Section(f"Concepts gained and lost in {layer.name}", _concepts(found, layer))]
     if layer.matched is None:
         return [*sections, views.Section(f"Units of {layer.name}", [views.Text(layer.why, "quiet")])]
+    kept = KeptLabels.of(layer.matched)
+    labels = views.Section(f"Labels of {layer.name}, unit by unit", _kept(kept))
     pair = Drifted(found.first.name, found.second.name, [layer.matched])
-    parts: list[views.Part] = [named(pair), *layer_tables([pair]), *advice(pair)]
-    sections.append(views.Section(f"Units of {layer.name}, number by number", parts))
+    parts: list[views.Part] = [
+        views.Text(f"Before: {pair.before}. After: {pair.after}.", "quiet"),
+        *change_tables(layer.matched),
+        *advice(pair),
+    ]
+    number_by_number = [views.Section(f"Units of {layer.name}, number by number", parts)]
     if not layer.matched.same:
-        sections += [changed_units(layer.matched), changed_gallery(layer.matched, found.size, wide=False)]
-    return sections
+        number_by_number += _changed(found, layer.matched)
+    if not kept.meaningless:
+        return [*sections, labels, *number_by_number]
+    inside = [part for section in number_by_number for part in section.parts]
+    return [*sections, labels, views.Section(f"Number by number anyway: units of {layer.name}", inside, folded=True)]
+
+
+def _kept(kept: KeptLabels) -> list[views.Part]:
+    """How many labels are the same, beside chance and beside the first run by itself."""
+    columns = [("layer", False), ("the same label in both, 95 %", True), ("", False)]
+    columns += [("different units", True), ("the first run, pictures drawn anew", True)]
+    low, high = kept.ends
+    marks = [
+        (round(100 * share, 2), kind, f"{what} {share:.0%}")
+        for share, kind, what in ((kept.by_chance, "chance", "different units"), (kept.redrawn, "aim", "drawn anew"))
+        if share is not None
+    ]
+    share = round(100 * kept.kept / kept.units, 2)
+    strip = views.Strip(share, round(100 * low, 2), round(100 * high, 2), marks, f"the same label {kept.words}")
+    beside = [_percent(kept.by_chance), _percent(kept.redrawn)]
+    note = (
+        "Share of units that both runs call the same, with Wilson's interval over the units. Different units: the same "
+        "of all pairs of units with different numbers, one of each run, which is what chance gives. Pictures drawn "
+        "anew: share of labels that the first run alone keeps then, which is the most that can be expected. On the "
+        "line: the share and its interval; grey, different units; green, pictures drawn anew."
+    )
+    said = views.Text(
+        "Units of one number have no more in common than any two units. What follows number by number compares "
+        "strangers, and is folded away.",
+        "advice",
+    )
+    table = views.Table(columns, [[kept.layer, kept.words, strip, *beside]], note)
+    return [*([said] if kept.meaningless else []), table]
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"
+
+
+def _changed(found: Comparison, layer: DriftedLayer) -> list[views.Section]:
+    """The units that changed most, as a table and as pictures, with links to the pages of either report."""
+
+    def links(key: views.UnitKey) -> list[tuple[str, str]]:
+        both = (("before", found.first.unit(key)), ("after", found.second.unit(key)))
+        return [(when, place) for when, place in both if place]
+
+    def cell(key: views.UnitKey) -> views.Cell:
+        return views.Links([(f"unit {key.number}", ""), *links(key)])
+
+    gallery = changed_gallery(layer, found.size, wide=False)
+    parts = [_with_links(part, links) if isinstance(part, views.Gallery) else part for part in gallery.parts]
+    return [changed_units(layer, cell), replace(gallery, parts=parts)]
+
+
+def _with_links(gallery: views.Gallery, links: Callable[[views.UnitKey], list[tuple[str, str]]]) -> views.Gallery:
+    return replace(gallery, cards=[replace(card, links=links(card.unit)) for card in gallery.cards if card.unit])
 
 
 def _labelled(found: Comparison, layer: ComparedLayer) -> list[views.Section]:
@@ -414,13 +567,13 @@ def _concepts(found: Comparison, layer: ComparedLayer) -> list[views.Part]:
     columns = [("concept", False), ("category", False), (found.first.name, True), (found.second.name, True)]
     columns += [("change", True)] + ([("of them confirmed", True)] if sure else [])
     rest = f" The first {SHOWN_CONCEPTS} of {len(moved)} that changed." if len(moved) > SHOWN_CONCEPTS else ""
-    lines = [_concept(concept, sure) for concept in moved[:SHOWN_CONCEPTS]]
+    lines = [_concept(found, layer.name, concept, sure) for concept in moved[:SHOWN_CONCEPTS]]
     note = "How many units detect each concept, luck included. Concepts that the same units detect are left out."
     named = [(f"units in {run.name} alone", False) for run in (found.first, found.second)]
     return [views.Table([*columns, *named], lines, note + rest)]
 
 
-def _concept(concept: ConceptUnits, sure: bool) -> list[str]:
+def _concept(found: Comparison, layer: str, concept: ConceptUnits, sure: bool) -> list[views.Cell]:
     first, second = set(concept.first), set(concept.second)
     confirmed = [f"{concept.confirmed[0]} → {concept.confirmed[1]}"] if sure and concept.confirmed else []
     return [
@@ -430,9 +583,16 @@ def _concept(concept: ConceptUnits, sure: bool) -> list[str]:
         str(len(second)),
         signed(len(second) - len(first)),
         *confirmed,
-        listed(sorted(first - second)) or "–",
-        listed(sorted(second - first)) or "–",
+        _units(found.first, layer, sorted(first - second)),
+        _units(found.second, layer, sorted(second - first)),
     ]
+
+
+def _units(run: ComparedRun, layer: str, units: Sequence[int]) -> views.Links:
+    """Some units, each with a link to its page, and how many more there are."""
+    links = [(str(unit), run.unit(views.UnitKey(layer, unit))) for unit in units[:SHOWN_LISTED]]
+    more = [(f"{len(units) - SHOWN_LISTED} more", "")] if len(units) > SHOWN_LISTED else []
+    return views.Links([*links, *more] or [("–", "")])
 
 
 def _differences(found: Comparison) -> views.Part:
@@ -475,8 +635,9 @@ def _reading() -> views.Section:
             views.Text(
                 "In the draws each unit keeps the label that it has over all pictures, and thresholds stay as they "
                 "are: the intervals of the differences know nothing of another choice of labels. Units are matched by "
-                "layer and number, which means something where one network grew out of the other; random pairs say "
-                "whether it does."
+                "layer and number, which means something where one network grew out of the other. Where the share of "
+                "units with the same label is not surely above that of pairs of different units, it means nothing: "
+                "the tables of single units are then folded away."
             ),
         ],
     )

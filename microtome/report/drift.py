@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
@@ -324,6 +324,12 @@ def layer_tables(pairs: Sequence[Drifted]) -> list[views.Table]:
     return [_label_table(named), _detector_table(named), _iou_table(named)]
 
 
+def change_tables(layer: DriftedLayer) -> list[views.Table]:
+    """Detectors and IoUs of a layer, whose labels are told otherwise."""
+    named = [(layer.row["layer"], layer.row)]
+    return [_detector_table(named), _iou_table(named)]
+
+
 def _label_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
     columns = [("layer", False), ("units", True), ("another label, 95 %", True), ("", False)]
     lines: list[list[str | views.Strip]] = [
@@ -390,22 +396,30 @@ def _counted(count: int, share: float | None) -> str:
 
 
 def _iou_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
-    columns = ("of the labels before, 95 %", "units that fell", "rose", "of the best labels, 95 %", "threshold moved")
+    columns = (
+        "of the best labels, 95 %",
+        "of the labels before, 95 %",
+        "units where that fell",
+        "rose",
+        "threshold moved",
+    )
     lines = [
         [
             name,
+            f"{_signed(row['best_change'])} {_span(row['best_change_low'], row['best_change_high'])}".strip(),
             f"{_signed(row['change'])} {_span(row['change_low'], row['change_high'])}".strip(),
             worded(row["fallen"], "d"),
             worded(row["risen"], "d"),
-            f"{_signed(row['best_change'])} {_span(row['best_change_low'], row['best_change_high'])}".strip(),
             worded(row["threshold_change"], ".2f"),
         ]
         for name, row in named
     ]
     note = (
-        "Means over the units. Fell, rose: units in which the IoU of the label before did at q ≤ "
-        f"{LEVEL:g} (q: share of false discoveries if all units up to it are believed). Best labels: each network's "
-        "own. Threshold moved: median over the units, without sign, in standard deviations of each unit's values."
+        "Means over the units. Best labels: each network's own. Fell, rose: units in which the IoU of the label before "
+        f"did at q ≤ {LEVEL:g} (q: share of false discoveries if all units up to it are believed). That label was "
+        "chosen as the best in the network before, so in any other network it tends to fall: whether units became "
+        "worse detectors, the best labels tell. Threshold moved: median over the units, without sign, in standard "
+        "deviations of each unit's values."
     )
     return views.Table([("change of IoU", False), *((name, True) for name in columns)], lines, note)
 
@@ -422,8 +436,13 @@ def advice(pair: Drifted) -> list[views.Text]:
     return []
 
 
-def changed_units(layer: DriftedLayer) -> views.Section:
-    """The units that changed most, a line each."""
+def changed_units(layer: DriftedLayer, cell: Callable[[views.UnitKey], views.Cell] | None = None) -> views.Section:
+    """The units that changed most, a line each.
+
+    Args:
+        layer: whose.
+        cell: how a unit is named; by default so that it leads to its page of the same report.
+    """
     columns = [
         ("unit", False),
         ("label before", False),
@@ -439,9 +458,14 @@ def changed_units(layer: DriftedLayer) -> views.Section:
     shown = leading(layer.units, SHOWN_ROWS)
     ends = [abs(end) for unit in shown for end in (unit["change"], unit["change_low"], unit["change_high"]) if end]
     name = layer.row["layer"]
-    lines = [[views.UnitKey(name, unit["unit"]), *_line(unit, max(ends, default=1.0))[1:]] for unit in shown]
+    keys = [views.UnitKey(name, unit["unit"]) for unit in shown]
+    lines = [
+        [cell(key) if cell else key, *_line(unit, max(ends, default=1.0))[1:]]
+        for key, unit in zip(keys, shown, strict=True)
+    ]
     note = (
-        "Change: of the IoU of the label before, with its paired interval; the green mark is zero. q: share of false "
+        "Change: of the IoU of the label before, which tends to fall since it was chosen in the network before; with "
+        "its paired interval; the green mark is zero. q: share of false "
         "discoveries if this unit and all surer ones are believed to have changed. Threshold moved: in standard "
         "deviations of the unit's values."
     )
