@@ -69,7 +69,7 @@ def past(files: Files, name: str) -> History:
     runs = [run for run in mine if run.finished]
     if not runs:
         names = sorted({run.name for run in every})
-        what = "it has no finished run" if mine else "no audit has that name here"
+        what = f"it has no finished run{_how(mine[-1])}" if mine else "no audit has that name here"
         hint = suggest(name, names) if names and not mine else ""
         raise InputError(f"history: must be the name of an audit with a finished run, got {name!r}: {what}{hint}")
     alike = _alike(runs)
@@ -81,6 +81,14 @@ def past(files: Files, name: str) -> History:
         _gates(last),
         _figures([_measured(files, run) for run in last]),
         [_unfinished(run, alike) for run in mine if not run.finished],
+    )
+
+
+def _how(run: RunRecord) -> str:
+    """How an audit's latest run stands, where none finished."""
+    why = run.about.get("failure")
+    return f"; the latest, {run.run_id}, {'is' if run.status == 'running' else 'ended as'} {run.status}" + (
+        f": {why}" if why else ""
     )
 
 

@@ -231,7 +231,10 @@ def test_records_become_trends(tmp_path):
     with pytest.raises(InputError, match="no audit has that name here; did you mean 'nightly'"):
         past(open_files(str(tmp_path)), "nihgtly")
     store.save(record(6, name="young", status="running"))
-    with pytest.raises(InputError, match="got 'young': it has no finished run"):
+    with pytest.raises(InputError, match="got 'young': it has no finished run; the latest, run-6, is running"):
+        past(open_files(str(tmp_path)), "young")
+    store.save(record(7, name="young", status="failed", about={"failure": "stage tree: no bird"}))
+    with pytest.raises(InputError, match="the latest, run-7, ended as failed: stage tree: no bird"):
         past(open_files(str(tmp_path)), "young")
 
 
