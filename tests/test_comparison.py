@@ -163,7 +163,7 @@ def test_numbers_that_mean_nothing_are_said_to_and_folded_away():
         True, True,
     ]  # fmt: skip
     warned = next(part.text for part in parts_of(view, "text") if part.style == "advice")
-    assert warned.startswith("Units of one number")
+    assert warned.startswith("As far as labels tell, units of one number")
     same = {**UNIT, "changed": False, "iou_after": 0.1, "threshold_after": 1.0}
     assert not KeptLabels.of(DriftedLayer({**ROW, "changed_share": 0, "random_share": 0}, [same], {})).meaningless
     assert not KeptLabels.of(DriftedLayer({**ROW, "random_share": None}, [UNIT], {})).meaningless
@@ -180,7 +180,7 @@ def test_units_lead_to_their_pages_in_either_report():
     view = page(replace(made, first=first), "c.html")
     place = first.unit(views.UnitKey(EVIL, 3))
     assert parts_of(view, "table")[1].rows[0][-2] == views.Links([("3", place)])
-    assert parts_of(view, "table")[-2].rows[0][0] == views.Links([("unit 3", ""), ("before", place)])
+    assert parts_of(view, "table")[-2].rows[0][0] == views.Links([("3", ""), ("before", place)])
     assert parts_of(view, "gallery")[0].cards[0].links == [("before", place)]
 
 

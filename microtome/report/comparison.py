@@ -486,8 +486,8 @@ def _kept(kept: KeptLabels) -> list[views.Part]:
         "line: the share and its interval; grey, different units; green, pictures drawn anew."
     )
     said = views.Text(
-        "Units of one number have no more in common than any two units. What follows number by number compares "
-        "strangers, and is folded away.",
+        "As far as labels tell, units of one number have no more in common than any two units: unit numbers mean "
+        "nothing between these two networks. What goes number by number is folded away.",
         "advice",
     )
     table = views.Table(columns, [[kept.layer, kept.words, strip, *beside]], note)
@@ -506,7 +506,7 @@ def _changed(found: Comparison, layer: DriftedLayer) -> list[views.Section]:
         return [(when, place) for when, place in both if place]
 
     def cell(key: views.UnitKey) -> views.Cell:
-        return views.Links([(f"unit {key.number}", ""), *links(key)])
+        return views.Links([(str(key.number), ""), *links(key)])
 
     gallery = changed_gallery(layer, found.size, wide=False)
     parts = [_with_links(part, links) if isinstance(part, views.Gallery) else part for part in gallery.parts]
