@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -71,7 +71,7 @@ class InputModel(Strict):
     """What pictures are resized by. Left out: `bilinear`."""
 
     @property
-    def given(self) -> dict[str, Any]:
+    def given(self) -> dict[str, object]:
         """The keys that are not left out."""
         return {name: getattr(self, name) for name in type(self).model_fields if getattr(self, name) is not None}
 
@@ -148,7 +148,8 @@ class PoolsModel(Strict):
 
 
 class ExecutionModel(Strict):
-    """How it is carried out; none of it changes a result but `precision`, `batch`, `engine` and `layout`."""
+    """How it is carried out; none of it changes a result but `precision`, `batch`, `arithmetic`, `engine` and
+    `layout`."""
 
     runner: Literal["local", "dask", "workers"] = "local"
     """Who does the work: this machine, the workers of a Dask cluster, or those of Prefect's pools."""
@@ -162,6 +163,8 @@ class ExecutionModel(Strict):
     """Of stored maps."""
     batch: Annotated[int, Field(ge=1, le=ROW_GROUP), AfterValidator(_divides)] = 16
     """Pictures of a forward pass that makes maps, a divisor of 48; half of it where they do not fit into memory."""
+    arithmetic: Literal["float32", "tf32", "bf16"] = "float32"
+    """Of the forward pass that makes maps: factors are rounded to 11 bits by `tf32`, on CUDA alone, to 8 by `bf16`."""
     engine: Literal["eager", "compiled"] = "eager"
     """What makes the maps: the network as it is, or what `torch.compile` makes of it, which differs in last bits."""
     layout: Literal["contiguous", "channels_last"] = "contiguous"
@@ -310,8 +313,8 @@ class Planner:
         if is_timm(model.load):
             own = stated_preprocessing(model.load, model.arguments, self.files)
             share = {} if model.input.resize in (None, own.resize) else {"crop_share": None}  # it is of that way
-            return replace(own, **{**share, **model.input.given})
-        return Preprocessing(**model.input.given)
+            return Preprocessing.of({**asdict(own), **share, **model.input.given})
+        return Preprocessing.of(model.input.given)
 
     @property
     def scale(self) -> Normalisation:

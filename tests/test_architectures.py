@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 import torch
 
 from microtome.errors import InputError
 from microtome.networks import Capture, LayerGeometry, NetworkSpec, load_network, walk
+from microtome.networks.probe import probe
 from tests.architectures import FAMILIES, Architecture
+from tests.conftest import count, soak, write_audit
+from tests.test_pipeline import run
 
 BY_NAME = {family.family: family for family in FAMILIES}
-FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=lambda one: one.family)
+QUICK = ("ShuffleNet", "ViT", "Swin, timm's", "ResNet", "HRNet", "ViT, registers", "MaxViT", "XCiT", "MobileViT")
+AUDITED = ("Swin, timm's", "ViT, registers")
+
+
+def some(names: Sequence[str]):
+    """These families in `make test`, all of them in `make soak`."""
+    chosen = soak([BY_NAME[name] for name in names], list(FAMILIES))
+    return pytest.mark.parametrize("family", chosen, ids=lambda one: one.family)
 
 
 def answering(network, layer: LayerGeometry, picture: torch.Tensor, cells: list[tuple[int, int]]) -> list:
@@ -28,7 +41,8 @@ def answering(network, layer: LayerGeometry, picture: torch.Tensor, cells: list[
     return found
 
 
-@FAMILY
+@pytest.mark.soak
+@some(QUICK)
 def test_the_responding_cell_moves_with_a_planted_patch(family: Architecture):
     """It lies where the patch does, or off it by less than the field (kernels of random weights are lopsided), and by
     as much in every place: rows and columns are told apart, and none is out of order."""
@@ -123,6 +137,36 @@ def test_heads_that_cannot_be_told_are_refused():
         walk(network, (64, 64), [layer])
 
 
+TRANSFORMERS = """
+from types import SimpleNamespace
+from torch import nn
+
+class Classifier(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.convolution, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, pictures):
+        return SimpleNamespace(loss=None, logits=self.head(self.convolution(pictures).mean((2, 3))))
+
+def network(**config):
+    return Classifier(SimpleNamespace(**config))
+"""
+
+
+def test_an_answer_that_is_an_object_gives_its_logits(tmp_path):
+    """As networks of the package transformers answer; any other is refused by the probe."""
+    (tmp_path / "of_transformers.py").write_text(TRANSFORMERS)
+    pictures = torch.rand(2, 3, 16, 16)
+    network = load_network(NetworkSpec("of_transformers:network", {"return_dict": True}, root=tmp_path))
+    probe(network, walk(network, (16, 16), ["convolution"]), [pictures], answer=True)
+    assert network(pictures).shape == (2, 2)
+    other = load_network(NetworkSpec("of_transformers:network", root=tmp_path))
+    with pytest.raises(InputError, match=r"answer must be a tensor .* got SimpleNamespace; return the logits alone"):
+        probe(other, walk(other, (16, 16), ["convolution"]), [pictures], answer=True)
+
+
 @pytest.mark.parametrize(
     ("name", "layer", "apart"),
     [
@@ -151,3 +195,51 @@ def test_class_and_register_tokens_are_set_apart(name, layer, apart):
     maps = found.as_maps(raw[0])
     assert torch.equal(maps[0, :, 0, 0], raw[0][0, apart])
     assert torch.equal(maps.flatten(2).mT, raw[0][:, apart:])
+
+
+STAGES = {
+    "dissection": {"bootstrap": 20, "permutations": 20, "min_iou": 0.001, "tail": 0.05},
+    "stability": {"top_images": 8, "bootstrap": 20, "permutations": 20},
+    "graph": {"filters": 3, "rounds": 2, "permutations": 5},
+    "features": {"units": 2, "steps": 2},
+    "occlusion": {"units": 1, "top_images": 2, "stride": 24, "minimal_images": 1, "segments": 6},
+    "reliability": {"images": 2, "randomised": 2, "methods": ["gradient", "guided", "grad-cam"]},
+    "report": False,
+}
+
+
+@pytest.mark.soak
+@some(AUDITED)
+def test_a_network_is_audited_as_it_comes(family: Architecture, tmp_path):
+    """Every stage; a saliency method that a network cannot have is left out by name, and all others are judged."""
+    network = {"load": family.load, "arguments": family.arguments, "layers": list(family.layers)}
+    creatures = {"format": "creatures", "count": 120, "size": family.size, "seed": 3, "categories": ["bird"]}
+    content = {
+        "name": family.family,
+        "network": {**network, "input": {"size": [family.size] * 2}},
+        "dataset": creatures,
+        "stages": STAGES,
+        "execution": {"threads": 1},
+    }
+    done = {name: artifact for name, (artifact, _) in run(write_audit(tmp_path / "audit.yaml", content)).items()}
+    layers = done["dissection"].table("layers").to_pylist()
+    assert [row["layer"] for row in layers] == [*family.layers]
+    assert all(row["dead"] < row["units"] for row in layers), layers
+    for stage, table, column in (
+        ("dissection", "units", "iou"),
+        ("null", "null", "iou"),
+        ("stability", "stability", "deviation"),
+        ("features", "features", "peak"),
+        ("occlusion", "occlusion", "size_x"),
+        ("graph", "graph_nodes", "x"),
+        ("reliability", "reliability", "value"),
+    ):
+        if done[stage].has(f"{table}.parquet"):
+            values = done[stage].table(table).to_pandas()[column].to_numpy(dtype=float)
+            assert len(values), (stage, table)
+            assert np.isfinite(values).any(), (stage, table)
+    judged = set(done["reliability"].table("reliability").to_pandas()["method"])
+    for row in done["reliability"].table("reliability_methods").to_pylist():
+        assert row["drawn"] == (row["method"] in judged), row
+        assert row["note"], row
+    count("architectures audited")

@@ -16,6 +16,7 @@ from flows.plan import Plan, Request
 from microtome.datasets.source import loose
 from microtome.errors import InputError
 from microtome.networks import NetworkSpec, load_network
+from microtome.networks.classes import class_names
 from microtome.networks.identity import network_digest
 from microtome.networks.preprocessing import Preprocessing
 from microtome.networks.zoo import timm_preprocessing
@@ -60,6 +61,14 @@ def test_weights_come_from_a_file_alone(tmp_path):
     drawn = [load_network(NetworkSpec("timm:resnet10t", seed=seed)).conv1[0].weight for seed in (1, 1, 2)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_classes_are_those_of_its_own_weights():
+    network = torch.nn.Identity()
+    names = class_names(network, "timm:resnet18", 1000)
+    assert names[0].startswith("tench")
+    assert names[207].startswith("golden retriever")
+    assert class_names(network, "timm:resnet18", 10) is None
 
 
 def test_the_version_of_timm_is_part_of_the_network(monkeypatch):

@@ -1,9 +1,9 @@
 """Which cell of a grid each number of a tensor belongs to.
 
 The numbers of a tensor that stem from a picture lie in cells: of a convolution's maps, of tokens, of windows that were
-cut out of them. `Field.cells` says of every element in which: a tensor of the same shape, which whatever moves elements
-about (views, permutations, rolls, slices, concatenations) can be applied to as it stands. So a grid is found again
-however a network lays it out, and a shifted window is put back in place without anybody knowing what a window is.
+cut out of them. `CellField.cells` says of every element in which: a tensor of the same shape, which whatever moves
+elements about (views, permutations, rolls, slices, concatenations) can be applied to as it stands. So a grid is found
+again however a network lays it out, and a shifted window is put back in place without anybody knowing what a window is.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Axis:
 
 
 @dataclass(frozen=True, eq=False)
-class Field:
+class CellField:
     """What is known of one tensor; `reason` says why its grid was lost.
 
     Args:
@@ -74,7 +74,7 @@ class Field:
         """Cells of the grid."""
         return self.rows.cells * self.columns.cells
 
-    def moved(self, cells: torch.Tensor) -> Field:
+    def moved(self, cells: torch.Tensor) -> CellField:
         """The same grid, its cells elsewhere."""
         return replace(self, cells=packed(cells))
 
@@ -83,14 +83,14 @@ class Field:
         return self.cells.shape[dim] > 1 and self.cells.stride(dim) != 0
 
 
-def lost(reason: str) -> Field:
+def lost(reason: str) -> CellField:
     """The field of a tensor whose elements lie in no cells that are known."""
-    return Field(reason=reason)
+    return CellField(reason=reason)
 
 
 def gridded(
     rows: Axis, columns: Axis, shape: tuple[int, ...], *, pictures: torch.Tensor | None = None, row: int = -2
-) -> Field:
+) -> CellField:
     """The field of a tensor with a whole grid, in order.
 
     Args:
@@ -100,7 +100,7 @@ def gridded(
         row: dimension of the rows, from the end; that of the columns is the next.
     """
     pictures = torch.arange(shape[0], dtype=torch.int32) if pictures is None else pictures
-    return Field(rows, columns, _in_order(pictures, rows.cells, columns.cells, (len(shape), row)).expand(shape))
+    return CellField(rows, columns, _in_order(pictures, rows.cells, columns.cells, (len(shape), row)).expand(shape))
 
 
 def _in_order(pictures: torch.Tensor, rows: int, columns: int, where: tuple[int, int]) -> torch.Tensor:
@@ -144,7 +144,7 @@ class Layout:
     offset: int = 0
 
 
-def layout(known: Field) -> Layout | None:
+def layout(known: CellField) -> Layout | None:
     """Where a tensor keeps whole grids, in order, one at each place of its first dimension; None where it does not."""
     pictures = _pictures(known)
     if pictures is None:
@@ -162,7 +162,7 @@ def layout(known: Field) -> Layout | None:
     return None
 
 
-def _pictures(known: Field) -> torch.Tensor | None:
+def _pictures(known: CellField) -> torch.Tensor | None:
     """Along the first dimension, the number of the picture; None where several share a place."""
     places = _least(known.cells).flatten(1) if known.cells.ndim > 1 else None
     if places is None or not known.count:
@@ -173,7 +173,7 @@ def _pictures(known: Field) -> torch.Tensor | None:
     return numbers if bool((highest >= 0).all()) and bool(inside.all()) else None
 
 
-def _offset(known: Field, dim: int, pictures: torch.Tensor) -> int | None:
+def _offset(known: CellField, dim: int, pictures: torch.Tensor) -> int | None:
     """Tokens before the grid's first along a dimension; None where there is no such run of tokens."""
     least = _least(known.cells)
     if least.numel() != least.shape[0] * least.shape[dim] or least.shape[dim] < known.count:
@@ -189,14 +189,14 @@ def _offset(known: Field, dim: int, pictures: torch.Tensor) -> int | None:
     return offset if torch.equal(tokens, wanted) else None
 
 
-def scattered(known: Field) -> bool:
+def scattered(known: CellField) -> bool:
     """Whether cells lie in more than one place of a tensor, features apart."""
     least = _least(known.cells)
     there = least[least >= 0]
     return len(torch.unique(there)) < len(there)
 
 
-def whole(known: Field) -> Field:
+def whole(known: CellField) -> CellField:
     """The field with its grid cut down to the cells that the tensor still has, if they make a grid of their own.
 
     A slice with a step leaves every second row; a crop, the inner ones.
@@ -223,7 +223,7 @@ def _even(kept: torch.Tensor) -> bool:
     return bool((steps == steps[:1]).all())
 
 
-def mixed(known: Field, dims: tuple[int, ...]) -> Field:
+def mixed(known: CellField, dims: tuple[int, ...]) -> CellField:
     """What is made of all elements along some dimensions, which then have size 1.
 
     Where they lie in one cell, that stays it; where they fill blocks of cells side by side (patches brought into the
@@ -241,7 +241,7 @@ def mixed(known: Field, dims: tuple[int, ...]) -> Field:
     return _blocks(known, least, dims, shape)
 
 
-def _blocks(known: Field, least: torch.Tensor, dims: tuple[int, ...], shape: list[int]) -> Field:
+def _blocks(known: CellField, least: torch.Tensor, dims: tuple[int, ...], shape: list[int]) -> CellField:
     inside = least % known.count
     firsts, sizes = [], []
     for place in (inside // known.columns.cells, inside % known.columns.cells):
@@ -265,7 +265,7 @@ def _blocks(known: Field, least: torch.Tensor, dims: tuple[int, ...], shape: lis
     return replace(known, rows=axes[0], columns=axes[1], cells=packed(cells.int()).expand(shape))
 
 
-def together(fields: list[Field]) -> list[Field]:
+def together(fields: list[CellField]) -> list[CellField]:
     """Fields of tensors that meet, brought to one grid: the union of what they see; all lost if there is none."""
     if not all(f.rows.shares(fields[0].rows) and f.columns.shares(fields[0].columns) for f in fields):
         fields = [whole(f) for f in fields]
@@ -288,7 +288,7 @@ def _grids(mine: Axis, theirs: Axis) -> str:
     return f"strides {mine.jump:g} and {theirs.jump:g}"
 
 
-def merged(fields: list[Field], shape: tuple[int, ...]) -> Field | None:
+def merged(fields: list[CellField], shape: tuple[int, ...]) -> CellField | None:
     """The field of what is made of several tensors element by element; None where they do not fit the shape."""
     met = together(fields)
     if met[0].reason:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from microtome.networks.zoo import is_timm, timm_classes
+
 
 def class_names(network: nn.Module, load: str, outputs: int) -> list[str] | None:
     """Names of a network's outputs.
 
     A network may say them itself: an attribute `classes`, a sequence of as many names as outputs. Of torchvision's
-    networks they are those of its own weights, where these have as many outputs.
+    and timm's networks they are those of their own weights, where these have as many outputs.
 
     Args:
         network: in hand.
@@ -24,6 +26,9 @@ def class_names(network: nn.Module, load: str, outputs: int) -> list[str] | None
     own = getattr(network, "classes", None)
     if _fits(own, outputs):
         return [str(name) for name in own]  # type: ignore[union-attr]
+    if is_timm(load):
+        stated = timm_classes(load)
+        return stated if _fits(stated, outputs) else None
     module, _, factory = load.partition(":")
     if not module.startswith("torchvision.models"):
         return None

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from microtome.networks.cells import (
     NOWHERE,
     Axis,
-    Field,
+    CellField,
     gridded,
     layout,
     lost,
@@ -74,14 +74,14 @@ class Call:
         return next(iter(self.bound))
 
 
-def mark(tensor: torch.Tensor, known: Field) -> None:
+def mark(tensor: torch.Tensor, known: CellField) -> None:
     """Note a tensor's field on it."""
     tensor._microtome_field = known  # type: ignore[attr-defined]  # a mark of ours, on torch's object
 
 
-def field_of(thing: object) -> Field | None:
+def field_of(thing: object) -> CellField | None:
     """The field of a tensor; None where nothing of it stems from the pictures, or it is no tensor."""
-    found: Field | None = getattr(thing, "_microtome_field", None)
+    found: CellField | None = getattr(thing, "_microtome_field", None)
     return found
 
 
@@ -94,7 +94,7 @@ def tensors(value: object) -> Iterator[torch.Tensor]:
             yield from tensors(item)
 
 
-class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
+class CellWalk(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
     """Gives every tensor that an operation returns the field that follows from its inputs' fields."""
 
     @classmethod
@@ -123,7 +123,7 @@ class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         return output
 
 
-def _after(call: Call, fields: list[Field]) -> Field | None:
+def _after(call: Call, fields: list[CellField]) -> CellField | None:
     """The field after one operation; what has no rule works element by element if the shapes say so."""
     if call.name.startswith("new_") or call.name.endswith("_like"):
         return None
@@ -147,11 +147,11 @@ def _rule(name: str) -> _Rule:
     return _RULES.get(name, _elementwise)
 
 
-def _elementwise(fields: list[Field], call: Call) -> Field | None:
+def _elementwise(fields: list[CellField], call: Call) -> CellField | None:
     return merged(fields, call.shape)
 
 
-def _taken(_fields: list[Field], call: Call) -> Field | None:
+def _taken(_fields: list[CellField], call: Call) -> CellField | None:
     """A copy into a tensor: whatever that held is gone."""
     source = field_of(call.bound["src"])
     return source and (source if source.reason else merged([source], call.shape))
@@ -163,7 +163,7 @@ def _pair(value: int | Sequence[int] | None, default: tuple[int, int]) -> tuple[
     return (value[0], value[-1]) if value else default
 
 
-def _maps(known: Field, why: str) -> tuple[Field, torch.Tensor]:
+def _maps(known: CellField, why: str) -> tuple[CellField, torch.Tensor]:
     """The field with its grid along the last two dimensions, which windows slide over, and whose picture each is of."""
     known = whole(known)
     if known.reason:
@@ -172,12 +172,12 @@ def _maps(known: Field, why: str) -> tuple[Field, torch.Tensor]:
     return (known, found.pictures) if found and found.dims == (-2, -1) else (lost(why), _NO_PICTURES)
 
 
-def _regridded(known: Field, axes: Sequence[Axis], call: Call, pictures: torch.Tensor) -> Field:
+def _regridded(known: CellField, axes: Sequence[Axis], call: Call, pictures: torch.Tensor) -> CellField:
     """The field of maps with another grid."""
     return replace(gridded(axes[0], axes[1], call.shape, pictures=pictures), is_global=known.is_global)
 
 
-def _slide(known: Field, kernel: tuple[int, int], call: Call) -> Field:
+def _slide(known: CellField, kernel: tuple[int, int], call: Call) -> CellField:
     known, pictures = _maps(known, _NO_GRID)
     if known.reason:
         return known
@@ -195,7 +195,7 @@ def _slide(known: Field, kernel: tuple[int, int], call: Call) -> Field:
     return _regridded(known, axes, call, pictures)
 
 
-def _convolution(fields: list[Field], call: Call) -> Field:
+def _convolution(fields: list[CellField], call: Call) -> CellField:
     if call.bound.get("transposed"):
         return lost("a transposed convolution comes before it, whose grid is not walked")
     weight = call.bound["weight"]
@@ -205,13 +205,13 @@ def _convolution(fields: list[Field], call: Call) -> Field:
     return known if known.reason else _slide(known, (weight.shape[-2], weight.shape[-1]), call)
 
 
-def _pool(fields: list[Field], call: Call) -> Field:
+def _pool(fields: list[CellField], call: Call) -> CellField:
     kernel = _pair(call.bound["kernel_size"], (1, 1))
     strided = {**call.bound, "stride": _pair(call.bound.get("stride"), kernel)}
     return _slide(fields[0], kernel, replace(call, bound=strided))
 
 
-def _resample(fields: list[Field], call: Call) -> Field:
+def _resample(fields: list[CellField], call: Call) -> CellField:
     """Adaptive pooling and interpolation: the same extent in another number of cells."""
     known, pictures = _maps(fields[0], "its grid is resampled along other dimensions")
     if known.reason:
@@ -225,11 +225,11 @@ def _resample(fields: list[Field], call: Call) -> Field:
     return _regridded(known, axes, call, pictures)
 
 
-def _reshaped(fields: list[Field], call: Call) -> Field:
+def _reshaped(fields: list[CellField], call: Call) -> CellField:
     return fields[0].moved(fields[0].cells.reshape(call.shape))
 
 
-def _moved(fields: list[Field], call: Call) -> Field:
+def _moved(fields: list[CellField], call: Call) -> CellField:
     """What moves elements about moves their cells in the same way."""
     source = call.bound[call.main]
     others = [tensor for tensor in tensors(list(call.bound.values())) if tensor is not source]
@@ -240,7 +240,7 @@ def _moved(fields: list[Field], call: Call) -> Field:
     return fields[0].moved(cells)
 
 
-def _called(function: _Operation, bound: Mapping[str, Any]) -> object:
+def _called(function: _Operation, bound: Mapping[str, object]) -> object:
     """The operation on cells, on the CPU."""
     arguments = {name: _on_cpu(value) for name, value in bound.items()}
     names = [argument.name for argument in function._schema.arguments if not argument.kwarg_only]
@@ -254,7 +254,7 @@ def _on_cpu(value: object) -> object:
     return [_on_cpu(item) for item in value] if isinstance(value, list) else value
 
 
-def _joined(fields: list[Field], call: Call) -> Field:
+def _joined(fields: list[CellField], call: Call) -> CellField:
     """Tensors side by side: of what has no cells, the others' where they lie in another direction, else none."""
     parts, known = list(call.bound["tensors"]), together(fields)
     if known[0].reason:
@@ -278,7 +278,7 @@ def _without(part: torch.Tensor, like: torch.Tensor | None, dim: int) -> torch.T
     return torch.full((1,), NOWHERE, dtype=torch.int32).expand(part.shape)
 
 
-def _padded(fields: list[Field], call: Call) -> Field:
+def _padded(fields: list[CellField], call: Call) -> CellField:
     """A grid that is padded goes on beyond the picture; in any other arrangement the new places are none."""
     known, pads = fields[0], list(call.bound.get("pad") or call.bound.get("padding") or ())
     found = layout(known)
@@ -293,13 +293,13 @@ def _padded(fields: list[Field], call: Call) -> Field:
     return replace(padded, is_global=known.is_global)
 
 
-def _linear(fields: list[Field], call: Call) -> Field:
+def _linear(fields: list[CellField], call: Call) -> CellField:
     """Features along the last dimension are mixed."""
     known = mixed(fields[0], (fields[0].cells.ndim - 1,)) if fields[0].varies(-1) else fields[0]
     return known if known.reason else replace(known, cells=known.cells[..., :1].expand(call.shape))
 
 
-def _normalised(fields: list[Field], call: Call) -> Field:
+def _normalised(fields: list[CellField], call: Call) -> CellField:
     """A layer norm: over features of one place, of a block of them, or over places."""
     count, known = len(call.bound["normalized_shape"]), fields[0]
     dims = tuple(range(known.cells.ndim - count, known.cells.ndim))
@@ -309,7 +309,7 @@ def _normalised(fields: list[Field], call: Call) -> Field:
     return replace(known, is_global=True) if block.reason else replace(block, cells=block.cells.expand(call.shape))
 
 
-def _reduced(fields: list[Field], call: Call) -> Field:
+def _reduced(fields: list[CellField], call: Call) -> CellField:
     dims = call.dims()
     known = mixed(fields[0], dims)
     if known.reason:
@@ -317,13 +317,13 @@ def _reduced(fields: list[Field], call: Call) -> Field:
     return replace(known, cells=known.cells.reshape(call.shape))
 
 
-def _along(fields: list[Field], call: Call) -> Field:
+def _along(fields: list[CellField], call: Call) -> CellField:
     """A softmax: over features, or over places."""
     mixes = any(fields[0].varies(dim) for dim in call.dims())
     return replace(fields[0], is_global=fields[0].is_global or mixes)
 
 
-def _product(_fields: list[Field], call: Call) -> Field:
+def _product(_fields: list[CellField], call: Call) -> CellField:
     """Matrices multiplied: places that lie along its rows, else along its columns; mixed if both are of the picture."""
     operands = [value for value in call.bound.values() if isinstance(value, torch.Tensor)][-2:]
     fields = [field_of(operand) for operand in operands]
@@ -345,14 +345,14 @@ def _product(_fields: list[Field], call: Call) -> Field:
     return replace(known, cells=cells, is_global=known.is_global or both)
 
 
-def _kept(known: Field | None, free: int, gone: int) -> tuple[Field, bool, int] | None:
+def _kept(known: CellField | None, free: int, gone: int) -> tuple[CellField, bool, int] | None:
     """A factor whose places outlive a product, which sums along `gone`, and whether they lie along `free`."""
     if known is None or known.reason or known.cells.ndim < 2 or known.varies(gone):
         return None
     return known, known.varies(free), gone
 
 
-def _attention(_fields: list[Field], call: Call) -> Field | None:
+def _attention(_fields: list[CellField], call: Call) -> CellField | None:
     """Each query gets values from all keys."""
     query = field_of(call.bound.get("query", call.bound.get("src")))
     if query is None or query.reason or scattered(query):
@@ -362,15 +362,15 @@ def _attention(_fields: list[Field], call: Call) -> Field | None:
     return replace(query, cells=query.cells[..., :1].expand(call.shape), is_global=True)
 
 
-def _mixes(fields: list[Field], _call: Call) -> Field:
+def _mixes(fields: list[CellField], _call: Call) -> CellField:
     return replace(fields[0], is_global=True)
 
 
-def _scatters(_fields: list[Field], _call: Call) -> Field:
+def _scatters(_fields: list[CellField], _call: Call) -> CellField:
     return lost(_SCATTERED)
 
 
-_Rule = Callable[[list[Field], Call], Field | None]
+_Rule = Callable[[list[CellField], Call], CellField | None]
 _FAMILIES: Mapping[str, _Rule] = {
     "upsample": _resample,
     "_upsample": _resample,

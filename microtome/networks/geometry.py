@@ -22,8 +22,8 @@ import torch
 
 from microtome.errors import InputError
 from microtome.importing import users_code
-from microtome.networks.cells import Axis, Field, Layout, gridded, layout, mixed, whole
-from microtome.networks.following import Following, field_of, mark
+from microtome.networks.cells import Axis, CellField, Layout, gridded, layout, mixed, whole
+from microtome.networks.following import CellWalk, field_of, mark
 from microtome.networks.layers import match_layers
 
 _PICTURES = 2  # of the blank batch, so that a batch of one is not mistaken for another dimension of size one
@@ -215,7 +215,7 @@ def _blank_forward(module: torch.nn.Module, size: tuple[int, int]) -> None:
         blank = torch.zeros(_PICTURES, 3, *size, dtype=parameter.dtype, device=parameter.device)
         mark(blank, gridded(Axis(cells=size[0]), Axis(cells=size[1]), tuple(blank.shape)))
         what = f"the network fails on a blank input of {size[0]} x {size[1]} pixels (network.input.size)"
-        with users_code("network.load", what), Following():  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
+        with users_code("network.load", what), CellWalk():  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
             module(blank)
 
 
@@ -251,7 +251,7 @@ def _geometry(name: str, output: object) -> LayerGeometry | str:
     return _described(name, known, (found, order, channel))
 
 
-def _channel(known: Field) -> int | str:
+def _channel(known: CellField) -> int | str:
     """Which dimension of an output holds its units: the one along which nothing else changes; or why none does."""
     shape, found = known.cells.shape, layout(known)
     held = {dim % len(shape) for dim in found.dims} if found else {d for d in range(len(shape)) if known.varies(d)}
@@ -265,7 +265,7 @@ def _channel(known: Field) -> int | str:
     return chosen[0] - len(shape) if chosen else "its output is not a map"
 
 
-def _order(known: Field, channel: int) -> tuple[int, ...] | str:
+def _order(known: CellField, channel: int) -> tuple[int, ...] | str:
     """Of each cell, its place among a picture's, where they are not in order; or why they cannot be put in order."""
     places = known.cells.movedim(channel, -1)[..., 0]
     if places.shape[0] % _PICTURES:
@@ -281,7 +281,7 @@ def _order(known: Field, channel: int) -> tuple[int, ...] | str:
     return tuple(there[cells.argsort()].tolist())
 
 
-def _described(name: str, known: Field, where: tuple[Layout | None, tuple[int, ...], int]) -> LayerGeometry:
+def _described(name: str, known: CellField, where: tuple[Layout | None, tuple[int, ...], int]) -> LayerGeometry:
     found, order, channel = where
     shape, (rows, columns) = known.cells.shape, (known.rows, known.columns)
     units = shape[channel]

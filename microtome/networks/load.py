@@ -79,7 +79,14 @@ def load_network(spec: NetworkSpec) -> torch.nn.Module:
         module.eval()
     refuse_not_finite(module, f"network.weights: {spec.weights}" if spec.weights else f"network.load: {spec.load}")
     tap(module, spec.layers)
+    if hasattr(getattr(module, "config", None), "return_dict"):  # of the package transformers
+        module.register_forward_hook(_logits)
     return module.requires_grad_(False)
+
+
+def _logits(_module: torch.nn.Module, _inputs: object, answer: object) -> object:
+    """Of an answer that is an object of several things, as networks of the package transformers give it, the logits."""
+    return getattr(answer, "logits", answer)
 
 
 def _factory(spec: NetworkSpec) -> Callable[..., object]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from pydantic import TypeAdapter
 
 from microtome.datasets.frame import Frame
 from microtome.networks.normalisation import Normalisation
@@ -29,6 +32,11 @@ class Preprocessing:
     resize: str = "squash"
     crop_share: float | None = None
     interpolation: str = "bilinear"
+
+    @classmethod
+    def of(cls, values: Mapping[str, object]) -> Preprocessing:
+        """From JSON values."""
+        return TypeAdapter(cls).validate_python(dict(values))
 
     @property
     def scale(self) -> Normalisation:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import ModuleType
 
 from microtome.datasets.frame import FILTERS
 from microtome.errors import InputError, suggest
@@ -85,6 +85,20 @@ def timm_preprocessing(load: str, arguments: Mapping[str, object]) -> Preprocess
     )
 
 
+def timm_classes(load: str) -> list[str] | None:
+    """What timm says the outputs of a network's own weights stand for, ImageNet's classes; None where it does not.
+
+    Args:
+        load: `timm:NAME`.
+
+    Raises:
+        InputError: timm is not installed or has no such network.
+    """
+    timm = _timm(load)
+    subset = timm.data.infer_imagenet_subset(_configuration(timm, load))
+    return list(timm.data.ImageNetInfo(subset).label_descriptions()) if subset else None
+
+
 def _size(asked: object, stated: tuple[int, int, int]) -> tuple[int, int]:
     if isinstance(asked, int):
         return asked, asked
@@ -93,7 +107,7 @@ def _size(asked: object, stated: tuple[int, int, int]) -> tuple[int, int]:
     return stated[1], stated[2]
 
 
-def _timm(load: str) -> Any:
+def _timm(load: str) -> ModuleType:
     """The package. Raises InputError where it is not installed."""
     try:
         import timm
@@ -108,7 +122,7 @@ def _timm(load: str) -> Any:
     return timm
 
 
-def _configuration(timm: Any, load: str) -> dict[str, Any]:
+def _configuration(timm: ModuleType, load: str) -> dict[str, object]:
     """timm's configuration of a network, as plain values. Raises InputError where it has no such network."""
     name = load.removeprefix(TIMM)
     base, _, tag = name.partition(".")
@@ -117,5 +131,5 @@ def _configuration(timm: Any, load: str) -> dict[str, Any]:
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:
         raise InputError(f"network.load: timm's {base} has no tag {tag!r}{suggest(tag, tags)}")
-    found: dict[str, Any] = timm.get_pretrained_cfg(name).to_dict()
+    found: dict[str, object] = timm.get_pretrained_cfg(name).to_dict()
     return found

@@ -162,14 +162,8 @@ def _of_files(imported: ImportedFrom) -> list[tuple[str, str]]:
 def _of_network(audited: Audited) -> list[tuple[str, str]]:
     data = [(f"Data set {index.variant}".strip(), f"digest {index.read['data']}") for index in audited.indices]
     network = f"{audited.audit['network']['load']}, digest {_network(audited)}"
-    taken = [("Input", _input(given))] if (given := audited.audit["network"].get("input")) else []
+    taken = [("Input", Preprocessing.of(given).words)] if (given := audited.audit["network"].get("input")) else []
     return [("Network", network), ("Weights", audited.weights), *taken, *data, ("Seed", str(audited.audit["seed"]))]
-
-
-def _input(given: Mapping[str, Any]) -> str:
-    """How pictures became the network's input, as the audit understood it."""
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    return Preprocessing(**values).words
 
 
 def _network(audited: Audited) -> str:

@@ -91,14 +91,15 @@ def receptive_field(
 
     Args:
         maps: from `discrepancy`, one per picture.
-        centres: (row, column) in pixels of the unit's cell in each.
+        centres: (row, column) in pixels of the unit's cell in each; one beyond the picture counts as its nearest pixel.
         occluder: as used.
         threshold: share of the largest mean discrepancy.
     """
     height, width = maps[0].shape
     total, count = np.zeros((2 * height - 1, 2 * width - 1)), np.zeros((2 * height - 1, 2 * width - 1))
     for heat, (row, column) in zip(maps, centres, strict=True):
-        top, left = height - 1 - round(row - 0.5), width - 1 - round(column - 0.5)
+        top = height - 1 - min(max(round(row - 0.5), 0), height - 1)
+        left = width - 1 - min(max(round(column - 0.5), 0), width - 1)
         seen = np.isfinite(heat)
         total[top : top + height, left : left + width] += np.where(seen, heat, 0)
         count[top : top + height, left : left + width] += seen
