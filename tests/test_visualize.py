@@ -789,6 +789,17 @@ def test_a_convolution_has_the_field_of_its_kernel(kernel, width):
     assert field.size == (kernel, kernel)
 
 
+def test_a_cell_beyond_the_picture_counts_as_its_nearest_pixel():
+    """Padded grids have cells whose centres lie outside."""
+    heat = np.zeros((8, 6))
+    heat[0, 5] = 1
+    inside, beyond = (
+        receptive_field([heat], [centre], occluder=Occluder(1, 1)) for centre in ((0.5, 5.5), (-7.5, 13.5))
+    )
+    np.testing.assert_array_equal(inside.heat, beyond.heat)
+    assert beyond.size == (1, 1)
+
+
 def test_a_class_decided_by_one_patch_has_it_as_its_minimal_image():
     class Patch(nn.Module):
         def forward(self, x):
