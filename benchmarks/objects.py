@@ -1,22 +1,22 @@
-"""What a workspace in an object store costs beside one in a folder: the same audit, first and cached; writes Markdown.
+"""What a workspace in an object store costs beside one in a folder: the same audit, first and cached, and first by more
+than one process; whether the bytes are the same. Writes Markdown.
 
     python benchmarks/objects.py > benchmarks/results/objects.md
 
-The store is `rclone serve s3` on this machine; once as it is, once with 30 ms before each request's answer, as a store
-that is some way off has. Prefect is left out. Each figure is the least of the rounds, which take turns.
+The stores are those of the tests on this machine: `rclone serve s3`, once as it is, once with 30 ms before each
+request's answer, as a store that is some way off has; and Azurite, where it is installed. Prefect is left out. Each
+figure is the least of the rounds, which take turns.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,9 +26,17 @@ import yaml
 from flows.claiming import claiming
 from flows.plan import Plan, Request
 from flows.run import carry_out, finish, from_cache, session_of, start
+from flows.runners import carrying
 from storage.bucket import Bucket
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.stores import azure_store, rclone_store
+
 ROUNDS, PICTURES, LATENCY = 2, 200, 0.03
+RUNNERS = {
+    "two processes": ("execution.processes=2",),
+    "a Dask cluster of two": ("execution.runner=dask", "execution.processes=2"),
+}
 AUDIT = {
     "name": "objects",
     "network": {
@@ -40,9 +48,9 @@ AUDIT = {
     "stages": {"dissection": {"bootstrap": 200, "permutations": 50}, "report": {}},
     "execution": {"threads": 1},
 }
-KEYS = ("AKIAMEASUREDMEASURED", "measured/measured/measured/measured/meas")
 _REQUESTS = [0, 0.0]  # how many, and what each waits in addition, in seconds
 _plain = Bucket._worded
+Step = tuple[float, float, int]  # seconds of the clock, of this process's processor, requests
 
 
 @contextmanager
@@ -53,49 +61,51 @@ def _slow(self: Bucket, name: str) -> Iterator[None]:
         yield
 
 
-def store(folder: Path) -> subprocess.Popen[bytes]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (folder / "measured").mkdir(parents=True)
-    place = Path(sys.executable).with_name("rclone")
-    serve = [place, "serve", "s3", "--config", "/dev/null", "--addr", f"127.0.0.1:{port}", "--auth-key", ",".join(KEYS)]
-    process = subprocess.Popen([*serve, folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": KEYS[0],
-        "AWS_SECRET_ACCESS_KEY": KEYS[1],
-        "AWS_REGION": "us-east-1",
-    }
-    time.sleep(2)
-    return process
-
-
-def audit(file: Path, workspace: str) -> tuple[float, float, int]:
-    """Seconds of an audit, planning included, of the clock and of this process's processor; and requests."""
+def audit(file: Path, workspace: str, *overrides: str) -> tuple[Step, dict[str, str]]:
+    """Seconds of an audit, planning included, of the clock and of this process's processor; requests; and the checksums
+    of all files of its stages but the report's pages, which say when they were made.
+    """
     began, used, _REQUESTS[0] = time.perf_counter(), time.process_time(), 0
-    plan = Plan(Request(file, workspace=workspace))
+    plan = Plan(Request(file, workspace=workspace, overrides=overrides))
     with claiming(plan):
-        if from_cache(plan) is None:
-            session = session_of(plan)
-            run = start(plan, session)
-            finish(plan, run, {job.name: carry_out(job, session, refresh=False) for job in plan.jobs}, "done")
-    return time.perf_counter() - began, time.process_time() - used, int(_REQUESTS[0])
+        outcome = from_cache(plan)
+        if outcome is None:
+            with carrying(plan) as carry:
+                session = session_of(plan)
+                run = start(plan, session)
+                done = {job.name: carry_out(job, session, refresh=False, carry=carry) for job in plan.jobs}
+                outcome = finish(plan, run, done, "done")
+    step = time.perf_counter() - began, time.process_time() - used, int(_REQUESTS[0])
+    made = {job.name: session_of(plan).store.find(job.key) for job in plan.jobs}
+    assert outcome.run.status == "done"
+    return step, {
+        f"{name}/{file}": entry["sha256"]
+        for name, found in made.items()
+        for file, entry in (found.manifest["files"] if found else {}).items()
+        if not file.endswith(".html")
+    }
 
 
-def one_round(file: Path, folder: Path, number: int) -> dict[str, list[tuple[float, float, int]]]:
-    """First, again, and from a machine that has no copies; for each place."""
-    found = {}
-    for name, latency, workspace in (
-        ("a folder", 0.0, str(folder / f"local-{number}")),
-        ("s3, loopback", 0.0, f"s3://measured/near-{number}"),
-        ("s3, 30 ms more", LATENCY, f"s3://measured/far-{number}"),
-    ):
+def one_round(file: Path, folder: Path, number: int, places: dict[str, tuple[float, str]]) -> dict[str, list[Step]]:
+    """First, again, and from a machine that has no copies; for each place. Then by more than one process."""
+    found: dict[str, list[Step]] = {}
+    bytes_: list[dict[str, str]] = []
+    for name, (latency, place) in places.items():
         _REQUESTS[1] = latency
-        os.environ["XDG_CACHE_HOME"] = str(folder / f"cache-{number}")
-        found[name] = [audit(file, workspace), audit(file, workspace)]
-        os.environ["XDG_CACHE_HOME"] = str(folder / f"cache-{number}-other")
-        found[name].append(audit(file, workspace))
+        found[name] = []
+        for machine in ("cache", "cache", "other"):
+            os.environ["XDG_CACHE_HOME"] = str(folder / f"{machine}-{number}")
+            step, made = audit(file, f"{place}/round-{number}-{latency}")
+            found[name].append(step)
+            bytes_.append(made)
+    _REQUESTS[1] = 0.0
+    for runner, overrides in RUNNERS.items():
+        for name in ("a folder", "s3, loopback"):
+            os.environ["XDG_CACHE_HOME"] = str(folder / f"{runner}-{number}")
+            step, made = audit(file, f"{places[name][1]}/{runner.split()[1]}-{number}", *overrides)
+            found[f"{runner}, {name}"] = [step]
+            bytes_.append(made)
+    assert all(made == bytes_[0] for made in bytes_), "the bytes differ"
     return found
 
 
@@ -104,21 +114,39 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     file = folder / "audit.yaml"
     file.write_text(yaml.safe_dump(AUDIT))
-    process = store(folder / "store")
-    try:
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        s3 = stack.enter_context(contextmanager(rclone_store)(folder / "rclone"))
+        os.environ |= s3.environment
+        places = {
+            "a folder": (0.0, str(folder / "local")),
+            "s3, loopback": (0.0, f"{s3.address}/near"),
+            "s3, 30 ms more": (LATENCY, f"{s3.address}/far"),
+        }
+        if shutil.which("azurite-blob"):
+            azure = stack.enter_context(contextmanager(azure_store)(folder / "azurite"))
+            os.environ |= azure.environment
+            places["az, loopback"] = 0.0, f"{azure.address}/near"
         audit(file, str(folder / "warm"))
-        rounds = [one_round(file, folder, number) for number in range(ROUNDS)]
-        size = sum(found.stat().st_size for found in (folder / "local-0").rglob("*") if found.is_file())
-    finally:
-        process.kill()
-        shutil.rmtree(folder)
+        rounds = [one_round(file, folder, number, places) for number in range(ROUNDS)]
+        size = sum(found.stat().st_size for found in (folder / "local/round-0-0.0").rglob("*") if found.is_file())
     print(f"{PICTURES} pictures, one thread, {size / 1e6:.1f} MB of results; seconds, the least of {ROUNDS} rounds.\n")
-    print("Of the clock, and, in brackets, of the processor by the audit's process alone.\n")
+    print("Of the clock, and, in brackets, of the processor by the audit's process alone. All bytes were equal.\n")
     print("| workspace | first | cached | cached, another machine | requests of each |\n|-|-|-|-|-|")
-    for name in rounds[0]:
-        least = [[min(found[name][step][kind] for found in rounds) for kind in (0, 1)] for step in range(3)]
-        requests = ", ".join(str(rounds[0][name][step][2]) for step in range(3))
-        print(f"| {name} | " + " | ".join(f"{clock:.1f} ({used:.1f})" for clock, used in least) + f" | {requests} |")
+    for name in places:
+        steps = [_least([found[name][step] for found in rounds]) for step in range(3)]
+        requests = ", ".join(str(requests) for *_, requests in steps)
+        print(f"| {name} | " + " | ".join(f"{clock:.1f} ({used:.1f})" for clock, used, _ in steps) + f" | {requests} |")
+    print("\n| who does the work | in a folder | in s3, loopback | ratio |\n|-|-|-|-|")
+    for runner in ("", *(f"{runner}, " for runner in RUNNERS)):
+        here, there = (
+            _least([found[f"{runner}{name}"][0] for found in rounds])[0] for name in ("a folder", "s3, loopback")
+        )
+        print(f"| {runner.rstrip(', ') or 'this process'} | {here:.1f} | {there:.1f} | {there / here:.2f} |")
+
+
+def _least(steps: list[Step]) -> Step:
+    return min(step[0] for step in steps), min(step[1] for step in steps), steps[0][2]
 
 
 if __name__ == "__main__":

@@ -100,9 +100,13 @@ def _address(scheme: str, holder: str, folder: str | None) -> str:
 
 def _remote_file_system(block: _Block) -> _Said:
     """The settings are those of fsspec: of s3fs, or of adlfs."""
-    told: _Block = block.get("settings") or {}
     place = str(block["basepath"])
-    return place, _of_adlfs(told) if place.startswith("az://") else _of_s3fs(told)
+    scheme = place.partition("://")[0]
+    if scheme not in _FSSPEC:
+        raise InputError(
+            f"workspace: the base path of a block of type remote-file-system must be at s3:// or az://, got {scheme:.20}://"
+        )
+    return place, _FSSPEC[scheme](block.get("settings") or {})
 
 
 def _of_adlfs(told: _Block) -> _Block:
@@ -122,6 +126,9 @@ def _of_s3fs(told: _Block) -> _Block:
         "region": client.get("region_name"),
         "endpoint": told.get("endpoint_url") or client.get("endpoint_url"),
     }
+
+
+_FSSPEC: Mapping[str, Callable[[_Block], _Block]] = {"s3": _of_s3fs, "az": _of_adlfs}
 
 
 def _local_file_system(block: _Block) -> _Said:

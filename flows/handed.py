@@ -10,8 +10,10 @@ from __future__ import annotations
 import gc
 import json
 import os
+import platform
 import sys
 import threading
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +34,8 @@ _HERE = ("execution.runner=local", "execution.address=null", "execution.pools=nu
 
 
 def audit_text(plan: Plan, beside: int = 1) -> str:
-    """The audit, in words that another process understands.
+    """The audit, in words that another process understands: of this run, so that a process that outlives it looks at
+    the data, and at what lies in the workspace, once more for the next.
 
     Args:
         plan: of it.
@@ -47,6 +50,7 @@ def audit_text(plan: Plan, beside: int = 1) -> str:
             "overrides": [*request.overrides, f"execution.threads={settings.threads}", *_HERE],
             "threads": plan.audit.execution.threads,
             "beside": beside,
+            "run": uuid.uuid4().hex,
         }
     )
 
@@ -104,14 +108,7 @@ class _Hand:
         """The audit, planned once."""
         if self._plan is None or self._plan[0] != audit:
             self.drop()
-            said = json.loads(audit)
-            request = Request(
-                Path(said["file"]),
-                workspace=said["workspace"],
-                device=said["device"],
-                overrides=tuple(said["overrides"]),
-            )
-            self._plan = audit, Plan(request)
+            self._plan = audit, _planned(audit)
         return self._plan[1]
 
     def job(self, audit: str, job: str) -> InHand:
@@ -145,6 +142,20 @@ class _Hand:
 
 
 _HAND = _Hand()
+
+
+def _planned(audit: str) -> Plan:
+    """Raises InputError: of what this machine lacks, a file, or a store's credentials, and which machine that is."""
+    said = json.loads(audit)
+    request = Request(
+        Path(said["file"]), workspace=said["workspace"], device=said["device"], overrides=tuple(said["overrides"])
+    )
+    try:
+        plan = Plan(request)
+        _ = plan.jobs
+    except InputError as error:
+        raise InputError([f"{fault} (a worker says so, on {platform.node()})" for fault in error.faults]) from error
+    return plan
 
 
 def _session(plan: Plan, job: Job, said: dict[str, int]) -> Session:

@@ -23,6 +23,7 @@ from typing import IO
 
 import pyarrow as pa
 
+CHECKS = ".check.json"  # ends the name of a file beside another, with its checksum
 _PART = ".part"
 _PAUSE = 0.05  # s between two questions whether a lock is free
 

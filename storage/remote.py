@@ -26,7 +26,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from storage.bucket import Bucket, cache_folder
-from storage.files import Altered, Files, FileStamp, HashingSink, LocalFiles
+from storage.files import CHECKS, Altered, Files, FileStamp, HashingSink, LocalFiles
 from storage.leases import TICKET, leased
 
 _SENDERS = 8  # files that are on their way at once
@@ -167,12 +167,14 @@ class RemoteFiles(Files):
         return sorted([*self._cache.unfinished(folder), *tickets])
 
     def settle(self, names: Iterable[str]) -> None:
-        """When they are in the store: what an earlier process left in the folder is sent, too."""
+        """When they are in the store: what an earlier process left in the folder is sent, too; and the checksums beside
+        them, or these might come there when somebody has removed them already.
+        """
         wanted = list(names)
         for name in wanted:
             if _is_once(name) and name not in self._sent and self.here(name):
                 self._begin(name, self._send)
-        for name in wanted:
+        for name in (*wanted, *(name + CHECKS for name in wanted)):
             if name in self._sent:
                 self._sent[name].result()
 

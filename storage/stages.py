@@ -26,13 +26,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from storage.files import Altered, Files, FileStamp, HashingSink
+from storage.files import CHECKS, Altered, Files, FileStamp, HashingSink
 from storage.small import Damaged, FileName, Kind, Moment, Number, Seconds, Sha256
 from storage.tables import Columns, Row, TableSchema, from_rows, write_table
 
 _LAYOUT = 1  # of the manifest
 _MANIFEST = "manifest.json"
-_CHECKS = ".check.json"
 _MARKS = ".verified.json"
 _FETCHED = 8  # files of a stage that are brought at once
 Arrays = Mapping[str, NDArray[Any]]
@@ -238,7 +237,7 @@ class Draft:
 
     def look(self, names: Sequence[str]) -> bool:
         """Take in files by the checksums beside them, unread; whether all of them are there, in their size."""
-        found = {name: _check(self._files, f"{self.key.folder}/{name}{_CHECKS}") for name in names}
+        found = {name: _check(self._files, f"{self.key.folder}/{name}{CHECKS}") for name in names}
         stamps = {name: _stamp(self._files, self.key.folder, name) for name in names}
         for name, entry in found.items():
             stamp = stamps[name]
@@ -263,7 +262,7 @@ class Draft:
         with self._files.publish(path) as sink:
             yield sink
         entry = FileEntry(bytes=sink.size, sha256=sink.sha256, rows=rows)
-        CHECK.save(self._files, path + _CHECKS, Check(of=path, **entry))
+        CHECK.save(self._files, path + CHECKS, Check(of=path, **entry))
         self._entries[name] = entry
 
     def rows(self, name: str, rows: Sequence[Row]) -> None:
@@ -341,7 +340,7 @@ class Draft:
 
     def discard(self, name: str) -> None:
         """Remove a finished file that the result does not need."""
-        self._files.remove_each([f"{self.key.folder}/{name}", f"{self.key.folder}/{name}{_CHECKS}"])
+        self._files.remove_each([f"{self.key.folder}/{name}", f"{self.key.folder}/{name}{CHECKS}"])
         self._entries.pop(name, None)
 
     def commit(self, *, environment: Mapping[str, object]) -> Artifact:
@@ -371,7 +370,7 @@ class Draft:
         MARKS.save(self._files, f"{self.key.folder}/{_MARKS}", self._stamps())
         MANIFEST.save(self._files, f"{self.key.folder}/{_MANIFEST}", manifest)
         self._files.settle([f"{self.key.folder}/{_MANIFEST}"])
-        self._files.remove_each(f"{self.key.folder}/{name}{_CHECKS}" for name in self._entries)
+        self._files.remove_each(f"{self.key.folder}/{name}{CHECKS}" for name in self._entries)
         self._files.remove(f"{self.key.folder}/{PARTS.rstrip('/')}")
         return Artifact(self._files, self.key.folder, manifest)
 
@@ -585,9 +584,9 @@ def _finished(files: Files, folder: str, say: Callable[[str], None]) -> dict[str
     """
     entries: dict[str, FileEntry] = {}
     for path in files.names(folder):
-        if not path.endswith(_CHECKS):
+        if not path.endswith(CHECKS):
             continue
-        name = path.removesuffix(_CHECKS)
+        name = path.removesuffix(CHECKS)
         entry = _check(files, path)
         own = name.removeprefix(folder + "/")
         if entry is None:
@@ -607,6 +606,6 @@ def _check(files: Files, path: str) -> FileEntry | None:
     """A finished file's bytes, checksum and rows; None where they cannot be read, or are another file's."""
     with contextlib.suppress(OSError, Damaged):
         found = CHECK.parse(files.read(path))
-        if found["of"] == path.removesuffix(_CHECKS):
+        if found["of"] == path.removesuffix(CHECKS):
             return FileEntry(bytes=found["bytes"], sha256=found["sha256"], rows=found["rows"])
     return None

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import cached_property
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -84,14 +84,24 @@ class InHand:
             draft: of the stage, where it was begun in this process.
         """
         stage = self.job.stage
-        if stage.threads != "none":
-            import torch
+        with ExitStack() as stack:
+            if stage.threads != "none":
+                import torch
 
-            torch.set_num_threads(self.session.threads if stage.threads == "all" else 1)
-        if name == WHOLE:
-            mine = draft or (self.session.store.part(self.job.key, stage.written) if stage.sharded else self.draft())
-            stage.run(self.job.options, self.inputs, mine, self.session)
-            return mine.entries
+                from microtome.arithmetic import computing
+
+                torch.set_num_threads(self.session.threads if stage.threads == "all" else 1)
+                stack.enter_context(computing())
+            return self._whole(draft) if name == WHOLE else self._part(name)
+
+    def _whole(self, draft: Draft | None) -> Written:
+        stage = self.job.stage
+        mine = draft or (self.session.store.part(self.job.key, stage.written) if stage.sharded else self.draft())
+        stage.run(self.job.options, self.inputs, mine, self.session)
+        return mine.entries
+
+    def _part(self, name: str) -> Written:
+        stage = self.job.stage
         mine, mark = self.session.store.part(self.job.key, stage.written), _mark(name)
         if not (mine.look([mark]) and mine.look(_files_of(mine, mark))):
             mine = self.session.store.part(self.job.key, stage.written)

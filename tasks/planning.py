@@ -148,7 +148,8 @@ class PoolsModel(Strict):
 
 
 class ExecutionModel(Strict):
-    """How it is carried out; none of it changes a result but `precision`, `batch`, `engine` and `layout`."""
+    """How it is carried out; none of it changes a result but `precision`, `batch`, `arithmetic`, `engine` and
+    `layout`."""
 
     runner: Literal["local", "dask", "workers"] = "local"
     """Who does the work: this machine, the workers of a Dask cluster, or those of Prefect's pools."""
@@ -162,6 +163,8 @@ class ExecutionModel(Strict):
     """Of stored maps."""
     batch: Annotated[int, Field(ge=1, le=ROW_GROUP), AfterValidator(_divides)] = 16
     """Pictures of a forward pass that makes maps, a divisor of 48; half of it where they do not fit into memory."""
+    arithmetic: Literal["float32", "tf32", "bf16"] = "float32"
+    """Of the forward pass that makes maps: factors are rounded to 11 bits by `tf32`, on CUDA alone, to 8 by `bf16`."""
     engine: Literal["eager", "compiled"] = "eager"
     """What makes the maps: the network as it is, or what `torch.compile` makes of it, which differs in last bits."""
     layout: Literal["contiguous", "channels_last"] = "contiguous"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 HANDED = ("storage.stages:Draft", "storage.tables:TableSchema", "tasks.session:Session")
 """What work is handed beside its options and inputs: it calls them, and names them in annotations at most."""
+ARITHMETIC = "microtome.arithmetic:computing"
+"""What torch is set to compute in while work is done."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,8 @@ class Stage:
     def roots(self) -> tuple[str, ...]:
         """Where its code begins."""
         split = ("shards", "Shard") if self.sharded else ()
-        return (self.work, *(f"{self.module}:{name}" for name in ("Inputs", *split)), *HANDED)
+        around = () if self.threads == "none" else (ARITHMETIC,)
+        return (self.work, *(f"{self.module}:{name}" for name in ("Inputs", *split)), *HANDED, *around)
 
     @property
     def written(self) -> tuple[TableSchema, ...]:

@@ -31,6 +31,14 @@ def test_an_in_place_relu_does_not_alter_a_captured_map():
     assert (found[True]["0"] < 0).any()
 
 
+def test_captures_of_one_network_do_not_stop_each_other():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3))
+    layers, batch = walk(module, (12, 12), ["0", "1"]), torch.rand(2, 3, 12, 12)
+    with Capture(module, layers[:1]) as first, Capture(module, layers[1:]) as second:
+        assert second(batch)["1"].shape == (2, 5, 8, 8)
+        assert first(batch)["0"].shape == (2, 4, 10, 10)
+
+
 def test_capture_stops_after_the_deepest_layer_and_leaves_no_hook():
     module = chain()
     ran = []

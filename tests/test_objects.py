@@ -25,7 +25,7 @@ from storage import RunStore, StageKey, StageStore, open_files
 from storage.brought import brought
 from storage.bucket import Bucket
 from storage.claims import Claims
-from storage.files import Altered, Files
+from storage.files import CHECKS, Altered, Files
 from storage.providers import connection_settings
 from storage.stages import MANIFEST
 from tests.commands import status
@@ -241,6 +241,21 @@ def test_what_one_machine_began_another_takes_up(place, machine):
     assert taken.has("first")
     taken.commit(environment={})
     assert StageStore(open_files(place)).find(STAGE).read("first") == b"content"
+
+
+def test_the_checksum_beside_a_file_is_there_when_the_file_is_settled(place, monkeypatch):
+    """Or a worker's could come there after the coordinator, on another machine, has removed them all."""
+    send = Bucket.send
+
+    def late(self, path: Path, name: str) -> None:
+        time.sleep(0.5 * name.endswith(CHECKS))
+        send(self, path, name)
+
+    monkeypatch.setattr(Bucket, "send", late)
+    files = open_files(place)
+    StageStore(files).part(STAGE, ()).write("first", b"content")
+    files.settle([f"{STAGE.folder}/first"])
+    assert set(objects(place)) == {f"{STAGE.folder}/first", f"{STAGE.folder}/first{CHECKS}"}
 
 
 @every_store
@@ -550,6 +565,7 @@ from pydantic import SecretStr
 scheme, folder, said = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 BLOCKS
 RemoteFileSystem(basepath=f"{scheme}://kept/blocks", settings=settings).save(f"remote-{scheme}")
+RemoteFileSystem(basepath="gs://kept/blocks", settings=settings).save("remote-gs", overwrite=True)
 LocalFileSystem(basepath=folder).save("local", overwrite=True)
 """
 
@@ -583,7 +599,12 @@ def named_by_blocks(scheme: str, folder: str) -> None:
     found = StageStore(open_workspace(f"block://remote-file-system/remote-{scheme}")).find(STAGE)
     assert found.read("first") == b"content"
     assert open_workspace("block://local-file-system/local").address == folder
-    for wrong, why in ((f"{kind}/none", "has no block"), ("slack/x", "says no place"), ("x", "block://TYPE/NAME")):
+    for wrong, why in (
+        (f"{kind}/none", "has no block"),
+        ("slack/x", "says no place"),
+        ("x", "block://TYPE/NAME"),
+        ("remote-file-system/remote-gs", "must be at s3:// or az://, got gs://"),
+    ):
         with pytest.raises(InputError, match=why):
             open_workspace(f"block://{wrong}")
 

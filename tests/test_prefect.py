@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.conftest import NETWORK, asked, change_audit, long_form, write_audit
+from tests.stores import lying, rclone_store, use
 from tests.test_artifacts import HOSTILE
 
 ROOT = Path(__file__).parent.parent
@@ -177,6 +178,32 @@ def test_a_coordinator_hands_its_stages_to_the_workers_of_pools(walked, tmp_path
     assert [first["status"], second["status"]] == ["done", "done"]
     cached = {name: (stage["cached"], stage["digest"]) for name, stage in second["stages"].items()}
     assert cached == {name: (True, stage["digest"]) for name, stage in first["stages"].items()}
+
+
+@long_form
+@pytest.mark.soak
+@pytest.mark.slow
+def test_a_pools_workers_and_their_coordinator_meet_in_an_object_store(walked, monkeypatch, tmp_path):
+    """The workers have another folder of copies, as on another machine; the bytes are those of a folder."""
+    folder, environment, _ = walked
+    microtome = [sys.executable, "-m", "microtome", "audit", "examples/pooled.yaml", "--only", "thresholds"]
+    here = ("--set", "execution.runner=local", "--set", "execution.pools=null", "--workspace", str(tmp_path / "folder"))
+    called([*microtome, *here], folder, environment, timeout=280)
+    for store in rclone_store(tmp_path / "store"):
+        use(monkeypatch, store)
+        there = environment | store.environment | {"XDG_CACHE_HOME": str(tmp_path / "coordinator")}
+        working = worker(tmp_path, there | {"XDG_CACHE_HOME": str(tmp_path / "worker")})
+        try:
+            called([*microtome, "--workspace", f"{store.address}/pools"], folder, there, timeout=280)
+        finally:
+            killed(working)
+        stages = tmp_path / "folder/stages"
+        made = {f"stages/{file.relative_to(stages)}": file.read_bytes() for file in stages.rglob("*.*")}
+        assert lying(f"{store.address}/pools") == {
+            name: content for name, content in made.items() if not name.endswith(("manifest.json", ".verified.json"))
+        }
+    runs = asked(environment, "flow_runs/filter", {"flow_runs": {"name": {"any_": ["thresholds"]}}})
+    assert [(run["state_type"], run["work_pool_name"]) for run in runs] == [("COMPLETED", "microtome-cpu")]
 
 
 @pytest.mark.slow

@@ -1,19 +1,20 @@
 """Many workers: the same bytes whoever does the shards, and whoever dies meanwhile; what is refused before any work."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import socket
 import threading
-from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from distributed import LocalCluster
 
-from flows.handed import audit_text, work
+from flows.handed import audit_text, job_text, work
 from flows.plan import Plan, Request
 from flows.runners import carrying
 from microtome.errors import InputError, Interrupted
@@ -22,11 +23,22 @@ from storage.tensors import ROW_GROUP
 from tasks.execution import InHand, execute
 from tasks.session import Session
 from tasks.spans import SPAN, groups_within, spans
-from tests.conftest import NETWORK, count, soak, write_audit
+from tests.conftest import NETWORK, change_audit, count, soak, write_audit
 from tests.test_pipeline import Silent
 
-PAUSED = "import time\ndef paused():\n    net = tiny()\n    net.register_forward_pre_hook(pause)\n    return net\n"
-PAUSED += "def pause(*_):\n    time.sleep(0.3)\n"
+PAUSED = """
+import os, time
+from pathlib import Path
+WORKING = Path(__file__).with_name("working")
+def paused():
+    net = tiny()
+    net.register_forward_pre_hook(pause)
+    return net
+def pause(_module, given):
+    WORKING.mkdir(exist_ok=True)
+    WORKING.joinpath(str(os.getpid())).write_text(str(float(given[0].sum())))
+    time.sleep(0.3)
+"""
 
 
 def written_audit(folder: Path) -> Path:
@@ -48,7 +60,8 @@ def audit(tmp_path):
 
 
 def planned(file: Path, workspace: str, *overrides: str) -> Plan:
-    return Plan(Request(file, workspace=str(file.parent / workspace), overrides=overrides))
+    where = workspace if "://" in workspace else str(file.parent / workspace)
+    return Plan(Request(file, workspace=where, overrides=overrides))
 
 
 def carried(plan: Plan, progress=None) -> dict[str, Artifact]:
@@ -100,19 +113,27 @@ def test_the_same_bytes_and_names_whoever_does_the_work(audit):
     assert not [name for name in one if "/parts/" in name]
 
 
+def workers() -> list[int]:
+    """Processes of this one that carry shards out, and live."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it ended between the two looks
+            found += [child.pid] if "spawn_main" in " ".join(child.cmdline()) else []
+    return found
+
+
 @contextmanager
-def killing(plan: Plan, wanted: int):
-    """Kill a process that works at a shard, again and again; none that has died three times of one shard."""
-    rng, over, struck = random.Random(0), threading.Event(), Counter()
+def killing(working: Path, wanted: int):
+    """Kill a process while it shows a batch to the network, again and again; at each batch once, at a shard thrice."""
+    rng, over, struck = random.Random(0), threading.Event(), set[str]()
 
     def kill() -> None:
-        while not over.wait(0.2) and struck.total() < wanted:
-            names = [name.rpartition("/")[2][:30] for name in plan.files.unfinished("stages")]
-            if names and all(struck[name] < 3 for name in names):
-                children = psutil.Process().children()
-                workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-                os.kill(rng.choice(workers).pid, signal.SIGKILL)
-                struck.update([rng.choice(names)])
+        while not over.wait(rng.uniform(0.1, 0.4)) and len(struck) < wanted:
+            shown = {pid: working.joinpath(str(pid)) for pid in workers()}
+            at = {pid: file.read_text() for pid, file in shown.items() if file.exists()}
+            if fresh := [pid for pid, batch in at.items() if batch and batch not in struck]:
+                os.kill(pid := rng.choice(fresh), signal.SIGKILL)
+                struck.add(at[pid])
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -132,9 +153,9 @@ def test_the_same_bytes_though_processes_are_killed_in_mid_shard(audit):
     )
     kills = soak(2, 20)
     plan = planned(audit, "killed", *more, "execution.processes=2")
-    with killing(plan, kills) as struck:
+    with killing(audit.with_name("working"), kills) as struck:
         killed = contents(carried(plan))
-    assert struck.total() == kills
+    assert len(struck) == kills
     count("kills", kills)
     assert killed == contents(carried(planned(audit, "whole", *more)))
 
@@ -164,6 +185,22 @@ def test_a_shard_that_is_done_costs_a_look(audit):
     assert {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.is_file()} == before
     next(place.glob("annotations/*.parquet")).write_bytes(b"short")
     assert hand.work(name) == written
+
+
+def test_a_worker_that_outlives_an_audit_looks_at_the_data_again(audit_file, broden, tmp_path):
+    shutil.copytree(broden, tmp_path / "data")
+    change_audit(audit_file, dataset={"format": "broden", "root": "data"})
+    seen = set()
+    for _ in range(2):
+        plan = Plan(Request(audit_file))
+        job = plan.job("index")
+        hand = InHand(job, Session(plan.files, plan.settings, Silent()))
+        (name,) = hand.shards(hand.draft())
+        assert json.loads(work(audit_text(plan), job_text(job), name))
+        seen.add(job.key.digest)
+        picture = next((tmp_path / "data").rglob("*.jpg"))
+        picture.write_bytes(picture.read_bytes() + b"altered")
+    assert len(seen) == 2
 
 
 def unused() -> int:

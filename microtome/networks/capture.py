@@ -36,6 +36,7 @@ class Capture:
         self._layers = {layer.name: layer for layer in layers}
         self._handles: list[RemovableHandle] = []
         self._maps: dict[str, torch.Tensor] = {}
+        self._asked = False  # a network may be in the hands of several of these, of which one is asked
 
     def __enter__(self) -> Capture:
         for name in self._layers:
@@ -58,14 +59,19 @@ class Capture:
         Returns:
             layer name -> (images, units, rows, columns), contiguous, of the network's dtype.
         """
-        self._maps = {}
-        with torch.inference_mode(), contextlib.suppress(_AllCaptured):
-            self._module(batch)
+        self._maps, self._asked = {}, True
+        try:
+            with torch.inference_mode(), contextlib.suppress(_AllCaptured):
+                self._module(batch)
+        finally:
+            self._asked = False
         maps, self._maps = self._maps, {}
         return {name: maps[name] for name in self._layers}
 
     def _hook(self, name: str) -> Callable[[torch.nn.Module, object, torch.Tensor], None]:
         def hook(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
+            if not self._asked:
+                return
             self._maps[name] = self._layers[name].as_maps(output).clone(memory_format=torch.contiguous_format)
             if len(self._maps) == len(self._layers):
                 raise _AllCaptured

@@ -51,7 +51,7 @@ _ALONE = _Comparison(
     "a picture in a batch and alone",
     "each picture must be computed for itself; a normalisation over the batch needs running statistics, used in eval()",
     cpu=1e-4,
-    cuda=1e-2,  # kernels differ with the batch, and convolutions round to 11 bits (TF32)
+    cuda=1e-2,  # kernels differ with the batch, and whoever called may round factors to 11 bits (TF32)
 )
 
 

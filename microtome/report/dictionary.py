@@ -11,6 +11,7 @@ from microtome.report import views
 from microtome.report.words import worded
 
 PAGE = "dictionary.html"
+ALL = 0.99999  # of the variance, but for rounding
 SHOWN_ROWS, SHOWN_DIRECTIONS, SHOWN_PICTURES = 12, 2, 3
 NAMES = {
     "units": "the units",
@@ -214,13 +215,7 @@ def _kind(row: BasisRow) -> str:
 
 def _verdict(rates: Sequence[_Rate]) -> str:
     """Whether a basis has another share of detectors than the units, in every one of its draws."""
-    if any(rate["apart_low"] is None for rate in rates):
-        return "nobody asked how surely"
-    if all((rate["apart_low"] or 0.0) > 0 for rate in rates):
-        return "surely more"
-    if all((rate["apart_high"] or 0.0) < 0 for rate in rates):
-        return "surely fewer"
-    return "not surely another share"
+    return _sure([rate["apart_low"] for rate in rates], [rate["apart_high"] for rate in rates])
 
 
 def _methods(layer: DictionaryLayer) -> Iterator[tuple[str, list[BasisRow]]]:
@@ -229,30 +224,51 @@ def _methods(layer: DictionaryLayer) -> Iterator[tuple[str, list[BasisRow]]]:
         yield method, [row for row in layer.bases if row["method"] == method]
 
 
+def _sure(lows: Sequence[float | None], highs: Sequence[float | None]) -> str:
+    """Whether differences lie surely above or below zero, all of them; empty where that is not sure."""
+    if all(low is not None and low > 0 for low in lows):
+        return "surely more"
+    return "surely fewer" if all(high is not None and high < 0 for high in highs) else ""
+
+
 def _headline(layer: DictionaryLayer) -> str:
     units = _rate(layer.units)
-    parts = []
-    for method, rows in _methods(layer):
-        rates = [_rate(row) for row in rows]
-        mean = sum(rate["share"] for rate in rates) / len(rates)
-        parts.append(f"of {NAMES[method]} {mean:.0%} ({_verdict(rates)})")
     own = f"{units['share']:.0%} {_span(units['low'], units['high'], '.0%')}".strip()
-    text = f"Of the {layer.units['directions']} units of {layer.name} {own} are {_kind(layer.units)}"
-    text = f"{text}; {', '.join(parts)}." if parts else f"{text}."
-    return " ".join([text, *(_said(row) for row in layer.steady)])
+    text = (
+        f"Of the {layer.units['directions']} units of {layer.name} {own} are {_kind(layer.units)}, and detectors name "
+        f"{layer.units['unique']} concepts."
+    )
+    others = "; ".join(f"of {NAMES[method]}: {_told(layer, rows)}" for method, rows in _methods(layer))
+    if others:
+        text = f"{text} The same {others}. Only what is called sure is."
+    return " ".join([text, *map(_said, layer.steady)])
+
+
+def _told(layer: DictionaryLayer, rows: Sequence[BasisRow]) -> str:
+    """What a basis' draws detect, in the mean, and whether that is surely more or less than the units do."""
+    rates = [_rate(row) for row in rows]
+    share, verdict = sum(rate["share"] for rate in rates) / len(rates), _verdict(rates)
+    text = f"{share:.0%}" + (f" ({verdict})" if verdict else "")
+    if all(row["directions"] == layer.units["directions"] for row in rows):  # fewer directions name fewer concepts
+        mean = sum(row["unique"] for row in rows) / len(rows)
+        verdict = _sure([row["unique_apart_low"] for row in rows], [row["unique_apart_high"] for row in rows])
+        text += f" and {mean:.0f} concepts" + (f" ({verdict})" if verdict else "")
+    near = sum(row["near_unit"] for row in rows)
+    if rows[0]["method"] in layer.learned and near:
+        text += f", where {near} of {rows[0]['directions']} directions are all but a unit"
+    return text
 
 
 def _said(row: SteadyRow) -> str:
-    name = NAMES[row["method"]][:1].upper() + NAMES[row["method"]][1:]
-    found = f"matched cosine {row['cosine']:.2f} {_span(row['cosine_low'], row['cosine_high'], '.2f')}"
+    name = NAMES[row["method"]]
+    sure = _with(row["cosine"], row["cosine_low"], row["cosine_high"], ".2f")
+    found = (
+        f"matched cosine {sure} with other starts, beside "
+        f"{row['shuffled']:.2f} where channels are shuffled and {row['random']:.2f} of random directions"
+    )
     if row["steady"]:
-        return f"{name} finds much the same directions from other starts, more than both controls do: {found}."
-    controls = [
-        f"{words}, {row[key]:.2f}"  # type: ignore[literal-required]  # both are keys
-        for key, words in (("random", "random directions"), ("shuffled", "shuffled channels"))
-        if not row[f"beyond_{key}"]  # type: ignore[literal-required]
-    ]
-    return f"{name} is not shown to be steady: {found} is not beyond that of {' or of '.join(controls)}."
+        return f"The directions of {name} are steadier than both controls: {found}."
+    return f"The directions of {name} are not shown to be steady: {found}."
 
 
 def _figures(layer: DictionaryLayer) -> views.Figures:
@@ -260,7 +276,8 @@ def _figures(layer: DictionaryLayer) -> views.Figures:
     for method, rows in _methods(layer):
         rates = [_rate(row) for row in rows]
         mean = rates[0] | {"share": sum(rate["share"] for rate in rates) / len(rates)}
-        told = f"{_kind(rows[0])}; {_verdict(rates)}" + (f", {len(rows)} draws" if len(rows) > 1 else "")
+        told = f"{_kind(rows[0])}" + (f", mean of {len(rows)}" if len(rows) > 1 else "")
+        told += f"; {_verdict(rates) or 'no sure difference'}"
         items.append((NAMES[method].removeprefix("the ").removeprefix("a "), mean, told))
     return views.Figures([(name, f"{rate['share']:.0%}", told) for name, rate, told in items])
 
@@ -284,7 +301,7 @@ def _side_by_side(layer: DictionaryLayer) -> list[views.Part]:
     note = (
         "On each line: the share with its interval; green, the units' share. Confirmed: a detector on all pictures and "
         "by the label that the other half chose, on the half that was not fitted; and beyond chance. Concepts: labels "
-        "of detectors, each once. Held-out IoU: mean over the directions."
+        "of detectors, each once, which fewer directions have fewer of. Held-out IoU: mean over the directions."
     )
     detects = views.Table(columns, [_line(layer, row) for row in layer.bases], note)
     columns = [("basis", False), ("directions", True), ("variance explained, 95 %", True)]
@@ -323,10 +340,11 @@ def _line(layer: DictionaryLayer, row: BasisRow) -> list[views.Cell]:
 
 
 def _kept(row: BasisRow) -> list[views.Cell]:
+    explained = _with(row["explained"], row["explained_low"], row["explained_high"], ".1%")
     return [
         row["basis"],
         str(row["directions"]),
-        _with(row["explained"], row["explained_low"], row["explained_high"], ".1%"),
+        "all" if (row["explained_low"] or 0) > ALL else explained,
         f"{row['active']:.1f}",
         str(row["near_unit"]),
         str(row["dead"]),

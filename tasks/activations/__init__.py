@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from microtome.disentangle.names import LAYERS
+from microtome.errors import InputError
 from tasks.options import OUTSIDE, Options
 from tasks.planning import Planner
 from tasks.stage import Job, Stage
@@ -19,6 +20,7 @@ class ActivationsOptions(Options):
     shift: float
     precision: Literal["float32", "float16"]
     batch: int
+    arithmetic: Literal["float32", "tf32", "bf16"]
     engine: Literal["eager", "compiled"]
     layout: Literal["contiguous", "channels_last"]
     storage: Annotated[Literal["auto", "none", "lz4", "zstd", "recompute"], OUTSIDE]
@@ -50,13 +52,19 @@ def maps(
         finetuned: the stage that made the network; the audit's own without it.
         variant: of the job; the data set's by default.
         shift: how far crop windows are moved, as of `Source`.
+
+    Raises:
+        InputError: an arithmetic that the audit's device does not have.
     """
     model, execution = audit.audit.network, audit.audit.execution
+    if execution.arithmetic == "tf32" and audit.settings.device != "cuda":
+        raise InputError("execution.arithmetic: tf32 must be computed on a CUDA device, got device cpu; use float32")
     options = ActivationsOptions(
         layers=model.layers if finetuned is None else list(LAYERS),
         shift=shift,
         precision=execution.precision,
         batch=execution.batch,
+        arithmetic=execution.arithmetic,
         engine=execution.engine,
         layout=execution.layout,
         storage=execution.storage,

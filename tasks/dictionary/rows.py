@@ -175,7 +175,7 @@ def _apart(name: str, mine: Shared | None, units: Shared | None, *, whole: bool 
         ends = (value - other, None, None)
         if one is not None and two is not None:
             apart, low, high = paired_interval((value, other), (one, two))
-            low, high = (np.floor(low), np.ceil(high)) if whole else (low, high)
+            low, high = (np.floor(low), np.ceil(high) + 0.0) if whole else (low, high)  # + 0.0: no minus before nought
             ends = (apart, float(min(low, apart)), float(max(high, apart)))
     return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
 

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from storage.tables import floats, int32, string, table
 from tasks.options import Count, Options
+from tasks.pace import Pace
 from tasks.stage import Stage
 
 LEARNED = ("nmf", "sae")
@@ -31,7 +32,7 @@ class DirectionsOptions(Options):
     """Random starts of each dictionary, which are compared with each other; the first one is dissected."""
     rotations: Annotated[int, Field(ge=1, le=100)] = 3
     """Random rotations; each is dissected."""
-    cells: Count = 20_000
+    cells: Count = 10_000
     """Cells of the maps of one half of the pictures that dictionaries are fitted on, at most."""
     steps: Count = 1500
     """Steps of the autoencoder's training, of 256 cells each."""
@@ -44,6 +45,15 @@ class DirectionsOptions(Options):
         return methods
 
 
+def cost(options: DirectionsOptions, pace: Pace) -> float:
+    """Each start twice, for its control; NMF by cells, the autoencoder by steps."""
+    units = pace.units / max(1, pace.layers)
+    entries = units * (options.directions or units)
+    one = {"nmf": 1e-7 * options.cells * entries, "sae": options.steps * (2e-3 + 6e-8 * entries)}
+    fits = sum(one[method] for method in options.methods if method in one)
+    return 1 + 2 * options.initialisations * pace.layers * fits
+
+
 STAGE = Stage(
     name="directions",
     about="Fits dictionaries of each layer's channel space from several starts, on one half of the pictures.",
@@ -51,7 +61,7 @@ STAGE = Stage(
     work="tasks.directions.work:run",
     determined_by=frozenset({"seed", "device"}),
     threads="one",
-    cost=lambda options, pace: 1 + 1e-6 * options.initialisations * options.cells * pace.units / max(1, pace.layers),
+    cost=cost,
     tables=(
         table(
             "directions",

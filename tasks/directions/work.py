@@ -13,7 +13,7 @@ from microtome.errors import InputError
 from microtome.quantify.dictionary.autoencoder import AutoencoderPlan, fitted
 from microtome.quantify.dictionary.cells import drawn_cells, shuffled
 from microtome.quantify.dictionary.directions import Directions, Floats
-from microtome.quantify.dictionary.nmf import nmf
+from microtome.quantify.dictionary.nmf import nmf, unsettled
 from microtome.quantify.dictionary.rotation import one_hot, rotation
 from microtome.quantify.resampling import halves
 from storage import Draft
@@ -83,7 +83,7 @@ class _FittedLayer:
         learned = any(fit.method in LEARNED for fit in wanted)
         cells = self.cells() if learned else np.zeros((0, self.units), np.float32)
         apart = shuffled(cells, self.rng(SHUFFLE)) if learned else cells
-        with ThreadPoolExecutor(self.session.threads, "directions") as pool:
+        with unsettled(), ThreadPoolExecutor(self.session.threads, "directions") as pool:
             found = pool.map(lambda fit: self.fitted(fit, apart if fit.shuffled else cells), wanted)
             for fit, directions in zip(wanted, found, strict=True):
                 draft.write(fit.file(self.number), packed(directions))

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.dictionary.directions import Directions
+from microtome.quantify.dictionary.nmf import unsettled
 from storage import Draft
 from storage.tensors import Tensors, TensorWriter
 from tasks.activations.result import Maps, geometry_row, shard_prefix
@@ -73,7 +74,7 @@ class Shard:
         rest = self._inputs.index.images - span(name)[0]
         needed = rest * values * np.dtype(PRECISION).itemsize
         refuse_more_than_fits(needed, self._session.files.free(), rest)
-        with threadpool_limits(1), ThreadPoolExecutor(self._session.threads, "projected") as pool:
+        with threadpool_limits(1), unsettled(), ThreadPoolExecutor(self._session.threads, "projected") as pool:
             for number, some in self._bases.items():
                 self._layer(draft, name, (number, some), pool)
         draft.write("layers.json", json.dumps({"layers": [geometry_row(layer) for layer in layers]}).encode())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,17 @@ from microtome.quantify.dictionary.directions import Directions, Floats, normali
 ITERATIONS = 400  # of a fit, where it does not settle before
 TOLERANCE = 1e-5
 READ = 100  # iterations that a map's codes take; always all of them, so that no cell waits for another
+
+
+@contextmanager
+def unsettled() -> Iterator[None]:
+    """Without scikit-learn's warning that a fit took all of its iterations: what it leaves unexplained is told.
+
+    To be entered around threads, and not in them: the filters of warnings are the whole process's.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Maximum number of iterations")
+        yield
 
 
 def nmf(cells: Floats, directions: int, seed: int) -> Directions:
@@ -27,9 +40,7 @@ def nmf(cells: Floats, directions: int, seed: int) -> Directions:
     if not cells.any():  # scikit-learn has no answer to nothing
         return Directions.plain("nmf", np.zeros((directions, cells.shape[1]), np.float32))
     model = NMF(directions, init="random", solver="mu", max_iter=ITERATIONS, tol=TOLERANCE, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Maximum number of iterations")  # what is left unexplained is told
-        model.fit(cells.astype(np.float64))  # in float32 entries that fade divide one by next to nothing
+    model.fit(cells.astype(np.float64))  # in float32 entries that fade divide one by next to nothing
     return Directions.plain("nmf", normalised(model.components_)[0])
 
 
@@ -45,15 +56,13 @@ def codes(cells: Floats, vectors: Floats) -> Floats:
     if not (cells.any() and vectors.any()):
         return np.zeros((len(cells), len(vectors)), np.float32)
     found: NDArray[np.float64]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Maximum number of iterations")
-        found, _, _ = non_negative_factorization(
-            cells.astype(np.float64),
-            H=vectors.astype(np.float64),
-            n_components=len(vectors),
-            update_H=False,
-            solver="mu",
-            max_iter=READ,
-            tol=0,
-        )
+    found, _, _ = non_negative_factorization(
+        cells.astype(np.float64),
+        H=vectors.astype(np.float64),
+        n_components=len(vectors),
+        update_H=False,
+        solver="mu",
+        max_iter=READ,
+        tol=0,
+    )
     return found.astype(np.float32)
