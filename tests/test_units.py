@@ -148,6 +148,11 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
         ({}, "A confirmed detector of wing (part): its IoU with wing is 0.100 [0.080, 0.120]."),
         ({"confirmed": None}, "A detector of wing (part)"),
         ({"confirmed": False}, "wing (part) lies above the limit"),
+        (
+            {"confirmed": False, "heldout_iou": 0.04, "q_value": 0.06},
+            "wing (part) lies above the limit, its IoU with wing is 0.100 [0.080, 0.120]; but it is not confirmed: on "
+            "pictures that did not choose the label its IoU is 0.040, not above 0.04, and chance may reach it (q =",
+        ),
         ({"detector": False, "confirmed": False}, "No detector: wing (part) comes nearest"),
         ({"concept": None, "category": None, "iou": 0.0, "detector": False}, "It meets no annotated concept"),
         ({"reason": "dead: it has the same value everywhere"}, "This unit is dead: it has the same value everywhere."),
@@ -164,10 +169,10 @@ def test_nearest_concepts_stand_with_their_intervals_beside_chance_and_held_out(
         ["wing", "part", "0.100", "[0.080, 0.120]"],
         ["bird", "object", "0.050", "–"],
     ]
-    assert [kind for kind, _ in table.legend] == ["dot", "range", "limit", "luck", "aim"]
+    assert [kind for kind, _ in table.legend] == ["dot", "range", "limit", "luck", "held"]
     marks = [[text for _, _, text in row[4].marks] for row in table.rows]
     assert marks == [["limit 0.04", "chance 0.020", "held out 0.090"], ["limit 0.04", "chance 0.020"]]
-    assert "aim" not in dict(told(heldout_iou=None)[0].sections[1].parts[0].legend)
+    assert "held" not in dict(told(heldout_iou=None)[0].sections[1].parts[0].legend)
 
 
 def test_a_unit_shows_what_it_misses_and_what_else_it_lights():

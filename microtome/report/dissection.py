@@ -139,6 +139,8 @@ class LayerRow(TypedDict):
     saturated: int
     dead: int
     mean_iou: float
+    mean_iou_low: float | None
+    mean_iou_high: float | None
     min_iou: float
     images: int
     permutations: int
@@ -234,7 +236,19 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
         q_sort=1.0 if row["q_value"] is None else row["q_value"],
         masks=found.sheets.get(row["unit"], ""),
         causal=_causal(row),
+        doubt=_unconfirmed(row, layer["min_iou"]),
     )
+
+
+def _unconfirmed(row: UnitRow, limit: float) -> str:
+    """Why a detector is not confirmed: which of the two tests it fails."""
+    held, q = row["heldout_iou"], row["q_value"]
+    reasons = []
+    if held is not None and held <= limit:
+        reasons.append(f"on pictures that did not choose the label its IoU is {held:.3f}, not above {limit:g}")
+    if q is not None and q > LEVEL:
+        reasons.append(f"chance may reach it (q = {q:.2g}, not at most {LEVEL:g})")
+    return ", and ".join(reasons) if row["detector"] and row["confirmed"] is False else ""
 
 
 def _causal(row: UnitRow) -> str:
@@ -339,7 +353,7 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
         *([("range", "its 95 % interval over pictures")] if row["iou_low"] is not None else []),
         ("limit", f"limit {limit:g}, above which a unit is a detector"),
         *([("luck", "what its best label reaches by chance in 95 % of exchanges")] if chance is not None else []),
-        *([("aim", "IoU on pictures that did not choose the label")] if held else []),
+        *([("held", "IoU on pictures that did not choose the label")] if held else []),
     ]
     yield views.Section("Nearest concepts", [views.Table(columns, lines, note, legend)])
 
@@ -357,7 +371,7 @@ def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, *, label
     if row["null_p95"] is not None:
         marks.append((at(row["null_p95"]), "luck", f"chance {row['null_p95']:.3f}"))
     if row["heldout_iou"] and label:
-        marks.append((at(row["heldout_iou"]), "aim", f"held out {row['heldout_iou']:.3f}"))
+        marks.append((at(row["heldout_iou"]), "held", f"held out {row['heldout_iou']:.3f}"))
     text = f"IoU {item['iou']:.3f}, 95 % {_between(item)}"
     return views.Strip(
         at(item["iou"]), None if low is None else at(low), None if high is None else at(high), marks, text
@@ -463,10 +477,19 @@ def _within(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f" (95 % interval {low:.0f} to {high:.0f})"
 
 
-def _luck(units: Sequence[UnitRow]) -> str:
-    """What the mean IoU is to be read beside."""
+def _mean(row: LayerRow, units: Sequence[UnitRow]) -> str:
+    """The interval of the mean IoU, and what it is to be read beside."""
+    low, high = row["mean_iou_low"], row["mean_iou_high"]
     luck = [unit["null_p95"] for unit in units if unit["null_p95"] is not None]
-    return f"of all units; the mean of their null 95 %, by chance, is {fmean(luck):.4f}" if luck else "of all units"
+    return "; ".join(
+        filter(
+            None,
+            [
+                "" if low is None or high is None else f"95 %: {low:.4f} to {high:.4f}",
+                f"by chance {fmean(luck):.4f}, the mean of null 95 %" if luck else "",
+            ],
+        )
+    )
 
 
 def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, str]]:
@@ -500,7 +523,7 @@ def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, st
             between(row["unique_per_unit_low"], row["unique_per_unit_high"], anew=per_unit),
         ),
         ("beyond chance", "–" if row["significant"] is None else str(row["significant"]), _chance(row)),
-        ("mean IoU of the labels", f"{row['mean_iou']:.4f}", _luck(units)),
+        ("mean IoU of the labels", f"{row['mean_iou']:.4f}", _mean(row, units)),
         (
             "receptive field",
             f"{row['field_row']:g} px",

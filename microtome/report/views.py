@@ -62,6 +62,7 @@ class Unit:
     Args:
         masks: path of a sheet that lies over the pictures, `SHEET` side by side, and dims what the unit does not light.
         causal: what the network loses without it, in a sentence; empty where nobody asked.
+        doubt: why a detector is not confirmed; empty of any other unit.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Unit:
     q_sort: float
     masks: str = ""
     causal: str = ""
+    doubt: str = ""
 
     @property
     def state(self) -> str:
