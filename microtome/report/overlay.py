@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SHEET = 5  # pictures of a card side by side
-_SHADE = 128  # of 255: how much is dimmed
+_SHADE = 148  # of 255: how much is dimmed
 _OUTLINE = (255, 210, 63)
 _TILE = 150  # pixels that a tile with an outline has at least, so that the outline may be thinner than a mask's pixel
 _THIN = 75  # of a tile's height over the outline's width
