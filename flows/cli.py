@@ -32,6 +32,7 @@ FILE = click.argument("file", type=click.Path(path_type=Path))
 WORKSPACE = click.option("--workspace", metavar="W", help="Workspace, a folder or s3://..., not the audit file's.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Instead of the audit file's.")
 OUT = click.Path(path_type=Path, dir_okay=False)
+AT_A_GLANCE = 8  # headline figures that an audit ends with
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value: stages.dissection.tail=0.01"
 )
@@ -494,10 +495,14 @@ def _arguments(request: Request) -> dict[str, object]:
 
 def _tell(outcome: Outcome) -> int:
     """Say how a run ended; gives the exit status."""
-    from flows.text import printable
+    from flows.text import figure_line, printable
     from flows.verdicts import gate_lines
 
     run = outcome.run
+    for figure in run.figures[:AT_A_GLANCE]:
+        print(f"figure  {figure_line(figure)}")
+    if len(run.figures) > AT_A_GLANCE:
+        print(f"figure  ... and {len(run.figures) - AT_A_GLANCE} more: microtome history {run.name}")
     for line in gate_lines(run.gates):
         print(printable(line))
     if outcome.report:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
@@ -23,6 +23,7 @@ from flows.again import halved
 from flows.auditfile import AuditModel, understood
 from flows.console import progress, warn
 from flows.plan import device_of, threads_of
+from flows.text import figure_line
 from flows.yamlfile import override
 from microtome.datasets.base import Dataset
 from microtome.datasets.pairs import Pair, Pairs
@@ -33,6 +34,7 @@ from microtome.report.plots import ranked
 from storage import Artifact, open_files
 from tasks.execution import execute, outside_of
 from tasks.finetuning.result import Finetuned
+from tasks.headlines import headlines
 from tasks.planning import Planner
 from tasks.preflight import Looked
 from tasks.registry import BY_NAME
@@ -56,7 +58,7 @@ OTHERS = "negatives"  # what the second data set is called in tables and options
 P = ParamSpec("P")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found:
     """What a stage found. Its files lie in a folder that goes when this is no longer used.
 
@@ -71,7 +73,7 @@ class Found:
     planner: Planner
     session: Session
     artifacts: dict[str, Artifact]
-    kept: tuple[object, ...] = field(repr=False)  # what must not be collected: folder, model, data
+    kept: tuple[object, ...]  # what must not be collected: folder, model, data
 
     @property
     def tables(self) -> list[str]:
@@ -144,6 +146,12 @@ class Found:
         if self.stage is not BY_NAME["finetuning"]:
             raise InputError(f"network: only finetune() makes one, got the result of {self.stage.name}")
         return Finetuned(self.artifacts[job.name], outside_of(job)).load()
+
+    def __repr__(self) -> str:
+        """What it is, its headline figures, and where the rest is."""
+        figures = [figure_line(figure) for figure in headlines(self.artifacts) if figure["stage"] == self.stage.name]
+        more = f"tables: {', '.join(self.tables)}; see to_pandas(), plot() and report(path)"
+        return "\n".join([f"{self.stage.name}: {self.stage.about}", *figures, more])
 
     def _repr_html_(self) -> str:
         frame = self.to_pandas()

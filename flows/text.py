@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from storage.runs import FigureRun
+
 WIDEST = 60  # characters of a cell
 
 
@@ -22,6 +24,15 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         return "  ".join(padded).rstrip()
 
     return "\n".join([line(head), line(["-" * width for width in widths]), *(line(row) for row in cells)])
+
+
+def figure_line(figure: FigureRun) -> str:
+    """A headline figure of a run, with its 95 % interval."""
+    where = f" of {figure['row']}" if figure["row"] else ""
+    low, high = figure["low"], figure["high"]
+    interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
+    value = "none" if figure["value"] is None else f"{figure['value']:.4g}"
+    return printable(f"{figure['figure']}{where}: {value}{interval}")
 
 
 def _cell(value: object) -> str:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 MOST_FAULTS = 50  # that are listed
+ALIKE = 3  # that are listed one by one
 MORE_MEMORY = "use a smaller network.input.size, device: cpu, or a machine with more memory"
 
 
@@ -76,3 +77,15 @@ def refuse(faults: Sequence[str]) -> None:
     rest = len(faults) - MOST_FAULTS
     if faults:
         raise InputError([*faults[:MOST_FAULTS], *([f"... and {rest} more faults"] if rest > 0 else [])])
+
+
+def folded(faults: Sequence[str]) -> list[str]:
+    """Faults of files, `FILE: words`, those of the same words as one, where there are more than ALIKE of them."""
+    alike: dict[str, list[str]] = {}
+    for fault in faults:
+        alike.setdefault(fault.partition(": ")[2] or fault, []).append(fault)
+    return [
+        line
+        for same in alike.values()
+        for line in (same if len(same) <= ALIKE else [f"{same[0]} (and the same of {len(same) - 1} more files)"])
+    ]

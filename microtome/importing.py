@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 import sysconfig
@@ -47,6 +48,7 @@ def named_object(reference: str, root: Path, key: str) -> Any:
     if not (module_name and colon and name):
         raise InputError(f"{key}: must be package.module:name, got {reference!r}")
     refuse_our_names([module_name], root, key)
+    _refuse_missing(module_name, root, key)
     with users_code(key, f"module {module_name!r} cannot be imported"), importable(root):
         module = importlib.import_module(module_name)
     _keys[module_name] = key
@@ -54,6 +56,20 @@ def named_object(reference: str, root: Path, key: str) -> Any:
         names = [n for n in dir(module) if not n.startswith("_")]
         raise InputError(f"{key}: {module_name!r} has no {name!r}{suggest(name, names)}")
     return getattr(module, name)
+
+
+def _refuse_missing(module: str, root: Path, key: str) -> None:
+    """Raise InputError for a module that is nowhere, before it is imported: only its first part can be looked for."""
+    top = module.partition(".")[0]
+    with importable(root):
+        importlib.invalidate_caches()
+        found = top in sys.modules or importlib.util.find_spec(top) is not None
+    if not found:
+        beside = sorted(file.stem for file in root.glob("*.py"))
+        raise InputError(
+            f"{key}: there must be a module {top!r} beside the audit file ({root}) or among the installed packages, "
+            f"got none{suggest(top, beside) if beside else ''}"
+        )
 
 
 def refuse_our_names(reached: Iterable[str], root: Path, key: str) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from microtome.datasets import Concept, Dataset, Frame, Record, open_dataset
 from microtome.datasets.base import find_pictures, open_mask, open_picture, picture_fault
-from microtome.errors import InputError
+from microtome.errors import InputError, folded
 
 
 def colours(file, size=(6, 4), **options):
@@ -658,3 +658,18 @@ def test_landmarks_that_are_no_list_of_records(tmp_path, text):
     (tmp_path / "landmarks.json").write_text(text)
     (fault,) = refused(open_dataset, "animal-parts", tmp_path, {})
     assert "landmarks.json: " in fault
+
+
+def test_many_files_with_one_fault_are_said_as_one():
+    alike = [f"masks/{number}.png: has no name" for number in range(5)]
+    assert folded([*alike, "a.png: is missing", "b.png: is missing"]) == [
+        "masks/0.png: has no name (and the same of 4 more files)", "a.png: is missing", "b.png: is missing",
+    ]  # fmt: skip
+
+
+def test_a_list_that_holds_the_file_of_names_is_refused(tmp_path):
+    (tmp_path / "classes.json").write_text('["none", "red"]')
+    with pytest.raises(
+        InputError, match=r"got a list of one name, 'classes.json', which is a file; write names: class"
+    ):
+        open_dataset("masks", tmp_path, {"names": ["classes.json"]})

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import microtome
+from flows import pools, stages
 from flows.again import until_it_fits
 from flows.plan import Plan, Request
 from flows.run import SHORT, StageFailed, carry_out
@@ -171,6 +172,25 @@ def test_an_audit_goes_on_within_one_flow_run(tmp_path, command):
         ("failed", 16), ("failed", 8), ("done", 4),
     ]  # fmt: skip
     assert [name for name, stage in runs[-1].stages.items() if stage["cached"]] == ["index"]
+
+
+def test_a_worker_of_a_pool_hands_it_to_its_coordinator(monkeypatch):
+    """The state of the worker's flow run is all that the coordinator sees."""
+
+    def hungry(*_):
+        raise OutOfMemory("execution.batch", 16)
+
+    monkeypatch.setattr(stages, "whole", hungry)
+    state = stages.stage.fn("audit", "activations 0123")
+    assert (state.name, state.is_failed()) == ("OutOfMemory", True)
+    monkeypatch.setattr(pools, "run_deployment", lambda *_, **__: None)
+    monkeypatch.setattr(pools, "get_client", lambda **_: nullcontext())
+    monkeypatch.setattr(pools, "_ended", lambda *_: state)
+    coordinator = pools.Pools.__new__(pools.Pools)
+    coordinator._audit = "audit"
+    with pytest.raises(OutOfMemory) as caught:
+        coordinator._run("stage/gpu", "activations 0123", None)
+    assert (caught.value.key, caught.value.batch) == ("execution.batch", 16)
 
 
 REAL = """

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from microtome.errors import InputError
+from microtome.importing import named_object
 from microtome.networks import Capture, NetworkSpec, load_network, match_layers, walk
 from microtome.networks.identity import network_digest
 
@@ -177,3 +178,12 @@ def test_our_own_checkout_is_no_module_beside_it():
     root = Path(__file__).parent.parent
     spec = NetworkSpec("microtome.networks.small:creature_net", root=root)
     assert load_network(spec) is not None
+
+
+def test_a_layer_and_a_module_that_are_not_there_are_told_beside_those_that_are(tmp_path):
+    deep = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(20)))
+    with pytest.raises(InputError, match=r"no layer 'layer4' in Sequential; its 20 layers are 0, 1, 2, 3, 4, 5, "):
+        match_layers(deep, ["layer4"])
+    (tmp_path / "tinynet.py").write_text("")
+    with pytest.raises(InputError, match=r"beside the audit file .* got none; did you mean 'tinynet'\?"):
+        named_object("tinynt:net", tmp_path, "network.load")

@@ -550,7 +550,7 @@ def net():
     [
         ({"tree": {"layer": "noisy"}}, "stages.tree.layer: noisy: must answer the same to the same picture"),
         ({"tree": {"layer": "steadi"}}, "stages.tree.layer: steadi: never runs .*; did you mean 'steady'"),
-        ({"tree": {"layer": "head"}}, "stages.tree.layer: head: its output is not a map"),
+        ({"tree": {"layer": "head"}}, "stages.tree.layer: head: it comes after pooling over all positions"),
         ({"saliency": {"cam_layer": "noisy"}}, "stages.saliency.cam_layer: noisy: must answer the same"),
         ({"reliability": {"cam_layer": "noisy"}}, "stages.reliability.cam_layer: noisy: must answer the same"),
     ],

@@ -33,7 +33,7 @@ UNLIKE = ("cover.json", "cover.webp")  # a picture of the first page, which tell
 def whole(tmp_path_factory):
     """An audit, at length with every stage there is, maps stored and recomputed: artifacts by job."""
     file = every_stage(tmp_path_factory.mktemp("recomputed"))
-    short = [*(f"stages.{stage}=false" for stage in SLOW), "datasets.birds.count=100"]
+    short = [*(f"stages.{stage}=false" for stage in SLOW), "datasets.birds.count=80"]
     few = soak(short, ["datasets.birds.count=200"])
     return {
         way: run(file, *few, f"workspace={way}", f"execution.storage={way}", progress=Silent())

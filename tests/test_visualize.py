@@ -478,6 +478,39 @@ def test_the_shifted_twin_is_the_same_function(bias, padding):
     assert isinstance(network[0], nn.Conv2d)
 
 
+class SamePadding(nn.Conv2d):
+    """Pads by itself, as TensorFlow does."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
+
+
+class Standardised(nn.Conv2d):
+    """Makes its weights before it uses them, as networks without normalisation do."""
+
+    def forward(self, x):
+        weight = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) / self.weight.std((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        SamePadding(3, 6, 3, 2),
+        Standardised(3, 6, 3, 2),
+        nn.Conv2d(3, 6, 3, 1, "valid"),
+        nn.Conv2d(3, 6, 3, 2, 1, padding_mode="reflect"),
+        nn.Conv2d(3, 6, 3, groups=3),
+    ],
+    ids=["padded by itself", "standardised", "valid", "reflected", "grouped"],
+)
+def test_a_convolution_of_any_kind_has_a_shifted_twin(first):
+    network = nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).double().eval()
+    for shift in (torch.tensor([-1.0, 0.5, 2.0]).double(), torch.rand(3, 12, 12, dtype=torch.float64)):
+        moved = PICTURES + (shift[:, None, None] if shift.ndim == 1 else shift)
+        torch.testing.assert_close(shifted_twin(network, shift)(moved), network(PICTURES), rtol=1e-10, atol=1e-10)
+
+
 def test_invariance_passes_and_fails_as_expected():
     network, shift = padded(True, 1), torch.full((3,), -1.0, dtype=torch.float64)
     found = methods()
@@ -787,6 +820,17 @@ def test_a_convolution_has_the_field_of_its_kernel(kernel, width):
     centre = tuple(at + kernel / 2 for at in cell)
     field = receptive_field([np.abs(heat)], [centre], occluder=Occluder(width, 1), threshold=1e-4)
     assert field.size == (kernel, kernel)
+
+
+def test_a_cell_beyond_the_picture_counts_as_its_nearest_pixel():
+    """Padded grids have cells whose centres lie outside."""
+    heat = np.zeros((8, 6))
+    heat[0, 5] = 1
+    inside, beyond = (
+        receptive_field([heat], [centre], occluder=Occluder(1, 1)) for centre in ((0.5, 5.5), (-7.5, 13.5))
+    )
+    np.testing.assert_array_equal(inside.heat, beyond.heat)
+    assert beyond.size == (1, 1)
 
 
 def test_a_class_decided_by_one_patch_has_it_as_its_minimal_image():

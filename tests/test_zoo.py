@@ -12,6 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
+from flows.foresee import told
 from flows.plan import Plan, Request
 from microtome.datasets.source import loose
 from microtome.errors import InputError
@@ -115,6 +116,18 @@ def test_keys_of_the_file_go_before_the_configuration(tmp_path):
         "resize": "squash",
         "interpolation": "bicubic",
     }
+
+
+def test_a_plan_says_what_was_read_and_what_is_set_apart(tmp_path):
+    content = {**CONTENT, "network": {**CONTENT["network"], "input": {"std": [0.25] * 3}}}
+    said = told(Plan(Request(write_audit(tmp_path / "audit.yaml", content))))
+    wanted = [
+        "network.input: 32 x 32, shortest-side-crop, of which the centre 0.9 of each side is cut out, bicubic, "
+        "mean 0.5 0.5 0.5, std 0.25 0.25 0.25 (timm's configuration, but for std)",
+        "network.layers: blocks.0: 1 of 5 tokens lie at no place of the picture (class token, registers): set apart, "
+        "in no map",
+    ]
+    assert [line for line in said if line.startswith("network.")] == wanted
 
 
 def test_only_timms_networks_may_leave_out_the_size(tmp_path):

@@ -62,6 +62,7 @@ class Masks(Dataset):
         self._root = root
         self._category = option(category, "category", "a category")
         self._names_file = root / option(names, "names", "a file") if isinstance(names, str) else None
+        self._refuse_a_file_in_a_list(names)
         named = named_values(names, "dataset.names") if self._names_file is None else read_names(self._names_file)
         ignored = _unlabelled(unlabelled)
         # Value 0 may be a class, and label number 0 means none everywhere: numbers are values plus one.
@@ -96,9 +97,10 @@ class Masks(Dataset):
         stored = stored.astype(np.uint8)
         unknown = [value for value in np.unique(stored).tolist() if not self._known[value]]
         if unknown:
+            has = "has" if len(unknown) == 1 else "have"
             raise InputError(
                 f"{file}: each value must have a name in {self._names_file or 'dataset.names'}, and "
-                f"{', '.join(map(str, unknown))} has none; name it, or list it under dataset.unlabelled"
+                f"{', '.join(map(str, unknown))} {has} none; name it there, or list it under dataset.unlabelled"
             )
         return Annotation({self._category: self._lookup[stored][None]})
 
@@ -121,6 +123,13 @@ class Masks(Dataset):
         """Whether the picture is whole."""
         fault = picture_fault(self._pictures[index])
         return [fault] if fault else []
+
+    def _refuse_a_file_in_a_list(self, names: str | Sequence[str] | Mapping[int, str]) -> None:
+        if isinstance(names, list | tuple) and len(names) == 1 and (self._root / str(names[0])).is_file():
+            raise InputError(
+                f"dataset.names: must be the names themselves or their file, got a list of one name, {names[0]!r}, "
+                f"which is a file; write names: {names[0]}"
+            )
 
     def _check_masks(self) -> None:
         faults: list[str] = []

@@ -9,10 +9,17 @@ import torch
 
 from microtome.errors import InputError, suggest
 
+MOST = 6  # layers at either end that are named where none is alike
+
 
 def layer_names(module: torch.nn.Module) -> list[str]:
     """Dotted names of all submodules, in the order in which they are registered."""
     return [name for name, _ in module.named_modules() if name]
+
+
+def _some(names: Sequence[str]) -> str:
+    """A clause with the first and the last of many layers."""
+    return f"; its {len(names)} layers are {', '.join(names[:MOST])}, ..., {', '.join(names[-MOST:])}"
 
 
 def match_layers(module: torch.nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -27,7 +34,7 @@ def match_layers(module: torch.nn.Module, patterns: Sequence[str]) -> list[str]:
     """
     names = layer_names(module)
     faults = [
-        f"network.layers: no layer {pattern!r} in {type(module).__name__}{suggest(pattern, names)}"
+        f"network.layers: no layer {pattern!r} in {type(module).__name__}{suggest(pattern, names) or _some(names)}"
         for pattern in patterns
         if not any(fnmatchcase(name, pattern) for name in names)
     ]

@@ -31,37 +31,26 @@ SAME_FUNCTION = 1e-4  # of the logits' standard deviation: beyond it the shifted
 
 
 class _Shifted(nn.Module):
-    """The first convolution as a network needs it whose input is shifted: same answers for x + m as its own for x."""
+    """The first convolution as a network needs it whose input is shifted: same answers for x + m as its own for x.
+
+    A convolution is affine, however it pads and whatever it makes of its weights: c(x + m) - (c(m) - c(0)) = c(x).
+    """
 
     def __init__(self, own: nn.Conv2d, shift: torch.Tensor) -> None:
         super().__init__()
         self.own, self.shift = own, shift
-        with torch.no_grad():
-            if shift.ndim == 1:  # constant per channel: pad with it, and take what it adds off the bias
-                added = torch.einsum("ocij,c->o", _full_weight(own), shift)
-                bias = torch.zeros_like(added) if own.bias is None else own.bias
-                self.bias = bias - added
-            else:
-                self.response = functional.conv2d(
-                    shift[None], own.weight, None, own.stride, own.padding, own.dilation, own.groups
-                )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        own = self.own
-        if self.shift.ndim == 1:
-            top, left = (int(value) for value in own.padding)
-            height, width = x.shape[2] + 2 * top, x.shape[3] + 2 * left
-            padded = self.shift[None, :, None, None].expand(len(x), -1, height, width).clone()
-            padded[:, :, top : height - top, left : width - left] = x
-            return functional.conv2d(padded, own.weight, self.bias, own.stride, 0, own.dilation, own.groups)
-        answer: torch.Tensor = own(x)
-        return answer - self.response
+        answer: torch.Tensor = self.own(x)
+        return answer - self._response(x.shape[1:])
 
-
-def _full_weight(own: nn.Conv2d) -> torch.Tensor:
-    if own.groups != 1:
-        raise InputError(f"reliability: the first convolution must have one group, got {own.groups}")
-    return own.weight
+    def _response(self, shape: torch.Size) -> torch.Tensor:
+        """(1, units, rows, columns) what the shift alone adds."""
+        shift = self.shift[:, None, None] if self.shift.ndim == 1 else self.shift
+        moved = shift.expand(shape)[None]
+        with torch.no_grad():
+            added: torch.Tensor = self.own(moved) - self.own(torch.zeros_like(moved))
+        return added
 
 
 class _Exact(nn.Module):
@@ -111,15 +100,13 @@ def shifted_twin(network: nn.Module, shift: torch.Tensor) -> nn.Module:
         shift: (channels,) a constant per channel, or (channels, height, width) a picture.
 
     Raises:
-        InputError: no convolution, or one that pads otherwise than with zeros.
+        InputError: no convolution.
     """
     twin = copy.deepcopy(network)
     first = _first_convolution(twin)
     if first is None:
         raise InputError(f"reliability: the network must begin with a convolution, got {type(network).__name__}")
     name, own = first
-    if own.padding_mode != "zeros" or isinstance(own.padding, str):
-        raise InputError(f"reliability: {name} must pad with zeros by a number, got {own.padding_mode} {own.padding}")
     parent = twin.get_submodule(name.rpartition(".")[0])
     moved = shift.to(own.weight)
     if isinstance(network, Scaled):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from microtome.errors import InputError
@@ -138,16 +138,30 @@ def _measured(gate: GateModel, metric: Metric, stages: Mapping[str, Artifact]) -
     chosen = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
     pictures = artifact.manifest["inputs"].get("index", "")
     if len(chosen) != 1:
-        return Measured(None, pictures=pictures, why=_which(metric, rows, len(chosen)))
+        return Measured(None, pictures=pictures, why=_which(metric, rows, wanted))
     row = chosen[0]
     low, high = (None if name is None else row[name] for name in (metric.low, metric.high))
     why = f"{metric.table}.{metric.column} is null: the stage could not measure it, or was not asked to"
     return Measured(row[metric.column], low, high, pictures, why if row[metric.column] is None else "")
 
 
-def _which(metric: Metric, rows: list[ReadRow], count: int) -> str:
+def _which(metric: Metric, rows: list[ReadRow], wanted: Mapping[str, KeyValue]) -> str:
     """That a gate means no row, or several, and which there are."""
+    chosen = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    said = f"it must mean one row of {metric.table}, got {len(chosen)}"
+    for name in wanted if not chosen else ():  # the one thing that no row has, where all else fits
+        others = [row for row in rows if all(row[key] == value for key, value in wanted.items() if key != name)]
+        if others:
+            return f"{said}: none has {name} {wanted[name]}; there are {_listed([row[name] for row in others])}"
     keys = (*metric.keys, *metric.nullable)
-    named = [", ".join(f"{key} {row[key]}" for key in keys if row[key] is not None) for row in rows]
-    more = f" and {len(named) - MOST_ROWS} more" if len(named) > MOST_ROWS else ""
-    return f"it must mean one row of {metric.table}, got {count}; there are: {'; '.join(named[:MOST_ROWS])}{more}"
+    named = [", ".join(f"{key} {row[key]}" for key in keys if row[key] is not None) for row in chosen or rows]
+    return f"{said}; there are: {_listed(named, between='; ')}"
+
+
+def _listed(values: Sequence[object], between: str = ", ") -> str:
+    """Values of a key: a range of numbers, or the first ones."""
+    if len(values) > MOST_ROWS and all(isinstance(value, int) for value in values):
+        numbers = sorted(int(str(value)) for value in values)
+        return f"{numbers[0]} to {numbers[-1]}"
+    more = f" and {len(values) - MOST_ROWS} more" if len(values) > MOST_ROWS else ""
+    return between.join(map(str, values[:MOST_ROWS])) + more

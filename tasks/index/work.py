@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Annotation, Concept, Dataset, Record, chosen
 from microtome.datasets.frame import Frame
-from microtome.errors import InputError, refuse
+from microtome.errors import InputError, folded, refuse
 from storage import Draft
 from storage.stages import PARTS
 from storage.tables import Columns, Gathered, Row, stacked
@@ -111,7 +111,7 @@ def run(options: IndexOptions, inputs: Inputs, draft: Draft, session: Session) -
         if part["faults"]:
             faults += part["faults"]
             draft.discard(f"{PARTS}{name}.json")
-    refuse(faults)
+    refuse(folded(faults))
     draft.rows("images", images)
     draft.table("label_counts", stacked(counts))
     concepts = inputs.data.place.open().concepts
