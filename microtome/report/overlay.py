@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,10 +79,9 @@ def mask_sheet(masks: NDArray[np.bool_], annotated: NDArray[np.bool_] | None = N
         masks: (pictures, height, width).
         annotated: (pictures, height, width) what is outlined, from without; then the tiles are whole multiples larger.
     """
-    tiles = masks.astype(np.uint8)
+    times = 1 if annotated is None else -(-_TILE // masks.shape[1])
+    tiles = _enlarged(masks, times).astype(np.uint8)
     if annotated is not None:
-        times = -(-_TILE // masks.shape[1])
-        tiles = _enlarged(tiles, times)
         tiles[_border(_enlarged(annotated, times), max(1, tiles.shape[1] // _THIN))] = 2
     count, height, width = tiles.shape
     rows = -(-count // SHEET)
@@ -97,7 +95,7 @@ def mask_sheet(masks: NDArray[np.bool_], annotated: NDArray[np.bool_] | None = N
     return content.getvalue()
 
 
-def _enlarged(masks: NDArray[Any], times: int) -> NDArray[Any]:
+def _enlarged(masks: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
     return masks.repeat(times, 1).repeat(times, 2)
 
 

@@ -128,8 +128,8 @@ def _baseline(audited: Audited) -> str:
     if audited.audit["network"].get("weights"):
         return (
             "Read these counts beside a baseline, since on easy pictures an untrained network can have many confirmed "
-            "detectors, too: audit the same network with random weights (the audit file without its line “weights”), "
-            "then let “microtome compare” show both runs side by side."
+            "detectors, too: audit the same network with random weights (the audit file under another name, without "
+            "its line “weights”), then let “microtome compare” show both runs side by side."
         )
     return (
         "These weights are random, so these counts are a baseline: what the network's shape and the pictures give "
