@@ -13,7 +13,7 @@ from markupsafe import escape
 
 from microtome.errors import InputError
 from microtome.report import views
-from microtome.report.charts import concept_bars, curves, histogram, lines, signed_bars
+from microtome.report.charts import curves, histogram, lines, signed_bars
 from microtome.report.overlay import dim_path, mask_sheet, outline_path, rectangles
 from microtome.report.render import INDEX, completed, render, render_units
 from microtome.report.single import inline, with_pictures
@@ -51,7 +51,7 @@ def unit(number: int, concept: str, category: str, iou: float) -> views.Unit:
 def report(units: int = 6) -> views.Report:
     names = [EVIL, "head", "sky & sea", "red"]
     cards = [unit(i, names[i % 4], ["part", "color"][i % 2], (units - i) / units / 5) for i in range(units)]
-    chart = concept_bars("part", [(EVIL, 3), ("head", 1)], 3)
+    chart = views.ConceptBars("part", [views.ConceptBar(EVIL, 2, 3), views.ConceptBar("head", 0, 1)], 3)
     layer = views.Layer(
         "layer", "layer-000.html", "headline", [("a", "1", "")], [chart], cards, ["color", "part"], [], (4, 4)
     )
@@ -73,7 +73,7 @@ def told_of(card: views.Unit) -> list[views.Section]:
     dim, outline = dim_path(np.eye(4, dtype=bool)), outline_path(np.eye(4, dtype=bool))
     others = [views.UnitKey("layer", 0), views.UnitKey("elsewhere", 7)]
     plates = [
-        views.Plate("assets/0a/s/000000.webp", f"{EVIL}/a\nb'\".png", number, "1.5", dim, outline, EVIL, others)
+        views.Plate("assets/0a/s/000000.webp", f"{EVIL}/a\nb'\".png", number, EVIL, dim, outline, others)
         for number in (1, 2, 3)
     ]
     drawn = views.Charts([histogram(-1.0, 0.5, [1, 100, 10, 0, 1], 0.4)])
@@ -152,8 +152,8 @@ ODD = ["a\x01b", "a\0b", "\x1b[31m", "\ud800", "\uffff", "\u202eabc", "a\nb", "]
 def test_charts_are_xml_whatever_the_names(name):
     """A control character in a concept's name made the renderer abort the process."""
     rows = [{"x": 0, "y": 1.0, "line": name}, {"x": 1, "y": 2.0, "line": name}]
-    for svg in (concept_bars("part", [(name, 3)], 3).svg, lines("t", rows, "x")[1]):
-        assert not any(element.tag.endswith("script") for element in ElementTree.fromstring(svg).iter())
+    svg = lines("t", rows, "x")[1]
+    assert not any(element.tag.endswith("script") for element in ElementTree.fromstring(svg).iter())
 
 
 def test_pictures_with_odd_names_are_found(tmp_path):
@@ -180,7 +180,7 @@ def test_same_view_same_bytes():
 
 
 def test_charts_take_their_colours_from_the_page():
-    svg = concept_bars("part", [("head", 2)], 2).svg
+    svg = histogram(0.0, 1.0, [3, 1], 0.5)[1] + lines("t", [{"x": 0, "y": 1.0, "line": "a"}], "x")[1]
     assert "currentColor" in svg
     assert "var(--bar)" in svg
     assert not re.search(r"https?://(?!www\.w3\.org)", svg)
@@ -319,7 +319,9 @@ def test_the_whole_report_of_an_audit(tmp_path):
     assert page.count("/s/0000") == 60
     assert 'id="4/11"' in page
     own = artifact.read("unit/4/11.html").decode()
-    assert own.count('<div class="pic"') == 5
+    highest = own[own.index("Where it is highest") : own.index("Where it fails")]
+    assert highest.count('<div class="pic"') == 5
+    assert 0 < own.count('<div class="pic"') - 5 <= 6  # three that it misses, three where it lights something else
     assert "M0 0h24v24h-24z" in own
     assert all(heading in own for heading in ("Where it is highest", "Nearest concepts", "Its values"))
     for name in set(re.findall(r'src="../../(assets/[^"]+)"', own)):

@@ -116,6 +116,7 @@ def test_bootstrap_summary(world):
     result = bootstrap(Draws.joined(parts), IMAGES, CONCEPTS, counted)
     drawn = [literal_scores(*world, np.repeat(np.arange(IMAGES), weight)) for weight in weights]
     own = np.array([scores[np.arange(UNITS), labels.concept] for scores in drawn])
+    np.testing.assert_allclose(result.mean_iou, own.mean(1), rtol=1e-12)
     np.testing.assert_array_equal(result.low[:, 0], np.quantile(own, expanded_ends(IMAGES)[0], axis=0))
     ranked = [sorted(range(CONCEPTS), key=lambda c: (-row[c], c)) for row in observed]
     for rank in range(CONCEPTS):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from microtome.report import views
 from microtome.report.charts import histogram
-from microtome.report.dissection import DissectedLayer, HistogramRow, NearestRow, TopImage, of_units, pages
+from microtome.report.dissection import DissectedLayer, Failure, HistogramRow, NearestRow, TopImage, of_units, pages
 from microtome.report.overlay import SHEET, mask_sheet, outline_path
 from microtome.report.render import render, render_units
 from microtome.report.unit import unit_pages
@@ -70,9 +70,29 @@ def test_a_sheet_holds_each_mask_in_its_place(drawn):
         np.testing.assert_array_equal(part == 0, expected)
 
 
+def test_an_outline_lies_about_what_is_annotated_and_not_on_it():
+    """Finer than a mask's pixel, so that it hides neither the annotation nor the unit's own mask within it."""
+    drawn, annotated = np.zeros((2, 10, 10), bool), np.zeros((2, 10, 10), bool)
+    drawn[0, :5], annotated[0, 3:6, 3:6] = True, True
+    sheet = np.asarray(Image.open(io.BytesIO(mask_sheet(drawn, annotated))).convert("RGBA"))
+    side = sheet.shape[0]
+    assert (side, sheet.shape[1]) == (150, 150 * SHEET)
+    yellow = (sheet[..., 3] == 255) & (sheet[..., 0] > 200)
+    fine = np.kron(annotated[0], np.ones((15, 15), bool))
+    assert not (yellow[:, :side] & fine).any()
+    border = np.argwhere(yellow[:, :side])
+    assert (border.min(), border.max()) == (43, 91)  # two pixels about 45 to 89
+    assert not yellow[:, side:].any()
+    np.testing.assert_array_equal(
+        (sheet[:, :side, 3] == 0), np.kron(drawn[0], np.ones((15, 15), bool)) & ~yellow[:, :side]
+    )
+
+
 def test_a_histogram_says_what_lies_above_the_threshold():
     title, svg, words = histogram(-1.0, 0.5, [1, 100, 10, 4, 2], 0.6)
-    assert words == "117 values from -1 to 1.5; threshold 0.6, about 6 above it"
+    assert words == "117 values from -1 to 1.5; threshold 0.6, about 6 (5.1 %) above it"
+    assert ">threshold 0.6, 5.1 % above<" in svg
+    assert all(f'text-anchor="end">{count}<' in svg for count in (1, 10))
     below, above = re.findall(r'<path fill="var\(--\w+\)" d="([^"]+)"', svg)
     assert (below.count("M"), above.count("M")) == (3, 2)
     assert below.startswith(f"M0.0 160V{160 * (1 - np.log10(2) / np.log10(101)):.1f}".rstrip("0"))
@@ -87,11 +107,17 @@ NEAREST: list[NearestRow] = [
 VALUES: HistogramRow = {"start": 0.0, "width": 0.5, "counts": [90, 5, 3, 2]}
 
 
-def dissected(**changes):
+def dissected(shown=0, **changes):
     """Three units, of which the first has pictures."""
     top = TopImage("assets/0a/s/000001.webp", "a.jpg", 0, 2.0, "M0 0h8", "M1 1h2", "wing annotated on 4%", [2])
     units = [UNIT | changes, UNIT | {"unit": 1, "confirmed": False}, UNIT | {"unit": 2, "detector": False}]
-    return DissectedLayer(LAYER, units, {0: [top]}, (8, 8), {}, {0: NEAREST}, {0: VALUES})
+    failures = [
+        Failure("assets/0a/s/000002.webp", "b.jpg", missed, share, "M0 0h8", "", f"marked {share}")
+        for missed, share in ((True, 1.0), (True, 0.999), (False, 0.5))
+    ]
+    return DissectedLayer(
+        LAYER, units, {0: [top]}, (8, 8), {}, {0: NEAREST}, {0: VALUES}, failures={0: failures[:shown]}
+    )
 
 
 def told(**changes):
@@ -122,6 +148,11 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
         ({}, "A confirmed detector of wing (part): its IoU with wing is 0.100 [0.080, 0.120]."),
         ({"confirmed": None}, "A detector of wing (part)"),
         ({"confirmed": False}, "wing (part) lies above the limit"),
+        (
+            {"confirmed": False, "heldout_iou": 0.04, "q_value": 0.06},
+            "wing (part) lies above the limit, its IoU with wing is 0.100 [0.080, 0.120]; but it is not confirmed: on "
+            "pictures that did not choose the label its IoU is 0.040, not above 0.04, and chance may reach it (q =",
+        ),
         ({"detector": False, "confirmed": False}, "No detector: wing (part) comes nearest"),
         ({"concept": None, "category": None, "iou": 0.0, "detector": False}, "It meets no annotated concept"),
         ({"reason": "dead: it has the same value everywhere"}, "This unit is dead: it has the same value everywhere."),
@@ -138,9 +169,25 @@ def test_nearest_concepts_stand_with_their_intervals_beside_chance_and_held_out(
         ["wing", "part", "0.100", "[0.080, 0.120]"],
         ["bird", "object", "0.050", "–"],
     ]
+    assert [kind for kind, _ in table.legend] == ["dot", "range", "limit", "luck", "held"]
     marks = [[text for _, _, text in row[4].marks] for row in table.rows]
     assert marks == [["limit 0.04", "chance 0.020", "held out 0.090"], ["limit 0.04", "chance 0.020"]]
-    assert "green" not in told(heldout_iou=None)[0].sections[1].parts[0].note
+    assert "held" not in dict(told(heldout_iou=None)[0].sections[1].parts[0].legend)
+
+
+def test_a_unit_shows_what_it_misses_and_what_else_it_lights():
+    layer = dissected(shown=3)
+    sections = {section.heading: section.parts for section in of_units([layer])["conv", 0]}
+    missed, plates, elsewhere, others = sections["Where it fails"]
+    assert missed.text.startswith("Missed: most of wing is annotated")
+    assert [plate.told for plate in plates.plates] == [
+        "all of it missed; marked 1.0",
+        "99 % of it missed; marked 0.999",
+    ]
+    assert elsewhere.text.startswith("Elsewhere: the unit lights most where no wing")
+    assert [plate.told for plate in others.plates] == ["50 % of its mask lies elsewhere; marked 0.5"]
+    assert not plates.switches
+    assert "Where it fails" not in {section.heading for section in told()[0].sections}
 
 
 def test_a_page_leads_to_its_neighbours_its_layer_and_the_other_units_of_its_pictures():

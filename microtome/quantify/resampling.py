@@ -153,12 +153,14 @@ class BootstrapResult:
     Args:
         low, high: (units, nearest), the label first.
         label_stability: (units,).
+        mean_iou: (resamples,) mean IoU of the units' labels in each resample.
         detectors, unique_per_category, unique_per_unit: of the layer.
     """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     label_stability: NDArray[np.float64]
+    mean_iou: NDArray[np.float64]
     detectors: Interval
     unique_per_category: Interval
     unique_per_unit: Interval
@@ -224,7 +226,7 @@ def bootstrap(draws: Draws, images: int, concepts: int, counted: DetectorCount) 
     most = (len(draws.wins), concepts, concepts)
     drawn = draws.layer.T.astype(float)
     bounds = [count_interval(*column) for column in zip(_counts(counted), drawn, most, strict=True)]
-    return BootstrapResult(low, high, draws.wins / len(draws.own), *bounds)
+    return BootstrapResult(low, high, draws.wins / len(draws.own), draws.own[:, :, 0].mean(1), *bounds)
 
 
 def _counts(counted: DetectorCount) -> tuple[int, int, int]:

@@ -11,41 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import altair as alt
 
-from microtome.report.views import Bar, Chart, SignedBars, UnitKey
+from microtome.report.views import Bar, SignedBars, UnitKey
 
 _INK, _BAR = "#010203", "#040506"  # stand-ins, replaced by what the page's style says
 _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark paper
 _LINES = (*_PHASES, "#b0418c", "#4b9a5b", "#8a6d1f", "#7a5bd0")
-MOST_BARS = 25
 _SPLITS = {"val": "held out", "train": "trained on"}
 _WIDE, _HIGH = 640, 160  # of a histogram
+_LEFT = 64  # of it, for the numbers of its axis
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def concept_bars(category: str, counted: Sequence[tuple[str, int]], most: int) -> Chart:
-    """Units per concept of one category, as horizontal bars.
-
-    Args:
-        category: its name.
-        counted: concept and number of units, in the order in which they are shown.
-        most: units that fill the width; one scale for all categories.
-    """
-    import altair as alt
-    import pandas as pd
-    import vl_convert
-
-    shown = list(counted[:MOST_BARS])
-    frame = pd.DataFrame({"concept": [_drawn(name) for name, _ in shown], "units": [count for _, count in shown]})
-    length = alt.X("units:Q", axis=None, scale=alt.Scale(domain=[0, most]))
-    base = alt.Chart(frame).encode(x=length, y=alt.Y("concept:N", sort=None, title=None))
-    bars = base.mark_bar(color=_BAR)
-    numbers = base.mark_text(align="left", dx=4, color=_INK, fontSize=12).encode(text="units:Q")
-    axis = alt.AxisConfig(labelColor=_INK, labelFontSize=12, labelLimit=130, domain=False, ticks=False, grid=False)
-    config = alt.Config(background="transparent", axis=axis, view=alt.ViewConfig(stroke=None), font="sans-serif")
-    chart = (bars + numbers).properties(width=150, height=alt.Step(21), config=config)
-    svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
-    rest = f" (the first {MOST_BARS} of {len(counted)})" if len(counted) > MOST_BARS else ""
-    return Chart(f"{category}{rest}", _themed(svg), list(counted))
 
 
 def signed_bars(
@@ -223,19 +197,31 @@ def histogram(start: float, width: float, counts: Sequence[int], threshold: floa
     def at(value: float) -> float:
         return max(0.0, min(_WIDE, (value - start) / width * step))
 
+    above = sum(count for middle, count in zip(middles, counts, strict=True) if middle > threshold)
+    share = f"{100 * above / max(1, sum(counts)):.2g} %"
     line, words = at(threshold), f"threshold {threshold:.3g}"
-    late = line > 0.7 * _WIDE
+    late = line > 0.6 * _WIDE
     ticks = [_text(at(value), 178, f"{value:.4g}", _anchor(value, start, end)) for value in _ticks(start, end)]
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="values" viewBox="0 -16 {_WIDE} 200" font-size="12" '
-        f'fill="currentColor"><path fill="var(--null)" d="{bars[False]}"/><path fill="var(--bar)" d="{bars[True]}"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="values" viewBox="-{_LEFT} -16 {_WIDE + _LEFT} 200" '
+        f'font-size="12" fill="currentColor">{_levels(most)}'
+        f'<path fill="var(--null)" d="{bars[False]}"/><path fill="var(--bar)" d="{bars[True]}"/>'
         f'<path d="M0 {_HIGH}h{_WIDE}" stroke="currentColor" fill="none"/>'
-        f'<path d="M{line:.1f} -4V{_HIGH}" stroke="currentColor" stroke-dasharray="4 3" fill="none"/>'
-        f"{_text(line + (-6 if late else 6), 4, words, 'end' if late else 'start')}{''.join(ticks)}</svg>"
+        f'<path d="M{line:.1f} -14V{_HIGH}" stroke="currentColor" stroke-dasharray="4 3" fill="none"/>'
+        f"{_text(line + (-6 if late else 6), -5, f'{words}, {share} above', 'end' if late else 'start')}"
+        f"{''.join(ticks)}</svg>"
     )
-    above = sum(count for middle, count in zip(middles, counts, strict=True) if middle > threshold)
-    told = f"{sum(counts):,} values from {start:.4g} to {end:.4g}; {words}, about {above:,} above it"
+    told = f"{sum(counts):,} values from {start:.4g} to {end:.4g}; {words}, about {above:,} ({share}) above it"
     return "", svg, told
+
+
+def _levels(most: float) -> str:
+    """Lines at the powers of ten that lie below the highest bar, each with its number."""
+    drawn = {10**power: _HIGH * (1 - log10(1 + 10**power) / most) for power in range(int(most) + 1)}
+    levels = {count: level for count, level in drawn.items() if level > 4}
+    lines = "".join(f"M0 {level:.1f}h{_WIDE}" for level in levels.values())
+    numbers = "".join(_text(-6, round(level + 4, 1), f"{count:,}", "end") for count, level in levels.items())
+    return f'<path d="{lines}" stroke="var(--line)" fill="none"/>{numbers}'
 
 
 def _ticks(start: float, end: float) -> list[float]:

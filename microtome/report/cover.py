@@ -13,7 +13,6 @@ from microtome.datasets.source import webp
 from microtome.report import views
 from microtome.report.overlay import SHEET
 
-ROWS = 3  # units
 GAP = 4  # pixels between rows
 QUALITY = 70  # of WebP
 
@@ -27,16 +26,15 @@ class Cover:
 
 
 def cover(report: views.Report, read: Callable[[str], bytes]) -> Cover | None:
-    """The first units of the last layer with the pictures that light them most; without a dissection the pictures of
-    the first page that has some. None where there are no pictures.
+    """The best units of different concepts of the last layer with the pictures that light them most; without a
+    dissection the pictures of the first page that has some. None where there are no pictures.
 
     Args:
         report: the pages.
         read: gives a file of the report.
     """
     for layer in reversed(report.layers):
-        units = [unit for unit in layer.units[:ROWS] if unit.pictures]
-        if units:
+        if units := layer.cover:
             rows = [_lit(unit, read) for unit in units]
             told = ", ".join(f"{unit.number} ({unit.concept or 'no label'})" for unit in units)
             return Cover(_stacked(rows), f"Units of {layer.name}, a row each, from the top: {told}.")
@@ -48,7 +46,7 @@ def cover(report: views.Report, read: Callable[[str], bytes]) -> Cover | None:
 
 
 def _lit(unit: views.Unit, read: Callable[[str], bytes]) -> Image.Image:
-    """A row of pictures, dimmed where the unit does not light."""
+    """A row of pictures, dimmed where the unit does not light, its label outlined."""
     row = _strip([picture.thumb for picture in unit.pictures[:SHEET]], read)
     if not unit.masks:
         return row

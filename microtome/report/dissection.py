@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TypedDict
 
 from microtome.quantify.dissection import NEAREST
 from microtome.quantify.significance import LEVEL
 from microtome.report import views
 from microtome.report.ablation import causal_words
-from microtome.report.charts import concept_bars, histogram
+from microtome.report.charts import histogram
 from microtome.report.words import worded
+
+MOST_BARS = 25  # of a category
+NAMED = 12  # concepts in a sentence
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class TopImage:
         dim: SVG path of what the unit does not light, in mask pixels.
         outline: SVG path about what is annotated as its label, in mask pixels; empty where nothing is.
         marked: what is annotated, or that nothing is.
-        others: numbers of other units in whose top images it is, too.
+        others: numbers of other units in whose top images it is, too, those first in which it stands highest.
     """
 
     thumb: str
@@ -38,6 +42,27 @@ class TopImage:
     outline: str = ""
     marked: str = ""
     others: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture in which a unit and its label part.
+
+    Args:
+        thumb: path of the thumbnail.
+        file: name of the picture.
+        missed: that the label is annotated where the unit does not light; otherwise it lights where it is not.
+        share: of the annotation that it misses, or of what it lights that lies elsewhere.
+        dim, outline, marked: as of a `TopImage`.
+    """
+
+    thumb: str
+    file: str
+    missed: bool
+    share: float
+    dim: str
+    outline: str
+    marked: str
 
 
 class NearestRow(TypedDict):
@@ -114,6 +139,8 @@ class LayerRow(TypedDict):
     saturated: int
     dead: int
     mean_iou: float
+    mean_iou_low: float | None
+    mean_iou_high: float | None
     min_iou: float
     images: int
     permutations: int
@@ -138,6 +165,7 @@ class DissectedLayer:
         sheets: unit -> path of the masks over its top images, as one picture.
         nearest: unit -> its nearest concepts, the label first.
         histograms: unit -> its values.
+        failures: unit -> pictures in which it and its label part most.
         doubt: that IoU does not surely notice wrong labels here; empty where it does, or where nobody tested it.
     """
 
@@ -149,6 +177,7 @@ class DissectedLayer:
     nearest: Mapping[int, Sequence[NearestRow]] = field(default_factory=dict)
     histograms: Mapping[int, HistogramRow] = field(default_factory=dict)
     doubt: str = ""
+    failures: Mapping[int, Sequence[Failure]] = field(default_factory=dict)
 
 
 def pages(layers: Sequence[DissectedLayer]) -> list[views.Layer]:
@@ -169,8 +198,12 @@ def _layer(number: int, layer: DissectedLayer) -> views.Layer:
         name=row["layer"],
         page=layer_page(number),
         headline=_headline(row),
-        figures=_figures(row),
+        figures=_figures(row, units),
         charts=_charts(units),
+        finding=_finding(row, units),
+        least=f"the least that {row['permutations']} exchanges can show"
+        if any(_least(unit["p_value"], row["permutations"]) for unit in units)
+        else "",
         units=sorted(cards, key=lambda card: (-card.iou_sort, card.number)),
         categories=sorted({card.category for card in cards if card.category}),
         advice=[*_advice(row), *filter(None, [layer.doubt])],
@@ -193,7 +226,7 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
         confirmed=row["confirmed"],
         iou=f"{row['iou']:.3f}",
         interval="" if low is None else f"[{low:.3f}, {high:.3f}]",
-        facts=_facts(row, mixed=layer["strata"] > 1),
+        facts=_facts(row, layer["permutations"], mixed=layer["strata"] > 1),
         scale=views.IouScale(
             place(row["iou"]) or 0.0, place(low), place(high), place(row["null_p95"]), place(layer["min_iou"]) or 0.0
         ),
@@ -203,7 +236,19 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
         q_sort=1.0 if row["q_value"] is None else row["q_value"],
         masks=found.sheets.get(row["unit"], ""),
         causal=_causal(row),
+        doubt=_unconfirmed(row, layer["min_iou"]),
     )
+
+
+def _unconfirmed(row: UnitRow, limit: float) -> str:
+    """Why a detector is not confirmed: which of the two tests it fails."""
+    held, q = row["heldout_iou"], row["q_value"]
+    reasons = []
+    if held is not None and held <= limit:
+        reasons.append(f"on pictures that did not choose the label its IoU is {held:.3f}, not above {limit:g}")
+    if q is not None and q > LEVEL:
+        reasons.append(f"chance may reach it (q = {q:.2g}, not at most {LEVEL:g})")
+    return ", and ".join(reasons) if row["detector"] and row["confirmed"] is False else ""
 
 
 def _causal(row: UnitRow) -> str:
@@ -219,6 +264,7 @@ def of_units(layers: Sequence[DissectedLayer]) -> views.Told:
     return {
         views.UnitKey(layer.summary["layer"], row["unit"]): [
             *_highest(row, layer),
+            *_failures(row, layer),
             *_nearest(row, layer),
             *_values(row, layer),
         ]
@@ -234,10 +280,9 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
             item.thumb,
             item.file,
             item.rank + 1,
-            _peak(item.peak),
+            f"peak {_peak(item.peak)}; {item.marked}",
             item.dim,
             item.outline,
-            item.marked,
             [views.UnitKey(name, other) for other in item.others],
         )
         for item in top
@@ -249,6 +294,32 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
         )
         label = row["concept"] or ""
         yield views.Section("Where it is highest", [views.Text(text, "quiet"), views.Plates(plates, layer.mask, label)])
+
+
+def _failures(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
+    """Where its label is and it is not, and the other way round: what the top images, which flatter, never show."""
+    found, label = layer.failures.get(row["unit"], ()), row["concept"] or ""
+    parts: list[views.Part] = []
+    for missed, told in (
+        (True, f"Missed: most of {label} is annotated where the unit does not light."),
+        (False, f"Elsewhere: the unit lights most where no {label} is annotated."),
+    ):
+        words = "of it missed" if missed else "of its mask lies elsewhere"
+        plates = [
+            views.Plate(
+                item.thumb, item.file, 0, f"{_share(item.share)} {words}; {item.marked}", item.dim, item.outline
+            )
+            for item in found
+            if item.missed == missed
+        ]
+        if plates:
+            parts += [views.Text(told, "quiet"), views.Plates(plates, layer.mask, label, switches=False)]
+    if parts:
+        yield views.Section("Where it fails", parts)
+
+
+def _share(value: float) -> str:
+    return "all" if value == 1 else f"{min(99, 100 * value):.0f} %"
 
 
 def _peak(value: float) -> str:
@@ -274,23 +345,17 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
         for place, item in enumerate(rows)
     ]
     note = (
-        "IoU: pixels in both the unit's mask and the concept's annotation, over pixels in either, over all pictures. "
-        f"On each line: the bar is the IoU, the band its 95 % interval over pictures; the grey mark is the limit of "
-        f"{limit:g} above which a unit is a detector"
-        + (
-            "; the strong mark is what its best label reaches by chance in 95 % of exchanges"
-            if chance is not None
-            else ""
-        )
-        + (
-            "; the green mark, on the label's line, is the IoU on pictures that did not choose the label"
-            if held
-            else ""
-        )
-        + "."
+        "IoU: pixels in both the unit's mask and the concept's annotation, over pixels in either, over all pictures."
         + (" All other concepts have an IoU of 0: its mask nowhere meets them." if len(rows) < NEAREST else "")
     )
-    yield views.Section("Nearest concepts", [views.Table(columns, lines, note)])
+    legend = [
+        ("dot", "IoU"),
+        *([("range", "its 95 % interval over pictures")] if row["iou_low"] is not None else []),
+        ("limit", f"limit {limit:g}, above which a unit is a detector"),
+        *([("luck", "what its best label reaches by chance in 95 % of exchanges")] if chance is not None else []),
+        *([("held", "IoU on pictures that did not choose the label")] if held else []),
+    ]
+    yield views.Section("Nearest concepts", [views.Table(columns, lines, note, legend)])
 
 
 def _between(row: NearestRow) -> str:
@@ -306,7 +371,7 @@ def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, *, label
     if row["null_p95"] is not None:
         marks.append((at(row["null_p95"]), "luck", f"chance {row['null_p95']:.3f}"))
     if row["heldout_iou"] and label:
-        marks.append((at(row["heldout_iou"]), "aim", f"held out {row['heldout_iou']:.3f}"))
+        marks.append((at(row["heldout_iou"]), "held", f"held out {row['heldout_iou']:.3f}"))
     text = f"IoU {item['iou']:.3f}, 95 % {_between(item)}"
     return views.Strip(
         at(item["iou"]), None if low is None else at(low), None if high is None else at(high), marks, text
@@ -317,15 +382,21 @@ def _values(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     found = layer.histograms.get(row["unit"])
     if found:
         text = (
-            "How often the unit has which value, over all places of all pictures. Heights are logarithmic: what lies "
-            "above the threshold, the unit's mask, is a small share."
+            "How many places of all pictures have which value, on a logarithmic scale. What lies above the threshold, "
+            "in blue, is the unit's mask."
         )
         drawn = histogram(found["start"], found["width"], found["counts"], row["threshold"])
         yield views.Section("Its values", [views.Text(text, "quiet"), views.Charts([drawn])])
 
 
-def _facts(row: UnitRow, *, mixed: bool) -> list[tuple[str, str, str]]:
-    across = ("p across", worded(row["p_value_across"], ".2g"), "the same, annotations exchanged across sources, too")
+def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str, str]]:
+    least, across_least = (_least(row[name], exchanges) for name in ("p_value", "p_value_across"))
+    floor = f"; ≤: the least that {exchanges} exchanges can show"
+    across = (
+        "p across",
+        across_least + worded(row["p_value_across"], ".2g"),
+        "the same, annotations exchanged across sources, too" + (floor if across_least else ""),
+    )
     return [
         (
             "held out",
@@ -339,8 +410,9 @@ def _facts(row: UnitRow, *, mixed: bool) -> list[tuple[str, str, str]]:
         ),
         (
             "q",
-            worded(row["q_value"], ".2g"),
-            "share of false discoveries if this unit and all better ones of the layer are believed",
+            least + worded(row["q_value"], ".2g"),
+            "share of false discoveries if this unit and all better ones of the layer are believed"
+            + (floor if least else ""),
         ),
         (
             "stability",
@@ -354,11 +426,17 @@ def _facts(row: UnitRow, *, mixed: bool) -> list[tuple[str, str, str]]:
         ),
         (
             "p",
-            worded(row["p_value"], ".2g"),
-            "how often exchanged annotations, within one source, do as well: (1 + as good ones) / (1 + exchanges)",
+            least + worded(row["p_value"], ".2g"),
+            "share of exchanges, of annotations between pictures of one source, in which the best IoU is as high or "
+            "higher" + (floor if least else ""),
         ),
         *([across] if mixed else []),
     ]
+
+
+def _least(p: float | None, exchanges: int) -> str:
+    """A sign before a p-value that no exchange reached, (1 + 0) / (1 + exchanges): more exchanges could lower it."""
+    return "≤ " if p is not None and p * (1 + exchanges) < 1.5 else ""
 
 
 def _headline(row: LayerRow) -> str:
@@ -378,12 +456,43 @@ def _headline(row: LayerRow) -> str:
     )
 
 
+def _finding(row: LayerRow, units: Sequence[UnitRow]) -> str:
+    """How many detectors, and of what: the overview's sentence."""
+    firm = row["confirmed"] is not None
+    count = row["detectors"] if row["confirmed"] is None else row["confirmed"]
+    low, high = (row[f"{'confirmed' if firm else 'detectors'}_{end}"] for end in ("low", "high"))  # type: ignore[literal-required]
+    are = "confirmed detectors" if firm else "detectors, luck included"
+    said = f"{count} of {row['units']} units{_within(low, high)} are {are}"
+    if not count:
+        return f"{said}."
+    found = Counter(unit["concept"] for unit in units if unit["confirmed" if firm else "detector"])
+    most = sorted(found.items(), key=lambda item: (-item[1], item[0] or ""))
+    named = ", ".join(f"{concept} ({number})" if number > 1 else str(concept) for concept, number in most[:NAMED])
+    more = f", and {len(most) - NAMED} more" if len(most) > NAMED else ""
+    return f"{said}, of {len(most)} concept{'s' if len(most) > 1 else ''}: {named}{more}."
+
+
 def _within(low: float | None, high: float | None) -> str:
     """The interval of a count, in a sentence."""
     return "" if low is None or high is None else f" (95 % interval {low:.0f} to {high:.0f})"
 
 
-def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
+def _mean(row: LayerRow, units: Sequence[UnitRow]) -> str:
+    """The interval of the mean IoU, and what it is to be read beside."""
+    low, high = row["mean_iou_low"], row["mean_iou_high"]
+    luck = [unit["null_p95"] for unit in units if unit["null_p95"] is not None]
+    return "; ".join(
+        filter(
+            None,
+            [
+                "" if low is None or high is None else f"95 %: {low:.4f} to {high:.4f}",
+                f"by chance {fmean(luck):.4f}, the mean of null 95 %" if luck else "",
+            ],
+        )
+    )
+
+
+def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, str]]:
     def between(
         low: float | None, high: float | None, *, anew: tuple[float | None, float | None] = (None, None)
     ) -> str:
@@ -398,7 +507,11 @@ def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
     unasked = "not asked for" if row["confirmed"] is None else ""
     return [
         ("confirmed detectors", firm, between(row["confirmed_low"], row["confirmed_high"]) or unasked),
-        ("detectors, raw", str(row["detectors"]), between(row["detectors_low"], row["detectors_high"], anew=raw)),
+        (
+            "detectors, luck included",
+            str(row["detectors"]),
+            between(row["detectors_low"], row["detectors_high"], anew=raw),
+        ),
         (
             "unique, per category",
             str(row["unique_per_category"]),
@@ -410,7 +523,7 @@ def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
             between(row["unique_per_unit_low"], row["unique_per_unit_high"], anew=per_unit),
         ),
         ("beyond chance", "–" if row["significant"] is None else str(row["significant"]), _chance(row)),
-        ("mean best IoU", f"{row['mean_iou']:.4f}", ""),
+        ("mean IoU of the labels", f"{row['mean_iou']:.4f}", _mean(row, units)),
         (
             "receptive field",
             f"{row['field_row']:g} px",
@@ -422,7 +535,7 @@ def _figures(row: LayerRow) -> list[tuple[str, str, str]]:
 def _chance(row: LayerRow) -> str:
     if row["significant"] is None:
         return "not asked for"
-    within = f"of {row['units']} units of whatever IoU, at q ≤ 0.05"
+    within = f"of all {row['units']} units, detectors or not, at q ≤ {LEVEL:g}"
     if row["strata"] == 1:
         return within
     return f"{within}, within {row['strata']} strata; {row['significant_across']} across them"
@@ -459,13 +572,21 @@ def _units(count: int) -> str:
     return f"{count} unit is" if count == 1 else f"{count} units are"
 
 
-def _charts(units: Sequence[UnitRow]) -> list[views.Chart]:
-    counted: dict[str, Counter[str]] = {}
+def _charts(units: Sequence[UnitRow]) -> list[views.ConceptBars]:
+    """Detectors per concept, by category: the confirmed ones, where that was asked for, within all."""
+    found: dict[str, dict[str, list[bool | None]]] = {}
     for unit in units:
         if unit["detector"] and unit["category"] and unit["concept"]:  # every detector has a label
-            counted.setdefault(unit["category"], Counter())[unit["concept"]] += 1
-    most = max((count for counts in counted.values() for count in counts.values()), default=1)
-    return [
-        concept_bars(category, sorted(counts.items(), key=lambda item: (-item[1], item[0])), most)
-        for category, counts in sorted(counted.items())
+            found.setdefault(unit["category"], {}).setdefault(unit["concept"], []).append(unit["confirmed"])
+    most = max((len(states) for concepts in found.values() for states in concepts.values()), default=1)
+    return [_bars(category, concepts, most) for category, concepts in sorted(found.items())]
+
+
+def _bars(category: str, concepts: Mapping[str, Sequence[bool | None]], most: int) -> views.ConceptBars:
+    bars = [
+        views.ConceptBar(concept, None if None in states else sum(map(bool, states)), len(states))
+        for concept, states in concepts.items()
     ]
+    bars.sort(key=lambda bar: (-(bar.confirmed or 0), -bar.detectors, bar.concept))
+    rest = f" (the first {MOST_BARS} of {len(bars)})" if len(bars) > MOST_BARS else ""
+    return views.ConceptBars(f"{category}{rest}", bars[:MOST_BARS], most)

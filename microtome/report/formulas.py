@@ -348,9 +348,8 @@ def _pictures(layers: Sequence[FormulaLayer]) -> list[views.Section]:
 
 
 def _plate(picture: FormulaPicture, number: int) -> views.Plate:
-    return views.Plate(
-        picture.thumb, picture.file, number, f"{picture.peak:.3g}", picture.dim, picture.outline, picture.marked, ()
-    )
+    told = f"peak {picture.peak:.3g}; {picture.marked}"
+    return views.Plate(picture.thumb, picture.file, number, told, picture.dim, picture.outline)
 
 
 def _reading(row: FormulaLayerRow) -> views.Section:

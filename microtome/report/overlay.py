@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SHEET = 5  # pictures of a card side by side
-_SHADE = 173  # of 255: how much is dimmed
+_SHADE = 148  # of 255: how much is dimmed
+_OUTLINE = (255, 210, 63)
+_TILE = 150  # pixels that a tile with an outline has at least, so that the outline may be thinner than a mask's pixel
+_THIN = 75  # of a tile's height over the outline's width
 
 
 def dim_path(mask: NDArray[np.bool_]) -> str:
@@ -69,19 +72,40 @@ def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
     return list(zip(row.tolist(), start.tolist(), (end - start).tolist(), strict=True))
 
 
-def mask_sheet(masks: NDArray[np.bool_]) -> bytes:
+def mask_sheet(masks: NDArray[np.bool_], annotated: NDArray[np.bool_] | None = None) -> bytes:
     """A PNG that lies over pictures, `SHEET` side by side, and dims what their masks leave out.
 
     Args:
         masks: (pictures, height, width).
+        annotated: (pictures, height, width) what is outlined, from without; then the tiles are whole multiples larger.
     """
-    count, height, width = masks.shape
+    times = 1 if annotated is None else -(-_TILE // masks.shape[1])
+    tiles = _enlarged(masks, times).astype(np.uint8)
+    if annotated is not None:
+        tiles[_border(_enlarged(annotated, times), max(1, tiles.shape[1] // _THIN))] = 2
+    count, height, width = tiles.shape
     rows = -(-count // SHEET)
     sheet = np.ones((rows * SHEET, height, width), np.uint8)
-    sheet[:count] = masks
+    sheet[:count] = tiles
     laid = sheet.reshape(rows, SHEET, height, width).swapaxes(1, 2).reshape(rows * height, SHEET * width)
     picture = Image.fromarray(laid, "P")
-    picture.putpalette([0, 0, 0, 0, 0, 0])
+    picture.putpalette([0, 0, 0, 0, 0, 0, *_OUTLINE])
     content = io.BytesIO()
-    picture.save(content, "PNG", transparency=bytes([_SHADE, 0]), bits=1)
+    picture.save(content, "PNG", transparency=bytes([_SHADE, 0, 255]), bits=1 if annotated is None else 2)
     return content.getvalue()
+
+
+def _enlarged(masks: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
+    return masks.repeat(times, 1).repeat(times, 2)
+
+
+def _border(masks: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """What lies outside each mask (pictures, height, width), but within so many pixels of it."""
+    near = masks.copy()
+    for axis in (1, 2):
+        along, grown = near.swapaxes(axis, 2), near.swapaxes(axis, 2).copy()
+        for step in range(1, width + 1):
+            grown[..., step:] |= along[..., :-step]
+            grown[..., :-step] |= along[..., step:]
+        near = grown.swapaxes(axis, 2)
+    return near & ~masks

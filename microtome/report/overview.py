@@ -117,6 +117,23 @@ def overview(
         footer=f"{'Imported' if audited.imported else 'Audited'} "
         f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))}, microtome {first.environment['microtome']}",
         units=units,
+        baseline=_baseline(audited) if layers else "",
+    )
+
+
+def _baseline(audited: Audited) -> str:
+    """What counts of detectors are to be read beside. What others published is audited elsewhere."""
+    if audited.imported:
+        return ""
+    if audited.audit["network"].get("weights"):
+        return (
+            "Read these counts beside a baseline, since on easy pictures an untrained network can have many confirmed "
+            "detectors, too: audit the same network with random weights (the audit file under another name, without "
+            "its line “weights”), then let “microtome compare” show both runs side by side."
+        )
+    return (
+        "These weights are random, so these counts are a baseline: what the network's shape and the pictures give "
+        "without any training. A trained network's counts mean what they exceed them by."
     )
 
 

@@ -50,7 +50,7 @@ def _headline(card: views.Unit | None) -> str:
         "detector": f"A detector of {card.concept} ({card.category}): {measured}. It was not tested against chance.",
         "confirmed detector": f"A confirmed detector of {card.concept} ({card.category}): {measured}.",
         "detector, not confirmed": f"{card.concept} ({card.category}) lies above the limit, {measured}; but it is not "
-        "confirmed: on pictures that did not choose the label, or against chance, it does not hold.",
+        f"confirmed: {card.doubt or 'the label does not hold on other pictures, or against chance'}.",
     }[card.state] + causal
 
 

@@ -62,6 +62,7 @@ class Unit:
     Args:
         masks: path of a sheet that lies over the pictures, `SHEET` side by side, and dims what the unit does not light.
         causal: what the network loses without it, in a sentence; empty where nobody asked.
+        doubt: why a detector is not confirmed; empty of any other unit.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Unit:
     q_sort: float
     masks: str = ""
     causal: str = ""
+    doubt: str = ""
 
     @property
     def state(self) -> str:
@@ -89,28 +91,47 @@ class Unit:
         return {None: "detector", True: "confirmed detector", False: "detector, not confirmed"}[self.confirmed]
 
 
+class ConceptBar(NamedTuple):
+    """Detectors of one concept: how many are confirmed, None where unasked, and how many there are, luck included."""
+
+    concept: str
+    confirmed: int | None
+    detectors: int
+
+
 @dataclass(frozen=True)
-class Chart:
-    """A chart as SVG, and the same in words."""
+class ConceptBars:
+    """Detectors per concept of one category; `most` is the number that fills the width, one for all categories."""
 
     title: str
-    svg: str
-    rows: Sequence[tuple[str, int]]
+    bars: Sequence[ConceptBar]
+    most: int
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's page."""
+    """A layer's page; `finding` is the sentence about it on the overview, `least` what ≤ means before
+    a p-value; empty where none stands there."""
 
     name: str
     page: str
     headline: str
     figures: Sequence[tuple[str, str, str]]
-    charts: Sequence[Chart]
+    charts: Sequence[ConceptBars]
     units: Sequence[Unit]
     categories: Sequence[str]
     advice: Sequence[str]
     mask: tuple[int, int]
+    finding: str = ""
+    least: str = ""
+
+    @property
+    def cover(self) -> Sequence[Unit]:
+        """Units that stand for it elsewhere: the best of each concept, confirmed ones first; then any others."""
+        shown = sorted((unit for unit in self.units if unit.pictures), key=lambda unit: not unit.confirmed)
+        best = {unit.concept: unit for unit in reversed(shown)}
+        firsts = [unit for unit in shown if best[unit.concept] is unit]
+        return [*firsts, *(unit for unit in shown if best[unit.concept] is not unit)][:COVER]
 
 
 @dataclass(frozen=True)
@@ -138,7 +159,7 @@ class Links:
     kind: str = "links"
 
 
-COVER = 3  # pictures of a page on the overview
+COVER = 3  # pictures of a page, or units of a layer, on the overview
 Cell = str | Strip | UnitKey | Links
 
 
@@ -150,11 +171,13 @@ class Table:
         columns: heading, and whether the column holds numbers.
         rows: the cells.
         note: below it.
+        legend: what its strips draw, and what that is: `dot`, `range`, or the kind of a mark.
     """
 
     columns: Sequence[tuple[str, bool]]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+    legend: Sequence[tuple[str, str]] = ()
     kind: str = "table"
 
 
@@ -236,31 +259,30 @@ class Plate:
     Args:
         thumb: path of the picture; the large one lies beside it (`large_of`).
         file: the picture's own name.
-        number: from one.
-        peak: highest value of the unit in it.
+        number: from one; zero where they are not counted.
+        told: of the picture, in words.
         dim: SVG path of what the unit does not light, in mask pixels.
         outline: SVG path about the annotation, in mask pixels; empty where there is none.
-        marked: what the annotation is, or why there is none.
         others: other units that are high in it, too.
     """
 
     thumb: str
     file: str
     number: int
-    peak: str
+    told: str
     dim: str
     outline: str
-    marked: str
-    others: Sequence[UnitKey]
+    others: Sequence[UnitKey] = ()
 
 
 @dataclass(frozen=True)
 class Plates:
-    """Large pictures with switches for what lies over them; `size` is (height, width) of the masks."""
+    """Large pictures; `size` is (height, width) of the masks, `switches` whether those stand here that all obey."""
 
     plates: Sequence[Plate]
     size: tuple[int, int]
     concept: str
+    switches: bool = True
     kind: str = "plates"
 
 
@@ -486,7 +508,7 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class Report:
-    """The report, but for its `Conclusion`."""
+    """The report, but for its `Conclusion`; `baseline` says what the counts of a dissection are to be read beside."""
 
     title: str
     network: str
@@ -495,6 +517,7 @@ class Report:
     pages: Sequence[Page]
     footer: str
     units: Sequence[UnitPage] = ()
+    baseline: str = ""
 
     @cached_property
     def by_unit(self) -> Mapping[UnitKey, UnitPage]:

@@ -63,7 +63,7 @@ def _ends(name: str, meaning: str, ends: str) -> dict[str, Column]:
     return {name: float64(meaning), f"{name}_low": float64(ends), f"{name}_high": float64(ends)}
 
 
-_PAIRED = "95 % paired interval over pictures, freed of the resamples' bias; the fit held"
+_PAIRED = "95 % paired interval over pictures, bias-corrected; the fit held"
 _STARTS = "95 % jackknife interval over initialisations; the cells held"
 _BASIS = "units, one-hot, rotation 1, rotation 2 and so on, nmf, sae"
 
@@ -107,12 +107,12 @@ STAGE = Stage(
             **_ends("share", "confirmed / directions", "confirmed_low and confirmed_high, / directions"),
             **_ends("apart", "share minus that of the units", _PAIRED),
             detectors=int32("directions whose best IoU lies above min_iou: luck included"),
-            detectors_low=float64("95 % interval over pictures of detectors, freed of the resamples' bias"),
-            detectors_high=float64("95 % interval over pictures of detectors, freed of the resamples' bias"),
+            detectors_low=float64("95 % interval over pictures of detectors, bias-corrected"),
+            detectors_high=float64("95 % interval over pictures of detectors, bias-corrected"),
             **_ends("detectors_apart", "detectors / directions minus that of the units", _PAIRED),
             unique=int32("concepts that are the label of a detector: unique_per_unit of `layers`"),
-            unique_low=float64("95 % interval over pictures of unique, freed of the resamples' bias"),
-            unique_high=float64("95 % interval over pictures of unique, freed of the resamples' bias"),
+            unique_low=float64("95 % interval over pictures of unique, bias-corrected"),
+            unique_high=float64("95 % interval over pictures of unique, bias-corrected"),
             **_ends("unique_apart", "unique minus that of the units", _PAIRED),
             significant=int32("directions with q_value at most 0.05"),
             dead=int32("directions that have one value everywhere"),

@@ -64,16 +64,15 @@ def _plates(shown: Shown, seen: Inputs, top: list[tuple[int, float]], of: tuple[
     name, found = index.concepts.name[concept], []
     for image, peak in top:
         held = index.masks(np.array([image]), [concept])[0, 0].reshape(index.frame.masks)
+        marked = f"{name} annotated on {held.mean():.0%}" if held.any() else f"no {name} annotated here"
         found.append(
             views.Plate(
                 shown.thumbnail(index, image),
                 index.files[image],
                 0,  # the page numbers its pictures
-                f"{peak:.3g}",
+                f"peak {peak:.3g}; {marked}",
                 dim_path(lit.mask(image, index.frame.masks)),
                 outline_path(held) if held.any() else "",
-                f"{name} annotated on {held.mean():.0%}" if held.any() else f"no {name} annotated here",
-                (),
             )
         )
     return found

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.report.dissection import DissectedLayer, HistogramRow, LayerRow, NearestRow, TopImage, UnitRow
+from microtome.report.dissection import DissectedLayer, Failure, HistogramRow, LayerRow, NearestRow, TopImage, UnitRow
 from microtome.report.overlay import dim_path, mask_sheet, outline_path
 from storage.tables import ReadRow
 from tasks.dissection.result import Dissection
@@ -23,6 +23,7 @@ from tasks.tally.lighting import upsampler
 
 Pair = tuple[int, int]
 OTHERS = 6  # units that a picture is said to excite, too
+FAILURES = 3  # pictures of a unit that show what it misses, and as many that show what else it lights
 
 
 def findings(shown: Shown) -> list[DissectedLayer]:
@@ -35,40 +36,142 @@ def _layer(shown: Shown, made: Dissection, seen: Inputs, number: int) -> Dissect
     name, index = seen.activations.layers[number].name, seen.index
     top = _TopImages.of(seen.thresholds.rows("top_images", layer=name), shown.top_images)
     (summary,), units = made.typed("layers", LayerRow, layer=name), made.typed("units", UnitRow, layer=name)
-    masks = _masks(shown, made, seen, number, top=top)
     labels = {row["unit"]: row["concept_id"] for row in made.rows("units", layer=name)}
-    notes = _annotations(index, top, labels)
-    shown.thumbnails(index, sorted(top.units_of))
-    sheets = {
-        unit: shown.picture(f"{assets}/{unit}.png", mask_sheet(np.stack([masks[image, unit] for image in images])))
-        for assets in [f"assets/masks/{number:03d}"]
-        for unit, images in top.of_unit.items()
-    }
-    pictures = {
+    failed = _failed(seen, number, labels)
+    wanted = _by_image([*top.peaks, *((item.image, item.unit) for item in failed)])
+    overlays = _Overlays(_masks(shown, made, seen, number, wanted=wanted), _annotations(index, wanted, labels))
+    shown.thumbnails(index, sorted(wanted))
+    return DissectedLayer(
+        summary,
+        units,
+        _top_images(shown, index, top, overlays),
+        index.frame.masks,
+        _sheets(shown, f"assets/masks/{number:03d}", top, overlays),
+        _by_unit(made.rows("nearest", layer=name)),
+        {row["unit"]: cast(HistogramRow, row) for row in seen.thresholds.rows("histograms", layer=name)},
+        doubt_of_iou(shown, name),
+        _failures(shown, index, failed, overlays),
+    )
+
+
+def _by_image(pairs: Iterable[Pair]) -> dict[int, list[int]]:
+    """Image -> units."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for image, unit in dict.fromkeys(pairs):
+        found[image].append(unit)
+    return found
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    """What is annotated as a unit's label in a picture: the mask, its outline, and that in words."""
+
+    mask: NDArray[np.bool_] | None
+    outline: str
+    words: str
+
+
+@dataclass(frozen=True)
+class _Overlays:
+    """What lies over pictures: (image, unit) -> what the unit lights, and what is annotated as its label."""
+
+    masks: Mapping[Pair, NDArray[np.bool_]]
+    annotations: Mapping[Pair, _Annotation]
+
+    def annotated(self, image: int, unit: int) -> NDArray[np.bool_]:
+        """(height, width) the annotation; nothing where there is none."""
+        mask = self.annotations[image, unit].mask
+        return np.zeros_like(self.masks[image, unit]) if mask is None else mask
+
+
+def _sheets(shown: Shown, folder: str, top: _TopImages, overlays: _Overlays) -> dict[int, str]:
+    found = {}
+    for unit, images in top.of_unit.items():
+        masks = np.stack([overlays.masks[image, unit] for image in images])
+        annotated = np.stack([overlays.annotated(image, unit) for image in images])
+        found[unit] = shown.picture(f"{folder}/{unit}.png", mask_sheet(masks, annotated))
+    return found
+
+
+def _top_images(shown: Shown, index: Index, top: _TopImages, overlays: _Overlays) -> dict[int, list[TopImage]]:
+    return {
         unit: [
             TopImage(
                 shown.thumbnail(index, image),
                 index.files[image],
                 rank,
                 top.peaks[image, unit],
-                dim_path(masks[image, unit]),
-                *notes[image, unit],
+                dim_path(overlays.masks[image, unit]),
+                overlays.annotations[image, unit].outline,
+                overlays.annotations[image, unit].words,
                 top.others(image, unit),
             )
             for rank, image in enumerate(images)
         ]
         for unit, images in top.of_unit.items()
     }
-    return DissectedLayer(
-        summary,
-        units,
-        pictures,
-        index.frame.masks,
-        sheets,
-        _by_unit(made.rows("nearest", layer=name)),
-        {row["unit"]: cast(HistogramRow, row) for row in seen.thresholds.rows("histograms", layer=name)},
-        doubt_of_iou(shown, name),
-    )
+
+
+class _Failed(NamedTuple):
+    """A picture in which a unit misses its label, or is lit elsewhere."""
+
+    unit: int
+    image: int
+    missed: bool
+
+
+def _failed(seen: Inputs, number: int, labels: Mapping[int, int | None]) -> list[_Failed]:
+    """Of each unit with a label the pictures in which it misses most of it, and those in which most else is lit.
+
+    From the counts of pictures alone: missed is the label's pixels without the intersection, elsewhere the unit's. Only
+    pictures count in which the label's category is annotated.
+    """
+    index, count = seen.index, len(labels)
+    place = {concept: at for at, concept in enumerate(index.concepts.number.tolist())}
+    label = np.array([place[found] if (found := labels[unit]) is not None else -1 for unit in range(count)])
+    known, category = label >= 0, index.concepts.category_index
+    worst: dict[tuple[int, bool], list[tuple[int, int]]] = defaultdict(list)
+    for block in seen.tally.image_counts(index, number, count):
+        met = np.zeros(block.activated.shape, np.int64)
+        own = block.concept == label[block.unit]
+        met[block.image[own] - block.first, block.unit[own]] = block.intersection[own]
+        judged = block.annotated[:, category[label]] & known  # of no label: -1, which `known` rules out
+        for missed, pixels in ((True, block.label_pixels[:, label] - met), (False, block.activated - met)):
+            for unit, image in zip(*_highest(np.where(judged, pixels, 0)), strict=True):
+                worst[unit, missed].append((-int(pixels[image, unit]), block.first + image))
+    return [
+        _Failed(unit, image, missed)
+        for (unit, missed), found in sorted(worst.items())
+        for _, image in sorted(found)[:FAILURES]
+    ]
+
+
+def _highest(values: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """Columns and rows of the highest values above zero of each column of (images, units)."""
+    rows = np.argsort(-values, axis=0, kind="stable")[:FAILURES]
+    columns = np.broadcast_to(np.arange(values.shape[1]), rows.shape)
+    above = values[rows, columns] > 0
+    return columns[above].tolist(), rows[above].tolist()
+
+
+def _failures(shown: Shown, index: Index, failed: Sequence[_Failed], overlays: _Overlays) -> dict[int, list[Failure]]:
+    found: dict[int, list[Failure]] = defaultdict(list)
+    for item in failed:
+        note, mask = overlays.annotations[item.image, item.unit], overlays.masks[item.image, item.unit]
+        label = overlays.annotated(item.image, item.unit)
+        share = (~mask)[label].mean() if item.missed else (~label)[mask].mean()
+        found[item.unit].append(
+            Failure(
+                shown.thumbnail(index, item.image),
+                index.files[item.image],
+                item.missed,
+                float(share),
+                dim_path(mask),
+                note.outline,
+                note.words,
+            )
+        )
+    return found
 
 
 def _by_unit(rows: list[ReadRow]) -> dict[int, list[NearestRow]]:
@@ -89,7 +192,7 @@ class _TopImages:
     """
 
     of_unit: Mapping[int, list[int]]
-    units_of: Mapping[int, list[int]]
+    units_of: Mapping[int, list[int]]  # those first in whose list it stands first
     peaks: Mapping[Pair, float]
 
     @classmethod
@@ -100,6 +203,7 @@ class _TopImages:
         units_of: dict[int, list[int]] = defaultdict(list)
         for row in wanted:
             of_unit[row["unit"]].append(row["image"])
+        for row in sorted(wanted, key=lambda row: (row["rank"], row["unit"])):
             units_of[row["image"]].append(row["unit"])
         return cls(of_unit, units_of, {(row["image"], row["unit"]): row["peak"] for row in wanted})
 
@@ -109,19 +213,19 @@ class _TopImages:
 
 
 def _masks(
-    shown: Shown, made: Dissection, seen: Inputs, number: int, *, top: _TopImages
+    shown: Shown, made: Dissection, seen: Inputs, number: int, *, wanted: Mapping[int, list[int]]
 ) -> Mapping[Pair, NDArray[np.bool_]]:
     """Where the wanted units, and only they, are lit in the wanted images: (image, unit) -> (height, width)."""
     layer, frame, device = seen.activations.layers[number], seen.index.frame, shown.session.device
     light = upsampler(frame, layer, made.options, device)
     thresholds = torch.from_numpy(seen.thresholds.at(layer.name, made.options.tail)).to(device)
-    found = {pair: np.zeros(frame.masks, bool) for pair in top.peaks}
-    for block in seen.activations.blocks_with(number, list(top.units_of)):
+    found = {(image, unit): np.zeros(frame.masks, bool) for image, units in wanted.items() for unit in units}
+    for block in seen.activations.blocks_with(number, list(wanted)):
         for offset in range(len(block.tensors)):
             image = block.first + offset
-            if image not in top.units_of:
+            if image not in wanted:
                 continue
-            units = top.units_of[image]
+            units = wanted[image]
             maps = torch.from_numpy(block.tensors[offset, units].astype(np.float32)).to(device)
             lit = light(maps[None], thresholds[units])
             place, pixel = lit.unit.cpu().numpy(), lit.pixel.cpu().numpy()
@@ -130,18 +234,19 @@ def _masks(
     return found
 
 
-def _annotations(index: Index, top: _TopImages, labels: Mapping[int, int | None]) -> Mapping[Pair, tuple[str, str]]:
-    """Outline of what is annotated as each unit's label in its images, and that in words."""
-    concepts, found = index.concepts, dict.fromkeys(top.peaks, ("", "no label to look for"))
+def _annotations(
+    index: Index, shown: Mapping[int, list[int]], labels: Mapping[int, int | None]
+) -> Mapping[Pair, _Annotation]:
+    """What is annotated as each unit's label in its images."""
+    concepts, none = index.concepts, _Annotation(None, "", "no label to look for")
+    found = {(image, unit): none for image, units in shown.items() for unit in units}
     place = {number: at for at, number in enumerate(concepts.number.tolist())}
     for block in index.annotations():
         for offset in range(len(block.labels.planes)):
             image = block.first + offset
-            wanted = [
-                (unit, place[number]) for unit in top.units_of.get(image, ()) if (number := labels[unit]) is not None
-            ]
+            wanted = [(unit, place[number]) for unit in shown.get(image, ()) if (number := labels[unit]) is not None]
             masks = block.labels.masks(offset, [concept for _, concept in wanted])
-            drawn: dict[int, tuple[str, str]] = {}
+            drawn: dict[int, _Annotation] = {}
             for (unit, concept), mask in zip(wanted, masks, strict=True):
                 if concept not in drawn:
                     drawn[concept] = _annotated(concepts.name[concept], mask.reshape(index.frame.masks))
@@ -149,9 +254,8 @@ def _annotations(index: Index, top: _TopImages, labels: Mapping[int, int | None]
     return found
 
 
-def _annotated(name: str, mask: NDArray[np.bool_]) -> tuple[str, str]:
+def _annotated(name: str, mask: NDArray[np.bool_]) -> _Annotation:
     if not mask.any():
-        return "", f"no {name} annotated here"
-    return outline_path(
-        mask
-    ), f"{name} over the whole picture" if mask.all() else f"{name} annotated on {mask.mean():.0%}"
+        return _Annotation(None, "", f"no {name} annotated here")
+    words = f"{name} over the whole picture" if mask.all() else f"{name} annotated on {mask.mean():.0%}"
+    return _Annotation(mask, outline_path(mask), words)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.accumulate import State
 from microtome.quantify.dissection import Best, DetectorCount, best, detectors
-from microtome.quantify.intervals import Interval
+from microtome.quantify.intervals import Interval, resampled_interval
 from microtome.quantify.resampling import (
     BootstrapResult,
     Draws,
@@ -319,7 +319,7 @@ def _ends(name: str, interval: Interval | None) -> Row:
 def layer_row(result: SummarisedLayer, options: DissectionOptions, images: int) -> Row:
     """The row of the table `layers`."""
     layer, counted, sure, p, firm = result.geometry, result.counted, result.sure, result.p, result.confirmed
-    permutations = options.permutations
+    permutations, mean = options.permutations, float(result.found.iou.mean())
     return {
         "layer": layer.name,
         "units": layer.units,
@@ -343,7 +343,8 @@ def layer_row(result: SummarisedLayer, options: DissectionOptions, images: int) 
         "strata": result.strata,
         "saturated": len(result.saturated),
         "dead": len(result.constant),
-        "mean_iou": float(result.found.iou.mean()),
+        "mean_iou": mean,
+        **_ends("mean_iou", Interval(*resampled_interval(mean, sure.mean_iou)) if sure else None),
         "min_iou": options.min_iou,
         "tail": options.tail,
         "images": images,

@@ -279,6 +279,15 @@
     outline.addEventListener("toggle", draw, true);
     draw();
   });
+  // On a narrow screen the first pictures come first; whoever is led to what is folded finds it open.
+  if (matchMedia("(max-width: 760px)").matches) all("details.fold").forEach((fold) => { fold.open = false; });
+  const unfold = () => {
+    const to = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const fold = to && to.closest("details");
+    if (fold) fold.open = true;
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target) target.scrollIntoView();
 })();
