@@ -357,7 +357,7 @@ def _reading(row: FormulaLayerRow) -> views.Section:
         "How to read this",
         [
             views.Text(
-                "A formula is built from the left: a concept, then `and`, `or` or `and not` another one. Its IoU is "
+                "A formula is built from the left: a concept, then “and”, “or” or “and not” another one. Its IoU is "
                 "counted over the pictures in which every category of its concepts is annotated. That is another set "
                 "of pictures than a single concept's, so that a formula may gain by the choice of pictures alone: the "
                 f"column of its best part says how much. Formulas of fewer than {row['pictures']} such pictures are "
