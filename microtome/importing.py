@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,10 @@ def _refuse_missing(module: str, root: Path, key: str) -> None:
     top = module.partition(".")[0]
     with importable(root):
         importlib.invalidate_caches()
-        found = top in sys.modules or importlib.util.find_spec(top) is not None
+        try:
+            found = find_spec(top) is not None
+        except ValueError:  # it is loaded and has no file, such as `__main__`
+            found = True
     if not found:
         beside = sorted(file.stem for file in root.glob("*.py"))
         raise InputError(
