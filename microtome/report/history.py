@@ -208,7 +208,10 @@ def _changed(found: History) -> Iterator[str]:
             "measured the same."
         )
     elif len(found.runs) - 1 in found.breaks:
-        yield "The last run looked at other pictures than the run before, so that figures differ for that alone."
+        yield (
+            "The last run looked at other pictures than the run before, or framed them in another way or by another "
+            "version: what differs between them may come from that alone."
+        )
     else:
         yield _moved(found)
 
