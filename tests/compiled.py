@@ -20,7 +20,7 @@ from types import CodeType
 from microtome.closure import OURS
 
 EFFECTS = "<effects>"
-_CALLABLE = re.compile(r"Callable\[(?:[^][]|\[[^]]*\])*\]")
+_CALLABLE = re.compile(r"Callable\[(?:[^\[\]]|\[(?:[^\[\]]|\[[^\[\]]*\])*\])*\]")
 Definition = tuple[str, str]  # module and name
 Chain = tuple[str, ...]  # a name, and the attributes asked of it
 Origin = tuple[str, Chain]  # a module, and what is asked of it
