@@ -77,7 +77,8 @@ def audit(file: Path, workspace: str, *overrides: str) -> tuple[Step, dict[str, 
                 outcome = finish(plan, run, done, "done")
     step = time.perf_counter() - began, time.process_time() - used, int(_REQUESTS[0])
     made = {job.name: session_of(plan).store.find(job.key) for job in plan.jobs}
-    assert outcome.run.status == "done"
+    if outcome.run.status != "done":
+        raise SystemExit(f"{workspace}: the audit must be done, got {outcome.run.status}")
     return step, {
         f"{name}/{file}": entry["sha256"]
         for name, found in made.items()
@@ -105,7 +106,8 @@ def one_round(file: Path, folder: Path, number: int, places: dict[str, tuple[flo
             step, made = audit(file, f"{places[name][1]}/{runner.split()[1]}-{number}", *overrides)
             found[f"{runner}, {name}"] = [step]
             bytes_.append(made)
-    assert all(made == bytes_[0] for made in bytes_), "the bytes differ"
+    if any(made != bytes_[0] for made in bytes_):
+        raise SystemExit("the bytes must be the same everywhere, got others")
     return found
 
 
