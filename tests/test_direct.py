@@ -30,7 +30,7 @@ from tests.test_imports import ROOT
 
 CREATURES = {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3}
 SMALL = {
-    "saliency": {"images": 2},
+    "saliency": {"images": 1},
     "features": {"units": 2, "steps": 4},
     "finetune": {"epochs": 1, "category": "bird"},
     "tree": {"category": "bird", "images": 10},
@@ -134,7 +134,8 @@ def test_the_interval_of_a_column():
     ]
 
 
-NOTEBOOKS = sorted((ROOT / "examples/notebooks").glob("*.py"))
+TRAINING = ROOT / "examples/notebooks/finetune_and_compare.py"
+NOTEBOOKS = sorted({*TRAINING.parent.glob("*.py")} - {TRAINING}) + [pytest.param(TRAINING, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)

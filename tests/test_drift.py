@@ -370,7 +370,6 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(checkpoints):
         plan.preflight()
 
 
-@pytest.mark.slow
 def test_before_and_after_fine_tuning(tmp_path):
     network = {**CREATURE_NET, "layers": ["features.9", "features.12"]}
     content = {
