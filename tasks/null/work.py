@@ -106,7 +106,7 @@ class _Exchange:
 
         def best(groups: NDArray[np.int64]) -> NDArray[np.float64]:
             rng = np.random.default_rng([self.session.seed, block])
-            return self.best(np.stack([plan[part] for plan in permutation_plan(annotated, count, rng, groups)]))
+            return self.best(np.stack(permutation_plan(annotated, count, rng, groups, kept=part)))
 
         within = best(strata)
         return within, best(np.zeros_like(strata)) if strata.any() else within
