@@ -352,7 +352,7 @@ def permutation_plan(
     strata: NDArray[np.int64],
     *,
     kept: slice = ALL,
-) -> Sequence[NDArray[np.int64]]:
+) -> Sequence[NDArray[np.int32]]:
     """Per category, whose annotation each image gets: (kept permutations, images); itself where none is annotated.
 
     Args:
@@ -367,7 +367,7 @@ def permutation_plan(
         groups = [np.flatnonzero(seen & (strata == stratum)) for stratum in np.unique(strata)]
         rows = []
         for permutation in range(permutations):
-            row = np.arange(len(seen))
+            row = np.arange(len(seen), dtype=np.int32)
             for members in groups:
                 row[members] = rng.permutation(members)
             if permutation in range(*kept.indices(permutations)):

@@ -34,9 +34,9 @@ def plan(audit: Planner, options: DissectionOptions) -> Iterable[Job]:
 
 def cost(options: DissectionOptions, pace: Pace) -> float:
     """Counts are read, added up under every weighting, three to a resample, and compared concept by concept."""
-    weighed = 2e-9 * pace.pictures * pace.units
-    compared = pace.concepts * pace.units * (3e-9 + 5e-13 * pace.pictures)
-    return 2 + 6e-4 * pace.pictures + options.bootstrap * (weighed + compared)
+    weighed = 1e-9 * pace.pictures * pace.units
+    compared = pace.concepts * pace.units * (6e-9 + 5e-13 * pace.pictures)
+    return 2 + 3e-4 * pace.pictures + options.bootstrap * (weighed + compared)
 
 
 STAGE = Stage(

@@ -42,7 +42,7 @@ from tasks.tally.result import Tally
 from tasks.tally.runs import Runs
 from tasks.thresholds.result import SeenPictures
 
-RESAMPLES = 200  # of a shard
+RESAMPLES = 100  # of a shard
 BLOCK_BYTES = 256_000_000  # of counts held for one block of resamples
 SATURATED = "saturated: its threshold is its maximum, so nothing lies above it"
 CONSTANT = "dead: it has the same value everywhere"
