@@ -16,7 +16,7 @@ from flows.claiming import claiming
 from flows.plan import Plan, Request
 from flows.run import carry_out, finish, session_of, start
 from storage import RunRecord
-from tests.conftest import NETWORK, clean_environment, write_audit
+from tests.conftest import NETWORK, clean_environment, soak, write_audit
 
 OWNER = 12345  # a user number that is nobody's
 NOBODY = {"user": "nobody", "group": "nogroup", "extra_groups": []}
@@ -158,18 +158,20 @@ def test_an_audit_with_nothing_to_do_works_and_says_that_it_is_not_recorded(micr
     assert len(microtome("runs").stdout.splitlines()) == 4
 
 
-@pytest.mark.parametrize("environment", [{}, {"PREFECT_API_URL": "http://127.0.0.1:1/api"}])
-@pytest.mark.parametrize(
-    ("arguments", "missing"),
-    [
-        (
-            ["audit", "audit.yaml", "--set", "stages.dissection.min_iou=0.1"],
-            "dissection, gates, pages, report must be run",
-        ),
-        (["audit", "audit.yaml", "--refresh", "index"], "index must be run"),
-        (["rerun", "dissection", "audit.yaml"], "dissection must be run"),
-    ],
-)
+NOBODY_THERE = {"PREFECT_API_URL": "http://127.0.0.1:1/api"}
+CHANGED = ["audit", "audit.yaml", "--set", "stages.dissection.min_iou=0.1"]
+REFUSED = [
+    (CHANGED, "dissection, gates, pages, report must be run", {}),
+    (CHANGED, "dissection, gates, pages, report must be run", NOBODY_THERE),
+    (["audit", "audit.yaml", "--refresh", "index"], "index must be run", {}),
+    (["rerun", "dissection", "audit.yaml"], "dissection must be run", NOBODY_THERE),
+    (["audit", "audit.yaml", "--refresh", "index"], "index must be run", NOBODY_THERE),
+    (["rerun", "dissection", "audit.yaml"], "dissection must be run", {}),
+]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("arguments", "missing", "environment"), REFUSED[: soak(4, 6)])
 def test_work_to_do_is_refused_before_it_begins(microtome, arguments, missing, environment):
     process = microtome(*arguments, **environment)
     assert process.returncode == 2, process.stderr

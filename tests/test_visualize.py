@@ -49,6 +49,7 @@ from microtome.visualize.reliability import (
     ssim,
 )
 from microtome.visualize.rules import RULES, BackwardRule, UnsupportedActivation
+from tests.conftest import soak
 
 
 class Chain(nn.Module):
@@ -243,9 +244,9 @@ def test_dead_windows_and_overwriting():
     assert not torch.allclose(added, lost)
 
 
-FAMILIES = ("alexnet", "vgg11", "vgg11_bn", "resnet18", "squeezenet1_0", "densenet121", "googlenet", "inception_v3",
-            "shufflenet_v2_x0_5", "resnext50_32x4d", "wide_resnet50_2", "mnasnet0_5", "regnet_x_400mf",
-            "mobilenet_v2")  # fmt: skip
+FAMILIES = ("alexnet", "vgg11_bn", "resnet18", "squeezenet1_0", "densenet121", "googlenet", "inception_v3",
+            "shufflenet_v2_x0_5", "mnasnet0_5", "regnet_x_400mf", "mobilenet_v2")  # fmt: skip
+LARGE = ("vgg11", "resnext50_32x4d", "wide_resnet50_2")  # of kinds that others have
 OTHER_ACTIVATIONS = ("mobilenet_v3_small", "efficientnet_b0", "convnext_tiny")
 
 
@@ -257,7 +258,8 @@ def built(name: str) -> nn.Module:
     return getattr(torchvision.models, name)(weights=None, **more)
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "regnet_y_400mf", *OTHER_ACTIVATIONS])
+@pytest.mark.soak
+@pytest.mark.parametrize("name", [*FAMILIES, "regnet_y_400mf", *OTHER_ACTIVATIONS, *LARGE[: soak(0, 3)]])
 def test_networks_are_left_as_found(name):
     network = built(name).train()
     hooks = sum(len(module._forward_hooks) + len(module._backward_hooks) for module in network.modules())
