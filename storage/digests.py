@@ -38,11 +38,17 @@ class FileDigests:
 
     def __init__(self, files: Files, *, reread: bool = False) -> None:
         self._files, self._reread = files, reread
-        self._known = MEMO.load(files, _NAME) or {}
+        self._held: dict[str, _Known] | None = None
         self._read: set[str] = set()
         self._changed = False
         self.altered: list[Path] = []
         """Files that were found to differ from what the memo says, though size, times and inode stayed."""
+
+    @property
+    def _known(self) -> dict[str, _Known]:
+        if self._held is None:
+            self._held = MEMO.load(self._files, _NAME) or {}
+        return self._held
 
     def of(self, path: Path) -> str:
         """SHA-256 of a file's content; `missing`, which no content has, where there is no regular file."""
@@ -71,8 +77,9 @@ class FileDigests:
         return digest
 
     def save(self) -> None:
-        """Write the memo if anything was learnt, and it can be written."""
+        """Write the memo if anything was learnt, and it can be written; let go of it: it is half a kilobyte a file."""
         if self._changed:
             with contextlib.suppress(OSError):  # a full disk, a workspace that may only be read
                 MEMO.save(self._files, _NAME, self._known)
             self._changed = False
+        self._held = None

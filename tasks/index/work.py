@@ -6,7 +6,7 @@ In one thread: most of it is Python, and two threads were measured to be slower.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from microtome.datasets.frame import Frame
 from microtome.errors import InputError, folded, refuse
 from storage import Draft
 from storage.stages import PARTS
-from storage.tables import Columns, Gathered, Row, stacked
+from storage.tables import Columns, Row
 from storage.tensors import ROW_GROUP
 from tasks.data import DataSpec
 from tasks.index import IndexOptions, frame_of
@@ -103,19 +103,20 @@ def run(options: IndexOptions, inputs: Inputs, draft: Draft, session: Session) -
     """Put the spans' tables together. Raises InputError: all faults of all pictures, which are read again next time."""
     faults: list[str] = []
     images: list[Row] = []
-    counts: list[Columns] = []
+    counts: list[dict[str, NDArray[np.int64]]] = []
     for name in shards(options, inputs, ()):
         part = draft.left(name)
         images += part["images"]
-        counts.append(part["label_counts"])
+        counts.append({column: np.array(values, np.int64) for column, values in part["label_counts"].items()})
         if part["faults"]:
             faults += part["faults"]
             draft.discard(f"{PARTS}{name}.json")
     refuse(folded(faults))
     draft.rows("images", images)
-    draft.table("label_counts", stacked(counts))
+    labelled = {column: np.concatenate([part[column] for part in counts]) for column in counts[0]}
+    draft.table("label_counts", labelled)
     concepts = inputs.data.place.open().concepts
-    draft.table("concepts", _concept_table(concepts, stacked(counts), frame_of(options)))
+    draft.table("concepts", _concept_table(concepts, labelled, frame_of(options)))
 
 
 def _wanted(options: IndexOptions, records: Sequence[Record]) -> list[int]:
@@ -241,9 +242,9 @@ def _image_row(image: int, record: Record, sha256: str) -> Row:
     }
 
 
-def _concept_table(concepts: Sequence[Concept], counts: Gathered, frame: Frame) -> Columns:
+def _concept_table(concepts: Sequence[Concept], counts: Mapping[str, NDArray[np.int64]], frame: Frame) -> Columns:
     area = frame.masks[0] * frame.masks[1]
-    number, pixels = np.array(counts["concept_id"], np.int64), np.array(counts["pixels"], np.int64)
+    number, pixels = counts["concept_id"], counts["pixels"]
     return {
         "concept_id": [concept.number for concept in concepts],
         "concept": [concept.name for concept in concepts],
