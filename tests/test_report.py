@@ -6,15 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from markupsafe import escape
 
 from microtome.errors import InputError
 from microtome.report import views
 from microtome.report.charts import curves, histogram, lines, signed_bars
-from microtome.report.overlay import dim_path, mask_sheet, outline_path, rectangles
+from microtome.report.overlay import dim_path, mask_sheet, outline_path
 from microtome.report.render import INDEX, completed, render, render_units
 from microtome.report.single import inline, with_pictures
 from microtome.report.unit import unit_pages
@@ -115,21 +112,6 @@ def page() -> views.Page:
         views.Section("folded", [bars, bars, bars, views.Text(EVIL)], folded=True),
     ]
     return views.Page("method", "method.html", EVIL, parts[0], sections, [(EVIL, EVIL)])
-
-
-@given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
-def test_rectangles_tile_the_mask(mask):
-    again = np.zeros(mask.shape, int)
-    for x, y, width, height in rectangles(mask):
-        again[y : y + height, x : x + width] += 1
-    np.testing.assert_array_equal(again, mask.astype(int))
-
-
-def test_a_block_is_one_rectangle():
-    mask = np.zeros((8, 9), bool)
-    mask[2:5, 3:7] = True
-    assert rectangles(mask) == [(3, 2, 4, 3)]
-    assert dim_path(mask) == "M0 0h9v8h-9zM3 2h4v3h-4z"
 
 
 def test_names_from_data_are_shown_and_not_run():
@@ -274,9 +256,9 @@ def test_sort_filter_masks_and_anchors(browser, folder):
     tab.select_option("[data-state=category]", "part")
     tab.check("[data-state=detectors]")
     assert 0 < len(shown()) < 256
-    tab.uncheck("[data-state=masks]")
+    tab.uncheck("[data-state=overlays]")
     assert tab.evaluate("getComputedStyle(document.querySelector('.sheet .m')).display") == "none"
-    query = "sort=unit&category=part&detectors=true&masks=false"
+    query = "sort=unit&category=part&detectors=true&overlays=false"
     assert tab.url.endswith(f"layer-000.html?{query}")
     kept = shown()
     again, _ = opened(browser, folder / "layer-000.html")
@@ -322,7 +304,7 @@ def test_the_whole_report_of_an_audit(tmp_path):
     highest = own[own.index("Where it is highest") : own.index("Where it fails")]
     assert highest.count('<div class="pic"') == 5
     assert 0 < own.count('<div class="pic"') - 5 <= 6  # three that it misses, three where it lights something else
-    assert "M0 0h24v24h-24z" in own
+    assert "M-4-4h104v104h-104z" in own
     assert all(heading in own for heading in ("Where it is highest", "Nearest concepts", "Its values"))
     for name in set(re.findall(r'src="../../(assets/[^"]+)"', own)):
         assert artifact.has(name)

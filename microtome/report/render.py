@@ -13,7 +13,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from microtome.report.overlay import SHEET
+from microtome.report.overlay import FINE, SHEET
 from microtome.report.views import Conclusion, Links, Report, UnitKey, large_of
 
 _FOLDER = Path(__file__).parent / "templates"
@@ -98,7 +98,7 @@ def _environment() -> jinja2.Environment:
     script = (_FOLDER / "report.js").read_text(encoding="utf-8")
     style = (_FOLDER / "report.css").read_text(encoding="utf-8")
     environment.globals.update(
-        script=Markup(script), style=Markup(style), policy=policy(script), sheet=SHEET, markers=_MARKERS
+        script=Markup(script), style=Markup(style), policy=policy(script), sheet=SHEET, fine=FINE, markers=_MARKERS
     )
     environment.tests["unit"] = lambda cell: isinstance(cell, UnitKey)
     environment.tests["links"] = lambda cell: isinstance(cell, Links)
