@@ -178,7 +178,11 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "A confirmed detector of wing (part): its IoU with wing is 0.100 [0.080, 0.120]."),
+        ({}, "A confirmed detector of wing (part): its IoU with wing is 0.100 [0.080, 0.120], 0.090 on "),
+        (
+            {"heldout_iou": None},
+            "A confirmed detector of wing (part): its IoU with wing is 0.100 [0.080, 0.120]; chance ",
+        ),
         ({"confirmed": None}, "A detector of wing (part)"),
         ({"confirmed": False}, "wing (part) lies above the limit"),
         (
@@ -202,7 +206,7 @@ def test_nearest_concepts_stand_with_their_intervals_beside_chance_and_held_out(
         ["wing", "part", "0.100", "[0.080, 0.120]"],
         ["bird", "object", "0.050", "–"],
     ]
-    assert [kind for kind, _ in table.legend] == ["dot", "range", "limit", "luck", "held"]
+    assert [kind for kind, _ in table.legend] == ["dot", "range", "limit", "null", "held"]
     marks = [[text for _, _, text in row[4].marks] for row in table.rows]
     assert marks == [["limit 0.04", "chance 0.020", "held out 0.090"], ["limit 0.04", "chance 0.020"]]
     assert "held" not in dict(told(heldout_iou=None)[0].sections[1].parts[0].legend)

@@ -203,7 +203,7 @@ def histogram(start: float, width: float, counts: Sequence[int], threshold: floa
     late = line > 0.6 * _WIDE
     ticks = [_text(at(value), 178, f"{value:.4g}", _anchor(value, start, end)) for value in _ticks(start, end)]
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="values" viewBox="-{_LEFT} -16 {_WIDE + _LEFT} 200" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="values" viewBox="-{_LEFT} -24 {_WIDE + _LEFT} 208" '
         f'font-size="12" fill="currentColor">{_levels(most)}'
         f'<path fill="var(--null)" d="{bars[False]}"/><path fill="var(--bar)" d="{bars[True]}"/>'
         f'<path d="M0 {_HIGH}h{_WIDE}" stroke="currentColor" fill="none"/>'

@@ -18,7 +18,7 @@ from microtome.report.views import Conclusion, Links, Report, UnitKey, large_of
 
 _FOLDER = Path(__file__).parent / "templates"
 INDEX = "index.html"
-_MARKERS = {name: Markup(f"<!-- {name} -->") for name in ("verdict", "provenance")}
+_MARKERS = {name: Markup(f"<!-- {name} -->") for name in ("mark", "verdict", "provenance")}
 # no name from data can look like one, for all are escaped
 
 

@@ -294,6 +294,9 @@
     outline.addEventListener("toggle", draw, true);
     draw();
   });
+  const current = document.querySelector(".top > nav [aria-current]");
+  if (current) current.parentNode.scrollLeft = current.offsetLeft - current.parentNode.offsetLeft - 40;
+
   // On a narrow screen the first pictures come first; whoever is led to what is folded finds it open.
   if (matchMedia("(max-width: 760px)").matches) all("details.fold").forEach((fold) => { fold.open = false; });
   const unfold = () => {
