@@ -210,6 +210,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """Sentences, each a line of its own."""
+
+    items: Sequence[str]
+    kind: str = "list"
+
+
+@dataclass(frozen=True)
 class Code:
     """Something to copy."""
 
@@ -406,7 +414,7 @@ class SignedBars:
     kind: str = "bars"
 
 
-Part = Table | Text | Links | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars | Plates
+Part = Table | Text | Listed | Links | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars | Plates
 
 
 @dataclass(frozen=True)
