@@ -282,9 +282,14 @@ def _verdict(found: Comparison, figure: ComparedFigure) -> str:
     more, fewer = ("more", "fewer") if figure.counts else ("a higher", "a lower")
     word = more if (figure.difference.value or 0) > 0 else fewer
     return (
-        f"{second} has {word} {figure.name}{where} than {first}: {figure.second.words} against {figure.first.words}, a "
+        f"{_first(second)} has {word} {figure.name}{where} than {first}: {figure.second.words} against {figure.first.words}, a "
         f"difference of {apart} over the same pictures."
     )
+
+
+def _first(name: str) -> str:
+    """At the head of a sentence; an audit's own name stays as it is."""
+    return name.capitalize() if name.startswith("run ") else name
 
 
 def _others(found: Comparison, lead: ComparedFigure) -> list[str]:
@@ -425,8 +430,8 @@ def _figures(found: Comparison) -> views.Table:
     ]
     note = (
         f"95 % intervals. Difference: {found.second.name} minus {found.first.name}, where it has an interval over the "
-        "same draws of pictures for both runs; without one nothing tells it from zero. On each line: the difference and its "
-        "interval; the green mark is no difference. Lines of one figure share a scale."
+        "same draws of pictures for both runs; without one nothing tells it from zero. Lines of "
+        "one figure share a scale."
     )
     if any(figure.name == PER_CATEGORY for figure in found.figures):
         note += (
@@ -436,7 +441,8 @@ def _figures(found: Comparison) -> views.Table:
     if found.imported:
         note = "95 % intervals where an audit measured; what was imported has none, and so has no difference."
         return views.Table([*columns, ("difference", True)], [line[:-1] for line in lines], note)
-    return views.Table([*columns, ("difference", True), ("", False)], lines, note)
+    legend = [("dot", "difference"), ("range", "95 % interval"), ("aim", "no difference")]
+    return views.Table([*columns, ("difference", True), ("", False)], lines, note, legend)
 
 
 def _widest(figures: Sequence[ComparedFigure]) -> Mapping[tuple[str, str], float]:

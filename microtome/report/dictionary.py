@@ -299,11 +299,12 @@ def _side_by_side(layer: DictionaryLayer) -> list[views.Part]:
     columns = [("basis", False), (f"share of {kind}", False), (kind, True), ("points above the units, 95 %", True)]
     columns += [("concepts, 95 %", True), ("above the units", True), ("held-out IoU", True)]
     note = (
-        "On each line: the share with its interval; green, the units' share. Confirmed: a detector on all pictures and "
+        "Confirmed: a detector on all pictures and "
         "by the label that the other half chose, on the half that was not fitted; and beyond chance. Concepts: labels "
         "of detectors, each once, which fewer directions have fewer of. Held-out IoU: mean over the directions."
     )
-    detects = views.Table(columns, [_line(layer, row) for row in layer.bases], note)
+    legend = [("dot", "share"), ("range", "95 % interval"), ("aim", "the units' share")]
+    detects = views.Table(columns, [_line(layer, row) for row in layer.bases], note, legend)
     columns = [("basis", False), ("directions", True), ("variance explained, 95 %", True)]
     columns += [("directions in a cell", True), ("all but a unit", True), ("dead", True)]
     note = (
@@ -385,10 +386,10 @@ def _steady(layer: DictionaryLayer) -> views.Table:
     note = (
         f"Mean over all pairs of {layer.steady[0]['initialisations']} starts, each direction with the one that it is "
         "matched to; the interval is over starts. Channels shuffled: starts on the same cells, each channel's values "
-        "moved to other cells, so that no two channels have anything in common. On each line: green, shuffled; "
-        "grey, random directions."
+        "moved to other cells, so that no two channels have anything in common."
     )
-    return views.Table(columns, rows, note)
+    legend = [("dot", "cosine"), ("range", "95 % interval"), ("aim", "channels shuffled"), ("chance", "random directions")]
+    return views.Table(columns, rows, note, legend)
 
 
 def _directions(layer: DictionaryLayer) -> Iterator[views.Section]:
