@@ -111,9 +111,12 @@ def detectors(first: float, second: float, low: float | None, high: float | None
     [
         (
             detectors(31, 27, -6, -2),
-            "new has fewer detectors in 4 than old: 27 against 31, a difference of −4 [−6, −2] over the same pictures.",
+            "new has fewer detectors in 4 than old: 27 against 31, a difference of −4 [−6, −2] over the same",
         ),
-        (detectors(0.27, 0.31, 0.02, 0.06), "new has a higher detectors in 4 than old: 0.31 against 0.27, a difference"),
+        (
+            detectors(0.27, 0.31, 0.02, 0.06),
+            "new has a higher detectors in 4 than old: 0.31 against 0.27, a difference",
+        ),
         (detectors(27, 31, 2, 6), "new has more detectors in 4 than old: 31 against 27, a difference of +4 [+2, +6]"),
         (
             detectors(31, 30, -4, 2),

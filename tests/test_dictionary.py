@@ -513,9 +513,9 @@ def test_a_verdict_asks_every_draw_of_a_basis():
     assert report._verdict([report._rate(unsure)]) == ""
     layer = SimpleNamespace(bases=[units, fewer, same, more], units=units, name="a", steady=[], learned=["nmf"])
     assert report._headline(layer) == (
-        "Of the 10 units of a 50% [40%, 60%] are confirmed detectors, and detectors name 7 concepts. The same of a "
-        "random rotation: 30% and 2 concepts (surely fewer); of NMF: 90% (surely more), where 3 of 4 directions are "
-        "all but a unit. Only what is called sure is."
+        "Confirmed detectors beside the units of a: NMF has surely more; of a random rotation no difference is sure. "
+        "Of the 10 units of a 50% [40%, 60%] are confirmed detectors, and detectors name 7 concepts; of a random "
+        "rotation, 30% and 2 concepts (surely fewer); of NMF, 90% (surely more), where 3 of 4 directions are all but a unit."
     )
 
 

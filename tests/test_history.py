@@ -137,7 +137,9 @@ def test_runs_that_gave_the_same_results_say_that_nothing_changed():
 
 def test_a_run_that_failed_or_still_runs_is_said():
     going = replace(FAILED, status="running", why="")
-    assert list(sentences(history(unfinished=[going])))[-1].startswith("A run that began on day 9 has not ended yet, and")
+    assert list(sentences(history(unfinished=[going])))[-1].startswith(
+        "A run that began on day 9 has not ended yet, and"
+    )
     killed = replace(FAILED, status="killed", why="x" * 200)
     told = next(sentences(history(unfinished=[killed])))
     assert told.startswith(f"The latest run, on day 9, was killed ({'x' * 119}…); what")

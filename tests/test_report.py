@@ -12,7 +12,7 @@ from microtome.errors import InputError
 from microtome.report import views
 from microtome.report.charts import curves, histogram, lines, signed_bars
 from microtome.report.overlay import dim_path, mask_sheet, outline_path
-from microtome.report.render import INDEX, completed, render, render_units
+from microtome.report.render import INDEX, apart, completed, explained_once, render, render_units, typeset
 from microtome.report.single import inline, with_pictures
 from microtome.report.unit import unit_pages
 from tests.conftest import long_form, opened, write_audit
@@ -54,7 +54,14 @@ def report(units: int = 6) -> views.Report:
     )
     told = {views.UnitKey("layer", card.number): told_of(card) for card in cards}
     own = unit_pages([layer], [told])
-    return views.Report(EVIL, EVIL, EVIL, [layer], [page()], "footer", own)
+    strip = views.Strip(40.0, 30.0, 50.0, [(20.0, "null", EVIL), (60.0, "held", EVIL)], EVIL)
+    found = views.Table(
+        [("layer", False), ("detectors", True), ("", False)],
+        [[views.Links([("layer", "layer-000.html")]), "1 of 6 [0, 2]", strip]],
+        EVIL,
+        [("dot", EVIL), ("range", EVIL), ("null", EVIL), ("held", EVIL)],
+    )
+    return views.Report(EVIL, EVIL, EVIL, [layer], [page()], "footer", own, found=found)
 
 
 CONCLUSION = views.Conclusion(
@@ -166,6 +173,47 @@ def test_charts_take_their_colours_from_the_page():
     assert "currentColor" in svg
     assert "var(--bar)" in svg
     assert not re.search(r"https?://(?!www\.w3\.org)", svg)
+
+
+@pytest.mark.parametrize(
+    ("text", "set_"),
+    [
+        ("+0.11 [-0.78, -3]", "+0.11 [\u22120.78, \u22123]"),
+        ("92% of 95 %", "92\u00a0% of 95\u00a0%"),
+        ("run 20261130-235033, 1.5e-05, x-3, fine-tuning", "run 20261130-235033, 1.5e-05, x-3, fine-tuning"),
+    ],
+)
+def test_numbers_have_a_true_minus_and_a_space_before_percent(text, set_):
+    assert typeset(text) == set_
+
+
+def test_a_headline_is_told_sentence_by_sentence():
+    assert apart("3 of 4, 0.1 [0.0, 0.2] of a.b. The rest (q ≤ 0.05) is not.\nAnother line") == [
+        "3 of 4, 0.1 [0.0, 0.2] of a.b.",
+        "The rest (q ≤ 0.05) is not.",
+        "Another line",
+    ]
+
+
+def test_a_note_stands_below_the_first_of_its_tables_alone():
+    table = views.Table([("a", False)], [["b"]], "what a is")
+    first, second = explained_once([views.Section("one", [table, views.Text("t")]), views.Section("two", [table])])
+    assert (first.parts[0].note, second.parts[0].note, first.parts[1].text) == ("what a is", "", "t")
+    assert second.parts[0].rows == table.rows
+
+
+def test_the_first_page_begins_with_what_became_of_the_gates():
+    def mark(*verdicts):
+        gates = [views.Gate("g", "1", "2", verdict != "failed", "", verdict) for verdict in verdicts]
+        text = completed(render(report())["index.html"], views.Conclusion(gates)).decode()
+        return re.sub("<[^>]+>", "", text[text.index("</h1>") : text.index('id="found"')])
+
+    assert "✗ 1 of 2 gates failed" in mark("failed", "passed")
+    assert "✓ The gate passed" in mark("passed")
+    assert "✓ No gate of 3 failed: 1 passed, 1 only warned, 1 could not be judged" in mark(
+        "passed", "warned", "not judged"
+    )
+    assert "gate" not in mark()
 
 
 def test_nothing_points_outside():

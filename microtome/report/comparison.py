@@ -282,8 +282,8 @@ def _verdict(found: Comparison, figure: ComparedFigure) -> str:
     more, fewer = ("more", "fewer") if figure.counts else ("a higher", "a lower")
     word = more if (figure.difference.value or 0) > 0 else fewer
     return (
-        f"{_first(second)} has {word} {figure.name}{where} than {first}: {figure.second.words} against {figure.first.words}, a "
-        f"difference of {apart} over the same pictures."
+        f"{_first(second)} has {word} {figure.name}{where} than {first}: {figure.second.words} against "
+        f"{figure.first.words}, a difference of {apart} over the same pictures."
     )
 
 
@@ -392,7 +392,7 @@ def _short(found: Comparison) -> list[views.Section]:
     runs = [run for run in (found.first, found.second) if run.described]
     who = [views.Text("\n".join(f"{run.name}: {run.described}" for run in runs), "quiet")] if runs else []
     more = sentences(found)[1:]
-    told = [*map(_caution, found.cautions), *who, *([views.Listed(more)] if more else [])]
+    told: list[views.Part] = [*map(_caution, found.cautions), *who, *([views.Listed(more)] if more else [])]
     return [views.Section("In short", told)] if told else []
 
 
@@ -504,8 +504,8 @@ def _numbers(found: Comparison) -> list[views.Section]:
     table = views.Table(columns, [_kept(kept) for kept in every], note, [*legend, ("aim", "pictures drawn anew")])
     lost = [kept.layer for kept in every if kept.meaningless]
     said = views.Text(
-        f"As far as labels tell, not surely in {listed(lost)}: there units of one number have no more in common than any "
-        "two units. What goes number by number is folded away.",
+        f"As far as labels tell, not surely in {listed(lost)}: there units of one number have no more in common than "
+        "any two units. What goes number by number is folded away.",
         "advice",
     )
     return [views.Section("Does a number mean the same unit in both?", [*([said] if lost else []), table])]

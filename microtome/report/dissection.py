@@ -289,8 +289,8 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     ]
     if plates:
         text = (
-            "The pictures in which its highest value is highest of all. Its mask, where it lies above its threshold, is "
-            "edged in white, and all else is dimmed."
+            "The pictures in which its highest value is highest of all. Its mask, where it lies above its threshold, "
+            "is edged in white, and all else is dimmed."
         )
         label = row["concept"] or ""
         yield views.Section("Where it is highest", [views.Text(text, "quiet"), views.Plates(plates, layer.mask, label)])
@@ -461,12 +461,12 @@ def _found(row: LayerRow, units: Sequence[UnitRow]) -> views.Found:
     count = row["detectors"] if row["confirmed"] is None else row["confirmed"]
     low, high = (row[f"{'confirmed' if firm else 'detectors'}_{end}"] for end in ("low", "high"))  # type: ignore[literal-required]
     between = "" if low is None else f" [{low:.0f}, {high:.0f}]"
-    places = [None if value is None else round(100 * value / row["units"], 2) for value in (count, low, high)]
+    value, *ends = (None if end is None else round(100 * end / row["units"], 2) for end in (count, low, high))
     said = f"{count} of {row['units']}{between}"
     return views.Found(
         "confirmed detectors" if firm else "detectors, luck included",
         said,
-        views.Strip(*places, (), f"{said} units"),
+        views.Strip(value, ends[0], ends[1], (), f"{said} units"),
         _concepts(units, firm=firm),
         _rule(row),
     )
@@ -483,14 +483,14 @@ def _concepts(units: Sequence[UnitRow], *, firm: bool) -> str:
 def _rule(row: LayerRow) -> str:
     """What a detector is."""
     said = (
-        f"A unit is one channel of a layer. It is a detector of a concept if what it lights and what is annotated as the "
-        f"concept overlap, over all pictures, by an IoU above {row['min_iou']:g}"
+        "A unit is one channel of a layer. It is a detector of a concept if what it lights and what is annotated as "
+        f"the concept overlap, over all pictures, by an IoU above {row['min_iou']:g}"
     )
     if row["confirmed"] is None:
         return f"{said}; luck included, since it was not tested against chance."
     return (
-        f"{said}; a confirmed one if that holds on pictures that had no say in choosing the concept, too, and annotations "
-        f"that are exchanged between pictures do not do as well (q ≤ {LEVEL:g})."
+        f"{said}; a confirmed one if that holds on pictures that had no say in choosing the concept, too, and "
+        f"annotations that are exchanged between pictures do not do as well (q ≤ {LEVEL:g})."
     )
 
 

@@ -347,7 +347,12 @@ def _label_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
         "Over redrawn pictures: share of labels that the network before changes by itself when the pictures are drawn "
         "again. Random pairs: share of pairs of different units, one of each network, whose labels differ."
     )
-    legend = [("dot", "another label"), ("range", "95 % interval"), ("aim", "redrawn pictures"), ("chance", "random pairs")]
+    legend = [
+        ("dot", "another label"),
+        ("range", "95 % interval"),
+        ("aim", "redrawn pictures"),
+        ("chance", "random pairs"),
+    ]
     return views.Table([*columns, ("over redrawn pictures", True), ("in random pairs", True)], lines, note, legend)
 
 

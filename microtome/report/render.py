@@ -94,7 +94,7 @@ def explained_once(sections: Sequence[Section]) -> list[Section]:
 
 
 def typeset(text: str) -> str:
-    """Words of a page as they are set: a true minus before numbers, a space that does not break before a percent sign."""
+    """Words of a page as they are set: a true minus before a number, a space that does not break before a percent."""
     return re.sub(r"(?<=\d) ?%", "\u00a0%", re.sub(r"(?<![\w.,)\]-])-(?=\d)", "\u2212", text))
 
 
