@@ -515,7 +515,8 @@ def test_a_verdict_asks_every_draw_of_a_basis():
     assert report._headline(layer) == (
         "Confirmed detectors beside the units of a: NMF has surely more; of a random rotation no difference is sure. "
         "Of the 10 units of a 50% [40%, 60%] are confirmed detectors, and detectors name 7 concepts; of a random "
-        "rotation, 30% and 2 concepts (surely fewer); of NMF, 90% (surely more), where 3 of 4 directions are all but a unit."
+        "rotation, 30% and 2 concepts (surely fewer); of NMF, 90% (surely more), where 3 of 4 directions are all but a "
+        "unit."
     )
 
 

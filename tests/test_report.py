@@ -188,9 +188,10 @@ def test_numbers_have_a_true_minus_and_a_space_before_percent(text, set_):
 
 
 def test_a_headline_is_told_sentence_by_sentence():
-    assert apart("3 of 4, 0.1 [0.0, 0.2] of a.b. The rest (q ≤ 0.05) is not.\nAnother line") == [
+    assert apart("3 of 4, 0.1 [0.0, 0.2] of a.b. The rest (q ≤ 0.05) is not. 1 of 3 is.\nAnother line") == [
         "3 of 4, 0.1 [0.0, 0.2] of a.b.",
         "The rest (q ≤ 0.05) is not.",
+        "1 of 3 is.",
         "Another line",
     ]
 

@@ -64,6 +64,7 @@ def encloses(path, height, width):
 
 
 @given(masks)
+@settings(max_examples=40, deadline=None)
 def test_an_outline_parts_what_is_in_from_what_is_out(mask):
     """The centre of every pixel stays on its side, and the line near the border of the pixels."""
     np.testing.assert_array_equal(encloses(outline_path(mask), *mask.shape), mask)
@@ -88,7 +89,7 @@ def test_a_slope_is_a_line_and_pixels_that_touch_at_a_corner_stay_apart():
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 5), st.integers(1, 5))))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_a_sheet_holds_each_mask_in_its_place(drawn):
     """Clear where a mask is, dark elsewhere, side by side in rows; nothing over what is no picture."""
     sheet = Image.open(io.BytesIO(mask_sheet(drawn))).convert("RGBA")

@@ -100,7 +100,7 @@ def typeset(text: str) -> str:
 
 def apart(text: str) -> list[str]:
     """The sentences of a headline, the first of which is set larger."""
-    return re.split(r"(?<=[.?!])\s+(?=[A-Z“])|\n+(?=\S)", text.strip())
+    return re.split(r"(?<=[.?!])\s+(?=[A-Z“])|(?<=[a-z)\]]\.)\s+(?=\d)|\n+(?=\S)", text.strip())
 
 
 def policy(script: str) -> str:
