@@ -18,7 +18,7 @@ _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark pap
 _LINES = (*_PHASES, "#b0418c", "#4b9a5b", "#8a6d1f", "#7a5bd0")
 _SPLITS = {"val": "held out", "train": "trained on"}
 _WIDE, _HIGH = 640, 160  # of a histogram
-_LEFT = 64  # of it, for the numbers of its axis
+_LEFT = 92  # of it, for the numbers of its axis
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
