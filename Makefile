@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup audit test soak lint bench mutation docs clean
+.PHONY: setup audit test test-all soak lint bench mutation docs clean
 
 setup: $(READY)
 
@@ -19,8 +19,13 @@ audit: setup
 	$(BIN)/microtome audit examples/creatures.yaml
 	$(BIN)/microtome compare creatures-random creatures --workspace examples/.microtome
 
+TOGETHER := --numprocesses logical --dist loadfile --no-loadscope-reorder
+
 test: setup
-	$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest $(TOGETHER)
 
 soak: setup
 	MICROTOME_SOAK=1 $(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600

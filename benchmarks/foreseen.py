@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -52,14 +53,15 @@ def by_stage_foreseen(plan: Plan) -> dict[str, float]:
     return found
 
 
-def by_stage_taken(plan: Plan) -> dict[str, float]:
-    """Seconds of the processor, by stage."""
+def by_stage_taken(plan: Plan, *, ended: Callable[[str], None] = lambda _: None) -> dict[str, float]:
+    """Seconds of the processor, by stage; `ended` is told of each one's end."""
     session = Session(plan.files, plan.settings, Quiet())
     found: dict[str, float] = {}
     for job in plan.jobs:
         began = time.process_time()
         execute(job, session)
         found[job.stage.name] = found.get(job.stage.name, 0.0) + time.process_time() - began
+        ended(job.stage.name)
     return found
 
 

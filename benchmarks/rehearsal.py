@@ -8,8 +8,10 @@ textures. They are dissected by squeezenet1_0's features.12 with the defaults of
 resamples and 200 permutations.
 
 Seconds are of the processor (one thread): `foreseen` before the first stage, as `microtome plan` says, and `taken`.
-`peak_mib` is the process's peak memory, `tails_mib` what of it the exact tails take (units x kept values x 4 bytes),
-`beyond_mib` the rest. Each line comes from a process of its own.
+`peaks_mib` is each stage's peak of memory that is the process's own, looked at twenty times a second; `tails_mib` what
+the exact tails take (units x kept values x 4 bytes), which `thresholds` holds; `beyond_mib` the highest peak without
+them. Pages of scratch files, which the system takes back when it needs them, are in `with_files_mib` alone. Each line
+comes from a process of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,6 +95,32 @@ def audit_file(folder: Path, data: Path, side: int) -> Path:
     return file
 
 
+class Peaks:
+    """The largest memory of this process's own in each stage, without pages of files, in MiB."""
+
+    def __init__(self) -> None:
+        self.by_stage: dict[str, float] = {}
+        self._highest, self._over = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Peaks:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def ended(self, stage: str) -> None:
+        """What was seen since the last stage ended is this one's."""
+        self.by_stage[stage], self._highest = max(self.by_stage.get(stage, 0.0), self._highest), 0.0
+
+    def _look(self) -> None:
+        while not self._over.wait(0.05):
+            status = Path("/proc/self/status").read_text()
+            self._highest = max(self._highest, int(status.partition("RssAnon:")[2].split()[0]) / 1024)
+
+
 def one(data: Path, pictures: int, side: int) -> dict[str, object]:
     """One line."""
     import torch
@@ -107,13 +136,14 @@ def one(data: Path, pictures: int, side: int) -> dict[str, object]:
         plan.preflight()
         foreseen = by_stage_foreseen(plan)
         began = time.perf_counter()
-        taken = by_stage_taken(plan)
+        with Peaks() as peaks:
+            taken = by_stage_taken(plan, ended=peaks.ended)
         clock = time.perf_counter() - began
         activations = StageStore(plan.files).find(plan.job("activations").key)
         layer = activations.json("layers.json")["layers"][0]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     values = pictures * layer["grid"][0] * layer["grid"][1]
-    tails = layer["units"] * 0.005 * values * 4 / 2**20
+    tails = layer["units"] * 0.01 * values * 4 / 2**20  # as many as `keep` of the stage has by default
+    held = {name: mib - (tails if name == "thresholds" else 0) for name, mib in peaks.by_stage.items()}
     return {
         "pictures": pictures,
         "concepts": sum(CONCEPTS.values()),
@@ -122,9 +152,10 @@ def one(data: Path, pictures: int, side: int) -> dict[str, object]:
         "taken_s": round(sum(taken.values())),
         "clock_s": round(clock),
         "stages_s": {name: [round(foreseen.get(name, 0.0)), round(taken[name], 1)] for name in taken},
-        "peak_mib": round(peak),
+        "peaks_mib": {name: round(mib) for name, mib in peaks.by_stage.items()},
         "tails_mib": round(tails),
-        "beyond_mib": round(peak - tails),
+        "beyond_mib": round(max(held.values())),
+        "with_files_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "device": device_name("cpu"),
     }
 

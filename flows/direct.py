@@ -27,7 +27,7 @@ from flows.text import figure_line
 from flows.yamlfile import override
 from microtome.datasets.base import Dataset
 from microtome.datasets.pairs import Pair, Pairs
-from microtome.errors import InputError, OutOfMemory, suggest
+from microtome.errors import InputError, OutOfMemory, refuse, suggest
 from microtome.handed import hand_over
 from microtome.missing import needing
 from microtome.report.plots import ranked
@@ -53,6 +53,7 @@ Data = Dataset | Iterable[Pair]
 INPUT: Mapping[str, object] = {"size": [224, 224]}
 """How a picture becomes the network's input, with the keys of the audit file: size, mean, std, resize."""
 OTHERS = "negatives"  # what the second data set is called in tables and options
+NO_ARGUMENTS = ("stage", "name", "options")  # of a function, though its parameters are called so
 
 
 P = ParamSpec("P")
@@ -201,23 +202,48 @@ def _carried_out(
     folder = tempfile.TemporaryDirectory(prefix="microtome-")
     while True:
         try:
-            return _found(stage, understood(content, f"microtome.{name}"), Path(folder.name), (folder, model, data))
+            audit = _understood(stage, name, content, options)
+            return _found(stage, audit, Path(folder.name), (folder, model, data))
         except OutOfMemory as error:
             override(content, halved(error))
 
 
 def _direct(work: Callable[Concatenate[Stage, str, P], Found], name: str, stage_name: str) -> Callable[P, Found]:
     """The function that carries one stage out: `work` with the stage and the function's name."""
-    stage = BY_NAME[stage_name]
+    stage, whole = BY_NAME[stage_name], signature(work)
+    own = whole.replace(parameters=list(whole.parameters.values())[2:])
 
     def carry_out(*given: P.args, **named: P.kwargs) -> Found:
+        try:
+            own.bind(*given, **named)
+        except TypeError as error:
+            refuse(list(_unknown(stage, name, named).values()))  # who misspells one lacks it, too
+            raise TypeError(f"microtome.{name}: {error}") from None
         return work(stage, name, *given, **named)
 
-    whole = signature(work)
     carry_out.__name__ = carry_out.__qualname__ = name
     carry_out.__doc__ = _described(stage)
-    carry_out.__signature__ = whole.replace(parameters=list(whole.parameters.values())[2:])  # type: ignore[attr-defined]
+    carry_out.__signature__ = own  # type: ignore[attr-defined]
     return carry_out
+
+
+def _unknown(stage: Stage, name: str, named: Iterable[str]) -> dict[str, str]:
+    """A fault for every name that is neither an argument of the function nor an option of its stage."""
+    arguments, where = signature(_carried_out).parameters, f"microtome.{name}"
+    known = [key for key in dict.fromkeys([*arguments, *stage.options.model_fields]) if key not in NO_ARGUMENTS]
+    wrong = [given for given in named if given not in known]
+    return {given: f"{where}: {given}: no such argument{suggest(given, known)}" for given in wrong}
+
+
+def _understood(stage: Stage, name: str, content: dict[str, object], options: Iterable[str]) -> AuditModel:
+    """The audit that a call stands for. Raises InputError: all that is wrong; what is no option is no argument."""
+    where = f"microtome.{name}"
+    try:
+        return understood(content, where)
+    except InputError as error:
+        unknown = _unknown(stage, name, options).items()
+        faults = {f"{where}: stages.{stage.name}.{given}: unknown key": fault for given, fault in unknown}
+        raise InputError([faults.get(fault.partition(";")[0], fault) for fault in error.faults]) from None
 
 
 def _data(given: Data) -> Dataset:

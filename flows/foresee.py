@@ -11,7 +11,7 @@ from flows.run import server_configured
 from microtome.networks.zoo import is_timm
 from storage import StageStore
 from tasks.activations import ActivationsOptions
-from tasks.index import taken
+from tasks.index import concepts, taken
 from tasks.pace import Pace
 from tasks.stage import Job
 from tasks.subject import Subject
@@ -172,8 +172,9 @@ def _seconds(plan: Plan, job: Job, pace: Pace) -> str:
     if last is not None:
         return f"{last:.0f} (as last time)"
     index = _index_of(job)
-    here = replace(pace, pictures=len(taken(index)) if index else 0)
-    return f"{job.stage.cost(job.options, here):.0f} (by a probe)"
+    if index is not None:
+        pace = replace(pace, pictures=len(taken(index)), concepts=concepts(index))
+    return f"{job.stage.cost(job.options, pace):.0f} (by a probe)"
 
 
 def _index_of(job: Job) -> Job | None:

@@ -47,6 +47,7 @@ class DataSpec:
         has_landmarks: whether any picture has part landmarks.
         crop: what its format is cropped to where the audit file does not say.
         records: of its pictures, as its tables have them.
+        concepts: how many it knows.
     """
 
     place: DataPlace
@@ -55,6 +56,7 @@ class DataSpec:
     has_landmarks: bool
     crop: str
     records: Sequence[Record] = field(hash=False, compare=False, repr=False)
+    concepts: int
 
 
 def data_spec(place: DataPlace, scale: Normalisation, digest: Callable[[Path], str]) -> DataSpec:
@@ -77,4 +79,4 @@ def data_spec(place: DataPlace, scale: Normalisation, digest: Callable[[Path], s
         name = file.relative_to(root).as_posix() if root and file.is_relative_to(root) else file.name
         content.update(f"{name}\0{digest(file)}\0".encode())
     marked, crop = dataset.has_landmarks(), dataset.default_crop
-    return DataSpec(place, scale, content.hexdigest(), marked, crop, dataset.records)
+    return DataSpec(place, scale, content.hexdigest(), marked, crop, dataset.records, len(dataset.concepts))

@@ -14,6 +14,7 @@ class Pace:
 
     Args:
         pictures: of the stage's data set.
+        concepts: of the stage's data set.
         units: of the layers looked at, all together.
         values: of one picture's maps in them, all together.
         size: (height, width) of the network's input.
@@ -24,6 +25,7 @@ class Pace:
     """
 
     pictures: int
+    concepts: int = 0
     units: int = 0
     values: int = 0
     size: tuple[int, int] = (0, 0)

@@ -121,7 +121,8 @@ class Looked:
         settings, size = self.audit.settings, self.audit.input.size
         layout = self.audit.audit.execution.layout
         fields = tuple(max(layer.field) for layer in self.layers)
-        there = Pace(0, sum(layer.units for layer in self.layers), sum(map(_values, self.layers)), size, fields)
+        units, values = sum(layer.units for layer in self.layers), sum(map(_values, self.layers))
+        there = Pace(0, units=units, values=values, size=size, fields=fields)
         measured = [(0.0, 0.0, 0.0)]
         for source, images in _shown(self.jobs):
             with contextlib.suppress(Exception):

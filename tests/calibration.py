@@ -29,7 +29,6 @@ from microtome.quantify.resampling import (
     bootstrap,
     bootstrap_draws,
     bootstrap_weights,
-    confirmed,
     confirmed_draws,
     count_interval,
     halves,
@@ -307,7 +306,7 @@ def counted(images: int, samples: int, seed: int = 0) -> list[Counted]:
         draws = bootstrap_draws([world.weighted(bootstrap_weights(images, RESAMPLES, rng))], labels, MIN_IOU)
         found = bootstrap(draws, images, CONCEPTS, raw)
         split, believed = halves(images, rng), np.ones(UNITS, bool)
-        firm = int(confirmed(world.weighted(split), believed, MIN_IOU).sum())
+        firm = int(world.weighted(split).heldout().confirmed(believed, MIN_IOU).sum())
         numbers = confirmed_draws([world.weighted(redrawn_halves(split, RESAMPLES, rng))], believed, MIN_IOU)
         drawn = count_interval(firm, numbers.astype(float), UNITS)
         spans = (found.detectors, found.unique_per_category, found.unique_per_unit, drawn)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 from pathlib import Path
+from subprocess import CompletedProcess
+from unittest.mock import patch
 
 import click
 
 from flows.claiming import claiming
-from flows.cli import cli
+from flows.cli import cli, main
 from flows.console import Lines
 from flows.plan import Plan, Request
 from flows.run import carry_out, from_cache
@@ -26,6 +29,26 @@ def status(*arguments) -> tuple[int, str, str]:
         except (InputError, click.ClickException) as error:
             return 2, out.getvalue(), err.getvalue() + str(error)
     return ended or 0, out.getvalue(), err.getvalue()
+
+
+def left(*arguments: object) -> CompletedProcess[str]:
+    """What a process of `microtome ...` would leave: of the entry point, called in this process.
+
+    Neither how a process starts and ends nor Prefect is seen by it: for a command that needs no server. Where it wants
+    one, its status is 3.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    unserved = patch("flows.called.with_prefect", side_effect=AssertionError("it needs a process of its own"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), unserved:
+            main(list(map(str, arguments)))
+    except SystemExit as end:
+        return CompletedProcess(arguments, end.code, out.getvalue(), err.getvalue())
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    raise AssertionError("the entry point leaves the process")
 
 
 def audited(file: Path, *, verify: bool = False) -> str:

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 import yaml
 
+from flows.migrated import migrated
 from microtome.datasets.broden import write_broden
 from microtome.datasets.creatures import Creatures
 from storage import Artifact
@@ -47,7 +49,17 @@ def soak(short: Number, long: Number) -> Number:
 long_form = pytest.mark.skipif(soak(short=1, long=0) == 1, reason="make soak runs it")
 """Beside `@pytest.mark.soak`: for a test that has no short form."""
 
-LONG = ("cli", "deaths", "signals", "small", "server_gone", "prefect", "probe", "full_disk", "visualize", "finetuning")
+LONG = (
+    "deaths", "prefect", "cli", "finetuning", "server_gone", "signals", "workers", "direct", "new_stage", "full_disk",
+    "small", "scores", "real_weights", "known_answers", "claims", "objects", "dictionary", "drift", "object_workers",
+    "readonly", "probe", "visualize", "units",
+)  # fmt: skip
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many processes again as cores, since many tests wait for servers and processes; as memory permits."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores + (cores + 1) // 2, psutil.virtual_memory().available >> 31))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -143,6 +155,20 @@ def every_stage(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """What each job of `every_stage` leaves where nothing happens to it; made once, by all processes of a test run."""
+    from flows.plan import Plan, Request
+    from tasks.execution import execute
+    from tasks.session import Session
+    from tests.test_pipeline import Silent
+
+    file = every_stage(tmp_path_factory.mktemp("everything"))
+    plan = Plan(Request(file, workspace=str(shared(tmp_path_factory) / "everything")))
+    session = Session(plan.files, plan.settings, Silent())
+    return {job.name: execute(job, session)[0] for job in plan.jobs}
+
+
+@pytest.fixture(scope="session")
 def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set, an audit file, and, as `whole`, the workspace in which it ran twice: copy it."""
     from flows.plan import Plan, Request
@@ -187,9 +213,19 @@ def change_audit(file: Path, **changes: object) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A folder of this test run's own for what microtome keeps between workspaces."""
+    os.environ["XDG_CACHE_HOME"] = str(shared(tmp_path_factory) / "cache")
+
+
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this test run, of all processes that run tests beside each other."""
     own = tmp_path_factory.getbasetemp()
-    whole = own.parent if own.name.startswith("popen-") else own  # of all processes that run tests beside each other
-    os.environ["XDG_CACHE_HOME"] = str(whole / "cache")
+    return own.parent if own.name.startswith("popen-") else own
+
+
+@pytest.fixture(scope="session")
+def real_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For audits of the real data, whichever process runs them: what two of them have in common is made once."""
+    return shared(tmp_path_factory) / "real"
 
 
 @pytest.fixture(scope="session")
@@ -235,19 +271,23 @@ def begin_server(environment: dict[str, str]) -> subprocess.Popen:
     """A Prefect server, as soon as it answers."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     own = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
-    process = subprocess.Popen([Path(sys.executable).with_name("prefect"), "server", "start"], env=own, **quiet)
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(f"{environment['PREFECT_API_URL']}/health", timeout=1)
-            break
-        except OSError:
-            time.sleep(0.5)
+    home = Path(environment["PREFECT_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    with migrated(home):  # only the first server of all tests makes its database
+        process = subprocess.Popen([Path(sys.executable).with_name("prefect"), "server", "start"], env=own, **quiet)
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            try:
+                urllib.request.urlopen(f"{environment['PREFECT_API_URL']}/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.1)
     return process
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A real Prefect server of this session's own: the environment that points at it."""
+    """A real Prefect server, for one file, since it works even if nobody asks: the environment that points at it."""
     environment = server_environment(tmp_path_factory.mktemp("server"))
     process = begin_server(environment)
     yield environment

@@ -432,7 +432,6 @@ def wait(_, inputs):  # not where it is merely looked at, two pictures at a time
 """
 
 
-@pytest.mark.slow
 def test_a_rerun_waits_for_the_audit_that_reads_its_stage(audit_file, server):
     """As users have it. A Ctrl-C ends the waiting. The audit's network is held until both reruns wait."""
     (audit_file.parent / "nets.py").write_text(NETWORK + HELD)

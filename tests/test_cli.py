@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasks.session import Session
+from tests.commands import left
 from tests.conftest import asked, change_audit, clean_environment, write_audit
 
 ROOT = Path(__file__).parent.parent
@@ -97,31 +98,32 @@ def test_the_second_audit_starts_nothing_and_is_quick(finished, command):
     assert (folder / ".microtome/prefect").stat().st_mtime_ns == before
 
 
-def test_only_refresh_and_rerun(finished, command):
+def test_only_refresh_and_rerun(finished, command, server):
     folder, _ = finished
     refreshed = command("audit", "audit.yaml", "--refresh", "thresholds", "--only", "thresholds", cwd=folder)
     assert refreshed.returncode == 0
     assert "thresholds   done in" in refreshed.stderr
     assert "dissection" not in refreshed.stderr
-    again = command("rerun", "dissection", "audit.yaml", cwd=folder)
+    again = command("rerun", "dissection", "audit.yaml", cwd=folder, env=server)
     assert again.returncode == 0
     assert "dissection   done in" in again.stderr
     assert "null         cached" in again.stderr
     run_id = next(line.split()[1] for line in again.stdout.splitlines() if line.startswith("run"))
-    opened = command("open", run_id, cwd=folder)
+    opened = left("open", run_id, "--workspace", folder / ".microtome")
     assert opened.returncode == 2
     assert f"run {run_id}: has no report, it was done; name another of `microtome runs`" in opened.stderr
-    explained = command("explain", run_id, "0", cwd=folder)
+    explained = left("explain", run_id, "0", "--workspace", folder / ".microtome")
     assert explained.returncode == 2
     assert "has no finished stage 'tree'; ask for it under `stages:`" in explained.stderr
-    missing = command("rerun", "dissection", "audit.yaml", "--set", "stages.dissection.tail=0.002", cwd=folder)
+    other = ("--set", "stages.dissection.tail=0.002")
+    missing = command("rerun", "dissection", "audit.yaml", *other, cwd=folder, env=server)
     assert missing.returncode == 2
     assert "its inputs must be done, got none of tally, null" in missing.stderr
 
 
 def test_plan_foresees(finished, command):
     folder, _ = finished
-    process = command("plan", "audit.yaml", "--set", "execution.precision=float16", cwd=folder)
+    process = left("plan", folder / "audit.yaml", "--set", "execution.precision=float16")
     rows = {line.split()[0]: line for line in process.stdout.splitlines()}
     assert "cached" in rows["index"]
     assert f"would run  {70 * 12 * 16 * 16 * 2 / 1e6:.1f} MB" in rows["activations"]
@@ -137,41 +139,40 @@ def test_plan_foresees(finished, command):
 def test_sql_in_every_format(finished, command, tmp_path):
     folder, _ = finished
     query = "select unit, iou, detector from units where unit < 3 order by unit"
+    where = ("--workspace", folder / ".microtome")
     rows = json.loads(command("sql", query, "--format", "json", cwd=folder).stdout)
     assert [row["unit"] for row in rows] == [0, 1, 2]
-    lines = command("sql", query, "--format", "csv", cwd=folder).stdout.splitlines()
+    lines = left("sql", query, "--format", "csv", *where).stdout.splitlines()
     assert lines[0] == "unit,iou,detector"
     assert float(lines[1].split(",")[1]) == rows[0]["iou"]
-    assert "----" in command("sql", query, cwd=folder).stdout
+    assert "----" in left("sql", query, *where).stdout
     binary = subprocess.run(
         [sys.executable, "-m", "flows.cli", "sql", query, "--format", "parquet"],
         cwd=folder, capture_output=True, check=True, env=clean_environment(tmp_path),
     ).stdout  # fmt: skip
     assert binary[:4] == b"PAR1"
-    wrong = command("sql", "select nothing from units", cwd=folder)
+    wrong = left("sql", "select nothing from units", *where)
     assert wrong.returncode == 2
     assert "nothing" in wrong.stderr
-    runs = json.loads(
-        command(
-            "sql", "select count(distinct run_id) n from units", "--run", "all", "--format", "json", cwd=folder
-        ).stdout
-    )
+    counted = "select count(distinct run_id) n from units"
+    runs = json.loads(left("sql", counted, "--run", "all", "--format", "json", *where).stdout)
     assert runs[0]["n"] >= 2
 
 
 def test_reading_commands(finished, command):
     folder, _ = finished
+    where = ("--workspace", folder / ".microtome")
     listed = command("runs", cwd=folder).stdout.splitlines()
     first = listed[2].split()[0]
     assert "tiny" in listed[2]
-    assert "dissection" in command("show", first, cwd=folder).stdout
-    compared = command("compare", first, "tiny", cwd=folder).stdout
+    assert "dissection" in left("show", first, *where).stdout
+    compared = left("compare", first, "tiny", *where).stdout
     assert "12 of 12 units of 4 (100%) carry the same label in both" in compared
-    assert command("open", first, cwd=folder).stdout.strip().endswith("index.html")
+    assert left("open", first, *where).stdout.strip().endswith("index.html")
     single = command("report", first, "--single-file", "one.html", cwd=folder)
     assert single.returncode == 0
     assert "data:image/webp;base64," in (folder / "one.html").read_text()
-    assert command("show", "nonsense", cwd=folder).returncode == 2
+    assert left("show", "nonsense", *where).returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -186,43 +187,44 @@ def test_a_shell_completes_commands_stages_and_runs(finished, command, typed, co
     assert said.stderr == ""
 
 
-def test_gc_keeps_what_runs_use(finished, command):
+def test_gc_keeps_what_runs_use(finished, command, server):
     folder, _ = finished
-    extra = command("audit", "audit.yaml", "--only", "tally", "--set", "stages.dissection.tail=0.004", cwd=folder)
+    tail = ("--only", "tally", "--set", "stages.dissection.tail=0.004")
+    extra = command("audit", "audit.yaml", *tail, cwd=folder, env=server)
     assert extra.returncode == 0
-    would = command("gc", "--keep", "50", "--dry-run", cwd=folder).stdout
+    would = left("gc", "--keep", "50", "--dry-run", "--workspace", folder / ".microtome").stdout
     assert would == ""
     for record in sorted((folder / ".microtome/runs").iterdir())[-1:]:
         shutil.rmtree(record)
     removed = command("gc", "--keep", "50", cwd=folder).stdout
     assert removed.count("removed stages/tally") == 1
-    assert command("audit", "audit.yaml", cwd=folder).stderr.count("cached") == 9
+    assert left("audit", folder / "audit.yaml").stderr.count("cached") == 9
 
 
-def test_no_damage_of_every_small_file_at_once_stops_an_audit(finished, command):
+def test_no_damage_of_every_small_file_at_once_stops_an_audit(finished, command, server):
     folder, _ = finished
     shutil.copytree(folder / ".microtome", folder / "damaged", ignore=shutil.ignore_patterns("prefect"))
     small = [file for file in (folder / "damaged").rglob("*.json") if file.name in ("run.json", "manifest.json",
              ".verified.json", "digests.json") or file.parent.name == "inputs"]  # fmt: skip
     for place, file in enumerate(small):
         file.write_bytes([b"", b"{", b"[]", b"null", b"3", b"\xff"][place % 6])
-    listed = command("runs", "--workspace", "damaged", cwd=folder)
+    listed = left("runs", "--workspace", folder / "damaged")
     assert listed.returncode == 0, listed.stderr
     assert listed.stdout.count("tiny") == 0
     assert listed.stderr.count("this run record is damaged: ") == len(list((folder / ".microtome/runs").iterdir()))
-    again = command("audit", "audit.yaml", "--workspace", "damaged", cwd=folder)
+    again = command("audit", "audit.yaml", "--workspace", "damaged", cwd=folder, env=server)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("this manifest is damaged: ") == again.stderr.count("done in") == 9
     assert "Traceback" not in listed.stderr + again.stderr
-    checked = command("verify", "--workspace", "damaged", cwd=folder)
+    checked = left("verify", "--workspace", folder / "damaged")
     assert checked.returncode == 0, checked.stdout
 
 
-def test_a_failed_gate_is_exit_status_one(finished, command):
+def test_a_failed_gate_is_exit_status_one(finished, command, server):
     folder, _ = finished
     gates = "gates=[{metric: layers.detectors, min: 99}, {metric: layers.detectors, min: 98, warn: true}]"
     files = ("--junit", "gates.xml", "--json", "gates.json")
-    process = command("audit", "audit.yaml", "--set", gates, *files, cwd=folder)
+    process = command("audit", "audit.yaml", "--set", gates, *files, cwd=folder, env=server)
     assert process.returncode == 1
     assert "FAILED  layers.detectors: min 99" in process.stdout
     assert "warning  layers.detectors: min 98, warns only" in process.stdout
@@ -230,7 +232,7 @@ def test_a_failed_gate_is_exit_status_one(finished, command):
     assert [[child.tag for child in case] for case in cases] == [["failure"], ["system-out"]]
     plain = json.loads((folder / "gates.json").read_text())
     assert (plain["status"], [gate["verdict"] for gate in plain["gates"]]) == ("gate failed", ["failed", "warned"])
-    nowhere = command("audit", "audit.yaml", "--junit", "no/gates.xml", cwd=folder)
+    nowhere = left("audit", folder / "audit.yaml", "--junit", "no/gates.xml")
     assert (nowhere.returncode, "--junit: must be a file in a folder that is there" in nowhere.stderr) == (2, True)
 
 
@@ -252,11 +254,19 @@ def test_a_failed_gate_is_exit_status_one(finished, command):
         (["gc", "--keep", "-1"], "-1 is not in the range x>=1"),
     ],
 )
-def test_bad_usage_is_exit_status_two_with_one_clear_error(finished, command, arguments, words):
-    folder, _ = finished
+def test_bad_usage_is_exit_status_two_with_one_clear_error(finished, monkeypatch, arguments, words):
     if "cuda" in arguments and Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a CUDA device")
-    process = command(*arguments, cwd=folder)
+    monkeypatch.chdir(finished[0])
+    ended = left(*arguments)
+    assert ended.returncode == 2, ended.stderr
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(("arguments", "words"), [(["audit", "gone.yaml"], "cannot be read"), (["audit"], "Missing")])
+def test_bad_usage_is_the_exit_status_of_the_process(finished, command, arguments, words):
+    process = command(*arguments, cwd=finished[0])
     assert process.returncode == 2, process.stderr
     assert words in process.stderr
     assert "Traceback" not in process.stderr
@@ -274,14 +284,15 @@ def test_a_workspace_that_lies_beside_an_audit_file_elsewhere_is_named(tmp_path,
         _open(".microtome")
 
 
-def test_faults_of_the_data_are_all_listed_with_exit_status_two(finished, command, broden, tmp_path):
+def test_faults_of_the_data_are_all_listed_with_exit_status_two(finished, command, broden, tmp_path, server):
     """A missing picture and a cut mask, found by the first stage, inside Prefect."""
     folder, _ = finished
     shutil.copytree(broden, tmp_path / "damaged")
     (tmp_path / "damaged/images/3.jpg").unlink()
     mask = tmp_path / "damaged/images/5_part_0.png"
     mask.write_bytes(mask.read_bytes()[:60])
-    process = command("audit", "audit.yaml", "--set", f"dataset.root={tmp_path / 'damaged'}", cwd=folder)
+    root = f"dataset.root={tmp_path / 'damaged'}"
+    process = command("audit", "audit.yaml", "--set", root, cwd=folder, env=server)
     assert process.returncode == 2
     errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
@@ -316,14 +327,16 @@ def test_debug_shows_where(finished, command):
     assert "Traceback" in command("audit", "gone.yaml", "--debug", cwd=finished[0]).stderr
 
 
-def test_own_code_that_fails_in_a_stage_is_exit_status_two_with_its_line_and_keeps_what_is_done(command, finished):
+def test_own_code_that_fails_in_a_stage_is_exit_status_two_with_its_line_and_keeps_what_is_done(
+    command, finished, server
+):
     folder, _ = finished
     code = "\ndef late():\n    net = tiny()\n    net.register_forward_pre_hook(boom)\n    return net\n"
     code += (
         "calls = []\ndef boom(*_):\n    calls.append(1)\n    if len(calls) > 8:\n        raise ValueError('no more')\n"
     )
     (folder / "late_nets.py").write_text((folder / "nets.py").read_text() + code)
-    process = command("audit", "audit.yaml", "--set", "network.load=late_nets:late", cwd=folder)
+    process = command("audit", "audit.yaml", "--set", "network.load=late_nets:late", cwd=folder, env=server)
     assert process.returncode == 2, process.stderr
     assert "network.load: the code that it names failed: ValueError: no more" in process.stderr
     assert "late_nets.py, line " in process.stderr
@@ -331,27 +344,28 @@ def test_own_code_that_fails_in_a_stage_is_exit_status_two_with_its_line_and_kee
     assert "index        cached" in process.stderr
 
 
-def test_init_writes_a_file_that_plans(tmp_path, command):
-    assert command("init", cwd=tmp_path).stdout.strip() == "audit.yaml"
-    assert command("init", cwd=tmp_path).returncode == 2
-    assert command("init", "new/folder/audit.yaml", cwd=tmp_path).returncode == 0
+def test_init_writes_a_file_that_plans(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert left("init").stdout.strip() == "audit.yaml"
+    assert left("init").returncode == 2
+    assert left("init", "new/folder/audit.yaml").returncode == 0
     assert (tmp_path / "new/folder/audit.yaml").read_text() == (tmp_path / "audit.yaml").read_text()
     change_audit(tmp_path / "audit.yaml", dataset={"format": "creatures", "count": 3, "size": 224})
-    assert "would run" in command("plan", "audit.yaml", cwd=tmp_path).stdout
+    assert "would run" in left("plan", "audit.yaml").stdout
 
 
-@pytest.mark.slow
-def test_against_a_running_server(finished, server):
+def test_against_a_running_server(finished, command, server):
     """Task runs have useful names; what was done already shows as Cached; nothing goes to an embedded server."""
     folder, _ = finished
-    call = [sys.executable, "-m", "flows.cli", "audit", "audit.yaml", "--set", "stages.dissection.min_iou=0.07"]
-    process = subprocess.run(call, cwd=folder, env=server, capture_output=True, text=True, timeout=200)
+    before = {run["id"] for kind in ("task", "flow") for run in asked(server, f"{kind}_runs/filter", {})}
+    process = command("audit", "audit.yaml", "--set", "stages.dissection.min_iou=0.07", cwd=folder, env=server)
     assert process.returncode == 0, process.stderr
-    states = {run["name"]: run["state_name"] for run in asked(server, "task_runs/filter", {})}
+    tasks = [run for run in asked(server, "task_runs/filter", {}) if run["id"] not in before]
+    states = {run["name"]: run["state_name"] for run in tasks}
     assert states["index"] == states["null"] == "Cached"
     assert states["dissection"] == states["report"] == "Completed"
-    flows = asked(server, "flow_runs/filter", {})
-    assert [run["state_type"] for run in flows] == ["COMPLETED"]
+    flows = {run["id"]: run["state_type"] for run in asked(server, "flow_runs/filter", {}) if run["id"] not in before}
+    assert list(flows.values()) == ["COMPLETED"]
 
 
 def test_deployments_point_at_flows_that_are_there():

@@ -8,7 +8,8 @@ import importlib.metadata
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 from types import CodeType
@@ -877,25 +878,37 @@ def file_of(module: str) -> Path:
     return place / "__init__.py" if (place / "__init__.py").is_file() else place.with_suffix(".py")
 
 
+@cache
+def parsed(module: str) -> ast.Module:
+    return ast.parse(file_of(module).read_text())
+
+
+@cache
+def imports_of(name: str) -> frozenset[str]:
+    """Names that a module imports anywhere in it: of modules, and of whatever may be one."""
+    found = set()
+    for node in ast.walk(parsed(name)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(found)
+
+
 def imported_modules(name: str, seen: set[str]) -> set[str]:
     """Modules of ours that a module imports anywhere in it, transitively; literal and coarse."""
     if name in seen or not file_of(name).is_file() or name.partition(".")[0] not in OURS:
         return seen
     seen.add(name)
-    for node in ast.walk(ast.parse(file_of(name).read_text())):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                imported_modules(alias.name, seen)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            imported_modules(node.module, seen)
-            for alias in node.names:
-                imported_modules(f"{node.module}.{alias.name}", seen)
+    for imported in imports_of(name):
+        imported_modules(imported, seen)
     return seen
 
 
-def reached_by(stage: str) -> dict[str, str]:
-    return dict(closure(ROOTS[stage].roots).definitions)
+@cache
+def reached_by(stage: str) -> Mapping[str, str]:
+    return closure(ROOTS[stage].roots).definitions
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -904,6 +917,13 @@ def test_no_definition_lies_outside_the_modules_that_are_imported(stage: str):
     for root in ROOTS[stage].roots:
         imported_modules(root.partition(":")[0], allowed)
     assert {key.partition(":")[0] for key in reached_by(stage)} <= allowed
+
+
+@cache
+def compiled(module: str) -> tuple[CodeType, ...]:
+    """What a module defines at its top."""
+    constants = compile(parsed(module), module, "exec").co_consts
+    return tuple(constant for constant in constants if isinstance(constant, CodeType))
 
 
 def globals_of(code: CodeType) -> Iterator[str]:
@@ -923,14 +943,27 @@ def test_the_compiler_finds_no_name_that_was_missed(stage: str):
     assert "missing" not in found.values()
     checked = 0
     for module in {key.partition(":")[0] for key in found}:
-        text = file_of(module).read_text()
-        defined = {node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-        for code in compile(text, module, "exec").co_consts:
-            if isinstance(code, CodeType) and f"{module}:{code.co_name}" in found:
+        defined = {node.name for node in parsed(module).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        for code in compiled(module):
+            if f"{module}:{code.co_name}" in found:
                 missed = {name for name in globals_of(code) if name in defined and f"{module}:{name}" not in found}
                 assert not missed, (module, code.co_name)
                 checked += 1
     assert checked > 5
+
+
+@cache
+def words_of(module: str) -> dict[str, set[str]]:
+    """Of each name that a module defines at its top, the names in its definition; the last one's, where it has more."""
+    found: dict[str, set[str]] = {}
+    for node in parsed(module).body:
+        targets = getattr(node, "targets", [getattr(node, "target", node)])
+        targets = [part for target in targets for part in getattr(target, "elts", [target])]
+        words = {getattr(inner, "id", getattr(inner, "attr", "")) for inner in ast.walk(node)}
+        for name in (getattr(node, "name", None), *(getattr(target, "id", None) for target in targets)):
+            if name is not None:
+                found[name] = words
+    return found
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -940,12 +973,8 @@ def test_what_is_reached_is_written_somewhere(stage: str):
     words: dict[str, set[str]] = {}
     for key in found:
         module, _, name = key.partition(":")
-        text = file_of(module).read_text()
-        for node in ast.parse(text).body:
-            targets = getattr(node, "targets", [getattr(node, "target", node)])
-            targets = [part for target in targets for part in getattr(target, "elts", [target])]
-            if name in (getattr(node, "name", None), *(getattr(target, "id", None) for target in targets)):
-                words[key] = {getattr(inner, "id", getattr(inner, "attr", "")) for inner in ast.walk(node)}
+        if name in words_of(module):
+            words[key] = words_of(module)[name]
     renamed = {"science", "__getattr__", EFFECTS}  # what runs when a module is imported has no name
     for key in set(found) - set(ROOTS[stage].roots):
         name = key.partition(":")[2]

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import pytest
 
 from flows.plan import Plan, Request
 from storage import StageStore
-from tasks.execution import execute
-from tasks.session import Session
+from storage.process import this_process
+from tests.commands import left
 from tests.conftest import (
     NETWORK,
     change_audit,
@@ -25,7 +26,7 @@ from tests.conftest import (
     soak,
     write_audit,
 )
-from tests.test_pipeline import Silent
+from tests.test_pipeline import run
 
 SLOW = """
 import time
@@ -34,26 +35,40 @@ def slow(seconds=0.3):
     net.register_forward_pre_hook(lambda *_: time.sleep(seconds))
     return net
 """
+NET = {"load": "slow_nets:slow", "arguments": {"seconds": 0.0}, "layers": ["4"], "input": {"size": [64, 64]}}
 
 
-@pytest.fixture
-def folder(tmp_path, broden) -> Path:
+def written(folder: Path, broden: Path) -> Path:
     """An audit without null or bootstrap, in shards of 48 pictures, of a network that can be made to take its time."""
-    (tmp_path / "nets.py").write_text(NETWORK + SLOW)
+    (folder / "slow_nets.py").write_text(NETWORK + SLOW)
     content = {
         "name": "tiny",
-        "network": {"load": "nets:slow", "arguments": {"seconds": 0.0}, "layers": ["4"], "input": {"size": [64, 64]}},
+        "network": dict(NET),
         "dataset": {"format": "broden", "root": str(broden)},
         "stages": {"dissection": {"bootstrap": 0, "permutations": 0}},
         "execution": {"shard_images": 48},
     }
-    write_audit(tmp_path / "audit.yaml", content)
-    return tmp_path
+    write_audit(folder / "audit.yaml", content)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, broden) -> Path:
+    """An audit's."""
+    return written(tmp_path, broden)
+
+
+@pytest.fixture(scope="module")
+def unharmed(tmp_path_factory, broden) -> dict[str, bytes]:
+    """Every table of that audit, carried out without a death or damage."""
+    folder = written(tmp_path_factory.mktemp("unharmed"), broden)
+    run(folder / "audit.yaml")
+    return tables(folder / ".microtome")
 
 
 @pytest.fixture
 def command(server):
-    """Runs `microtome ...` in a process against the session's server: no process starts one of its own."""
+    """Runs `microtome ...` in a process against one server: no process starts one of its own."""
 
     def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         call = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
@@ -93,7 +108,9 @@ def tables(workspace: Path) -> dict[str, bytes]:
     ("at", "mode"),
     [("activations", "embedded"), ("pages", "server"), ("index", "server"), ("tally", "server")][: soak(2, 4)],
 )
-def test_a_kill_leaves_a_workspace_that_the_next_audit_takes_up(folder, command, server, tmp_path_factory, at, mode):
+def test_a_kill_leaves_a_workspace_that_the_next_audit_takes_up(
+    folder, command, server, tmp_path_factory, unharmed, at, mode
+):
     """`kill -9` anywhere: the next audit closes the orphan's record and ends with the same bytes."""
     environment = server if mode == "server" else clean_environment(tmp_path_factory.mktemp("home"))
     killed(folder, environment, at=at, after=0.05)
@@ -102,35 +119,22 @@ def test_a_kill_leaves_a_workspace_that_the_next_audit_takes_up(folder, command,
     assert again.returncode == 0, again.stderr
     assert "Traceback" not in again.stderr
     assert [record["status"] for record in records(folder)] == ["killed", "done"]
-    clean = command("audit", "audit.yaml", "--workspace", "clean", cwd=folder)
-    assert clean.returncode == 0, clean.stderr
-    assert tables(folder / ".microtome") == tables(folder / "clean")
-
-
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory):
-    """An audit with every stage, carried out without a death: what each job's files must be, and its seconds."""
-    plan = Plan(Request(every_stage(tmp_path_factory.mktemp("everything"))))
-    session, made = Session(plan.files, plan.settings, Silent()), {}
-    for job in plan.jobs:
-        began = time.monotonic()
-        made[job.name] = contents(execute(job, session)[0]), time.monotonic() - began
-    return made
+    assert tables(folder / ".microtome") == unharmed
 
 
 @pytest.mark.slow
 @pytest.mark.soak
-@pytest.mark.parametrize("mode", ["embedded", "server"][: soak(1, 2)])
+@pytest.mark.parametrize("mode", ["server", "embedded"][: soak(1, 2)])
 def test_kills_all_over_an_audit_with_every_stage(tmp_path, server, tmp_path_factory, everything, mode):
     """One workspace, a kill after the other, each in a process of its own and at a random moment of a random stage."""
     environment = server if mode == "server" else clean_environment(tmp_path_factory.mktemp("home"))
     file, chance = every_stage(tmp_path), random.Random(mode)
     names = [name for name in everything if name != "gates"]  # which is over before it says anything
-    kills = soak(3 if mode == "server" else 2, 25)
+    kills = soak(2, 25)
     points = sorted((chance.randrange(len(names)), chance.random()) for _ in range(kills))
     for number, share in points:
         name = names[number]
-        killed(tmp_path, environment, at=f"{name:<12} ", after=share * everything[name][1])
+        killed(tmp_path, environment, at=f"{name:<12} ", after=share * everything[name].manifest["seconds"])
         count("kills")
     call = [sys.executable, "-m", "flows.cli", "audit", "audit.yaml"]
     again = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
@@ -139,41 +143,41 @@ def test_kills_all_over_an_audit_with_every_stage(tmp_path, server, tmp_path_fac
     assert [record["status"] for record in records(tmp_path)] == ["killed"] * kills + ["done"]
     plan = Plan(Request(file))
     for job in plan.jobs:
-        assert contents(StageStore(plan.files).find(job.key)) == everything[job.name][0], job.name
+        assert contents(StageStore(plan.files).find(job.key)) == contents(everything[job.name]), job.name
 
 
-def test_a_reused_process_number_does_not_keep_a_run_running(folder, command):
+def still_running(finished: Path, folder: Path, about: dict[str, object]) -> str:
+    """The status that a finished run has when its record says that it goes on, and the next audit has ended."""
+    shutil.copytree(finished, folder, dirs_exist_ok=True)
+    (folder / "whole").rename(folder / ".microtome")
+    file = sorted((folder / ".microtome/runs").glob("*/run.json"))[0]
+    record = json.loads(file.read_text()) | {"status": "running", "seal": None}
+    record["about"] |= about
+    file.write_text(json.dumps(record))
+    ended = left("audit", folder / "audit.yaml")
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(file.read_text())["status"]
+
+
+def test_a_reused_process_number_does_not_keep_a_run_running(finished_workspace, tmp_path):
     """The record's number is that of this living process, but it began at another time."""
-    command("audit", "audit.yaml", cwd=folder)
-    file = next((folder / ".microtome/runs").glob("*/run.json"))
-    record = json.loads(file.read_text()) | {"status": "running", "seal": None}
-    record["about"] |= {"process": os.getpid(), "process_started": record["about"]["process_started"] - 1000}
-    file.write_text(json.dumps(record))
-    assert command("audit", "audit.yaml", cwd=folder).returncode == 0
-    assert records(folder)[0]["status"] == "killed"
+    began = this_process()["process_started"]
+    earlier = {"process": os.getpid(), "process_started": began - 1000}
+    assert still_running(finished_workspace, tmp_path, earlier) == "killed"
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("where", ["elsewhere", "this host"][: soak(1, 2)])
-def test_a_run_that_is_going_on_stays_running(folder, command, where):
+@pytest.mark.parametrize("where", ["elsewhere", "this host"])
+def test_a_run_that_is_going_on_stays_running(finished_workspace, tmp_path, where):
     """Of this living process, or of another host, which nobody here can ask."""
-    from storage.process import this_process
-
-    command("audit", "audit.yaml", cwd=folder)
-    file = next((folder / ".microtome/runs").glob("*/run.json"))
-    record = json.loads(file.read_text()) | {"status": "running", "seal": None}
-    record["about"] |= this_process() if where == "this host" else {"host": "elsewhere", "process": 1 << 22}
-    file.write_text(json.dumps(record))
-    command("audit", "audit.yaml", cwd=folder)
-    assert records(folder)[0]["status"] == "running"
+    about = this_process() if where == "this host" else {"host": "elsewhere", "process": 1 << 22}
+    assert still_running(finished_workspace, tmp_path, about) == "running"
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("damage", ["checksum", "zero", "flip"][: soak(1, 3)])
-def test_a_damaged_shard_of_an_unfinished_stage_is_made_again(folder, command, server, damage):
+def test_a_damaged_shard_of_an_unfinished_stage_is_made_again(folder, command, server, unharmed, damage):
     """The first shard is finished when the audit dies; then it is altered in place, its size kept."""
-    change_audit(folder / "audit.yaml", network={
-        "load": "nets:slow", "arguments": {"seconds": 0.4}, "layers": ["4"], "input": {"size": [64, 64]}})  # fmt: skip
+    change_audit(folder / "audit.yaml", network=NET | {"arguments": {"seconds": 0.4}})
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "audit", "audit.yaml"],
         cwd=folder, env=server, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -196,16 +200,14 @@ def test_a_damaged_shard_of_an_unfinished_stage_is_made_again(folder, command, s
     again = command("audit", "audit.yaml", cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "it is made again" in again.stderr
-    clean = command("audit", "audit.yaml", "--workspace", "clean", cwd=folder)
-    assert clean.returncode == 0, clean.stderr
-    assert tables(folder / ".microtome") == tables(folder / "clean")
+    assert tables(folder / ".microtome") == unharmed
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("damage", ["flip", "cut"][: soak(1, 2)])
-def test_a_stage_that_cannot_read_its_input_has_it_made_again_once(folder, command, damage):
+def test_a_stage_that_cannot_read_its_input_has_it_made_again_once(folder, command, unharmed, damage):
     """The input is altered behind the clock's back, its size and time kept, where they can be."""
-    command("audit", "audit.yaml", "--only", "thresholds", cwd=folder)
+    run(folder / "audit.yaml", until="thresholds")
     workspace = folder / ".microtome"
     shard = sorted((workspace / "stages/activations").rglob("*.parquet"))[0]
     before = shard.stat()
@@ -216,8 +218,7 @@ def test_a_stage_that_cannot_read_its_input_has_it_made_again_once(folder, comma
     again = command("audit", "audit.yaml", cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "the stage runs again" in again.stderr
-    command("audit", "audit.yaml", "--workspace", "clean", cwd=folder)
-    assert tables(workspace) == tables(folder / "clean")
+    assert tables(workspace) == unharmed
 
 
 LEAVING = {
@@ -230,16 +231,29 @@ LEAVING = {
 }  # fmt: skip
 
 
+def of_leaving(module: str) -> tuple[str, ...]:
+    return "--set", f"network.load={module}:net", "--set", "network.arguments={}"
+
+
+def refused(ended: subprocess.CompletedProcess[str], key: str, module: str) -> None:
+    assert ended.returncode == 2, ended.stderr
+    assert f"error: {key}" in ended.stderr
+    assert f"{module}.py, line " in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize("kind", LEAVING)
-def test_a_network_that_leaves_the_process_is_not_an_audit_that_passed(folder, command, kind):
+def test_a_network_that_leaves_the_process_is_not_an_audit_that_passed(folder, kind):
     code, key = LEAVING[kind]
+    module = f"leaving_{kind}"  # a process imports a name once
+    (folder / f"{module}.py").write_text(code)
+    refused(left("audit", folder / "audit.yaml", *of_leaving(module)), f"{key}: ", module)
+
+
+def test_a_process_that_a_network_wants_to_leave_has_its_own_status(folder, command):
+    code, key = LEAVING["forward"]
     (folder / "leaving.py").write_text(code)
-    overrides = ("--set", "network.load=leaving:net", "--set", "network.arguments={}")
-    process = command("audit", "audit.yaml", *overrides, cwd=folder)
-    assert process.returncode == 2, process.stderr
-    assert f"error: {key}: " in process.stderr
-    assert "leaving.py, line " in process.stderr
-    assert "Traceback" not in process.stderr
+    refused(command("audit", "audit.yaml", *of_leaving("leaving"), cwd=folder), f"{key}: ", "leaving")
 
 
 DATA = """
@@ -257,10 +271,9 @@ class Mine(Creatures):
 
 
 @pytest.mark.parametrize("where", ["module", "opening", "reading"])
-def test_a_data_set_that_leaves_the_process_is_not_an_audit_that_passed(folder, command, where):
+def test_a_data_set_that_leaves_the_process_is_not_an_audit_that_passed(folder, where):
     parts = {name: "raise SystemExit(0)" if name == where else "pass" for name in ("opening", "reading")}
-    (folder / "own.py").write_text(("raise SystemExit(0)\n" if where == "module" else "") + DATA.format(**parts))
-    process = command("audit", "audit.yaml", "--set", "dataset={format: 'own:Mine'}", cwd=folder)
-    assert process.returncode == 2, process.stderr
-    assert "error: dataset" in process.stderr
-    assert "own.py, line " in process.stderr
+    module = f"own_{where}"
+    text = ("raise SystemExit(0)\n" if where == "module" else "") + DATA.format(**parts)
+    (folder / f"{module}.py").write_text(text)
+    refused(left("audit", folder / "audit.yaml", "--set", f"dataset={{format: '{module}:Mine'}}"), "dataset", module)

@@ -30,7 +30,7 @@ from tests.test_imports import ROOT
 
 CREATURES = {"size": [96, 96], "mean": [0.5] * 3, "std": [0.25] * 3}
 SMALL = {
-    "saliency": {"images": 2},
+    "saliency": {"images": 1},
     "features": {"units": 2, "steps": 4},
     "finetune": {"epochs": 1, "category": "bird"},
     "tree": {"category": "bird", "images": 10},
@@ -134,7 +134,8 @@ def test_the_interval_of_a_column():
     ]
 
 
-NOTEBOOKS = sorted((ROOT / "examples/notebooks").glob("*.py"))
+TRAINING = ROOT / "examples/notebooks/finetune_and_compare.py"
+NOTEBOOKS = sorted({*TRAINING.parent.glob("*.py")} - {TRAINING}) + [pytest.param(TRAINING, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
@@ -154,13 +155,24 @@ def test_all_faults_before_any_work():
     with pytest.raises(InputError) as caught:
         microtome.dissect(creature_net(), Creatures(count=6), layers=["features.12"], min_iuo=0.1, bootstrap=-1)
     assert len(caught.value.faults) == 2
-    assert "microtome.dissect: stages.dissection.min_iuo: unknown key; did you mean 'min_iou'" in str(caught.value)
+    assert "microtome.dissect: min_iuo: no such argument; did you mean 'min_iou'" in str(caught.value)
+    assert "stages.dissection.bootstrap" in str(caught.value)
     with pytest.raises(InputError, match=r"stages\.saliency\.cam_layer: .*nope"):
         microtome.saliency(
             creature_net(), Creatures(count=6), layers=["features.12"], input=CREATURES, cam_layer="nope"
         )
     with pytest.raises(InputError, match="no layer"):
         microtome.dissect(creature_net(), Creatures(count=6), layers=["feature.12"], input=CREATURES)
+
+
+def test_a_misspelt_argument_is_named_with_the_functions_own():
+    model, data = creature_net(), Creatures(count=6)
+    with pytest.raises(InputError, match=r"microtome\.dissect: layer: no such argument; did you mean 'layers'"):
+        microtome.dissect(model, data, layer=["top_map"])
+    with pytest.raises(InputError, match=r"microtome\.dissect: inputs: no such argument; did you mean 'input'"):
+        microtome.dissect(model, data, layers=["top_map"], inputs=CREATURES)
+    with pytest.raises(TypeError, match=r"microtome\.dissect: missing a required argument: 'layers'"):
+        microtome.dissect(model, data)
 
 
 def test_pairs_by_hand():

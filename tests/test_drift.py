@@ -143,7 +143,7 @@ def test_everything_is_a_literal_recount(world, other):
     weights = bootstrap_weights(IMAGES, RESAMPLES, np.random.default_rng(4))
     whole = [literal_scores(*of, range(IMAGES)) for of in (world, other)]
     blocks = [(counts(world, some), counts(other, some)) for some in (weights[:25], weights[25:])]
-    pairs = [(a.scores(w), b.scores(w)) for a, b in blocks for w in range(len(a.label_pixels))]
+    pairs = [(a.scores(w), b.scores(w)) for a, b in blocks for w in range(len(a))]
     found = matched(*whole)
     drawn = redrawn(found, pairs)
     sure, layer = unit_drift(found, drawn), layer_drift(found, MIN_IOU, drawn)
@@ -370,7 +370,6 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(checkpoints):
         plan.preflight()
 
 
-@pytest.mark.slow
 def test_before_and_after_fine_tuning(tmp_path):
     network = {**CREATURE_NET, "layers": ["features.9", "features.12"]}
     content = {

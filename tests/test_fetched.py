@@ -121,7 +121,6 @@ def test_a_file_of_the_right_hash_that_holds_code_runs_nothing(server, kept):
         pickle.loads(pickle.dumps(Malice()))
 
 
-@pytest.mark.slow
 def test_an_audit_without_a_net_ends_with_status_two(audit_file, command, tmp_path):
     network = {"load": "torchvision.models:squeezenet1_1", "weights": "DEFAULT", "layers": ["features.12"]}
     change_audit(audit_file, network=network | {"input": {"size": [64, 64]}})

@@ -20,7 +20,7 @@ from microtome.errors import InputError
 from microtome.networks import NetworkSpec, load_network
 from storage import StageStore
 from tasks.landmarks.result import Landmarks
-from tests.conftest import CREATURE_NET, WEIGHTS, clean_environment, write_audit
+from tests.conftest import CREATURE_NET, WEIGHTS, clean_environment, soak, write_audit
 from tests.test_known_answers import squeezenet
 from tests.test_pipeline import run
 
@@ -182,8 +182,8 @@ for job in plan.jobs:
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("checkpoint", ["index", "checkpoint-00001", "checkpoint-00002"])
+@pytest.mark.soak
+@pytest.mark.parametrize("checkpoint", ["index", "checkpoint-00002", "checkpoint-00001"][: soak(2, 3)])
 def test_a_killed_training_ends_with_the_same_bits(done, tmp_path, checkpoint):
     """SIGKILL as soon as the workspace holds a file of that name; the rerun must reach the unbroken run's weights."""
     file = audit_of(tmp_path, controls=[])

@@ -33,7 +33,6 @@ READ = {  # the layer, its units, at 96 pixels its grid
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", READ)
 def test_the_layer_is_what_the_head_reads(name):
     more = {"init_weights": False} if name == "googlenet" else {}

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from microtome.errors import InputError
+from tests.commands import left
 from tests.conftest import opened, write_audit
 from tests.faults import faults
 from tests.test_pipeline import run
@@ -22,6 +23,7 @@ def content(**stages):
         "network": {**NETWORK, "layers": ["features.9", "features.12"]},
         "dataset": {"format": "creatures", "count": 150, "seed": 3, "categories": ["bird"]},
         "stages": stages,
+        "execution": {"threads": 1},  # as `run` has it
     }
 
 
@@ -158,28 +160,27 @@ def test_attacks_are_looked_at_through_tree_and_graph(tmp_path):
     assert found["pgd", shift]["value"] >= found["noise like pgd", shift]["value"] >= 0
 
 
-@pytest.mark.slow
 def test_lookup_of_a_known_picture_and_of_the_same_as_a_new_file_agree(done, command, tmp_path):
-    workspace = done[0].parent / ".microtome"
-    command("audit", done[0])
+    assert left("audit", done[0]).stderr.count("cached") == len(done[1])
+    call = ("lookup", "patterns", "--workspace", done[0].parent / ".microtome")
     row = done[1]["graph"][0].table("graph_images").to_pylist()[2]
-    known = command("lookup", "patterns", row["file"], "--workspace", workspace)
+    known = left(*call, row["file"])
     assert known.returncode == 0, known.stderr
     from microtome.datasets.creatures import Creatures
 
     data = Creatures(count=150, seed=3)
     index = next(n for n, record in enumerate(data.records) if record.file == row["file"])
     Image.Image.save(data.picture(index).resize((96, 96)), tmp_path / "new.png")
-    new = command("lookup", "patterns", tmp_path / "new.png", "--workspace", workspace)
+    new = command(*call, tmp_path / "new.png")
     assert new.returncode == 0, new.stderr
     same = set(known.stdout.splitlines()[2:]) & set(new.stdout.splitlines()[2:-1])
     assert len(same) > 5
     page = Path(new.stdout.splitlines()[-1].removeprefix("page    ")).read_text()
     assert "It is like the pictures that the audit looked at" in page
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)).save(tmp_path / "noise.png")
-    noise = command("lookup", "patterns", tmp_path / "noise.png", "--workspace", workspace)
+    noise = left(*call, tmp_path / "noise.png")
     assert "It is unlike the pictures" in noise.stdout
-    assert command("lookup", "patterns", "nobody.png", "--workspace", workspace).returncode == 2
+    assert left(*call, "nobody.png").returncode == 2
 
 
 @pytest.mark.browser

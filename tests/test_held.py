@@ -11,7 +11,6 @@ from microtome.quantify.resampling import (
     ImageCounts,
     WeightedCounts,
     bootstrap_weights,
-    confirmed,
     halves,
     redrawn_halves,
 )
@@ -89,7 +88,7 @@ def test_labels_of_the_first_half_and_confirmed_detectors(seed):
         [held.Wanted(own, split.sum(0, keepdims=True), believed), held.Wanted(half, split[1:], believed)],
         CATEGORY,
     )
-    expected = confirmed(counts, believed, 0.05).sum()
+    expected = counts.heldout().confirmed(believed, 0.05).sum()
     assert held.drawn_confirmed(whole, second, 0.05)[0] == expected
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import write_audit
 from tests.test_pipeline import run
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = pytest.mark.real
 
 
 def squeezenet(real_data) -> dict:
@@ -21,13 +21,14 @@ def squeezenet(real_data) -> dict:
 
 
 @pytest.fixture(scope="module")
-def dissected(real_data, tmp_path_factory):
+def dissected(real_data, real_workspace, tmp_path_factory):
     """Both alignments of squeezenet1_0 features.12 on broden-mini, and the known answers."""
     folder = tmp_path_factory.mktemp("known")
     content = {
         "name": "known",
         "network": squeezenet(real_data),
         "dataset": {"format": "broden", "root": str(real_data / "broden-mini")},
+        "workspace": str(real_workspace),
         "stages": {"dissection": {"bootstrap": 0, "permutations": 0}, "report": False},
     }
     file = write_audit(folder / "audit.yaml", content)

@@ -102,7 +102,6 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.slow
 def test_a_killed_refresh_leaves_the_next_audit_cached(finished_workspace, tmp_path, monkeypatch):
     monkeypatch.chdir(finished_workspace)
     shutil.rmtree(".microtome", ignore_errors=True)

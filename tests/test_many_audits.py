@@ -33,7 +33,6 @@ for number in range(int(sys.argv[1])):
 """
 
 
-@pytest.mark.slow
 @pytest.mark.soak
 def test_nothing_piles_up(audit_file, server):
     """Every other audit is new, the others find all done; levels are compared once the first few are over."""

@@ -91,7 +91,6 @@ def evil(tmp_path_factory: pytest.TempPathFactory):
     return folder / ".microtome", {name: artifact for name, (artifact, _) in done.items()}
 
 
-@pytest.mark.slow
 def test_tables_and_sql_keep_evil_names_as_they_are(evil):
     workspace, done = evil
     names = set(done["index"].table("concepts").column("concept").to_pylist())
@@ -109,14 +108,12 @@ def test_tables_and_sql_keep_evil_names_as_they_are(evil):
     assert "\u202e" not in shown.getvalue()  # a terminal would turn the line around
 
 
-@pytest.mark.slow
 def test_graphml_of_an_evil_audit_is_read_back(evil):
     _, done = evil
     graph = networkx.parse_graphml(done["graph"].read("graph.graphml").decode(), node_type=int)
     assert {about["layer"] for _, about in graph.nodes(data=True)} == {LAYER}
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_pages_of_an_evil_audit_show_names_and_do_nothing_else(evil, browser, tmp_path):
     workspace, done = evil

@@ -35,8 +35,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def microtome(grown, folder, broden):
-    """Runs a command of the copy on an audit that asks for the new stage."""
+def microtome(grown, folder, broden, server):
+    """Runs a command of the copy on an audit that asks for the new stage; where it is said so, with a server."""
     (folder / "nets.py").write_text(NETWORK)
     content = {
         "name": "tiny",
@@ -46,20 +46,19 @@ def microtome(grown, folder, broden):
         "gates": [{"metric": "brightness.brightness", "where": {"image": 0}, "min": 0.05}],
     }
     write_audit(folder / "audit.yaml", content)
-    environment = clean_environment(folder) | {"PYTHONPATH": str(grown)}
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, served: bool = False) -> subprocess.CompletedProcess[str]:
         call = [sys.executable, "-m", "flows.cli", *arguments]
+        environment = (server if served else clean_environment(folder)) | {"PYTHONPATH": str(grown)}
         return subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
     return run
 
 
-@pytest.mark.slow
 def test_a_new_stage_is_everywhere(microtome):
     """Planned, run, cached, judged, queried, shown and rerun."""
     assert re.search(r"brightness +would run +small +\d+ \(by a probe\)", microtome("plan", "audit.yaml").stdout)
-    first = microtome("audit", "audit.yaml")
+    first = microtome("audit", "audit.yaml", served=True)
     assert first.returncode == 0, first.stderr
     assert "passed  brightness.brightness of image 0: min 0.05" in first.stdout
     second = microtome("audit", "audit.yaml")
@@ -68,9 +67,9 @@ def test_a_new_stage_is_everywhere(microtome):
     report = Path(re.search(r"report +(.*)", second.stdout)[1]).with_name("brightness.html")
     assert f"Mean brightness {rows[0]['mean']:.3f}." in report.read_text()
     gate = "{metric: brightness.brightness, where: {image: 0}, min: 0.99}"
-    failed = microtome("audit", "audit.yaml", "--set", f"gates=[{gate}]")
+    failed = microtome("audit", "audit.yaml", "--set", f"gates=[{gate}]", served=True)
     assert failed.returncode == 1
-    again = microtome("rerun", "brightness", "audit.yaml")
+    again = microtome("rerun", "brightness", "audit.yaml", served=True)
     assert again.returncode == 0, again.stderr
     assert "brightness   done in" in again.stderr
     assert "index        cached" in again.stderr

@@ -571,7 +571,6 @@ LocalFileSystem(basepath=folder).save("local", overwrite=True)
 
 
 @every_store
-@pytest.mark.slow
 def test_prefects_blocks_name_a_workspace(server, store, place, tmp_path):
     """In processes of their own: Prefect reads its settings once."""
     own = server | {"XDG_CACHE_HOME": str(tmp_path / "machine-first")}
@@ -609,7 +608,6 @@ def named_by_blocks(scheme: str, folder: str) -> None:
             open_workspace(f"block://{wrong}")
 
 
-@pytest.mark.slow
 def test_the_command_line_with_prefect_there(both, place, server, store, machine, tmp_path):
     environment = server | store.environment | {"XDG_CACHE_HOME": str(tmp_path / "machine-first")}
     call = [sys.executable, "-m", "flows.cli", "audit", str(both[1])]

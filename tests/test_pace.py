@@ -20,7 +20,7 @@ from tasks.saliency import RIVALS, TRIED, maps_cost
 from tasks.saliency.work import CONTROLS
 from tests.conftest import change_audit, every_stage, write_audit
 
-PACE = Pace(100, units=8, values=800, size=(30, 60), fields=(7, 50), read=0.5, annotate=0.25, forward=2.0)
+PACE = Pace(100, concepts=20, units=8, values=800, size=(30, 60), fields=(7, 50), read=0.5, annotate=0.25, forward=2.0)
 
 
 def test_what_a_pace_says():
@@ -57,7 +57,7 @@ def test_every_stage_of_an_audit_foresees_what_it_takes(jobs):
     for job in jobs:
         cost = job.stage.cost(job.options, PACE)
         assert cost > 0 or job.stage.name == "gates"
-        for name in ("pictures", "units", "values", "read", "annotate", "forward"):
+        for name in ("pictures", "concepts", "units", "values", "read", "annotate", "forward"):
             assert job.stage.cost(job.options, replace(PACE, **{name: 3 * getattr(PACE, name)})) >= cost
 
 

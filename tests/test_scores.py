@@ -489,12 +489,13 @@ def test_pooling_by_the_highest_value_and_all_pictures(tmp_path, audit_file):
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_what_the_docs_say_of_broden(real_data, tmp_path):
+def test_what_the_docs_say_of_broden(real_data, real_workspace, tmp_path):
     """squeezenet1_0's features.12: which metrics notice wrong labels, as docs/scores.md has it."""
     content = {
         "name": "scores",
         "network": squeezenet(real_data),
         "dataset": {"format": "broden", "root": str(real_data / "broden-mini")},
+        "workspace": str(real_workspace),
         "stages": {"dissection": {"bootstrap": 0, "permutations": 0}, "scores": {}, "report": False},
     }
     found = run(write_audit(tmp_path / "audit.yaml", content), until="scores")

@@ -61,7 +61,6 @@ def status(folder) -> list[str]:
     return [json.loads(file.read_text())["status"] for file in folder.glob(".microtome/runs/*/run.json")]
 
 
-@pytest.mark.slow
 @pytest.mark.soak
 def test_a_server_that_is_gone_for_a_while_is_no_matter(folder, tmp_path_factory):
     """Killed in mid-stage, started again on the same database: it knows how the run ended."""
@@ -93,7 +92,6 @@ def test_a_server_that_is_gone_for_a_while_is_no_matter(folder, tmp_path_factory
         killed(servers[-1])
 
 
-@pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.parametrize("port", ["is silent", "refuses"][: soak(1, 2)])
 def test_no_server_where_one_should_be_is_one_sentence(folder, tmp_path, port):
@@ -111,7 +109,6 @@ def test_no_server_where_one_should_be_is_one_sentence(folder, tmp_path, port):
     assert status(folder) == []
 
 
-@pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.parametrize("fate", ["frozen", "killed"][: soak(1, 2)])
 def test_a_server_that_stays_away_does_not_take_the_result_along(folder, tmp_path_factory, fate):

@@ -27,6 +27,10 @@ AT_ONCE = (
 )  # a shell shows both as 130; Python 3.11 takes the second after some interrupted imports
 
 
+embedded_at_least = pytest.mark.parametrize("environment", ["embedded", "server"][: soak(1, 2)], indirect=True)
+"""For a test whose moment has little to do with whose the server is: with a user's, too, in the long form."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """How an audit ended: its exit status, what it said, its run's record (None where it had not begun)."""
@@ -88,7 +92,6 @@ def ended(process: subprocess.Popen, folder: Path) -> Ended:
     return Ended(process.returncode, said, records[0] if records else None)
 
 
-@pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT][: soak(1, 2)])
 def test_a_signal_in_a_stage_ends_after_the_shard_in_hand_and_keeps_it(folder, environment, number):
@@ -104,7 +107,8 @@ def test_a_signal_in_a_stage_ends_after_the_shard_in_hand_and_keeps_it(folder, e
     assert not list((folder / ".microtome").rglob("*.part"))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@embedded_at_least
 def test_a_signal_between_stages_stops_before_the_next(folder, environment):
     process = begun(folder, environment, at="activations  done")
     process.send_signal(signal.SIGTERM)
@@ -115,7 +119,6 @@ def test_a_signal_between_stages_stops_before_the_next(folder, environment):
     assert "report" not in end.run["stages"]
 
 
-@pytest.mark.slow
 def test_a_second_signal_ends_at_once_and_leaves_nobody_behind(folder, environment):
     process = begun(folder, environment, at="activations  70")
     process.send_signal(signal.SIGTERM)
@@ -129,8 +132,8 @@ def test_a_second_signal_ends_at_once_and_leaves_nobody_behind(folder, environme
     assert not psutil.wait_procs(family, 15)[1]
 
 
-@pytest.mark.slow
 @pytest.mark.soak
+@embedded_at_least
 @pytest.mark.parametrize("after", [2.0, 5.0, 0.3][: soak(2, 3)])
 def test_a_signal_while_it_starts_leaves_no_run_open(folder, environment, after):
     """While Python, the plan, Prefect or its server start: wherever this machine happens to be after such a time."""
@@ -141,8 +144,8 @@ def test_a_signal_while_it_starts_leaves_no_run_open(folder, environment, after)
     assert end.run is None or end.run["status"] == "stopped"
 
 
-@pytest.mark.slow
 @pytest.mark.soak
+@embedded_at_least
 @pytest.mark.parametrize("after", [0.0, 1.0][: soak(1, 2)])
 def test_a_signal_at_the_end_is_too_late_and_harmless(folder, environment, after):
     process = begun(folder, environment, at="report       done")
@@ -153,7 +156,6 @@ def test_a_signal_at_the_end_is_too_late_and_harmless(folder, environment, after
     assert end.run["status"] == "done"
 
 
-@pytest.mark.slow
 def test_a_killed_audit_takes_its_embedded_server_along(folder, home):
     (folder / "flows").mkdir()  # a folder of the user's, which must not be taken for ours
     (folder / "flows/__init__.py").touch()

@@ -502,7 +502,6 @@ def damaged_workspace(draw: random.Random) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.slow
 @pytest.mark.parametrize("hundred", range(soak(1, 100)))
 def test_no_damage_of_small_files_stops_a_command(finished_workspace, monkeypatch, hundred):
     """Every command ends with 0, with 1 where it is `verify`, or with one sentence for a run that is lost."""

@@ -245,6 +245,8 @@ ATTACKS = [
     "select " + "-" * 2_000_000 + "1",
     "select " + "+ ".join(["1"] * 50_000),
 ]
+FEW = [table for table in TABLES if table.name in ("gates", "units")]
+"""All that attacks need: one that holds something, and one of the many that are empty, each of which takes its time."""
 REACHING = [attack for attack in ATTACKS[:-4] if attack.strip(";") and not attack.startswith("--")]
 
 
@@ -256,6 +258,7 @@ def filled(query, place):
 @pytest.mark.parametrize("query", ATTACKS, ids=[attack[:70] for attack in ATTACKS])
 def test_everything_else_is_refused_in_one_sentence(place, files, run, query, monkeypatch):
     monkeypatch.setenv("MICROTOME_SECRET", SECRET)
+    monkeypatch.setattr("flows.query.TABLES", FEW)
     before = contents(place)
     with pytest.raises(InputError) as caught:
         told(files, [run], filled(query, place))
@@ -268,7 +271,7 @@ def test_the_connection_alone_lets_nothing_out_and_nothing_in(place, files, run,
     """The second wall, without the look at the parsed query."""
     before = contents(place)
     try:
-        found = str(connect(files, [run], TABLES).execute(filled(query, place)).fetchall())
+        found = str(connect(files, [run], FEW).execute(filled(query, place)).fetchall())
     except duckdb.Error as error:
         found = str(error)
     assert SECRET not in found

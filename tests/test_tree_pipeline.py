@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import networkx
@@ -22,6 +23,7 @@ from tasks.execution import outside_of
 from tasks.index.result import Index
 from tasks.stage import Job
 from tasks.tree.result import GrownTree
+from tests.commands import left
 from tests.conftest import CREATURE_NET, opened, write_audit
 from tests.faults import faults
 from tests.test_pipeline import run
@@ -37,6 +39,7 @@ def content(**tree):
         "network": NETWORK,
         "dataset": CREATURES,
         "stages": {"tree": {"category": "bird", "images": 40, **tree}},
+        "execution": {"threads": 1},  # as `run` has it
     }
 
 
@@ -252,34 +255,34 @@ def test_categories_and_layers_that_are_not_there_are_named(tmp_path):
         run(write_audit(tmp_path / "audit.yaml", two))
 
 
-@pytest.mark.slow
-def test_explain_tells_a_picture_by_name_or_number(done, command):
-    workspace = done[0].parent / ".microtome"
+@pytest.fixture(scope="module")
+def recorded(done):
+    """What the run of that audit, which is recorded, explains of a picture."""
+    assert left("audit", done[0]).stderr.count("cached") == len(done[1])
+    return partial(left, "explain", "rationales", "--workspace", done[0].parent / ".microtome")
+
+
+def test_explain_tells_a_picture_by_name_or_number(done, recorded):
     row = next(r for r in done[1]["tree"][0].table("tree_images").to_pylist() if r["positive"])
-    command("audit", done[0])
-    named = command("explain", "rationales", row["file"], "--workspace", workspace)
+    named = recorded(row["file"])
     assert named.returncode == 0, named.stderr
     assert named.stdout.startswith(f"{row['file']}: the network")
     assert "cosine" in named.stdout
-    assert command("explain", "rationales", row["image"], "--workspace", workspace).stdout == named.stdout
-    wrong = command("explain", "rationales", "nobody.png", "--workspace", workspace)
+    assert recorded(row["image"]).stdout == named.stdout
+    wrong = recorded("nobody.png")
     assert wrong.returncode == 2
     assert "must mean one picture" in wrong.stderr
 
 
-@pytest.mark.slow
-def test_explain_takes_a_picture_that_the_tree_has_never_seen(done, command, tmp_path):
+def test_explain_takes_a_picture_that_the_tree_has_never_seen(done, recorded, command, tmp_path):
     """A picture of the tree, as a file: it goes the same way. Noise: it is said to be unlike the others."""
-    workspace = done[0].parent / ".microtome"
     row = next(r for r in done[1]["tree"][0].table("tree_images").to_pylist() if r["positive"])
-    command("audit", done[0])
-    known = command("explain", "rationales", row["file"], "--workspace", workspace).stdout.splitlines()
+    known = recorded(row["file"]).stdout.splitlines()
     PLANTED.picture(row["image"]).save(tmp_path / "again.png")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)).save(tmp_path / "noise.png")
-    names = ("again.png", "noise.png")
-    shown = [command("explain", "rationales", tmp_path / name, "--workspace", workspace) for name in names]
-    assert [made.returncode for made in shown] == [0, 0], shown[0].stderr + shown[1].stderr
-    again, noise = shown
+    again = command(*recorded.args, tmp_path / "again.png")
+    noise = recorded(tmp_path / "noise.png")
+    assert (again.returncode, noise.returncode) == (0, 0), again.stderr + noise.stderr
     told = again.stdout.splitlines()
     assert told[0].startswith("again.png: the network sees bird")
     assert "It is like the pictures" in told[1]

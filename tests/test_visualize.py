@@ -257,7 +257,6 @@ def built(name: str) -> nn.Module:
     return getattr(torchvision.models, name)(weights=None, **more)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FAMILIES, "regnet_y_400mf", *OTHER_ACTIVATIONS])
 def test_networks_are_left_as_found(name):
     network = built(name).train()
@@ -279,7 +278,6 @@ def test_networks_are_left_as_found(name):
     assert all(value.grad is None and value.requires_grad for value in network.parameters())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alexnet", "vgg16", "squeezenet1_0"])
 def test_captum_agrees_where_it_is_exact(name):
     attr = pytest.importorskip("captum.attr")
@@ -310,7 +308,6 @@ def with_own_relus(network: nn.Module) -> nn.Module:
     return network
 
 
-@pytest.mark.slow
 def test_captum_agrees_on_resnet18_whose_relus_are_not_shared():
     attr = pytest.importorskip("captum.attr")
     network, pictures, classes = built("resnet18").eval(), torch.rand(2, 3, 96, 96), torch.tensor([1, 7])
@@ -336,7 +333,6 @@ class RuledReLU(torch.autograd.Function):
         return signal.clamp(min=0) * ((x > 0) if ctx.guided else 1), None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["guided", "deconvolution"])
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3", "densenet121", "resnet18", "shufflenet_v2_x0_5"])
 def test_exact_where_relus_are_functions_or_shared(name, method, monkeypatch):

@@ -22,6 +22,7 @@ BINS = 2**_BINS_POWER  # of a histogram, on either side of zero
 State = Mapping[str, NDArray[Any]]
 """Arrays by name, from which an accumulator can be made again."""
 _SPARE = 4  # times a part's share of the tail that it keeps, for parts that have more of it than others
+_JOINED_BYTES = 64_000_000  # of tails that are joined at a time: of some units after the others
 _FINEST = -100  # power of two: width of the bins of a unit that is zero everywhere
 
 
@@ -96,7 +97,14 @@ class Tail:
 
     def take(self, values: NDArray[np.float32]) -> None:
         """Take in (units, any number) values, -inf for none."""
-        self._prune(values)
+        unit, at = np.nonzero(values > self._floor[:, None])
+        count = np.bincount(unit, minlength=len(self._filled))
+        if (self._filled + count).max() > self._values.shape[1]:
+            self._prune(values)
+            return
+        first = np.cumsum(count) - count
+        self._values[unit, self._filled[unit] + np.arange(len(at)) - first[unit]] = values[unit, at]
+        self._filled += count
 
     def compute(self) -> NDArray[np.float32]:
         """(units, keep), falling; -inf where fewer values were seen."""
@@ -149,21 +157,34 @@ def joined_tail(
         keep: how many.
         again: the maps of a part, by its place.
     """
-    tail: Tail | None = None
-    least: list[NDArray[np.float32]] = []
+    if not parts:
+        raise ValueError("a tail needs at least one part, got none")
+    units = len(parts[0]().values)
+    step = max(1, _JOINED_BYTES // (4 * 2 * keep))
+    return np.concatenate(
+        [_joined(parts, keep, again, np.arange(units)[at : at + step]) for at in range(0, units, step)]
+    )
+
+
+def _joined(
+    parts: Sequence[Callable[[], TailPart]],
+    keep: int,
+    again: Callable[[int], Iterable[NDArray[np.float32]]],
+    units: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Of some units."""
+    tail, least = Tail(len(units), keep), []
     for load in parts:
         part = load()
-        tail = tail or Tail(len(part.values), keep)
-        tail.take(part.values)
-        least.append(np.full(len(part.values), -np.inf, np.float32) if part.whole else part.values[:, -1])
-    if tail is None:
-        raise ValueError("a tail needs at least one part, got none")
+        own = part.values[units]
+        tail.take(own)
+        least.append(np.full(len(units), -np.inf, np.float32) if part.whole else own[:, -1])
     found = tail.compute()
     doubtful = np.greater(np.stack(least), found[:, -1])
-    units = np.flatnonzero(doubtful.any(0))
-    if len(units):
-        places = np.asarray(doubtful[:, units].any(1))
-        found[units] = _looked_at_again(parts, keep, again, (units, places))
+    places = np.flatnonzero(doubtful.any(0))
+    if len(places):
+        which = np.asarray(doubtful[:, places].any(1))
+        found[places] = _looked_at_again(parts, keep, again, (units[places], which))
     return found
 
 

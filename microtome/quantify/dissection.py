@@ -201,8 +201,22 @@ def detectors(scores: NDArray[np.float64], labels: Best, min_iou: float) -> Dete
         min_iou: the threshold.
     """
     unit = np.arange(len(scores))
-    detects = scores[unit, labels.concept] > min_iou
-    above = (scores[unit[:, None], labels.by_category] > min_iou) & (labels.by_category >= 0)
+    inside = scores[unit[:, None], labels.by_category]
+    return detected_concepts(scores[unit, labels.concept], inside, labels, min_iou)
+
+
+def detected_concepts(
+    own: NDArray[np.float64], inside: NDArray[np.float64], labels: Best, min_iou: float
+) -> DetectorCount:
+    """As `detectors`, from the IoUs of the labels alone.
+
+    Args:
+        own: (units,) of each unit's label.
+        inside: (units, categories) of its best concept within each; whatever where a category is empty.
+        labels, min_iou: as there.
+    """
+    detects = own > min_iou
+    above = (inside > min_iou) & (labels.by_category >= 0)
     # A concept has one category, so distinct labels over all categories are the sum of each category's.
     return DetectorCount(
         int(detects.sum()), len(np.unique(labels.by_category[above])), len(np.unique(labels.concept[detects]))

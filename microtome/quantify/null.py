@@ -89,7 +89,7 @@ class NullCounts:
         shape: units, concepts and tiles.
     """
 
-    def __init__(self, plan: NDArray[np.int64], annotations: AllLabels, shape: tuple[int, int, int]) -> None:
+    def __init__(self, plan: NDArray[np.int32], annotations: AllLabels, shape: tuple[int, int, int]) -> None:
         units, concepts, self._tiles = shape
         self._plan = plan
         # As an array of its own class: a memory map, which is a class below, would not be told apart from an object.

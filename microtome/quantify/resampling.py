@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-import scipy.sparse
+from numba import njit
 from numpy.typing import NDArray
 
-from microtome.quantify.dissection import Best, DetectorCount, detectors, iou
+from microtome.quantify.dissection import Best, DetectorCount, detected_concepts, iou
 from microtome.quantify.intervals import Interval, expanded_ends, resampled_interval
 
 RUN = 768  # images whose counts are weighted together
@@ -64,11 +64,25 @@ def _joined(blocks: Sequence[ImageCounts]) -> ImageCounts:
     )
 
 
-def bootstrap_weights(images: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int32]:
-    """How often each image is drawn in each resample: (resamples, images); every row sums to `images`."""
-    return np.stack(
-        [np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(resamples)]
-    ).astype(np.int32)
+ALL = slice(None)
+
+
+def bootstrap_weights(images: int, resamples: int, rng: np.random.Generator, *, kept: slice = ALL) -> NDArray[np.int32]:
+    """How often each image is drawn in each resample: (kept resamples, images); every row sums to `images`.
+
+    Args:
+        images: how many there are.
+        resamples: how many are drawn.
+        rng: the source of chance.
+        kept: which of them are kept; all are drawn, so that they are those of a run that keeps all.
+    """
+    wanted = range(*kept.indices(resamples))
+    found = np.zeros((len(wanted), images), np.int32)
+    for resample in range(resamples):
+        drawn = rng.integers(images, size=images)
+        if resample in wanted:
+            found[wanted.index(resample)] = np.bincount(drawn, minlength=images)
+    return found
 
 
 def halves(images: int, rng: np.random.Generator) -> NDArray[np.int32]:
@@ -78,23 +92,42 @@ def halves(images: int, rng: np.random.Generator) -> NDArray[np.int32]:
     return np.stack([first, 1 - first])
 
 
-def redrawn_halves(split: NDArray[np.int32], resamples: int, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Each half drawn anew from itself, so that no image is on both sides: (2 resamples, images), half after half.
+def redrawn_halves(
+    split: NDArray[np.int32], resamples: int, rng: np.random.Generator, *, kept: slice = ALL
+) -> NDArray[np.int32]:
+    """Each half drawn anew from itself, so that no image is on both sides: (2 kept resamples, images), half after half.
 
     Args:
         split: from `halves`.
-        resamples: how many.
-        rng: the source of chance.
+        resamples, rng, kept: as `bootstrap_weights` takes them.
     """
-    drawn = np.zeros((resamples, *split.shape), np.int32)
+    drawn = np.zeros((len(range(*kept.indices(resamples))), *split.shape), np.int32)
     for side, half in enumerate(split):
         members = np.flatnonzero(half)
-        drawn[:, side, members] = bootstrap_weights(len(members), resamples, rng)
-    return drawn.reshape(2 * resamples, -1)
+        drawn[:, side, members] = bootstrap_weights(len(members), resamples, rng, kept=kept)
+    return drawn.reshape(2 * len(drawn), -1)
+
+
+@njit(nogil=True)
+def _add(totals, weights, counts):  # type: ignore[no-untyped-def]
+    """Add a run's counts under every weighting. Compiled when it is first called.
+
+    Args:
+        totals: (units, concepts, weightings), added to.
+        weights: (images, weightings) of the run.
+        counts: image within the run, unit, concept and pixels of each count.
+    """
+    image, unit, concept, pixels = counts
+    for at in range(len(image)):
+        total, weight, pixel = totals[unit[at], concept[at]], weights[image[at]], np.int32(pixels[at])
+        for weighting in range(len(weight)):
+            total[weighting] += weight[weighting] * pixel
 
 
 class WeightedCounts:
     """I, A and L under many weightings of the images at once, streamed over the images.
+
+    The weightings are the last axis, along which a count is added to all of them, and a concept judged in all of them.
 
     Args:
         weights: (weightings, images) integers.
@@ -106,44 +139,97 @@ class WeightedCounts:
     def __init__(
         self, weights: NDArray[np.int32], units: int, category: NDArray[np.int64], *, all_images: bool = False
     ) -> None:
-        self._weights, self._units, self._category = weights, units, category
-        self._all_images = all_images
-        concepts, categories = len(category), int(category.max()) + 1
-        self.intersection = np.zeros((units * concepts, len(weights)), np.int32)
-        self.activation = np.zeros((categories, len(weights), units), np.int64)
-        self.label_pixels = np.zeros((len(weights), concepts), np.int64)
+        self._weights, self._category, self._all_images = weights, category, all_images
+        concepts, categories, many = len(category), int(category.max()) + 1, len(weights)
+        self._intersection = np.zeros((units, concepts, many), np.int32)
+        self._activation = np.zeros((categories, units, many), np.int64)
+        self._pixels = np.zeros((concepts, many), np.int64)
+
+    def __len__(self) -> int:
+        """Number of weightings."""
+        return len(self._weights)
 
     def update(self, counts: ImageCounts) -> None:
         """Take a run of images."""
-        images = len(counts.activated)
-        weights = self._weights[:, counts.first : counts.first + images]
-        key = counts.unit * len(self._category) + counts.concept
-        rows, row = np.unique(key, return_inverse=True)
-        matrix = scipy.sparse.csr_matrix(
-            (counts.intersection.astype(np.int32), (row, counts.image - counts.first)), shape=(len(rows), images)
-        )
-        self.intersection[rows] += matrix @ np.ascontiguousarray(weights.T)
-        # float64 holds these integers exactly, and its product is the fast one
-        exact = weights.astype(np.float64)
-        self.label_pixels += (exact @ counts.label_pixels.astype(np.float64)).astype(np.int64)
-        for number, seen in enumerate(counts.annotated.T):
-            lit = counts.activated if self._all_images else counts.activated * seen[:, None]
-            self.activation[number] += (exact @ lit.astype(np.float64)).astype(np.int64)
+        weights = np.ascontiguousarray(self._weights[:, counts.first : counts.first + len(counts.activated)].T)
+        sparse = (counts.image - counts.first, counts.unit, counts.concept, counts.intersection)
+        _add(self._intersection, weights, tuple(map(np.ascontiguousarray, sparse)))
+        image, concept = np.nonzero(counts.label_pixels)
+        _add(self._pixels[None], weights, (image, np.zeros_like(image), concept, counts.label_pixels[image, concept]))
+        self._add_activation(counts, weights)
 
-    @property
-    def images(self) -> int:
-        """Number of images."""
-        return int(self._weights.shape[1])
+    def _add_activation(self, counts: ImageCounts, weights: NDArray[np.int32]) -> None:
+        """Of each category over the images in which it is annotated; those that are in the same images at once."""
+        annotated = np.ones_like(counts.annotated) if self._all_images else counts.annotated
+        patterns, which = np.unique(annotated, axis=1, return_inverse=True)
+        for number, seen in enumerate(patterns.T):
+            # float64 holds these integers exactly, and its product is the fast one
+            lit = counts.activated[seen].T.astype(np.float64) @ weights[seen].astype(np.float64)
+            self._activation[which.ravel() == number] += lit.astype(np.int64)
 
     def scores(self, weighting: int) -> NDArray[np.float64]:
         """(units, concepts) IoU under one weighting."""
-        counts, activation, pixels = self.at(weighting)
-        return iou(counts, activation, pixels)
+        intersection = self._intersection[:, :, weighting].astype(np.int64)
+        return iou(intersection, self._activation[self._category, :, weighting].T, self._pixels[:, weighting])
 
-    def at(self, weighting: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """I (units, concepts), A (units, concepts) and L (concepts,) under one weighting."""
-        counts = self.intersection[:, weighting].reshape(self._units, -1).astype(np.int64)
-        return counts, self.activation[self._category, weighting].T, self.label_pixels[weighting]
+    def scores_of(self, concept: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(weightings, units, several) IoU of some concepts of each unit.
+
+        Args:
+            concept: (units, several).
+        """
+        unit = np.arange(len(concept))[:, None]
+        intersection = self._intersection[unit, concept].astype(np.int64)
+        activation = self._activation[self._category[concept], unit]
+        return np.moveaxis(iou(intersection, activation, self._pixels[concept]), -1, 0)
+
+    def winners(self) -> NDArray[np.int64]:
+        """(weightings, units) the concept of the highest IoU, the first of equals."""
+        found = []
+        for unit in range(len(self._intersection)):
+            some, counts = self._met(unit)
+            found.append(some[iou(*counts).argmax(0)])
+        return np.stack(found, 1)
+
+    def heldout(self) -> Heldout:
+        """What labels chosen under the first of each two weightings reach under the second."""
+        held, whole = [], []
+        for unit in range(len(self._intersection)):
+            _, counts = self._met(unit)
+            one, other = ([part[:, side::2] for part in counts] for side in (0, 1))
+            label = iou(*one).argmax(0)
+            held.append(np.take_along_axis(iou(*other), label[None], 0)[0])
+            whole.append(iou(*(here + there for here, there in zip(one, other, strict=True))).max(0))
+        return Heldout(np.stack(held, 1), np.stack(whole, 1))
+
+    def _met(self, unit: int) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+        """Concepts that a unit meets, the first with them, which is the label of a unit that meets none; I, A, L."""
+        some = np.flatnonzero(self._intersection[unit].any(1) | (np.arange(len(self._category)) == 0))
+        intersection = self._intersection[unit, some].astype(np.int64)
+        return some, [intersection, self._activation[self._category[some], unit], self._pixels[some]]
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """Units over pairs of halves of the images, from `halves` or `redrawn_halves`; both are (pairs, units).
+
+    Args:
+        iou: on the second half, of the label that wins on the first.
+        whole: the best IoU on both halves together.
+    """
+
+    iou: NDArray[np.float64]
+    whole: NDArray[np.float64]
+
+    def confirmed(self, believed: NDArray[np.bool_], min_iou: float) -> NDArray[np.bool_]:
+        """(pairs, units) detectors that chance does not reach, and that are some on the half that chose no label.
+
+        Args:
+            believed: (units,) whether q lies at or below LEVEL; that of the data, in every resample.
+            min_iou: of a detector, on all images and on the second half.
+        """
+        firm: NDArray[np.bool_] = believed & (self.whole > min_iou) & (self.iou > min_iou)
+        return firm
 
 
 @dataclass(frozen=True)
@@ -196,15 +282,16 @@ def bootstrap_draws(blocks: Iterable[WeightedCounts], labels: Best, min_iou: flo
         min_iou: of a detector.
     """
     own: list[NDArray[np.float64]] = []
-    wins, unit = np.zeros(len(labels.concept), np.int64), np.arange(len(labels.concept))[:, None]
-    layer: list[tuple[int, int, int]] = []
+    wins, layer = np.zeros(len(labels.concept), np.int64), []
     for block in blocks:
-        for weighting in range(block.label_pixels.shape[0]):
-            scores = block.scores(weighting)
-            own.append(scores[unit, labels.nearest])
-            wins += scores.argmax(1) == labels.concept
-            layer.append(_counts(detectors(scores, labels, min_iou)))
-    return Draws(np.stack(own), wins, np.array(layer))
+        own.append(block.scores_of(labels.nearest))
+        wins += (block.winners() == labels.concept).sum(0)
+        inside = block.scores_of(labels.by_category)
+        layer += [
+            _counts(detected_concepts(*scores, labels, min_iou))
+            for scores in zip(own[-1][:, :, 0], inside, strict=True)
+        ]
+    return Draws(np.concatenate(own), wins, np.array(layer))
 
 
 def bootstrap(draws: Draws, images: int, concepts: int, counted: DetectorCount) -> BootstrapResult:
@@ -248,68 +335,42 @@ def count_interval(value: int, drawn: NDArray[np.float64], most: int) -> Interva
     return Interval(float(max(0, min(value, np.floor(low)))), float(min(most, max(value, np.ceil(high)))))
 
 
-def heldout_iou(counts: WeightedCounts, resample: int = 0) -> NDArray[np.float64]:
-    """(units,) IoU on the second half of the label that wins on the first.
-
-    Args:
-        counts: whose weightings are halves, from `halves` or `redrawn_halves`.
-        resample: which pair of halves.
-    """
-    label = counts.scores(2 * resample).argmax(1)
-    held: NDArray[np.float64] = counts.scores(2 * resample + 1)[np.arange(len(label)), label]
-    return held
-
-
-def confirmed(
-    counts: WeightedCounts, believed: NDArray[np.bool_], min_iou: float, resample: int = 0
-) -> NDArray[np.bool_]:
-    """(units,) detectors that chance does not reach, and that are detectors on the half that did not choose the label.
-
-    Args:
-        counts: whose weightings are halves, from `halves` or `redrawn_halves`.
-        believed: (units,) whether q lies at or below LEVEL; that of the data, in every resample.
-        min_iou: of a detector, on all images and on the second half.
-        resample: which pair of halves.
-    """
-    one, other = counts.at(2 * resample), counts.at(2 * resample + 1)
-    whole = iou(one[0] + other[0], one[1] + other[1], one[2] + other[2])
-    firm: NDArray[np.bool_] = believed & (whole.max(1) > min_iou) & (heldout_iou(counts, resample) > min_iou)
-    return firm
-
-
 def confirmed_draws(blocks: Iterable[WeightedCounts], believed: NDArray[np.bool_], min_iou: float) -> NDArray[np.int64]:
     """(resamples,) numbers of confirmed detectors: labels are chosen anew on every redrawn half.
 
     Args:
         blocks: whose weightings are from `redrawn_halves`, an even number in each.
-        believed: (units,) as in `confirmed`.
-        min_iou: of a detector.
+        believed, min_iou: as in `Heldout.confirmed`.
     """
-    drawn = [
-        int(confirmed(block, believed, min_iou, resample).sum())
-        for block in blocks
-        for resample in range(len(block.label_pixels) // 2)
-    ]
-    return np.array(drawn)
+    return np.concatenate([block.heldout().confirmed(believed, min_iou).sum(1) for block in blocks])
 
 
 def permutation_plan(
-    annotated: NDArray[np.bool_], permutations: int, rng: np.random.Generator, strata: NDArray[np.int64]
-) -> Sequence[NDArray[np.int64]]:
-    """Per category, whose annotation each image gets: (permutations, images); itself where none is annotated.
+    annotated: NDArray[np.bool_],
+    permutations: int,
+    rng: np.random.Generator,
+    strata: NDArray[np.int64],
+    *,
+    kept: slice = ALL,
+) -> Sequence[NDArray[np.int32]]:
+    """Per category, whose annotation each image gets: (kept permutations, images); itself where none is annotated.
 
     Args:
         annotated: (images, categories).
-        permutations: how many.
+        permutations: how many are drawn.
         rng: the source of chance.
         strata: (images,) number of each image's stratum; annotations stay within it.
+        kept: which of them are kept; all are drawn, so that they are those of a run that keeps all.
     """
     plans = []
     for seen in annotated.T:
         groups = [np.flatnonzero(seen & (strata == stratum)) for stratum in np.unique(strata)]
-        plan = np.broadcast_to(np.arange(len(seen)), (permutations, len(seen))).copy()
-        for row in plan:
+        rows = []
+        for permutation in range(permutations):
+            row = np.arange(len(seen), dtype=np.int32)
             for members in groups:
                 row[members] = rng.permutation(members)
-        plans.append(plan)
+            if permutation in range(*kept.indices(permutations)):
+                rows.append(row)
+        plans.append(np.stack(rows))
     return plans

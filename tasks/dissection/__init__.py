@@ -9,6 +9,7 @@ from tasks.ablation import AblationOptions, ablation
 from tasks.labelling import DissectionOptions
 from tasks.null import STAGE as NULL
 from tasks.null import NullOptions
+from tasks.pace import Pace
 from tasks.planning import Planner
 from tasks.redrawn import STAGE as REDRAWN
 from tasks.redrawn import RedrawnOptions
@@ -31,6 +32,13 @@ def plan(audit: Planner, options: DissectionOptions) -> Iterable[Job]:
     yield audit.job(STAGE, options, {**counted, "null": null, "redrawn": redrawn, "ablation": ablated})
 
 
+def cost(options: DissectionOptions, pace: Pace) -> float:
+    """Counts are read, added up under every weighting, three to a resample, and compared concept by concept."""
+    weighed = 1e-9 * pace.pictures * pace.units
+    compared = pace.concepts * pace.units * (6e-9 + 5e-13 * pace.pictures)
+    return 2 + 3e-4 * pace.pictures + options.bootstrap * (weighed + compared)
+
+
 STAGE = Stage(
     name="dissection",
     about="Labels every unit with the concept that it detects best, with interval, null and held-out check.",
@@ -39,7 +47,7 @@ STAGE = Stage(
     sharded="resamples",
     plan=plan,
     determined_by=frozenset({"seed"}),
-    cost=lambda options, pace: 1 + 1e-7 * options.bootstrap * pace.pictures * pace.units**0.5,
+    cost=cost,
     page=PageOf(
         "tasks.dissection.findings:findings",
         "microtome.report.dissection:pages",

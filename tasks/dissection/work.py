@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -16,15 +16,15 @@ from microtome.quantify.intervals import Interval, resampled_interval
 from microtome.quantify.resampling import (
     BootstrapResult,
     Draws,
+    Heldout,
+    ImageCounts,
     WeightedCounts,
     bootstrap,
     bootstrap_draws,
     bootstrap_weights,
-    confirmed,
     confirmed_draws,
     count_interval,
     halves,
-    heldout_iou,
     long_runs,
     redrawn_halves,
 )
@@ -39,9 +39,10 @@ from tasks.redrawn.result import RedrawnDetectors
 from tasks.session import Session
 from tasks.spans import layer_part, of_layer_part
 from tasks.tally.result import Tally
+from tasks.tally.runs import Runs
 from tasks.thresholds.result import SeenPictures
 
-RESAMPLES = 200  # of a shard
+RESAMPLES = 100  # of a shard
 BLOCK_BYTES = 256_000_000  # of counts held for one block of resamples
 SATURATED = "saturated: its threshold is its maximum, so nothing lies above it"
 CONSTANT = "dead: it has the same value everywhere"
@@ -99,11 +100,14 @@ class Shard:
 
     def __init__(self, options: DissectionOptions, inputs: Inputs, session: Session) -> None:
         self._summary = partial(LayerDissection, options, inputs, session)
+        self._layers: dict[int, LayerDissection] = {}  # that in hand alone
 
     def __call__(self, draft: Draft, name: str) -> None:
         """Leave what is kept of the resamples, and their numbers of confirmed detectors, where these are judged."""
         number, first = of_layer_part(name)
-        draws, confirmed = self._summary(number).draws(slice(first, first + RESAMPLES))
+        if number not in self._layers:
+            self._layers = {number: self._summary(number)}
+        draws, confirmed = self._layers[number].draws(slice(first, first + RESAMPLES))
         draft.leave_arrays(name, {**vars(draws), **({} if confirmed is None else {"confirmed": confirmed})})
 
 
@@ -149,7 +153,8 @@ class LayerDissection:
     def __call__(self, drawn: Sequence[State]) -> SummarisedLayer:
         """From what the layer's shards left."""
         inputs, layer = self.inputs, self.layer
-        counted, split = detectors(self.scores, self.found, self.options.min_iou), self.weighted(self.halves)
+        counted = detectors(self.scores, self.found, self.options.min_iou)
+        split = self.weighted(long_runs(self._counts()), self.halves).heldout()
         null, across = self.null(), self.null(across=True)
         parts = [Draws(part["own"], part["wins"], part["layer"]) for part in drawn]
         concepts = len(self.category)
@@ -159,7 +164,7 @@ class LayerDissection:
             counted,
             bootstrap(Draws.joined(parts), inputs.index.images, concepts, counted) if parts else None,
             self.redrawn(counted),
-            heldout_iou(split),
+            split.iou[0],
             self.confirmed(split, [part["confirmed"] for part in drawn if "confirmed" in part]),
             None if null is None else null_p95(null),
             None if null is None else p_values(self.found.iou, null),
@@ -200,25 +205,32 @@ class LayerDissection:
         """(concepts,) number of each one's category."""
         return self.inputs.index.concepts.category_index
 
-    def weighted(self, weights: NDArray[np.int32]) -> WeightedCounts:
+    @cached_property
+    def runs(self) -> Runs:
+        """The layer's counts, to be read often."""
+        return Runs(self._counts())
+
+    def _counts(self) -> Iterator[ImageCounts]:
+        return self.inputs.tally.image_counts(self.inputs.index, self.number, self.layer.units)
+
+    def weighted(self, runs: Iterable[ImageCounts], weights: NDArray[np.int32]) -> WeightedCounts:
         """Counts with pictures taken so many times."""
         everywhere = self.options.denominator == "all-images"
         counts = WeightedCounts(weights, self.layer.units, self.category, all_images=everywhere)
-        for block in long_runs(self.inputs.tally.image_counts(self.inputs.index, self.number, self.layer.units)):
-            counts.update(block)
+        for run in runs:
+            counts.update(run)
             self.session.check()
         return counts
 
     def draws(self, some: slice) -> tuple[Draws, NDArray[np.int64] | None]:
         """What is kept of some resamples, which are drawn with all others; and how many units are confirmed in each."""
-        seed, min_iou = self.session.seed, self.options.min_iou
-        weights = bootstrap_weights(self.inputs.index.images, self.options.bootstrap, np.random.default_rng([seed, 1]))
-        draws = bootstrap_draws(self.blocks(weights[some]), self.found, min_iou)
+        images, many, seed = self.inputs.index.images, self.options.bootstrap, self.session.seed
+        weights = bootstrap_weights(images, many, np.random.default_rng([seed, 1]), kept=some)
+        draws = bootstrap_draws(self.blocks(weights), self.found, self.options.min_iou)
         if self.believed is None:
             return draws, None
-        weights = redrawn_halves(self.halves, self.options.bootstrap, np.random.default_rng([seed, 3]))
-        pairs = weights[2 * some.start : 2 * some.stop]
-        return draws, confirmed_draws(self.blocks(pairs), self.believed, min_iou)
+        weights = redrawn_halves(self.halves, many, np.random.default_rng([seed, 3]), kept=some)
+        return draws, confirmed_draws(self.blocks(weights), self.believed, self.options.min_iou)
 
     def redrawn(self, counted: DetectorCount) -> Sequence[Interval | None]:
         """Of detectors, unique per category and unique per unit, every resample with thresholds of its own."""
@@ -233,18 +245,18 @@ class LayerDissection:
         """Counts under many weightings, an even number of them in each block."""
         size = 2 * max(1, BLOCK_BYTES // (8 * self.layer.units * len(self.category)))
         for first in range(0, len(weights), size):
-            yield self.weighted(weights[first : first + size])
+            yield self.weighted(self.runs, weights[first : first + size])
 
     @property
     def halves(self) -> NDArray[np.int32]:
         """Of the images: on one the label is chosen, on the other judged."""
         return halves(self.inputs.index.images, np.random.default_rng([self.session.seed, 2]))
 
-    def confirmed(self, split: WeightedCounts, drawn: Sequence[NDArray[np.int64]]) -> Confirmed | None:
+    def confirmed(self, split: Heldout, drawn: Sequence[NDArray[np.int64]]) -> Confirmed | None:
         """Detectors that pass on the held-out half and that chance does not reach, and their numbers in resamples."""
         if self.believed is None:
             return None
-        units = confirmed(split, self.believed, self.options.min_iou)
+        units = split.confirmed(self.believed, self.options.min_iou)[0]
         numbers = np.concatenate(drawn).astype(float) if drawn else None
         return Confirmed(units, None if numbers is None else count_interval(int(units.sum()), numbers, len(units)))
 

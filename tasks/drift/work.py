@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from microtome.errors import InputError
 from microtome.quantify import drift as science
-from microtome.quantify.resampling import WeightedCounts, bootstrap_weights, long_runs
+from microtome.quantify.resampling import WeightedCounts, bootstrap_weights
 from storage import Draft
 from storage.tables import Gathered, Row
 from tasks.activations.result import Maps
@@ -19,6 +19,7 @@ from tasks.drift.rows import MatchedLayer
 from tasks.index.result import Index
 from tasks.session import Session
 from tasks.tally.result import Tally
+from tasks.tally.runs import Runs
 from tasks.thresholds.result import Thresholds
 
 BLOCK_BYTES = 128_000_000  # of either network's counts, held for one block of resamples
@@ -142,16 +143,17 @@ class _Compared:
         before, after = self.layer.before, self.layer.after
         concepts = len(self.inputs.index.concepts.number)
         size = max(1, BLOCK_BYTES // (4 * max(before.units, after.units) * concepts))
+        index = self.inputs.index
+        runs = [(side, Runs(side.tally.image_counts(index, side.number, side.units))) for side in (before, after)]
         for first in range(0, len(weights), size):
-            some = weights[first : first + size]
-            both = self.weighted(before, some), self.weighted(after, some)
-            yield from ((both[0].scores(place), both[1].scores(place)) for place in range(len(some)))
+            both = [self.weighted(*own, weights[first : first + size]) for own in runs]
+            yield from ((both[0].scores(place), both[1].scores(place)) for place in range(len(both[0])))
 
-    def weighted(self, side: LayerSide, weights: NDArray[np.int32]) -> WeightedCounts:
+    def weighted(self, side: LayerSide, runs: Runs, weights: NDArray[np.int32]) -> WeightedCounts:
         """One network's counts with pictures taken so many times."""
-        index, everywhere = self.inputs.index, self.options.denominator == "all-images"
-        counts = WeightedCounts(weights, side.units, index.concepts.category_index, all_images=everywhere)
-        for block in long_runs(side.tally.image_counts(index, side.number, side.units)):
-            counts.update(block)
+        category, everywhere = self.inputs.index.concepts.category_index, self.options.denominator == "all-images"
+        counts = WeightedCounts(weights, side.units, category, all_images=everywhere)
+        for run in runs:
+            counts.update(run)
             self.session.check()
         return counts

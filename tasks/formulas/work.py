@@ -194,7 +194,7 @@ class _Searching:
         """Where some permutations lie, by the first of them."""
         return f"formula_null/{self.number:03d}-{first:06d}.parquet"
 
-    def plans(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    def plans(self) -> Iterator[tuple[int, NDArray[np.int32]]]:
         """The exchanges of the stage `null`, some at a time: the first one's number, (categories, some, images)."""
         index, total = self.inputs.index, self.options.permutations
         for block in range(0, total, BLOCK):
@@ -203,7 +203,7 @@ class _Searching:
             for first in range(0, plan.shape[1], SHARD):
                 yield block + first, plan[:, first : first + SHARD]
 
-    def under(self, floors: Sequence[float], plan: NDArray[np.int64]) -> list[bool]:
+    def under(self, floors: Sequence[float], plan: NDArray[np.int32]) -> list[bool]:
         """Which units' IoU any formula reaches under one exchange: (categories, images)."""
         search, seen = FormulaSearch(self.cells, self.annotated, plan, least=self.options.pictures), memo()
         found = []

@@ -109,6 +109,11 @@ def taken(found: Job) -> list[Record]:
     return [data.records[number] for number in numbers]
 
 
+def concepts(found: Job) -> int:
+    """How many concepts the data set of an index knows."""
+    return indexing(found)[0].concepts
+
+
 def check_category(found: Job, category: str | None, key: str) -> None:
     """Refuse a category that no picture of a data set is of, before any work.
 

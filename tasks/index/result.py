@@ -71,12 +71,12 @@ class AnnotationBlock:
 class Index(StageResult):
     """An indexed data set."""
 
-    @property
+    @cached_property
     def options(self) -> IndexOptions:
         """What it was made with."""
         return IndexOptions.model_validate(self.parameters)
 
-    @property
+    @cached_property
     def frame(self) -> Frame:
         """That pictures and masks were put into."""
         return frame_of(self.options)

@@ -106,12 +106,12 @@ class _Exchange:
 
         def best(groups: NDArray[np.int64]) -> NDArray[np.float64]:
             rng = np.random.default_rng([self.session.seed, block])
-            return self.best(np.stack([plan[part] for plan in permutation_plan(annotated, count, rng, groups)]))
+            return self.best(np.stack(permutation_plan(annotated, count, rng, groups, kept=part)))
 
         within = best(strata)
         return within, best(np.zeros_like(strata)) if strata.any() else within
 
-    def best(self, plan: NDArray[np.int64]) -> NDArray[np.float64]:
+    def best(self, plan: NDArray[np.int32]) -> NDArray[np.float64]:
         """(permutations, units) best IoU under given exchanges: (categories, permutations, images)."""
         index, tally, layer = self.inputs.index, self.inputs.tally, self.inputs.activations.layers[self.number]
         shape = (layer.units, len(index.concepts.number), tiles(index.frame.masks))

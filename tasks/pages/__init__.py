@@ -56,7 +56,10 @@ STAGE = Stage(
     determined_by=frozenset({"device"}),
     threads="all",
     cost=lambda options, pace: (
-        1 + 5e-3 * pace.units + min(pace.pictures, options.top_images * pace.units) * (pace.read + 4e-3)
+        1
+        + 5e-3 * pace.units
+        + 4e-4 * pace.pictures
+        + min(pace.pictures, options.top_images * pace.units) * (pace.read + 4e-3)
     ),
     files=("microtome/report/templates",),
 )

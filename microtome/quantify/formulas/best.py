@@ -112,7 +112,12 @@ class FormulaSearch:
     """
 
     def __init__(
-        self, cells: ConceptCells, annotated: NDArray[np.bool_], plan: Ints | None = None, *, least: int = 1
+        self,
+        cells: ConceptCells,
+        annotated: NDArray[np.bool_],
+        plan: NDArray[np.int32] | None = None,
+        *,
+        least: int = 1,
     ) -> None:
         images, categories = annotated.shape
         own = np.broadcast_to(np.arange(images), (categories, images))
@@ -122,7 +127,7 @@ class FormulaSearch:
         several = np.ones(number.shape, bool)
         several[(np.arange(categories),) * 3] = False
         self._too_few = several & (number < least)
-        self._plan = np.ascontiguousarray(own if plan is None else plan)
+        self._plan = np.ascontiguousarray(own if plan is None else plan, np.int64)
         self._on = annotated.any(1)
         ordered = np.argsort(cells.category, kind="stable")
         self._members = ordered, np.searchsorted(cells.category[ordered], np.arange(categories + 1))
