@@ -149,6 +149,7 @@ def test_a_run_that_failed_or_still_runs_is_said():
 def test_other_pictures_are_no_change_of_the_network():
     moved = history(runs=[run(1), run(2), run(3, "q")])
     assert moved.breaks == [2]
+    assert page(moved, "h.html").figures.items[0][1] == "27"  # no arrow from what does not compare
     assert "The last run looked at other pictures than the run before" in list(sentences(moved))[2]
 
 

@@ -270,16 +270,17 @@ def _tiles(found: History) -> views.Figures:
     shown = [(figure, figure.values[-1]) for figure in found.figures]
     return views.Figures(
         [
-            (figure.words, f"{_before(figure)}{number(now.value)}", _interval(now))
+            (figure.words, f"{_before(found, figure)}{number(now.value)}", _interval(now))
             for figure, now in shown[:SHOWN_TILES]
             if now is not None and now.value is not None
         ]
     )
 
 
-def _before(figure: PastFigure) -> str:
-    """What it was in the run before, and an arrow; nothing where it is the same, or was not measured."""
-    pair = _pair(figure) if len(figure.values) > 1 else None
+def _before(found: History, figure: PastFigure) -> str:
+    """What it was in the run before, and an arrow; nothing where it is the same, was not measured, or is of other
+    pictures, with which nothing compares."""
+    pair = _pair(figure) if len(figure.values) > 1 and len(found.runs) - 1 not in found.breaks else None
     return "" if pair is None or pair[0] == pair[1] else f"{number(pair[0])} → "
 
 
