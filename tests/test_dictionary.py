@@ -438,8 +438,8 @@ def test_directions_are_stored_for_use(done):
 def test_the_page_says_what_the_tables_say(done):
     text = done["report"][0].read("dictionary.html").decode()
     rows = {row["basis"]: row for row in done["dictionary"][0].table("dictionary_bases").to_pylist()}
-    assert f"Of the 64 units of features.12 {rows['units']['share']:.0%}" in text
-    assert f"of NMF: {rows['nmf']['share']:.0%}" in text
+    assert f"Of the 64 units of features.12 {100 * rows['units']['share']:.0f}\u00a0%" in text
+    assert f"of NMF, {100 * rows['nmf']['share']:.0f}\u00a0%" in text
     assert f"{rows['sae']['confirmed']} of 64 [" in text
     assert "Do other starts find the same directions of features.12?" in text
     assert "Directions of the TopK autoencoder in features.12" in text

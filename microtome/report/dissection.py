@@ -455,7 +455,7 @@ def _headline(row: LayerRow) -> str:
     )
 
 
-def _found(row: LayerRow, units: Sequence[UnitRow]) -> views.Found:
+def _found(row: LayerRow, units: Sequence[UnitRow]) -> views.Detected:
     """How many detectors, and of what: the overview's line."""
     firm = row["confirmed"] is not None
     count = row["detectors"] if row["confirmed"] is None else row["confirmed"]
@@ -463,7 +463,7 @@ def _found(row: LayerRow, units: Sequence[UnitRow]) -> views.Found:
     between = "" if low is None else f" [{low:.0f}, {high:.0f}]"
     value, *ends = (None if end is None else round(100 * end / row["units"], 2) for end in (count, low, high))
     said = f"{count} of {row['units']}{between}"
-    return views.Found(
+    return views.Detected(
         "confirmed detectors" if firm else "detectors, luck included",
         said,
         views.Strip(value, ends[0], ends[1], (), f"{said} units"),

@@ -109,7 +109,7 @@ class ConceptBars:
 
 
 @dataclass(frozen=True)
-class Found:
+class Detected:
     """A layer's line on the overview.
 
     Args:
@@ -141,7 +141,7 @@ class Layer:
     categories: Sequence[str]
     advice: Sequence[str]
     mask: tuple[int, int]
-    found: Found | None = None
+    found: Detected | None = None
     least: str = ""
 
     @property
