@@ -210,7 +210,18 @@ def _flat(value: object, key: str = "") -> Iterator[tuple[str, str]]:
         for name, inner in value.items():
             yield from _flat(inner, f"{key}.{name}" if key else str(name))
     elif key not in ("name", "workspace"):
-        yield key, _text(value)
+        yield key, _listed(value) if isinstance(value, list) else _text(value)
+
+
+def _listed(items: list[Any]) -> str:
+    """Values of a list; of a mapping in it, such as a gate, what says something."""
+    told = [
+        ", ".join(f"{name} {_text(value)}" for name, value in item.items() if value not in (None, False, {}))
+        if isinstance(item, Mapping)
+        else _text(item)
+        for item in items
+    ]
+    return "; ".join(told) or "none"
 
 
 def _text(value: Any) -> str:

@@ -111,10 +111,13 @@ def detectors(first: float, second: float, low: float | None, high: float | None
     [
         (
             detectors(31, 27, -6, -2),
-            "Fewer detectors in 4 in new: 31 in old, 27 in new; difference −4 [−6, −2], over the",
+            "new has fewer detectors in 4 than old: 27 against 31, a difference of −4 [−6, −2] over the same",
         ),
-        (detectors(0.27, 0.31, 0.02, 0.06), "Higher detectors in 4 in new: 0.27 in old, 0.31 in new; difference +0.04"),
-        (detectors(27, 31, 2, 6), "More detectors in 4 in new: 27 in old, 31 in new; difference +4 [+2, +6],"),
+        (
+            detectors(0.27, 0.31, 0.02, 0.06),
+            "new has a higher detectors in 4 than old: 0.31 against 0.27, a difference",
+        ),
+        (detectors(27, 31, 2, 6), "new has more detectors in 4 than old: 31 against 27, a difference of +4 [+2, +6]"),
         (
             detectors(31, 30, -4, 2),
             "No sure difference in detectors in 4: 31 in old, 30 in new; difference −1 [−4, +2]",
@@ -130,7 +133,7 @@ def test_the_verdict(figure, words):
 def test_further_figures_that_surely_differ():
     more = [replace(detectors(3, 9, 5, 7), name=name) for name in "abcd"]
     told = sentences(found(detectors(31, 31, 0, 0), detectors(27, 31, 2, 6), detectors(1, 2, -1, 3), *more))
-    assert told[0].startswith("More detectors in 4 in new: 27 in old, 31 in new")  # what surely differs comes first
+    assert told[0].startswith("new has more detectors in 4 than old: 31 against 27")  # what surely differs comes first
     assert told[1] == "Surely different, too: a of 4 +6 [+5, +7]; b of 4 +6 [+5, +7]; c of 4 +6 [+5, +7]; and 1 more."
     assert told[2] == "No sure difference in detectors of 4, detectors of 4."
     assert sentences(found(detectors(27, 31, 2, 6), more[0]))[1] == "Surely different, too: a of 4 +6 [+5, +7]."
@@ -163,7 +166,9 @@ def test_numbers_that_mean_nothing_are_said_to_and_folded_away():
         True, True,
     ]  # fmt: skip
     warned = next(part.text for part in parts_of(view, "text") if part.style == "advice")
-    assert warned.startswith("As far as labels tell, units of one number")
+    assert warned.startswith(f"As far as labels tell, not surely in {EVIL}, {EVIL}: there units of one number")
+    (numbers,) = [section for section in view.sections if section.heading.startswith("Does a number mean")]
+    assert [row[0] for row in numbers.parts[1].rows] == [EVIL, EVIL]
     same = {**UNIT, "changed": False, "iou_after": 0.1, "threshold_after": 1.0}
     assert not KeptLabels.of(DriftedLayer({**ROW, "changed_share": 0, "random_share": 0}, [same], {})).meaningless
     assert not KeptLabels.of(DriftedLayer({**ROW, "random_share": None}, [UNIT], {})).meaningless
@@ -180,7 +185,7 @@ def test_units_lead_to_their_pages_in_either_report():
     view = page(replace(made, first=first), "c.html")
     place = first.unit(views.UnitKey(EVIL, 3))
     assert parts_of(view, "table")[1].rows[0][-2] == views.Links([("3", place)])
-    assert parts_of(view, "table")[-2].rows[0][0] == views.Links([("3", ""), ("before", place)])
+    assert parts_of(view, "table")[-3].rows[0][0] == views.Links([("3", ""), ("before", place)])
     assert parts_of(view, "gallery")[0].cards[0].links == [("before", place)]
 
 
@@ -196,7 +201,7 @@ def test_the_page():
     )
     assert view.figures.items[0] == ("detectors, 4", "31 → 27", "−4 [−6, −2]")
     tables = parts_of(view, "table")
-    figures, concepts = tables[1], tables[2]
+    figures, concepts = tables[0], tables[2]
     assert [cell for cell in figures.rows[0] if isinstance(cell, str)][2:] == ["31", "27", "−4 [−6, −2]"]
     strip = figures.rows[0][-1]
     assert (strip.value, strip.low, strip.high) == (pytest.approx(50 - 49 * 4 / 6, abs=0.01), 1.0, 33.67)
@@ -205,7 +210,7 @@ def test_the_page():
     assert list(concepts.rows[1][2:]) == [
         "2", "1", "−1", "2 → 1", views.Links([("1", "")]), views.Links([("–", "")]),
     ]  # fmt: skip
-    assert view.headline.startswith("Fewer detectors in 4 in new")
+    assert view.headline.startswith("new has fewer detectors in 4 than old")
     assert "\n" not in view.headline.replace(EVIL, "")
     assert [part.text for part in parts_of(view, "text") if part.style == "advice"] == ["they measure otherwise"]
     (gallery,) = parts_of(view, "gallery")

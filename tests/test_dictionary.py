@@ -438,8 +438,8 @@ def test_directions_are_stored_for_use(done):
 def test_the_page_says_what_the_tables_say(done):
     text = done["report"][0].read("dictionary.html").decode()
     rows = {row["basis"]: row for row in done["dictionary"][0].table("dictionary_bases").to_pylist()}
-    assert f"Of the 64 units of features.12 {rows['units']['share']:.0%}" in text
-    assert f"of NMF: {rows['nmf']['share']:.0%}" in text
+    assert f"Of the 64 units of features.12 {100 * rows['units']['share']:.0f}\u00a0%" in text
+    assert f"of NMF, {100 * rows['nmf']['share']:.0f}\u00a0%" in text
     assert f"{rows['sae']['confirmed']} of 64 [" in text
     assert "Do other starts find the same directions of features.12?" in text
     assert "Directions of the TopK autoencoder in features.12" in text
@@ -513,9 +513,10 @@ def test_a_verdict_asks_every_draw_of_a_basis():
     assert report._verdict([report._rate(unsure)]) == ""
     layer = SimpleNamespace(bases=[units, fewer, same, more], units=units, name="a", steady=[], learned=["nmf"])
     assert report._headline(layer) == (
-        "Of the 10 units of a 50% [40%, 60%] are confirmed detectors, and detectors name 7 concepts. The same of a "
-        "random rotation: 30% and 2 concepts (surely fewer); of NMF: 90% (surely more), where 3 of 4 directions are "
-        "all but a unit. Only what is called sure is."
+        "Confirmed detectors beside the units of a: NMF has surely more; of a random rotation no difference is sure. "
+        "Of the 10 units of a 50% [40%, 60%] are confirmed detectors, and detectors name 7 concepts; of a random "
+        "rotation, 30% and 2 concepts (surely fewer); of NMF, 90% (surely more), where 3 of 4 directions are all but a "
+        "unit."
     )
 
 

@@ -137,7 +137,9 @@ def test_runs_that_gave_the_same_results_say_that_nothing_changed():
 
 def test_a_run_that_failed_or_still_runs_is_said():
     going = replace(FAILED, status="running", why="")
-    assert next(sentences(history(unfinished=[going]))).startswith("A run that began on day 9 has not ended yet; what")
+    assert list(sentences(history(unfinished=[going])))[-1].startswith(
+        "A run that began on day 9 has not ended yet, and"
+    )
     killed = replace(FAILED, status="killed", why="x" * 200)
     told = next(sentences(history(unfinished=[killed])))
     assert told.startswith(f"The latest run, on day 9, was killed ({'x' * 119}…); what")
@@ -147,6 +149,7 @@ def test_a_run_that_failed_or_still_runs_is_said():
 def test_other_pictures_are_no_change_of_the_network():
     moved = history(runs=[run(1), run(2), run(3, "q")])
     assert moved.breaks == [2]
+    assert page(moved, "h.html").figures.items[0][1] == "27"  # no arrow from what does not compare
     assert "The last run looked at other pictures than the run before" in list(sentences(moved))[2]
 
 
@@ -172,7 +175,7 @@ def test_the_page():
     gates, figures, runs = parts_of(view, "table")
     assert list(gates.rows[0]) == [EVIL, "failed", "27 [26, 28]", "28", "1 of 2", EVIL]
     assert len(figures.rows) == 2
-    assert [row[0] for row in runs.rows] == ["run-f", "run-3", "run-2", "run-s", "run-1"]
+    assert [row[0].links[0][0] for row in runs.rows] == ["run-f", "run-3", "run-2", "run-s", "run-1"]
     assert [row[2] for row in runs.rows] == [f"failed: stage tree: {EVIL}", "done", "done", "killed", "done"]
     assert [part.text for part in parts_of(view, "code")] == ["microtome compare run-2 run-3"]
     known = replace(run(3), report="../stages/report/a/index.html", comparison="compare-run-2-run-3.html")
@@ -181,7 +184,9 @@ def test_the_page():
         [("report", known.report), ("comparison with the run before", known.comparison)]
     )
     assert parts_of(told, "code") == []
-    assert view.figures.items == [("detectors, 4", "27", "95 %: 25 to 29")]
+    assert view.figures.items == [("detectors, 4", "30 → 27", "95 %: 25 to 29")]
+    assert view.headline.startswith("The latest run, on day 9, failed")
+    assert parts_of(view, "list")[0].items == list(sentences(history()))[1:]
     many = history(runs=[run(n) for n in range(40)], gates=[], figures=[PastFigure("s", "n", "r", [Figure(1)] * 40)])
     assert parts_of(page(many, "h.html"), "table")[-1].note.startswith("The latest 30 of 42.")
 

@@ -9,6 +9,7 @@ from flows.console import counted
 from microtome.quantify.resampling import ImageCounts
 from microtome.report import overview, views
 from microtome.report.dissection import DissectedLayer, LayerRow, TopImage, UnitRow, of_units, pages
+from microtome.report.words import percent
 from tasks.dissection.findings import FAILURES, _failed
 from tasks.index.result import ConceptTable
 
@@ -35,6 +36,9 @@ UNASKED = {
 }  # fmt: skip
 
 
+BEYOND = "of 3 units, detectors or not: chance does not reach their best IoU (q ≤ 0.05"
+
+
 def page(**changes):
     units = [
         UNIT,
@@ -47,16 +51,16 @@ def page(**changes):
 
 def test_the_opening_sentence_says_what_is_confirmed_first():
     assert page().headline == (
-        "1 of 3 units (95 % interval 0 to 2) are confirmed detectors: they pass on the images that did not choose "
-        "their label, and chance does not reach them (q ≤ 0.05). Luck included, 2 of 3 units (95 % interval 1 to 3) "
-        "lie above IoU 0.04 over 1,200 images; their labels are 2 different concepts."
+        "1 of 3 units (95 % interval 0 to 2) are confirmed detectors: their label holds on pictures that had no say in "
+        "choosing it, and chance does not reach it (q ≤ 0.05). Luck included, 2 of 3 units (95 % interval 1 to 3) "
+        "lie above IoU 0.04 over 1,200 pictures; their labels are 2 different concepts."
     )
     assert page(**UNASKED).headline == (
-        "2 of 3 units (95 % interval 1 to 3) lie above IoU 0.04 over 1,200 images; their labels are 2 different "
+        "2 of 3 units (95 % interval 1 to 3) lie above IoU 0.04 over 1,200 pictures; their labels are 2 different "
         "concepts. Without permutations none is confirmed."
     )
     assert page(unique_per_unit=1).headline.endswith("their label is one concept.")
-    assert page(detectors=0, unique_per_unit=0).headline.endswith("over 1,200 images.")
+    assert page(detectors=0, unique_per_unit=0).headline.endswith("over 1,200 pictures.")
 
 
 def test_confirmed_detectors_stand_before_the_raw_count():
@@ -71,8 +75,8 @@ def test_confirmed_detectors_stand_before_the_raw_count():
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({}, "of all 3 units, detectors or not, at q ≤ 0.05, within 6 strata; 2 across them"),
-        ({"strata": 1}, "of all 3 units, detectors or not, at q ≤ 0.05"),
+        ({}, f"{BEYOND}, exchanges within 6 sources; across them 2)"),
+        ({"strata": 1}, f"{BEYOND})"),
         (UNASKED, "not asked for"),
     ],
 )
@@ -94,9 +98,9 @@ def test_cards_tell_the_confirmed_from_the_raw():
 def test_a_p_value_that_no_exchange_reached_is_the_least_that_they_can_show():
     card = page().units[0]
     told = {name: note for name, _, note in card.facts}
-    assert told["q"].endswith("≤: the least that 200 exchanges can show")
+    assert told["q"].endswith("≤: 200 exchanges can show no less")
     assert "≤" not in told["p across"]
-    assert page().least == "the least that 200 exchanges can show"
+    assert page().least == "200 exchanges can show no less"
     (made,) = pages([DissectedLayer(LAYER, [UNIT | {"p_value": 2 / 201}], {}, (8, 8))])
     assert made.least == ""
     assert {name: value for name, value, _ in made.units[0].facts}["q"] == "0.015"
@@ -105,14 +109,27 @@ def test_a_p_value_that_no_exchange_reached_is_the_least_that_they_can_show():
 
 
 def test_the_overview_says_how_many_and_of_what():
-    assert page().finding == "1 of 3 units (95 % interval 0 to 2) are confirmed detectors, of 1 concept: wing."
-    assert page(confirmed=0).finding == "0 of 3 units (95 % interval 0 to 2) are confirmed detectors."
+    found = page().found
+    assert (found.what, found.count, found.concepts) == ("confirmed detectors", "1 of 3 [0, 2]", "wing")
+    assert (found.strip.value, found.strip.low, found.strip.high) == (33.33, 0.0, 66.67)
+    assert found.rule.endswith("annotations that are exchanged between pictures do not do as well (q ≤ 0.05).")
     units = [UNIT | {"unit": number, "concept": f"c{number // 2:02}", "confirmed": None} for number in range(30)]
     (made,) = pages([DissectedLayer(LAYER | UNASKED | {"units": 30, "detectors": 30}, units, {}, (8, 8))])
-    assert made.finding.startswith(
-        "30 of 30 units (95 % interval 1 to 3) are detectors, luck included, of 15 concepts: c00 (2)"
-    )
-    assert made.finding.endswith("c11 (2), and 3 more.")
+    assert (made.found.what, made.found.count) == ("detectors, luck included", "30 of 30 [1, 3]")
+    assert made.found.concepts.startswith("c00 (2), c01 (2)")
+    assert made.found.concepts.endswith("c11 (2), and 3 more")
+    assert made.found.rule.endswith("since it was not tested against chance.")
+    table = overview._found([made])
+    assert [name for name, _ in table.columns] == ["layer", "detectors, luck included, 95 %", "", "of which concepts"]
+    assert overview._found([]) is None
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(None, "–"), (0.0, "0 %"), (0.001, "under 1 %"), (0.123, "12 %"), (0.999, "99 %"), (1.0, "100 %")],
+)
+def test_a_share_is_neither_nothing_nor_all_where_it_is_only_nearly_so(share, words):
+    assert percent(share) == words
 
 
 def test_bars_show_the_confirmed_within_all_detectors():
@@ -128,8 +145,9 @@ def test_the_mean_iou_stands_beside_chance():
     def note(**changes):
         return {name: note for name, _, note in page(**changes).figures}["mean IoU of the labels"]
 
-    assert note() == "95 %: 0.0450 to 0.0561; by chance 0.0200, the mean of null 95 %"
-    assert note(mean_iou_low=None) == "by chance 0.0200, the mean of null 95 %"
+    chance = "chance stays below 0.0200 (in 95 % of exchanges; mean of the units)"
+    assert note() == f"95 %: 0.0450 to 0.0561; {chance}"
+    assert note(mean_iou_low=None) == chance
 
 
 def test_failures_are_where_most_is_missed_and_where_most_else_is_lit():

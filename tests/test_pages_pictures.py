@@ -47,12 +47,12 @@ def test_the_limits_stand_on_the_page():
         (
             (0.15, 0.05, 0.25),
             "? undecided 0.15 [0.05, 0.25]",
-            "No method passes every test. These pictures cannot decide about gradient",
+            "No method passes every test. Too few pictures to decide about gradient",
         ),
         (
             (0.25, 0.15, 0.35),
             "? undecided 0.25 [0.15, 0.35]",
-            "No method passes every test. These pictures cannot decide about gradient",
+            "No method passes every test. Too few pictures to decide about gradient",
         ),
         ((0.4, 0.3, 0.5), "✗ fails 0.40 [0.30, 0.50]", "No method passes every test. Gradient fails at least one"),
     ],

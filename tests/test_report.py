@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from markupsafe import escape
 
 from microtome.errors import InputError
 from microtome.report import views
 from microtome.report.charts import curves, histogram, lines, signed_bars
-from microtome.report.overlay import dim_path, mask_sheet, outline_path, rectangles
-from microtome.report.render import INDEX, completed, render, render_units
+from microtome.report.overlay import dim_path, mask_sheet, outline_path
+from microtome.report.render import INDEX, apart, completed, explained_once, render, render_units, typeset
 from microtome.report.single import inline, with_pictures
 from microtome.report.unit import unit_pages
 from tests.conftest import long_form, opened, write_audit
@@ -57,7 +54,14 @@ def report(units: int = 6) -> views.Report:
     )
     told = {views.UnitKey("layer", card.number): told_of(card) for card in cards}
     own = unit_pages([layer], [told])
-    return views.Report(EVIL, EVIL, EVIL, [layer], [page()], "footer", own)
+    strip = views.Strip(40.0, 30.0, 50.0, [(20.0, "null", EVIL), (60.0, "held", EVIL)], EVIL)
+    found = views.Table(
+        [("layer", False), ("detectors", True), ("", False)],
+        [[views.Links([("layer", "layer-000.html")]), "1 of 6 [0, 2]", strip]],
+        EVIL,
+        [("dot", EVIL), ("range", EVIL), ("null", EVIL), ("held", EVIL)],
+    )
+    return views.Report(EVIL, EVIL, EVIL, [layer], [page()], "footer", own, found=found)
 
 
 CONCLUSION = views.Conclusion(
@@ -117,21 +121,6 @@ def page() -> views.Page:
     return views.Page("method", "method.html", EVIL, parts[0], sections, [(EVIL, EVIL)])
 
 
-@given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
-def test_rectangles_tile_the_mask(mask):
-    again = np.zeros(mask.shape, int)
-    for x, y, width, height in rectangles(mask):
-        again[y : y + height, x : x + width] += 1
-    np.testing.assert_array_equal(again, mask.astype(int))
-
-
-def test_a_block_is_one_rectangle():
-    mask = np.zeros((8, 9), bool)
-    mask[2:5, 3:7] = True
-    assert rectangles(mask) == [(3, 2, 4, 3)]
-    assert dim_path(mask) == "M0 0h9v8h-9zM3 2h4v3h-4z"
-
-
 def test_names_from_data_are_shown_and_not_run():
     for name, content in everything(report()).items():
         text = content.decode()
@@ -184,6 +173,48 @@ def test_charts_take_their_colours_from_the_page():
     assert "currentColor" in svg
     assert "var(--bar)" in svg
     assert not re.search(r"https?://(?!www\.w3\.org)", svg)
+
+
+@pytest.mark.parametrize(
+    ("text", "set_"),
+    [
+        ("+0.11 [-0.78, -3]", "+0.11 [\u22120.78, \u22123]"),
+        ("92% of 95 %", "92\u00a0% of 95\u00a0%"),
+        ("run 20261130-235033, 1.5e-05, x-3, fine-tuning", "run 20261130-235033, 1.5e-05, x-3, fine-tuning"),
+    ],
+)
+def test_numbers_have_a_true_minus_and_a_space_before_percent(text, set_):
+    assert typeset(text) == set_
+
+
+def test_a_headline_is_told_sentence_by_sentence():
+    assert apart("3 of 4, 0.1 [0.0, 0.2] of a.b. The rest (q ≤ 0.05) is not. 1 of 3 is.\nAnother line") == [
+        "3 of 4, 0.1 [0.0, 0.2] of a.b.",
+        "The rest (q ≤ 0.05) is not.",
+        "1 of 3 is.",
+        "Another line",
+    ]
+
+
+def test_a_note_stands_below_the_first_of_its_tables_alone():
+    table = views.Table([("a", False)], [["b"]], "what a is")
+    first, second = explained_once([views.Section("one", [table, views.Text("t")]), views.Section("two", [table])])
+    assert (first.parts[0].note, second.parts[0].note, first.parts[1].text) == ("what a is", "", "t")
+    assert second.parts[0].rows == table.rows
+
+
+def test_the_first_page_begins_with_what_became_of_the_gates():
+    def mark(*verdicts):
+        gates = [views.Gate("g", "1", "2", verdict != "failed", "", verdict) for verdict in verdicts]
+        text = completed(render(report())["index.html"], views.Conclusion(gates)).decode()
+        return re.sub("<[^>]+>", "", text[text.index("</h1>") : text.index('id="found"')])
+
+    assert "✗ 1 of 2 gates failed" in mark("failed", "passed")
+    assert "✓ The gate passed" in mark("passed")
+    assert "✓ No gate of 3 failed: 1 passed, 1 only warned, 1 could not be judged" in mark(
+        "passed", "warned", "not judged"
+    )
+    assert "gate" not in mark()
 
 
 def test_nothing_points_outside():
@@ -274,9 +305,9 @@ def test_sort_filter_masks_and_anchors(browser, folder):
     tab.select_option("[data-state=category]", "part")
     tab.check("[data-state=detectors]")
     assert 0 < len(shown()) < 256
-    tab.uncheck("[data-state=masks]")
+    tab.uncheck("[data-state=overlays]")
     assert tab.evaluate("getComputedStyle(document.querySelector('.sheet .m')).display") == "none"
-    query = "sort=unit&category=part&detectors=true&masks=false"
+    query = "sort=unit&category=part&detectors=true&overlays=false"
     assert tab.url.endswith(f"layer-000.html?{query}")
     kept = shown()
     again, _ = opened(browser, folder / "layer-000.html")
@@ -322,7 +353,7 @@ def test_the_whole_report_of_an_audit(tmp_path):
     highest = own[own.index("Where it is highest") : own.index("Where it fails")]
     assert highest.count('<div class="pic"') == 5
     assert 0 < own.count('<div class="pic"') - 5 <= 6  # three that it misses, three where it lights something else
-    assert "M0 0h24v24h-24z" in own
+    assert "M-4-4h104v104h-104z" in own
     assert all(heading in own for heading in ("Where it is highest", "Nearest concepts", "Its values"))
     for name in set(re.findall(r'src="../../(assets/[^"]+)"', own)):
         assert artifact.has(name)

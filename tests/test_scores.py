@@ -467,7 +467,7 @@ def test_pages_say_whether_iou_notices(done):
     )
     assert iou["verdict"] == "fails"
     text = " ".join(done["report"][0].read("layer-000.html").decode().split())
-    assert f"it falls for {iou['missing_share']:.0%}" in text
+    assert f"it falls for {100 * iou['missing_share']:.0f} %" in text
     assert "The page of scores has all metrics." in text
     unit = done["report"][0].read("unit/features.12/25.html").decode()
     assert "What other metrics would call it" in unit

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -14,7 +14,7 @@ from PIL import Image
 from microtome.report import views
 from microtome.report.charts import histogram
 from microtome.report.dissection import DissectedLayer, Failure, HistogramRow, NearestRow, TopImage, of_units, pages
-from microtome.report.overlay import SHEET, mask_sheet, outline_path
+from microtome.report.overlay import FINE, SHEET, borders, dim_path, mask_sheet, outline_path
 from microtome.report.render import render, render_units
 from microtome.report.unit import unit_pages
 from tests.conftest import opened
@@ -38,31 +38,64 @@ def test_usual_layers_keep_their_names():
     assert views.UnitKey("a/b", 0).page == "unit/a~2f~b/0.html"
 
 
+def lines(path):
+    """The closed lines of a path, as corners (x, y) in pixels."""
+    found = []
+    for x, y, steps in re.findall(r"M(-?\d+) ?(-?\d+)([^M]*)z", path):
+        at = np.array([int(x), int(y)])
+        corners = [at]
+        for way, first, second in re.findall(r"([hvl])(-?\d+)(?: (-?\d+))?", steps):
+            step = {"h": (first, 0), "v": (0, first)}.get(way, (first, second))
+            at = at + np.array([int(value) for value in step])
+            corners.append(at)
+        found.append(np.array(corners) / FINE)
+    return found
+
+
+def encloses(path, height, width):
+    """Whether the centre of each pixel lies inside, filled even-odd."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    crossed = np.zeros((height, width), int)
+    for corners in lines(path):
+        for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, 0), strict=True):
+            if y0 != y1:
+                crossed += ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
+    return crossed % 2 == 1
+
+
 @given(masks)
+@settings(max_examples=40, deadline=None)
 def test_an_outline_parts_what_is_in_from_what_is_out(mask):
-    """Drawn on a grid of edges, it is exactly those between a pixel inside and one outside."""
-    rows, columns = mask.shape
-    level, upright = np.zeros((rows + 1, columns), int), np.zeros((rows, columns + 1), int)
-    for x, y, way, length in re.findall(r"M(\d+) (\d+)([hv])(\d+)", outline_path(mask)):
-        for step in range(int(length)):
-            if way == "h":
-                level[int(y), int(x) + step] += 1
-            else:
-                upright[int(y) + step, int(x)] += 1
+    """The centre of every pixel stays on its side, and the line near the border of the pixels."""
+    np.testing.assert_array_equal(encloses(outline_path(mask), *mask.shape), mask)
+    np.testing.assert_array_equal(encloses(dim_path(mask), *mask.shape), ~mask)
+    large = np.pad(mask, 1).repeat(16, 0).repeat(16, 1)
+    edge = np.argwhere(large ^ np.roll(large, 1, 0) | large ^ np.roll(large, 1, 1))
+    for corners in lines(outline_path(mask)):
+        for start, end in zip(corners, np.roll(corners, -1, 0), strict=True):
+            for x, y in (start, (start + end) / 2):
+                apart = np.hypot(*(edge - 16 * (np.array([y, x]) + 1)).T).min() / 16
+                assert apart < 0.54
 
-    def inside(y, x):
-        return 0 <= y < rows and 0 <= x < columns and bool(mask[y, x])
 
-    assert all(level[y, x] == (inside(y - 1, x) != inside(y, x)) for y in range(rows + 1) for x in range(columns))
-    assert all(upright[y, x] == (inside(y, x - 1) != inside(y, x)) for y in range(rows) for x in range(columns + 1))
+def test_a_slope_is_a_line_and_pixels_that_touch_at_a_corner_stay_apart():
+    assert outline_path(np.zeros((3, 3), bool)) == ""
+    assert outline_path(np.ones((2, 3), bool)) == "M0 5v-2l3 -3h6l3 3v2l-3 3h-6z"
+    assert len(borders(np.eye(4, dtype=bool))) == 4
+    stairs = np.tri(12, dtype=bool)
+    (slope,) = lines(outline_path(stairs))
+    steps = np.diff(slope, axis=0)
+    assert (steps[:, 0] == steps[:, 1]).sum() >= 20  # one direction, all along the staircase
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 5), st.integers(1, 5))))
+@settings(max_examples=30, deadline=None)
 def test_a_sheet_holds_each_mask_in_its_place(drawn):
     """Clear where a mask is, dark elsewhere, side by side in rows; nothing over what is no picture."""
     sheet = Image.open(io.BytesIO(mask_sheet(drawn))).convert("RGBA")
-    alpha = np.asarray(sheet)[..., 3]
     count, height, width = drawn.shape
+    times = sheet.height // height // -(-count // SHEET)
+    alpha = np.asarray(sheet)[times // 2 :: times, times // 2 :: times, 3]
     for place in range(-(-count // SHEET) * SHEET):
         row, column = divmod(place, SHEET)
         part = alpha[row * height : (row + 1) * height, column * width : (column + 1) * width]
@@ -77,15 +110,16 @@ def test_an_outline_lies_about_what_is_annotated_and_not_on_it():
     sheet = np.asarray(Image.open(io.BytesIO(mask_sheet(drawn, annotated))).convert("RGBA"))
     side = sheet.shape[0]
     assert (side, sheet.shape[1]) == (150, 150 * SHEET)
-    yellow = (sheet[..., 3] == 255) & (sheet[..., 0] > 200)
-    fine = np.kron(annotated[0], np.ones((15, 15), bool))
-    assert not (yellow[:, :side] & fine).any()
+    yellow = (sheet[..., 3] == 255) & (sheet[..., 2] < 100)
+    inner = np.zeros((side, side), bool)
+    inner[50:85, 50:85] = True  # corners are cut, sides are not
+    assert not (yellow[:, :side] & inner).any()
+    assert not yellow[53:82, 45:90].any()
     border = np.argwhere(yellow[:, :side])
     assert (border.min(), border.max()) == (43, 91)  # two pixels about 45 to 89
     assert not yellow[:, side:].any()
-    np.testing.assert_array_equal(
-        (sheet[:, :side, 3] == 0), np.kron(drawn[0], np.ones((15, 15), bool)) & ~yellow[:, :side]
-    )
+    white = (sheet[..., :3] == 255).all(2) & (sheet[..., 3] > 0)
+    assert np.argwhere(white[:, :side])[:, 0].tolist() == [75] * (side - yellow[75, :side].sum())
 
 
 def test_a_histogram_says_what_lies_above_the_threshold():
@@ -145,7 +179,11 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "A confirmed detector of wing (part): its IoU with wing is 0.100 [0.080, 0.120]."),
+        ({}, "A confirmed detector of wing (part): its IoU with wing is 0.100 [0.080, 0.120], 0.090 on "),
+        (
+            {"heldout_iou": None},
+            "A confirmed detector of wing (part): its IoU with wing is 0.100 [0.080, 0.120]; chance ",
+        ),
         ({"confirmed": None}, "A detector of wing (part)"),
         ({"confirmed": False}, "wing (part) lies above the limit"),
         (
@@ -169,7 +207,7 @@ def test_nearest_concepts_stand_with_their_intervals_beside_chance_and_held_out(
         ["wing", "part", "0.100", "[0.080, 0.120]"],
         ["bird", "object", "0.050", "–"],
     ]
-    assert [kind for kind, _ in table.legend] == ["dot", "range", "limit", "luck", "held"]
+    assert [kind for kind, _ in table.legend] == ["dot", "range", "limit", "null", "held"]
     marks = [[text for _, _, text in row[4].marks] for row in table.rows]
     assert marks == [["limit 0.04", "chance 0.020", "held out 0.090"], ["limit 0.04", "chance 0.020"]]
     assert "held" not in dict(told(heldout_iou=None)[0].sections[1].parts[0].legend)
@@ -256,8 +294,19 @@ def test_what_lies_over_a_units_pictures_is_switched_and_stays_so(browser, folde
     tab.uncheck("[data-state=mask]")
     assert (seen(".m"), seen(".note")) == (False, True)
     tab.uncheck("[data-state=annotation]")
+    tab.check("[data-state=mask]")
+    tab.keyboard.press("m")  # all at once, and back to what it was
+    assert (seen(".m"), seen(".note")) == (False, False)
+    assert tab.is_disabled("[data-state=annotation]")
+    assert tab.url.endswith("annotation=false&overlays=false")
+    tab.keyboard.press("m")
+    assert (seen(".m"), seen(".note")) == (True, False)
+    tab.uncheck("[data-state=mask]")
+    tab.focus(".seek input")
+    tab.keyboard.press("m")
+    assert tab.is_checked("[data-state=overlays]")
     tab.click("[rel=next]")
-    assert tab.url.endswith("unit/layer/3.html?mask=false&annotation=false")
+    assert tab.url.endswith("unit/layer/3.html?annotation=false&mask=false")
     assert (seen(".m"), seen(".note")) == (False, False)
     tab.click("[rel=prev]")
     tab.check("[data-state=mask]")

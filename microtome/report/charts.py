@@ -18,7 +18,7 @@ _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark pap
 _LINES = (*_PHASES, "#b0418c", "#4b9a5b", "#8a6d1f", "#7a5bd0")
 _SPLITS = {"val": "held out", "train": "trained on"}
 _WIDE, _HIGH = 640, 160  # of a histogram
-_LEFT = 64  # of it, for the numbers of its axis
+_LEFT = 92  # of it, for the numbers of its axis
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -203,7 +203,7 @@ def histogram(start: float, width: float, counts: Sequence[int], threshold: floa
     late = line > 0.6 * _WIDE
     ticks = [_text(at(value), 178, f"{value:.4g}", _anchor(value, start, end)) for value in _ticks(start, end)]
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="values" viewBox="-{_LEFT} -16 {_WIDE + _LEFT} 200" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="values" viewBox="-{_LEFT} -24 {_WIDE + _LEFT} 208" '
         f'font-size="12" fill="currentColor">{_levels(most)}'
         f'<path fill="var(--null)" d="{bars[False]}"/><path fill="var(--bar)" d="{bars[True]}"/>'
         f'<path d="M0 {_HIGH}h{_WIDE}" stroke="currentColor" fill="none"/>'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from urllib.parse import quote
@@ -246,9 +247,10 @@ def page(found: Comparison, file: str) -> views.Page:
         figures=_tiles(found),
         sections=[
             *_short(found),
-            views.Section("The two runs", _runs(found)),
             *([views.Section("Headline figures", [_figures(found)])] if found.figures else []),
+            *_numbers(found),
             *(section for layer in found.layers for section in _layer(found, layer)),
+            views.Section("The two runs", _runs(found)),
             *([] if found.imported else [views.Section("What differs in the making", [_differences(found)])]),
             _reading_labels() if found.imported else _reading(),
         ],
@@ -268,7 +270,8 @@ def sentences(found: Comparison) -> list[str]:
 def _verdict(found: Comparison, figure: ComparedFigure) -> str:
     """What the leading figure says."""
     where = f" in {figure.row}" if figure.row else ""
-    both = f"{figure.first.words} in {found.first.name}, {figure.second.words} in {found.second.name}"
+    first, second = found.first.name, found.second.name
+    both = f"{figure.first.words} in {first}, {figure.second.words} in {second}"
     apart = difference_words(figure)
     if figure.difference.value == 0 and figure.difference.low in (0, None):
         return f"As many {figure.name}{where} in both: {both}."
@@ -276,9 +279,17 @@ def _verdict(found: Comparison, figure: ComparedFigure) -> str:
         return f"{figure.name.capitalize()}{where}: {both}; the difference of {apart} has no interval."
     if not figure.sure:
         return f"No sure difference in {figure.name}{where}: {both}; difference {apart}, over the same pictures."
-    more, fewer = ("More", "Fewer") if figure.counts else ("Higher", "Lower")
+    more, fewer = ("more", "fewer") if figure.counts else ("a higher", "a lower")
     word = more if (figure.difference.value or 0) > 0 else fewer
-    return f"{word} {figure.name}{where} in {found.second.name}: {both}; difference {apart}, over the same pictures."
+    return (
+        f"{_first(second)} has {word} {figure.name}{where} than {first}: {figure.second.words} against "
+        f"{figure.first.words}, a difference of {apart} over the same pictures."
+    )
+
+
+def _first(name: str) -> str:
+    """At the head of a sentence; an audit's own name stays as it is."""
+    return name.capitalize() if name.startswith("run ") else name
 
 
 def _others(found: Comparison, lead: ComparedFigure) -> list[str]:
@@ -379,8 +390,9 @@ def _title(found: Comparison) -> str:
 def _short(found: Comparison) -> list[views.Section]:
     """Which run is which, and the verdict's further sentences."""
     runs = [run for run in (found.first, found.second) if run.described]
-    who = [views.Text(f"{run.name}: {run.described}", "quiet") for run in runs]
-    told = [*map(_caution, found.cautions), *who, *map(views.Text, sentences(found)[1:])]
+    who = [views.Text("\n".join(f"{run.name}: {run.described}" for run in runs), "quiet")] if runs else []
+    more = sentences(found)[1:]
+    told: list[views.Part] = [*map(_caution, found.cautions), *who, *([views.Listed(more)] if more else [])]
     return [views.Section("In short", told)] if told else []
 
 
@@ -404,21 +416,22 @@ def _runs(found: Comparison) -> list[views.Part]:
 
 def _figures(found: Comparison) -> views.Table:
     columns = [("figure", False), ("of", False), (found.first.name, True), (found.second.name, True)]
+    stages, widest = {figure.stage for figure in found.figures}, _widest(found.figures)
     lines: list[list[str | views.Strip]] = [
         [
             figure.name,
-            ", ".join(part for part in (figure.stage, figure.row) if part),
+            ", ".join(part for part in (figure.stage if len(stages) > 1 else "", figure.row) if part),
             figure.first.words,
             figure.second.words,
             difference_words(figure),
-            _strip(figure) if figure.difference.low is not None else "",  # else nothing to tell it from zero by
+            _strip(figure, widest[figure.stage, figure.name]) if figure.difference.low is not None else "",
         ]
         for figure in found.figures
     ]
     note = (
         f"95 % intervals. Difference: {found.second.name} minus {found.first.name}, where it has an interval over the "
-        "same draws of pictures for both runs. On each line, which has a scale of its own: the difference and its "
-        "interval; the green mark is no difference."
+        "same draws of pictures for both runs; without one nothing tells it from zero. Lines of "
+        "one figure share a scale."
     )
     if any(figure.name == PER_CATEGORY for figure in found.figures):
         note += (
@@ -428,15 +441,25 @@ def _figures(found: Comparison) -> views.Table:
     if found.imported:
         note = "95 % intervals where an audit measured; what was imported has none, and so has no difference."
         return views.Table([*columns, ("difference", True)], [line[:-1] for line in lines], note)
-    return views.Table([*columns, ("difference", True), ("", False)], lines, note)
+    legend = [("dot", "difference"), ("range", "95 % interval"), ("aim", "no difference")]
+    return views.Table([*columns, ("difference", True), ("", False)], lines, note, legend)
 
 
-def _strip(figure: ComparedFigure) -> views.Strip:
-    ends = [end for end in (figure.difference.value, figure.difference.low, figure.difference.high) if end is not None]
-    widest = max(map(abs, ends), default=0.0) or 1.0
+def _widest(figures: Sequence[ComparedFigure]) -> Mapping[tuple[str, str], float]:
+    """Of each figure, by stage and name, how far any of its differences, or an end of its interval, lies from zero."""
+    widest: dict[tuple[str, str], float] = defaultdict(float)
+    for figure in figures:
+        ends = (figure.difference.value, figure.difference.low, figure.difference.high)
+        key = figure.stage, figure.name
+        widest[key] = max(widest[key], *(abs(end) for end in ends if end is not None), 0.0)
+    return widest
+
+
+def _strip(figure: ComparedFigure, widest: float) -> views.Strip:
+    """From -widest to +widest, no difference in the middle."""
 
     def place(value: float | None) -> float | None:
-        return None if value is None else round(50 + 49 * value / widest, 2)
+        return None if value is None else round(50 + 49 * value / (widest or 1.0), 2)
 
     found = figure.difference
     text = f"{figure.name}: difference {difference_words(figure)}"
@@ -450,7 +473,6 @@ def _layer(found: Comparison, layer: ComparedLayer) -> list[views.Section]:
     if layer.matched is None:
         return [*sections, views.Section(f"Units of {layer.name}", [views.Text(layer.why, "quiet")])]
     kept = KeptLabels.of(layer.matched)
-    labels = views.Section(f"Labels of {layer.name}, unit by unit", _kept(kept))
     pair = Drifted(found.first.name, found.second.name, [layer.matched])
     parts: list[views.Part] = [
         views.Text(f"Before: {pair.before}. After: {pair.after}.", "quiet"),
@@ -461,15 +483,36 @@ def _layer(found: Comparison, layer: ComparedLayer) -> list[views.Section]:
     if not layer.matched.same:
         number_by_number += _changed(found, layer.matched)
     if not kept.meaningless:
-        return [*sections, labels, *number_by_number]
+        return [*sections, *number_by_number]
     inside = [part for section in number_by_number for part in section.parts]
-    return [*sections, labels, views.Section(f"Number by number anyway: units of {layer.name}", inside, folded=True)]
+    return [*sections, views.Section(f"Number by number anyway: units of {layer.name}", inside, folded=True)]
 
 
-def _kept(kept: KeptLabels) -> list[views.Part]:
-    """How many labels are the same, beside chance and beside the first run by itself."""
+def _numbers(found: Comparison) -> list[views.Section]:
+    """How many labels are the same, unit by unit, beside chance and beside the first run by itself."""
+    every = [KeptLabels.of(layer.matched) for layer in found.layers if layer.matched and not found.imported]
+    if not every:
+        return []
     columns = [("layer", False), ("the same label in both, 95 %", True), ("", False)]
-    columns += [("different units", True), ("the first run, pictures drawn anew", True)]
+    columns += [("different units", True), ("pictures drawn anew", True)]
+    note = (
+        "Share of units that both runs give the same label, with Wilson's interval over the units. Different units: "
+        "the same of all pairs of units with different numbers, which is what chance gives. Pictures drawn anew: share "
+        "of labels that the first run alone keeps then, which is the most that can be expected."
+    )
+    legend = [("dot", "the same label in both"), ("range", "95 % interval"), ("chance", "different units")]
+    table = views.Table(columns, [_kept(kept) for kept in every], note, [*legend, ("aim", "pictures drawn anew")])
+    lost = [kept.layer for kept in every if kept.meaningless]
+    said = views.Text(
+        f"As far as labels tell, not surely in {listed(lost)}: there units of one number have no more in common than "
+        "any two units. What goes number by number is folded away.",
+        "advice",
+    )
+    return [views.Section("Does a number mean the same unit in both?", [*([said] if lost else []), table])]
+
+
+def _kept(kept: KeptLabels) -> list[views.Cell]:
+    """A line of a layer."""
     low, high = kept.ends
     marks = [
         (round(100 * share, 2), kind, f"{what} {share:.0%}")
@@ -478,20 +521,7 @@ def _kept(kept: KeptLabels) -> list[views.Part]:
     ]
     share = round(100 * kept.kept / kept.units, 2)
     strip = views.Strip(share, round(100 * low, 2), round(100 * high, 2), marks, f"the same label {kept.words}")
-    beside = [_percent(kept.by_chance), _percent(kept.redrawn)]
-    note = (
-        "Share of units that both runs call the same, with Wilson's interval over the units. Different units: the same "
-        "of all pairs of units with different numbers, one of each run, which is what chance gives. Pictures drawn "
-        "anew: share of labels that the first run alone keeps then, which is the most that can be expected. On the "
-        "line: the share and its interval; grey, different units; green, pictures drawn anew."
-    )
-    said = views.Text(
-        "As far as labels tell, units of one number have no more in common than any two units: unit numbers mean "
-        "nothing between these two networks. What goes number by number is folded away.",
-        "advice",
-    )
-    table = views.Table(columns, [[kept.layer, kept.words, strip, *beside]], note)
-    return [*([said] if kept.meaningless else []), table]
+    return [kept.layer, kept.words, strip, _percent(kept.by_chance), _percent(kept.redrawn)]
 
 
 def _percent(share: float | None) -> str:

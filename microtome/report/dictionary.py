@@ -232,16 +232,32 @@ def _sure(lows: Sequence[float | None], highs: Sequence[float | None]) -> str:
 
 
 def _headline(layer: DictionaryLayer) -> str:
+    """Which bases have surely more detectors, or fewer, than the units; then how many each has."""
     units = _rate(layer.units)
     own = f"{units['share']:.0%} {_span(units['low'], units['high'], '.0%')}".strip()
     text = (
         f"Of the {layer.units['directions']} units of {layer.name} {own} are {_kind(layer.units)}, and detectors name "
-        f"{layer.units['unique']} concepts."
+        f"{layer.units['unique']} concepts"
     )
-    others = "; ".join(f"of {NAMES[method]}: {_told(layer, rows)}" for method, rows in _methods(layer))
-    if others:
-        text = f"{text} The same {others}. Only what is called sure is."
-    return " ".join([text, *map(_said, layer.steady)])
+    others = "; ".join(f"of {NAMES[method]}, {_told(layer, rows)}" for method, rows in _methods(layer))
+    verdict = [_compared(layer)] if others else []
+    return " ".join([*verdict, f"{text}; {others}." if others else f"{text}.", *map(_said, layer.steady)])
+
+
+def _compared(layer: DictionaryLayer) -> str:
+    """The verdict on every basis but the units."""
+    found: dict[str, list[str]] = {}
+    for method, rows in _methods(layer):
+        found.setdefault(_verdict([_rate(row) for row in rows]), []).append(NAMES[method])
+    parts = [
+        f"{' and '.join(found[verdict])} {'has' if len(found[verdict]) == 1 else 'have'} {verdict}"
+        for verdict in ("surely more", "surely fewer")
+        if verdict in found
+    ]
+    if "" in found:
+        parts.append(f"of {' and '.join(found[''])} no difference is sure")
+    said = "; ".join(parts)
+    return f"{_kind(layer.units).capitalize()} beside the units of {layer.name}: {said}."
 
 
 def _told(layer: DictionaryLayer, rows: Sequence[BasisRow]) -> str:
@@ -299,11 +315,12 @@ def _side_by_side(layer: DictionaryLayer) -> list[views.Part]:
     columns = [("basis", False), (f"share of {kind}", False), (kind, True), ("points above the units, 95 %", True)]
     columns += [("concepts, 95 %", True), ("above the units", True), ("held-out IoU", True)]
     note = (
-        "On each line: the share with its interval; green, the units' share. Confirmed: a detector on all pictures and "
+        "Confirmed: a detector on all pictures and "
         "by the label that the other half chose, on the half that was not fitted; and beyond chance. Concepts: labels "
         "of detectors, each once, which fewer directions have fewer of. Held-out IoU: mean over the directions."
     )
-    detects = views.Table(columns, [_line(layer, row) for row in layer.bases], note)
+    legend = [("dot", "share"), ("range", "95 % interval"), ("aim", "the units' share")]
+    detects = views.Table(columns, [_line(layer, row) for row in layer.bases], note, legend)
     columns = [("basis", False), ("directions", True), ("variance explained, 95 %", True)]
     columns += [("directions in a cell", True), ("all but a unit", True), ("dead", True)]
     note = (
@@ -385,10 +402,15 @@ def _steady(layer: DictionaryLayer) -> views.Table:
     note = (
         f"Mean over all pairs of {layer.steady[0]['initialisations']} starts, each direction with the one that it is "
         "matched to; the interval is over starts. Channels shuffled: starts on the same cells, each channel's values "
-        "moved to other cells, so that no two channels have anything in common. On each line: green, shuffled; "
-        "grey, random directions."
+        "moved to other cells, so that no two channels have anything in common."
     )
-    return views.Table(columns, rows, note)
+    legend = [
+        ("dot", "cosine"),
+        ("range", "95 % interval"),
+        ("aim", "channels shuffled"),
+        ("chance", "random directions"),
+    ]
+    return views.Table(columns, rows, note, legend)
 
 
 def _directions(layer: DictionaryLayer) -> Iterator[views.Section]:

@@ -13,7 +13,7 @@ from microtome.quantify.significance import LEVEL
 from microtome.report import views
 from microtome.report.ablation import causal_words
 from microtome.report.charts import histogram
-from microtome.report.words import worded
+from microtome.report.words import percent, worded
 
 MOST_BARS = 25  # of a category
 NAMED = 12  # concepts in a sentence
@@ -200,8 +200,8 @@ def _layer(number: int, layer: DissectedLayer) -> views.Layer:
         headline=_headline(row),
         figures=_figures(row, units),
         charts=_charts(units),
-        finding=_finding(row, units),
-        least=f"the least that {row['permutations']} exchanges can show"
+        found=_found(row, units),
+        least=f"{row['permutations']} exchanges can show no less"
         if any(_least(unit["p_value"], row["permutations"]) for unit in units)
         else "",
         units=sorted(cards, key=lambda card: (-card.iou_sort, card.number)),
@@ -280,7 +280,7 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
             item.thumb,
             item.file,
             item.rank + 1,
-            f"peak {_peak(item.peak)}; {item.marked}",
+            f"highest value {_peak(item.peak)}; {item.marked}",
             item.dim,
             item.outline,
             [views.UnitKey(name, other) for other in item.others],
@@ -289,8 +289,8 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     ]
     if plates:
         text = (
-            "The pictures in which its highest value is highest of all. Its mask is where it lies above its threshold; "
-            "all else is dimmed."
+            "The pictures in which its highest value is highest of all. Its mask, where it lies above its threshold, "
+            "is edged in white, and all else is dimmed."
         )
         label = row["concept"] or ""
         yield views.Section("Where it is highest", [views.Text(text, "quiet"), views.Plates(plates, layer.mask, label)])
@@ -319,7 +319,7 @@ def _failures(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
 
 
 def _share(value: float) -> str:
-    return "all" if value == 1 else f"{min(99, 100 * value):.0f} %"
+    return "all" if value == 1 else percent(value)
 
 
 def _peak(value: float) -> str:
@@ -352,10 +352,11 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
         ("dot", "IoU"),
         *([("range", "its 95 % interval over pictures")] if row["iou_low"] is not None else []),
         ("limit", f"limit {limit:g}, above which a unit is a detector"),
-        *([("luck", "what its best label reaches by chance in 95 % of exchanges")] if chance is not None else []),
-        *([("held", "IoU on pictures that did not choose the label")] if held else []),
+        *([("null", "what its best label stays below in 95 % of exchanges")] if chance is not None else []),
+        *([("held", "IoU on pictures that had no say in choosing the label")] if held else []),
     ]
-    yield views.Section("Nearest concepts", [views.Table(columns, lines, note, legend)])
+    beside = row["unit"] in layer.histograms
+    yield views.Section("Nearest concepts", [views.Table(columns, lines, note, legend)], beside=beside)
 
 
 def _between(row: NearestRow) -> str:
@@ -369,7 +370,7 @@ def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, *, label
     low, high = item["iou_low"], item["iou_high"]
     marks = [(at(limit), "limit", f"limit {limit:g}")]
     if row["null_p95"] is not None:
-        marks.append((at(row["null_p95"]), "luck", f"chance {row['null_p95']:.3f}"))
+        marks.append((at(row["null_p95"]), "null", f"chance {row['null_p95']:.3f}"))
     if row["heldout_iou"] and label:
         marks.append((at(row["heldout_iou"]), "held", f"held out {row['heldout_iou']:.3f}"))
     text = f"IoU {item['iou']:.3f}, 95 % {_between(item)}"
@@ -391,44 +392,42 @@ def _values(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
 
 def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str, str]]:
     least, across_least = (_least(row[name], exchanges) for name in ("p_value", "p_value_across"))
-    floor = f"; ≤: the least that {exchanges} exchanges can show"
+    floor = f"; ≤: {exchanges} exchanges can show no less"
     across = (
         "p across",
         across_least + worded(row["p_value_across"], ".2g"),
-        "the same, annotations exchanged across sources, too" + (floor if across_least else ""),
+        "the same, of exchanges across sources" + (floor if across_least else ""),
     )
     return [
         (
             "held out",
             worded(row["heldout_iou"], ".3f"),
-            "IoU on one half of the pictures of the label that wins on the other half",
+            "IoU on the half of the pictures that had no say in choosing the label",
         ),
         (
-            "null 95 %",
+            "by chance",
             worded(row["null_p95"], ".3f"),
-            "IoU that the best label reaches by chance: in 95 % of exchanges of annotations it is lower",
+            "in 95 % of exchanges of annotations between pictures no label has a higher IoU",
         ),
         (
             "q",
             least + worded(row["q_value"], ".2g"),
-            "share of false discoveries if this unit and all better ones of the layer are believed"
-            + (floor if least else ""),
+            "share of false discoveries if this unit and all better ones are believed" + (floor if least else ""),
         ),
         (
-            "stability",
-            worded(row["label_stability"], ".0%"),
-            "share of redrawn sets of pictures in which the same label wins",
+            "label stability",
+            percent(row["label_stability"]),
+            "of redrawn sets of pictures give it the same label",
         ),
         (
             "threshold",
             worded(row["threshold"], ".3g"),
-            "value above which its mask begins; it exceeds it in a small, given share of all places",
+            "its mask is where its value lies above",
         ),
         (
             "p",
             least + worded(row["p_value"], ".2g"),
-            "share of exchanges, of annotations between pictures of one source, in which the best IoU is as high or "
-            "higher" + (floor if least else ""),
+            "share of exchanges" + " within sources" * mixed + " that do as well" + (floor if least else ""),
         ),
         *([across] if mixed else []),
     ]
@@ -443,7 +442,7 @@ def _headline(row: LayerRow) -> str:
     units, sure = row["units"], _within(row["confirmed_low"], row["confirmed_high"])
     raw = (
         f"{row['detectors']} of {units} units{_within(row['detectors_low'], row['detectors_high'])} lie above "
-        f"IoU {row['min_iou']:g} over {row['images']:,} images"
+        f"IoU {row['min_iou']:g} over {row['images']:,} pictures"
     )
     if row["detectors"]:
         concepts = row["unique_per_unit"]
@@ -451,25 +450,48 @@ def _headline(row: LayerRow) -> str:
     if row["confirmed"] is None:
         return f"{raw}. Without permutations none is confirmed."
     return (
-        f"{row['confirmed']} of {units} units{sure} are confirmed detectors: they pass on the images that did not "
-        f"choose their label, and chance does not reach them (q ≤ {LEVEL:g}). Luck included, {raw}."
+        f"{row['confirmed']} of {units} units{sure} are confirmed detectors: their label holds on pictures that "
+        f"had no say in choosing it, and chance does not reach it (q ≤ {LEVEL:g}). Luck included, {raw}."
     )
 
 
-def _finding(row: LayerRow, units: Sequence[UnitRow]) -> str:
-    """How many detectors, and of what: the overview's sentence."""
+def _found(row: LayerRow, units: Sequence[UnitRow]) -> views.Detected:
+    """How many detectors, and of what: the overview's line."""
     firm = row["confirmed"] is not None
     count = row["detectors"] if row["confirmed"] is None else row["confirmed"]
     low, high = (row[f"{'confirmed' if firm else 'detectors'}_{end}"] for end in ("low", "high"))  # type: ignore[literal-required]
-    are = "confirmed detectors" if firm else "detectors, luck included"
-    said = f"{count} of {row['units']} units{_within(low, high)} are {are}"
-    if not count:
-        return f"{said}."
+    between = "" if low is None else f" [{low:.0f}, {high:.0f}]"
+    value, *ends = (None if end is None else round(100 * end / row["units"], 2) for end in (count, low, high))
+    said = f"{count} of {row['units']}{between}"
+    return views.Detected(
+        "confirmed detectors" if firm else "detectors, luck included",
+        said,
+        views.Strip(value, ends[0], ends[1], (), f"{said} units"),
+        _concepts(units, firm=firm),
+        _rule(row),
+    )
+
+
+def _concepts(units: Sequence[UnitRow], *, firm: bool) -> str:
+    """What detectors detect, the most frequent first."""
     found = Counter(unit["concept"] for unit in units if unit["confirmed" if firm else "detector"])
     most = sorted(found.items(), key=lambda item: (-item[1], item[0] or ""))
     named = ", ".join(f"{concept} ({number})" if number > 1 else str(concept) for concept, number in most[:NAMED])
-    more = f", and {len(most) - NAMED} more" if len(most) > NAMED else ""
-    return f"{said}, of {len(most)} concept{'s' if len(most) > 1 else ''}: {named}{more}."
+    return (named or "none") + (f", and {len(most) - NAMED} more" if len(most) > NAMED else "")
+
+
+def _rule(row: LayerRow) -> str:
+    """What a detector is."""
+    said = (
+        "A unit is one channel of a layer. It is a detector of a concept if what it lights and what is annotated as "
+        f"the concept overlap, over all pictures, by an IoU above {row['min_iou']:g}"
+    )
+    if row["confirmed"] is None:
+        return f"{said}; luck included, since it was not tested against chance."
+    return (
+        f"{said}; a confirmed one if that holds on pictures that had no say in choosing the concept, too, and "
+        f"annotations that are exchanged between pictures do not do as well (q ≤ {LEVEL:g})."
+    )
 
 
 def _within(low: float | None, high: float | None) -> str:
@@ -486,7 +508,7 @@ def _mean(row: LayerRow, units: Sequence[UnitRow]) -> str:
             None,
             [
                 "" if low is None or high is None else f"95 %: {low:.4f} to {high:.4f}",
-                f"by chance {fmean(luck):.4f}, the mean of null 95 %" if luck else "",
+                f"chance stays below {fmean(luck):.4f} (in 95 % of exchanges; mean of the units)" if luck else "",
             ],
         )
     )
@@ -513,14 +535,20 @@ def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, st
             between(row["detectors_low"], row["detectors_high"], anew=raw),
         ),
         (
-            "unique, per category",
+            "unique detectors, per category",
             str(row["unique_per_category"]),
-            between(row["unique_low"], row["unique_high"], anew=unique),
+            _joined(
+                between(row["unique_low"], row["unique_high"], anew=unique),
+                "different concepts, a unit counting once in every category",
+            ),
         ),
         (
-            "unique, per unit",
+            "unique detectors, per unit",
             str(row["unique_per_unit"]),
-            between(row["unique_per_unit_low"], row["unique_per_unit_high"], anew=per_unit),
+            _joined(
+                between(row["unique_per_unit_low"], row["unique_per_unit_high"], anew=per_unit),
+                "different concepts, by the one label of each unit",
+            ),
         ),
         ("beyond chance", "–" if row["significant"] is None else str(row["significant"]), _chance(row)),
         ("mean IoU of the labels", f"{row['mean_iou']:.4f}", _mean(row, units)),
@@ -532,13 +560,17 @@ def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, st
     ]
 
 
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
+
+
 def _chance(row: LayerRow) -> str:
     if row["significant"] is None:
         return "not asked for"
-    within = f"of all {row['units']} units, detectors or not, at q ≤ {LEVEL:g}"
+    within = f"of {row['units']} units, detectors or not: chance does not reach their best IoU (q ≤ {LEVEL:g}"
     if row["strata"] == 1:
-        return within
-    return f"{within}, within {row['strata']} strata; {row['significant_across']} across them"
+        return f"{within})"
+    return f"{within}, exchanges within {row['strata']} sources; across them {row['significant_across']})"
 
 
 def _advice(row: LayerRow) -> list[str]:

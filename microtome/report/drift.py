@@ -345,10 +345,15 @@ def _label_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
     ]
     note = (
         "Over redrawn pictures: share of labels that the network before changes by itself when the pictures are drawn "
-        "again. Random pairs: share of pairs of different units, one of each network, whose labels differ. On each "
-        "line: the share with its interval; green, redrawn pictures; grey, random pairs."
+        "again. Random pairs: share of pairs of different units, one of each network, whose labels differ."
     )
-    return views.Table([*columns, ("over redrawn pictures", True), ("in random pairs", True)], lines, note)
+    legend = [
+        ("dot", "another label"),
+        ("range", "95 % interval"),
+        ("aim", "redrawn pictures"),
+        ("chance", "random pairs"),
+    ]
+    return views.Table([*columns, ("over redrawn pictures", True), ("in random pairs", True)], lines, note, legend)
 
 
 def _strip(row: DriftLayerRow) -> views.Strip:
@@ -465,12 +470,13 @@ def changed_units(layer: DriftedLayer, cell: Callable[[views.UnitKey], views.Cel
     ]
     note = (
         "Change: of the IoU of the label before, which tends to fall since it was chosen in the network before; with "
-        "its paired interval; the green mark is zero. q: share of false "
+        "its paired interval. q: share of false "
         "discoveries if this unit and all surer ones are believed to have changed. Threshold moved: in standard "
         "deviations of the unit's values."
     )
     title = f"Units of {name} that changed most"
-    return views.Section(title, [views.Table(columns, lines, note)])
+    legend = [("dot", "change"), ("range", "95 % interval"), ("aim", "no change")]
+    return views.Section(title, [views.Table(columns, lines, note, legend)])
 
 
 def _line(unit: DriftUnitRow, widest: float) -> list[str | views.Strip]:

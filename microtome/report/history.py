@@ -135,17 +135,20 @@ def page(found: History, file: str) -> views.Page:
         name="history",
         page=file,
         title=f"History of {found.name}",
-        headline="\n".join(sentences(found)),
+        headline=next(sentences(found)),
         figures=_tiles(found),
-        sections=[*_gates(found), *_figures(found), _runs(found), _reading()],
+        sections=[*_short(found), *_gates(found), *_figures(found), _runs(found), _reading()],
     )
 
 
 def sentences(found: History) -> Iterator[str]:
-    """Whether the last run came to its end, what its gates missed, what changed, and of how many runs."""
+    """Whether the latest run failed, what the last one's gates missed, what changed, and of how many runs."""
     judged = [(gate.gate, verdict) for gate in found.gates if (verdict := gate.verdicts[-1])]
     missed = [_missed(gate, verdict) for gate, verdict in judged if verdict.verdict in ("failed", "warned")]
-    yield from _without_end(found)
+    latest = _latest(found)
+    running = latest is not None and latest.status == "running"
+    if latest and not running:
+        yield _without_end(latest)
     yield from _limits_missed(missed, len(judged))
     yield from _changed(found)
     if judged and not missed:
@@ -153,6 +156,8 @@ def sentences(found: History) -> Iterator[str]:
     if len(found.runs) > 1:
         others = f"; {len(found.unfinished)} more did not finish" if found.unfinished else ""
         yield f"{found.count} finished runs of {found.name} {_when(found)}{others}."
+    if latest and running:
+        yield f"A run that began on {latest.moment} has not ended yet, and is not among these."
 
 
 def _when(found: History) -> str:
@@ -161,18 +166,17 @@ def _when(found: History) -> str:
     return f"from {found.runs[0].day} to {end}" if found.runs[0].day != end else f"on {end}"
 
 
-def _without_end(found: History) -> Iterator[str]:
-    """That the latest run of all has no results, since the rest of the page cannot show it."""
+def _latest(found: History) -> UnfinishedRun | None:
+    """The latest run of all, where it has no results."""
     later = [run for run in found.unfinished if run.after == len(found.runs)]
-    if not later:
-        return
-    run = later[-1]
-    if run.status == "running":
-        yield f"A run that began on {run.moment} has not ended yet; what follows is of the finished ones."
-        return
+    return later[-1] if later else None
+
+
+def _without_end(run: UnfinishedRun) -> str:
+    """Why the latest run of all has no results, since the rest of the page cannot show it."""
     why = run.why if len(run.why) <= SHOWN_WHY else f"{run.why[: SHOWN_WHY - 1]}…"
     how = "failed" if run.status == "failed" else f"was {run.status}"
-    yield f"The latest run, on {run.moment}, {how}{f' ({why})' if why else ''}; what follows is of the finished ones."
+    return f"The latest run, on {run.moment}, {how}{f' ({why})' if why else ''}; what follows is of the finished ones."
 
 
 def _limits_missed(missed: Sequence[str], judged: int) -> Iterator[str]:
@@ -266,11 +270,24 @@ def _tiles(found: History) -> views.Figures:
     shown = [(figure, figure.values[-1]) for figure in found.figures]
     return views.Figures(
         [
-            (figure.words, number(now.value), _interval(now))
+            (figure.words, f"{_before(found, figure)}{number(now.value)}", _interval(now))
             for figure, now in shown[:SHOWN_TILES]
             if now is not None and now.value is not None
         ]
     )
+
+
+def _before(found: History, figure: PastFigure) -> str:
+    """What it was in the run before, and an arrow; nothing where it is the same, was not measured, or is of other
+    pictures, with which nothing compares."""
+    pair = _pair(figure) if len(figure.values) > 1 and len(found.runs) - 1 not in found.breaks else None
+    return "" if pair is None or pair[0] == pair[1] else f"{number(pair[0])} → "
+
+
+def _short(found: History) -> list[views.Section]:
+    """The verdict's further sentences."""
+    more = list(sentences(found))[1:]
+    return [views.Section("In short", [views.Listed(more)])] if more else []
 
 
 def _interval(figure: Figure) -> str:
@@ -409,12 +426,12 @@ def _with_results(run: PastRun, *, first: bool) -> list[views.Cell]:
     links = [("report", run.report), ("comparison with the run before", run.comparison)]
     changed = "–" if first else ", ".join(run.changed) or "nothing"
     seen = [(text, place) for text, place in links if place]
-    return [run.run, run.begun, run.status, run.network, changed, views.Links(seen or [("–", "")])]
+    return [views.Links([(run.run, "")]), run.begun, run.status, run.network, changed, views.Links(seen or [("–", "")])]
 
 
 def _without_results(run: UnfinishedRun) -> list[views.Cell]:
     status = f"{run.status}: {run.why}" if run.why else run.status
-    return [run.run, run.moment, status, run.network, "–", "no results"]
+    return [views.Links([(run.run, "")]), run.moment, status, run.network, "–", "no results"]
 
 
 def _reading() -> views.Section:

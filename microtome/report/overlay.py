@@ -3,65 +3,111 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 SHEET = 5  # pictures of a card side by side
-_SHADE = 148  # of 255: how much is dimmed
-_OUTLINE = (255, 210, 63)
-_TILE = 150  # pixels that a tile with an outline has at least, so that the outline may be thinner than a mask's pixel
+_SHADE = 120  # of 255: how much is dimmed
+_OUTLINE, _EDGE = (255, 210, 63), (255, 255, 255)
+_TILE = 150  # pixels that a tile has at least, so that lines may be thinner than a mask's pixel
 _THIN = 75  # of a tile's height over the outline's width
+FINE = 4  # steps of a mask's pixel in which paths are drawn
+_CUT = 3  # of these: what is cut off a corner, along both of its sides
+
+Corner = tuple[int, int]
+"""Column and row of a corner of pixels."""
 
 
 def dim_path(mask: NDArray[np.bool_]) -> str:
-    """SVG path, to be filled even-odd, of the whole picture with the mask's rectangles cut out.
+    """SVG path, to be filled even-odd, of more than the whole picture, with the mask cut out.
 
     Args:
         mask: (height, width).
 
     Returns:
-        a path in mask pixels.
+        a path in `FINE`ths of a mask's pixel; its outer frame lies outside of the picture, so that a stroke shows the
+        mask's border alone.
     """
-    height, width = mask.shape
-    parts = [f"M0 0h{width}v{height}h-{width}z"]
-    parts += [f"M{x} {y}h{w}v{h}h-{w}z" for x, y, w, h in rectangles(mask)]
-    return "".join(parts)
-
-
-def rectangles(mask: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
-    """Disjoint rectangles x, y, width, height that make up a mask: runs of a row, joined while they stay the same.
-
-    Args:
-        mask: (height, width).
-    """
-    growing: dict[tuple[int, int], tuple[int, int]] = {}  # column and width -> first row and the one below the last
-    done = []
-    for y, x, width in _runs(mask):
-        top, end = growing.get((x, width), (y, -1))
-        if end != y and end >= 0:
-            done.append((x, top, width, end - top))
-            top = y
-        growing[x, width] = top, y + 1
-    done += [(x, top, width, end - top) for (x, width), (top, end) in growing.items()]
-    return sorted(done, key=lambda item: (item[1], item[0]))
+    height, width = (FINE * (side + 2) for side in mask.shape)
+    return f"M-{FINE}-{FINE}h{width}v{height}h-{width}z{outline_path(mask)}"
 
 
 def outline_path(mask: NDArray[np.bool_]) -> str:
-    """SVG path, to be stroked, of the border of a mask; empty for an empty one.
+    """SVG path, to be stroked or filled even-odd, of the border of a mask; empty for an empty one.
+
+    Corners are cut, so that a slope that was sampled as a staircase looks like one: no point of the line is farther
+    from the pixels' own border than 0.54 pixels, and the centre of each pixel lies on the side on which it was.
 
     Args:
         mask: (height, width).
 
     Returns:
-        a path in mask pixels: straight pieces, each as long as the border runs straight.
+        a path in `FINE`ths of a mask's pixel: closed lines.
     """
+    return "".join(_line(loop) for loop in borders(mask))
+
+
+def _line(loop: Sequence[Corner]) -> str:
+    """A closed line, its corners cut: of each side a piece is left, and of a side of one pixel its middle."""
+    points: list[Corner] = []
+    for (x, y), (to_x, to_y) in pairwise([*loop, loop[0]]):
+        right, down = to_x - x, to_y - y
+        length = abs(right) + abs(down)
+        cut = _CUT if length > 1 else FINE // 2
+        right, down = right // length, down // length
+        points.append((FINE * x + cut * right, FINE * y + cut * down))
+        if length > 1:
+            points.append((FINE * to_x - cut * right, FINE * to_y - cut * down))
+    steps = [_step(x - was_x, y - was_y) for (was_x, was_y), (x, y) in pairwise(points)]
+    return f"M{points[0][0]} {points[0][1]}{''.join(steps)}z"
+
+
+@lru_cache(1 << 12)
+def _step(right: int, down: int) -> str:
+    if not down:
+        return f"h{right}"
+    return f"l{right} {down}" if right else f"v{down}"
+
+
+def borders(mask: NDArray[np.bool_]) -> list[list[Corner]]:
+    """The border of a mask as closed lines, along pixels' edges. Pixels that touch at a corner stay apart.
+
+    Args:
+        mask: (height, width).
+
+    Returns:
+        the corners of each line, in an order that has the mask to the right.
+    """
+    ends = _directed(mask)
+    lines = []
+    while ends:
+        begin, end = ends.popitem()
+        line, (right, down) = [begin[0]], begin[1]
+        while True:
+            ways = ((end, (-down, right)), (end, (down, -right)))  # to the right first: the same pixel's other edge
+            piece = next(way for way in ways if way == begin or way in ends)
+            if piece == begin:
+                break
+            line.append(end)
+            right, down = piece[1]
+            end = ends.pop(piece)
+        lines.append(line)
+    return lines
+
+
+def _directed(mask: NDArray[np.bool_]) -> dict[tuple[Corner, tuple[int, int]], Corner]:
+    """Where each straight piece of the border ends, by where it begins and the way that it takes."""
     padded = np.pad(mask.astype(np.int8), 1)
-    down, across = np.diff(padded, axis=0) != 0, np.diff(padded, axis=1) != 0
-    level = [f"M{x} {y}h{length}" for y, x, length in _runs(down[:, 1:-1])]
-    upright = [f"M{x} {y}v{length}" for x, y, length in _runs(across[1:-1].T)]
-    return "".join(level + upright)
+    down, across = np.diff(padded, axis=0)[:, 1:-1], np.diff(padded, axis=1)[1:-1].T
+    ends = {((x, y), (1, 0)): (x + length, y) for y, x, length in _runs(down > 0)}
+    ends |= {((x + length, y), (-1, 0)): (x, y) for y, x, length in _runs(down < 0)}
+    ends |= {((x, y), (0, 1)): (x, y + length) for x, y, length in _runs(across < 0)}
+    return ends | {((x, y + length), (0, -1)): (x, y) for x, y, length in _runs(across > 0)}
 
 
 def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
@@ -73,30 +119,48 @@ def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
 
 
 def mask_sheet(masks: NDArray[np.bool_], annotated: NDArray[np.bool_] | None = None) -> bytes:
-    """A PNG that lies over pictures, `SHEET` side by side, and dims what their masks leave out.
+    """A PNG that lies over pictures, `SHEET` side by side, and dims what their masks leave out, with a fine edge.
 
     Args:
         masks: (pictures, height, width).
-        annotated: (pictures, height, width) what is outlined, from without; then the tiles are whole multiples larger.
+        annotated: (pictures, height, width) what is outlined, from without.
     """
-    times = 1 if annotated is None else -(-_TILE // masks.shape[1])
-    tiles = _enlarged(masks, times).astype(np.uint8)
+    times = -(-_TILE // masks.shape[1])
+    lit = _smooth(masks, times)
+    tiles = lit.astype(np.uint8)
+    tiles[_border(lit, 1)] = 2
     if annotated is not None:
-        tiles[_border(_enlarged(annotated, times), max(1, tiles.shape[1] // _THIN))] = 2
+        tiles[_border(_smooth(annotated, times), max(1, tiles.shape[1] // _THIN))] = 3
+    picture = Image.fromarray(_laid(tiles), "P")
+    picture.putpalette([0, 0, 0, 0, 0, 0, *_EDGE, *_OUTLINE])
+    content = io.BytesIO()
+    picture.save(content, "PNG", transparency=bytes([_SHADE, 0, 170, 255]), bits=2)
+    return content.getvalue()
+
+
+def _laid(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Tiles (pictures, height, width) side by side in rows; clear where there is none."""
     count, height, width = tiles.shape
     rows = -(-count // SHEET)
     sheet = np.ones((rows * SHEET, height, width), np.uint8)
     sheet[:count] = tiles
-    laid = sheet.reshape(rows, SHEET, height, width).swapaxes(1, 2).reshape(rows * height, SHEET * width)
-    picture = Image.fromarray(laid, "P")
-    picture.putpalette([0, 0, 0, 0, 0, 0, *_OUTLINE])
-    content = io.BytesIO()
-    picture.save(content, "PNG", transparency=bytes([_SHADE, 0, 255]), bits=1 if annotated is None else 2)
-    return content.getvalue()
+    return sheet.reshape(rows, SHEET, height, width).swapaxes(1, 2).reshape(rows * height, SHEET * width)
 
 
-def _enlarged(masks: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
-    return masks.repeat(times, 1).repeat(times, 2)
+def _smooth(masks: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
+    """Enlarged, corners cut as by `outline_path`: what is nearer than half to the mask, between pixels' centres."""
+    large = masks.repeat(times, 1).repeat(times, 2)
+    reach = times // 2
+    if times < 3:  # an even window that is wider than a pixel would lose single ones; nothing to see at this size
+        return large
+    sums = large.astype(np.int32)
+    for axis in (1, 2):
+        edges = [(0, 0)] * 3
+        edges[axis] = (reach + 1, reach)
+        total = np.pad(sums, edges, "edge").cumsum(axis)
+        along = np.arange(sums.shape[axis])
+        sums = total.take(along + 2 * reach + 1, axis) - total.take(along, axis)
+    return sums * 2 > (2 * reach + 1) ** 2
 
 
 def _border(masks: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:

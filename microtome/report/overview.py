@@ -118,7 +118,24 @@ def overview(
         f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))}, microtome {first.environment['microtome']}",
         units=units,
         baseline=_baseline(audited) if layers else "",
+        found=_found(layers),
     )
+
+
+def _found(layers: Sequence[views.Layer]) -> views.Table | None:
+    """How many units of each layer are detectors, and of what."""
+    lines: list[Sequence[views.Cell]] = [
+        [views.Links([(layer.name, layer.page)]), layer.found.count, layer.found.strip, layer.found.concepts]
+        for layer in layers
+        if layer.found
+    ]
+    first = next((layer.found for layer in layers if layer.found), None)
+    if first is None:
+        return None
+    columns = [("layer", False), (f"{first.what}, 95 %", True), ("", False), ("of which concepts", False)]
+    known = first.strip.low is not None
+    legend = [("dot", f"{first.what}, of all units"), *([("range", "95 % interval")] if known else [])]
+    return views.Table(columns, lines, first.rule, legend)
 
 
 def _baseline(audited: Audited) -> str:
@@ -127,9 +144,9 @@ def _baseline(audited: Audited) -> str:
         return ""
     if audited.audit["network"].get("weights"):
         return (
-            "Read these counts beside a baseline, since on easy pictures an untrained network can have many confirmed "
-            "detectors, too: audit the same network with random weights (the audit file under another name, without "
-            "its line “weights”), then let “microtome compare” show both runs side by side."
+            "On easy pictures an untrained network can have confirmed detectors, too. To see what training gave, "
+            "audit the same network with random weights (the audit file under another name, without its line "
+            "“weights”), and let “microtome compare” set both runs side by side."
         )
     return (
         "These weights are random, so these counts are a baseline: what the network's shape and the pictures give "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
@@ -13,12 +14,12 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from microtome.report.overlay import SHEET
-from microtome.report.views import Conclusion, Links, Report, UnitKey, large_of
+from microtome.report.overlay import FINE, SHEET
+from microtome.report.views import Conclusion, Links, Part, Report, Section, Table, UnitKey, large_of
 
 _FOLDER = Path(__file__).parent / "templates"
 INDEX = "index.html"
-_MARKERS = {name: Markup(f"<!-- {name} -->") for name in ("verdict", "provenance")}
+_MARKERS = {name: Markup(f"<!-- {name} -->") for name in ("mark", "verdict", "provenance")}
 # no name from data can look like one, for all are escaped
 
 
@@ -38,7 +39,7 @@ def render(report: Report, *, alone: bool = False) -> dict[str, bytes]:
     for layer in report.layers:
         pages[layer.page] = show("layer.html", layer.page, layer=layer)
     for page in report.pages:
-        pages[page.page] = show("page.html", page.page, page=page)
+        pages[page.page] = show("page.html", page.page, page=replace(page, sections=explained_once(page.sections)))
     return pages
 
 
@@ -77,6 +78,31 @@ class _Show:
         return made.render(report=self.report, here=here, root=root, alone=self.alone, known=known, **shown).encode()
 
 
+def explained_once(sections: Sequence[Section]) -> list[Section]:
+    """Sections without the notes of tables that stand below a table before: layers are told of in the same way."""
+    seen: set[str] = set()
+
+    def bare(part: Part) -> Part:
+        if not isinstance(part, Table) or not part.note:
+            return part
+        if part.note in seen:
+            return replace(part, note="")
+        seen.add(part.note)
+        return part
+
+    return [replace(section, parts=[bare(part) for part in section.parts]) for section in sections]
+
+
+def typeset(text: str) -> str:
+    """Words of a page as they are set: a true minus before a number, a space that does not break before a percent."""
+    return re.sub(r"(?<=\d) ?%", "\u00a0%", re.sub(r"(?<![\w.,)\]-])-(?=\d)", "\u2212", text))
+
+
+def apart(text: str) -> list[str]:
+    """The sentences of a headline, the first of which is set larger."""
+    return re.split(r"(?<=[.?!])\s+(?=[A-Z“])|(?<=[a-z)\]]\.)\s+(?=\d)|\n+(?=\S)", text.strip())
+
+
 def policy(script: str) -> str:
     """Content-Security-Policy of a page: nothing from outside, one known script."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -98,11 +124,11 @@ def _environment() -> jinja2.Environment:
     script = (_FOLDER / "report.js").read_text(encoding="utf-8")
     style = (_FOLDER / "report.css").read_text(encoding="utf-8")
     environment.globals.update(
-        script=Markup(script), style=Markup(style), policy=policy(script), sheet=SHEET, markers=_MARKERS
+        script=Markup(script), style=Markup(style), policy=policy(script), sheet=SHEET, fine=FINE, markers=_MARKERS
     )
     environment.tests["unit"] = lambda cell: isinstance(cell, UnitKey)
     environment.tests["links"] = lambda cell: isinstance(cell, Links)
-    environment.filters["large"] = large_of
+    environment.filters |= {"large": large_of, "typeset": typeset, "apart": apart}
     environment.filters["place"] = lambda unit: quote(unit.page)
     environment.filters["svg"] = Markup  # charts are our own, and their text was escaped when they were drawn
     return environment

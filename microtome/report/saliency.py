@@ -180,7 +180,7 @@ def _headline(verdicts: Mapping[str, Verdict]) -> str:
     passed, failed, open_ = (by_state[state] for state in (State.PASSES, State.FAILS, State.UNDECIDED))
     text = f"{_listed(passed) or 'No method'} {'passes' if len(passed) < 2 else 'pass'} every test. "
     if open_:
-        text += f"These pictures cannot decide about {', '.join(open_)}. "
+        text += f"Too few pictures to decide about {', '.join(open_)}. "
     if failed:
         text += (
             f"{_listed(failed)} {'fails' if len(failed) == 1 else 'fail'} at least one: such pictures can look "

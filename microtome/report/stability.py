@@ -271,11 +271,13 @@ def _table(rows: Sequence[Judged], *, explained: bool = True) -> views.Table:
     ends = [value or 0 for row in rows for value in (row.summary.high, row.summary.deviation, row.summary.random)]
     note = (
         "D: how much the distance from where a filter is highest to a landmark varies, over the pictures in which it "
-        "is highest, by the picture's diagonal; mean over landmarks and filters; low is steady. On each line the bar "
-        "is D with its 95 % interval, grey random places, green the best place held for every picture. Steadier than "
-        "it, track a landmark: shares of the filters. Left out: filters that are silent, or have too few pictures."
+        "is highest, by the picture's diagonal; mean over landmarks and filters; low is steady. Steadier than it, "
+        "track a landmark: shares of the filters. Left out: filters that are silent, or have too few pictures."
     )
-    return views.Table(_COLUMNS, [_line(row, max(ends) * 1.05) for row in rows], note if explained else "")
+    legend = [("dot", "D"), ("range", "95 % interval"), ("chance", "random places")]
+    legend.append(("aim", "the best place held for every picture"))
+    lines = [_line(row, max(ends) * 1.05) for row in rows]
+    return views.Table(_COLUMNS, lines, note if explained else "", legend if explained else ())
 
 
 def _line(row: Judged, widest: float) -> list[str | views.Strip]:

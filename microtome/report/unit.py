@@ -48,10 +48,17 @@ def _headline(card: views.Unit | None) -> str:
     return {
         "below the limit": f"No detector: {card.concept} ({card.category}) comes nearest, but {measured}, too low.",
         "detector": f"A detector of {card.concept} ({card.category}): {measured}. It was not tested against chance.",
-        "confirmed detector": f"A confirmed detector of {card.concept} ({card.category}): {measured}.",
+        "confirmed detector": f"A confirmed detector of {card.concept} ({card.category}): {measured}{_beside(card)}.",
         "detector, not confirmed": f"{card.concept} ({card.category}) lies above the limit, {measured}; but it is not "
         f"confirmed: {card.doubt or 'the label does not hold on other pictures, or against chance'}.",
     }[card.state] + causal
+
+
+def _beside(card: views.Unit) -> str:
+    """What its IoU is to be read beside."""
+    known = {name: value for name, value, _ in card.facts if value != "–"}
+    held = f", {known['held out']} on pictures that had no say in its label" if "held out" in known else ""
+    return held + (f"; chance stays below {known['by chance']}" if "by chance" in known else "")
 
 
 def _figures(card: views.Unit | None) -> views.Figures:

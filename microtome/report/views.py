@@ -109,9 +109,28 @@ class ConceptBars:
 
 
 @dataclass(frozen=True)
+class Detected:
+    """A layer's line on the overview.
+
+    Args:
+        what: is counted, for example confirmed detectors.
+        count: how many there are, of how many units, with the interval.
+        strip: the same on a line of all units.
+        concepts: what they detect.
+        rule: what the counted are, in a sentence.
+    """
+
+    what: str
+    count: str
+    strip: Strip
+    concepts: str
+    rule: str
+
+
+@dataclass(frozen=True)
 class Layer:
-    """A layer's page; `finding` is the sentence about it on the overview, `least` what ≤ means before
-    a p-value; empty where none stands there."""
+    """A layer's page; `found` is its line on the overview, `least` what ≤ means before a p-value; empty where none
+    stands there."""
 
     name: str
     page: str
@@ -122,7 +141,7 @@ class Layer:
     categories: Sequence[str]
     advice: Sequence[str]
     mask: tuple[int, int]
-    finding: str = ""
+    found: Detected | None = None
     least: str = ""
 
     @property
@@ -188,6 +207,14 @@ class Text:
     text: str
     style: str = "plain"
     kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Sentences, each a line of its own."""
+
+    items: Sequence[str]
+    kind: str = "list"
 
 
 @dataclass(frozen=True)
@@ -387,16 +414,18 @@ class SignedBars:
     kind: str = "bars"
 
 
-Part = Table | Text | Links | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars | Plates
+Part = Table | Text | Listed | Links | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars | Plates
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it; where `folded`, only the heading until it is clicked."""
+    """A heading and what stands below it; where `folded`, only the heading until it is clicked; `beside` the next one
+    where there is room."""
 
     heading: str
     parts: Sequence[Part]
     folded: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -508,7 +537,8 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class Report:
-    """The report, but for its `Conclusion`; `baseline` says what the counts of a dissection are to be read beside."""
+    """The report, but for its `Conclusion`; `baseline` says what the counts of a dissection are to be read beside, and
+    `found` is the table that the overview begins with; None where no layer was dissected."""
 
     title: str
     network: str
@@ -518,6 +548,7 @@ class Report:
     footer: str
     units: Sequence[UnitPage] = ()
     baseline: str = ""
+    found: Table | None = None
 
     @cached_property
     def by_unit(self) -> Mapping[UnitKey, UnitPage]:

@@ -11,6 +11,15 @@ def worded(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
+def percent(share: float | None) -> str:
+    """A share in words: neither all nor nothing where it is only nearly so; a dash where there is none."""
+    if share is None:
+        return "–"
+    if 0 < share < 0.005:
+        return "under 1 %"
+    return f"{min(99.0, 100 * share) if share < 1 else 100:.0f} %"
+
+
 def median(values: Sequence[float | None]) -> float | None:
     """Of the values that there are; None where there are none."""
     known = [value for value in values if value is not None]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from microtome.report.dissection import DissectedLayer, Failure, HistogramRow, LayerRow, NearestRow, TopImage, UnitRow
 from microtome.report.overlay import dim_path, mask_sheet, outline_path
+from microtome.report.words import percent
 from storage.tables import ReadRow
 from tasks.dissection.result import Dissection
 from tasks.dissection.work import Inputs
@@ -257,5 +258,5 @@ def _annotations(
 def _annotated(name: str, mask: NDArray[np.bool_]) -> _Annotation:
     if not mask.any():
         return _Annotation(None, "", f"no {name} annotated here")
-    words = f"{name} over the whole picture" if mask.all() else f"{name} annotated on {mask.mean():.0%}"
+    words = f"{name} over the whole picture" if mask.all() else f"{name} annotated on {percent(mask.mean())}"
     return _Annotation(mask, outline_path(mask), words)

@@ -11,7 +11,7 @@
   const value = (control) => (control.type === "checkbox" ? String(control.checked) : control.value);
   const usual = (control) => (control.type === "checkbox" ? String(control.defaultChecked) : "");
   all("[data-state]").forEach((control) => {
-    const page = several && control.closest("section.page");
+    const page = several && control.dataset.shows !== "overlay" && control.closest("section.page");
     const name = page ? `${page.id}/${control.dataset.state}` : control.dataset.state;
     const given = address.get(name);
     if (given !== null && control.type === "checkbox") control.checked = given === "true";
@@ -24,13 +24,28 @@
     };
     control.addEventListener("input", changed);
     const what = control.dataset.shows;
-    if (!what) return;
+    if (!what || what === "overlay") return;
     const scope = control.closest(".units") || document.documentElement;
     const show = () => scope.classList.toggle(`no-${what}`, !control.checked);
     control.addEventListener("input", show);
     show();
   });
   if (address.toString()) put();
+
+  // One switch for all that lies over pictures, wherever it stands on the page, and the key m.
+  const overlays = all('[data-shows="overlay"]');
+  const uncover = (shown) => {
+    document.documentElement.classList.toggle("no-overlay", !shown);
+    overlays.forEach((control) => { control.checked = shown; });
+    all('[data-shows="mask"], [data-shows="note"]').forEach((control) => { control.disabled = !shown; });
+  };
+  overlays.forEach((control) => control.addEventListener("input", () => uncover(control.checked)));
+  if (overlays.length) uncover(overlays[0].checked);
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest?.("select, textarea, input:not([type=checkbox])");
+    if (event.key !== "m" || event.ctrlKey || event.metaKey || event.altKey || typing || !overlays.length) return;
+    overlays[0].click();
+  });
   all("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
 
   // A unit is sought by words that must all be met: a number in any writing, a concept, a category, a layer.
@@ -279,6 +294,9 @@
     outline.addEventListener("toggle", draw, true);
     draw();
   });
+  const current = document.querySelector(".top > nav [aria-current]");
+  if (current) current.parentNode.scrollLeft = current.offsetLeft - current.parentNode.offsetLeft - 40;
+
   // On a narrow screen the first pictures come first; whoever is led to what is folded finds it open.
   if (matchMedia("(max-width: 760px)").matches) all("details.fold").forEach((fold) => { fold.open = false; });
   const unfold = () => {
