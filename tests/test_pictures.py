@@ -287,7 +287,7 @@ def test_the_report_has_a_page_each(done):
     report = done[1]["report"][0]
     for name, words in {
         "saliency.html": "input x gradient ✗",
-        "features.html": "92 %",
+        "features.html": "92\u00a0%",
         "fields.html": "Minimal images",
         "adversarial.html": "noise like pgd",
     }.items():
