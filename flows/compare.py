@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from flows.console import warn
 from flows.reports import publish
-from flows.text import printable, text_table
+from flows.text import as_text, flat, printable, text_table
 from microtome.errors import InputError
 from microtome.quantify.wordnet import WordNet
 from microtome.report.comparison import (
@@ -157,7 +155,7 @@ def _network(run: RunRecord) -> str:
     if "load" not in network:
         return run.network
     weights = network.get("weights")
-    arguments = ", ".join(f"{name} {_text(value)}" for name, value in network.get("arguments", {}).items())
+    arguments = ", ".join(f"{name} {as_text(value)}" for name, value in network.get("arguments", {}).items())
     loaded = network["load"].rpartition(":")[2] + (f" ({arguments})" if arguments else "")
     return f"{loaded} with {f'the weights {Path(weights).name}' if weights else 'random weights'}"
 
@@ -185,9 +183,9 @@ def _thumbnails(*sides: Side) -> Callable[[int], str]:
 
 def _differences(one: Side, two: Side) -> Iterator[tuple[str, str, str]]:
     """Configuration, networks, data, code and versions that are not the same in both."""
-    told = [dict(_flat(side.run.about.get("audit", {}))) for side in (one, two)]
+    told = [dict(flat(side.run.about.get("audit", {}))) for side in (one, two)]
     yield from _apart("", *told)
-    versions = [{str(k): _text(v) for k, v in side.run.about.get("environment", {}).items()} for side in (one, two)]
+    versions = [{str(k): as_text(v) for k, v in side.run.about.get("environment", {}).items()} for side in (one, two)]
     yield from _apart("version of ", *versions)
     for what, name in (("network", "network"), ("data set", "data")):
         read = [dict(_read(side, name)) for side in (one, two)]
@@ -202,30 +200,6 @@ def _apart(what: str, one: Mapping[str, str], two: Mapping[str, str]) -> Iterato
     for key in dict.fromkeys([*one, *two]):
         if one.get(key) != two.get(key):
             yield f"{what}{key}", one.get(key, "–"), two.get(key, "–")
-
-
-def _flat(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys of a configuration, and their values as text."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))
-    elif key not in ("name", "workspace"):
-        yield key, _listed(value) if isinstance(value, list) else _text(value)
-
-
-def _listed(items: list[Any]) -> str:
-    """Values of a list; of a mapping in it, such as a gate, what says something."""
-    told = [
-        ", ".join(f"{name} {_text(value)}" for name, value in item.items() if value not in (None, False, {}))
-        if isinstance(item, Mapping)
-        else _text(item)
-        for item in items
-    ]
-    return "; ".join(told) or "none"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _read(side: Side, name: str) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flows.console import warn
 from flows.reports import FOLDER, publish
-from flows.text import printable, text_table
+from flows.text import flat, printable, text_table
 from microtome.errors import InputError, suggest
 from microtome.report.comparison import Figure
 from microtome.report.history import (
@@ -157,6 +157,7 @@ def _past_run(some: Sequence[RunRecord], before: Sequence[RunRecord] | None, pag
         last.status,
         last.network,
         _changed(before[-1], first) if before else [],
+        _measuring(before[-1], first) if before else [],
         _pictures(last),
         len(some),
         _moment(last),
@@ -176,13 +177,28 @@ def _pictures(run: RunRecord) -> str:
 
 def _changed(before: RunRecord, run: RunRecord) -> list[str]:
     """What is not as in the run before, in words: keys of the audit file, files, microtome's version."""
-    audits = [record.about.get("audit", {}) for record in (before, run)]
-    keys = dict.fromkeys([*audits[0], *audits[1]])
-    found = [key for key in keys if key != "workspace" and audits[0].get(key) != audits[1].get(key)]
+    found = [f"{key}: {was}, now {now}" for key, was, now in _keys(before, run)]
     read = dict.fromkeys([*before.inputs, *run.inputs])
     found += [f"files of the {of}" for of in read if before.inputs.get(of) != run.inputs.get(of)]
     versions = [record.about.get("environment", {}).get("microtome") for record in (before, run)]
     return [*found, *([f"microtome {versions[1]}"] if versions[0] != versions[1] else [])]
+
+
+def _keys(before: RunRecord, run: RunRecord) -> list[tuple[str, str, str]]:
+    """Keys of the audit file that differ, and their values."""
+    one, two = (dict(flat(record.about.get("audit", {}))) for record in (before, run))
+    keys = [key for key in dict.fromkeys([*one, *two]) if one.get(key) != two.get(key)]
+    return [(key, one.get(key, "not set"), two.get(key, "not set")) for key in keys]
+
+
+def _measuring(before: RunRecord, run: RunRecord) -> list[str]:
+    """Of the keys that differ those by which a stage with headline figures measured, in both runs."""
+    stages = {figure["stage"] for figure in run.figures} & {figure["stage"] for figure in before.figures}
+    return [
+        f"{key} was {was} and is {now}"
+        for key, was, now in _keys(before, run)
+        if key.startswith("stages.") and key.split(".")[1] in stages and "not set" not in (was, now)
+    ]
 
 
 def _gates(runs: Sequence[RunRecord]) -> list[PastGate]:

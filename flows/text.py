@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 
 from storage.runs import FigureRun
 
@@ -33,6 +34,31 @@ def figure_line(figure: FigureRun) -> str:
     interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
     value = "none" if figure["value"] is None else f"{figure['value']:.4g}"
     return printable(f"{figure['figure']}{where}: {value}{interval}")
+
+
+def flat(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys of a configuration, and their values as text."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from flat(inner, f"{key}.{name}" if key else str(name))
+    elif key not in ("name", "workspace"):
+        yield key, _listed(value) if isinstance(value, list) else as_text(value)
+
+
+def _listed(items: list[object]) -> str:
+    """Values of a list; of a mapping in it, such as a gate, what says something."""
+    told = [
+        ", ".join(f"{name} {as_text(value)}" for name, value in item.items() if value not in (None, False, {}))
+        if isinstance(item, Mapping)
+        else as_text(item)
+        for item in items
+    ]
+    return "; ".join(told) or "none"
+
+
+def as_text(value: object) -> str:
+    """A value of a configuration."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _cell(value: object) -> str:

@@ -32,7 +32,7 @@ EVIL = "<img src=x onerror=alert(1)> \"'\n"
 
 
 def run(number: int, pictures: str = "p") -> PastRun:
-    return PastRun(f"run-{number}", f"day {number}", f"day {number} noon", "done", "net", [], pictures)
+    return PastRun(f"run-{number}", f"day {number}", f"day {number} noon", "done", "net", [], [], pictures)
 
 
 def verdict(value: float, limit: float | None, said: str, note: str = "") -> PastVerdict:
@@ -119,6 +119,28 @@ def test_what_is_said():
     assert next(sentences(replace(calm, figures=risen))).endswith("that it had; so did 2 more figures.")
     two = replace(calm, gates=[history().gates[0], PastGate("g", [verdict(1, 2, "failed")] * 3)])
     assert f"2 of 2 gates missed their limits: {EVIL}, got 27 [26, 28]; g, got 1 [0, 2]." in next(sentences(two))
+
+
+def test_a_run_that_measured_by_other_settings_is_no_finding(tmp_path):
+    """A count that fell since its limit was raised: the limit is named first, nothing is said to have fallen."""
+    store = RunStore(open_files(str(tmp_path)))
+    for number, limit in ((5, 0.04), (5, 0.04), (3, 0.06), (2, 0.06)):
+        options = {"dissection": {"min_iou": limit}, "tree": {"category": "bird"}}
+        kept = record(number, run_id=f"{len(store.all())}", started=float(len(store.all())))
+        index = {"index": {"folder": "stages/index/a"}}
+        store.save(replace(kept, stages=index, about={"audit": {"stages": options}}))
+    found = past(open_files(str(tmp_path)), "nightly")
+    assert [run.otherwise for run in found.runs] == [[], ["stages.dissection.min_iou was 0.04 and is 0.06"], []]
+    assert found.breaks == [1]
+    until = replace(
+        found, runs=found.runs[:2], figures=[replace(f, values=f.values[:2]) for f in found.figures], gates=[]
+    )
+    assert next(sentences(until)) == (
+        "The last run measured by other settings than the run before (stages.dissection.min_iou was 0.04 and is 0.06): "
+        "what differs between them may come from that alone."
+    )
+    tiles = page(until, "h.html").figures.items
+    assert [value for _, value, _ in tiles] == ["3"]  # and no arrow from 5
 
 
 def test_runs_that_gave_the_same_results_say_that_nothing_changed():
@@ -226,7 +248,11 @@ def test_records_become_trends(tmp_path):
         store.save(kept)
     found = past(open_files(str(tmp_path)), "nightly")
     assert [line.run for line in found.runs] == ["run-1", "run-2", "run-3"]
-    assert [line.changed for line in found.runs] == [[], ["seed", "files of the network"], ["files of the network"]]
+    assert [line.changed for line in found.runs] == [
+        [],
+        ["seed: 0, now 1", "files of the network"],
+        ["files of the network"],
+    ]
     assert found.breaks == [2]
     assert [(run.run, run.status, run.why, run.after) for run in found.unfinished] == [
         ("run-4", "failed", "stage tree: no bird", 3)

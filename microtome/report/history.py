@@ -24,6 +24,7 @@ class PastRun:
         status: `done` or `gate failed`.
         network: what was audited, for people.
         changed: what is not as in the run before, in words.
+        otherwise: of that, the settings by which stages measured, in words.
         pictures: digest of its data sets' indices.
         times: how many there were.
         last: when the last of several began, to the minute.
@@ -37,6 +38,7 @@ class PastRun:
     status: str
     network: str
     changed: Sequence[str]
+    otherwise: Sequence[str]
     pictures: str
     times: int = 1
     last: str = ""
@@ -119,9 +121,9 @@ class History:
 
     @property
     def breaks(self) -> list[int]:
-        """Runs that looked at other pictures than the run before."""
+        """Runs that looked at other pictures than the run before, or measured by other settings."""
         seen = [run.pictures for run in self.runs]
-        return [place for place in range(1, len(seen)) if seen[place] != seen[place - 1]]
+        return [place for place in range(1, len(seen)) if seen[place] != seen[place - 1] or self.runs[place].otherwise]
 
 
 def page(found: History, file: str) -> views.Page:
@@ -211,6 +213,12 @@ def _changed(found: History) -> Iterator[str]:
             f"Nothing changed between the {found.count} finished runs of {found.name} {_when(found)}: every stage "
             "measured the same."
         )
+    elif found.runs[-1].otherwise:
+        told = "; ".join(found.runs[-1].otherwise[:SHOWN_MISSED])
+        yield (
+            f"The last run measured by other settings than the run before ({told}): what differs between them may come "
+            "from that alone."
+        )
     elif len(found.runs) - 1 in found.breaks:
         yield (
             "The last run looked at other pictures than the run before, or framed them in another way or by another "
@@ -279,7 +287,7 @@ def _tiles(found: History) -> views.Figures:
 
 def _before(found: History, figure: PastFigure) -> str:
     """What it was in the run before, and an arrow; nothing where it is the same, was not measured, or is of other
-    pictures, with which nothing compares."""
+    pictures or settings, with which nothing compares."""
     pair = _pair(figure) if len(figure.values) > 1 and len(found.runs) - 1 not in found.breaks else None
     return "" if pair is None or pair[0] == pair[1] else f"{number(pair[0])} → "
 
@@ -314,7 +322,7 @@ def _legend(found: History, *, gates: bool = False) -> views.Text:
     """What the charts are drawn with."""
     told = ["A dot is a run, the oldest on the left; the band is its 95 % interval"]
     told += ["dashed, the limit; a cross, a run that missed it"] if gates else []
-    told += ["a dotted upright, other pictures from there on"] if found.breaks else []
+    told += ["a dotted upright, other pictures or settings from there on"] if found.breaks else []
     return views.Text("; ".join(told) + ".", "quiet")
 
 
@@ -442,8 +450,8 @@ def _reading() -> views.Section:
                 "Each line is a figure over the finished runs, oldest first, evenly spaced, on an axis that holds "
                 "zero; its band is the 95 % interval of each run by itself. Runs in a row whose every stage measured "
                 "the same are one dot. A dashed line is a gate's limit, a cross a run that missed it. A dotted upright "
-                "marks a run that looked at other pictures than the one before: figures on its two sides cannot be "
-                "compared. Where a line is broken, a run did not measure the figure."
+                "marks a run that looked at other pictures than the one before, or measured by other settings: figures "
+                "on its two sides cannot be compared. Where a line is broken, a run did not measure the figure."
             ),
             views.Text(
                 "Neighbouring runs share their pictures, so the intervals of two runs may overlap where the difference "
