@@ -18,7 +18,7 @@ LAYER: LayerRow = {
     "detectors_low": 1.0, "detectors_high": 3.0, "unique_per_category": 2, "unique_low": 1.0, "unique_high": 2.0,
     "unique_per_unit": 2, "unique_per_unit_low": 1.0, "unique_per_unit_high": 2.0, "significant": 1,
     "significant_across": 2, "strata": 6, "saturated": 0, "dead": 0, "mean_iou": 0.05, "mean_iou_low": 0.045,
-    "mean_iou_high": 0.0561, "min_iou": 0.04, "images": 1200,
+    "mean_iou_high": 0.0561, "min_iou": 0.04, "tail": 0.005, "images": 1200,
     "permutations": 200, "permutations_needed": 200, "rows": 4, "columns": 4, "jump_row": 8.0, "field_row": 31.0,
     "is_global": False, "apart": 0,
     "detectors_redrawn_low": None, "detectors_redrawn_high": None, "unique_redrawn_low": None,

@@ -80,7 +80,7 @@ def told_of(card: views.Unit) -> list[views.Section]:
         views.Plate("assets/0a/s/000000.webp", f"{EVIL}/a\nb'\".png", number, EVIL, dim, outline, others)
         for number in (1, 2, 3)
     ]
-    drawn = views.Charts([histogram(-1.0, 0.5, [1, 100, 10, 0, 1], 0.4)])
+    drawn = views.Charts([histogram(-1.0, 0.5, [1, 100, 10, 0, 1], (0.4, 0.005))])
     where = views.Links([(EVIL, "method.html#one/1")])
     return [views.Section(EVIL, [views.Plates(plates, (4, 4), card.concept), drawn, where])]
 
@@ -169,7 +169,7 @@ def test_same_view_same_bytes():
 
 
 def test_charts_take_their_colours_from_the_page():
-    svg = histogram(0.0, 1.0, [3, 1], 0.5)[1] + lines("t", [{"x": 0, "y": 1.0, "line": "a"}], "x")[1]
+    svg = histogram(0.0, 1.0, [3, 1], (0.5, 0.3))[1] + lines("t", [{"x": 0, "y": 1.0, "line": "a"}], "x")[1]
     assert "currentColor" in svg
     assert "var(--bar)" in svg
     assert not re.search(r"https?://(?!www\.w3\.org)", svg)

@@ -123,15 +123,23 @@ def test_an_outline_lies_about_what_is_annotated_and_not_on_it():
 
 
 def test_a_histogram_says_what_lies_above_the_threshold():
-    title, svg, words = histogram(-1.0, 0.5, [1, 100, 10, 4, 2], 0.6)
-    assert words == "117 values from -1 to 1.5; threshold 0.6, about 6 (5.1 %) above it"
-    assert ">threshold 0.6, 5.1 % above<" in svg
+    title, svg, words = histogram(-1.0, 0.5, [1, 100, 10, 4, 2], (0.45, 0.06))
+    assert words == "117 values from -1 to 1.5; threshold 0.45, at most 6 % above"
+    assert ">threshold 0.45, at most 6 % above<" in svg
     assert all(f'text-anchor="end">{count}<' in svg for count in (1, 10))
     below, above = re.findall(r'<path fill="var\(--\w+\)" d="([^"]+)"', svg)
     assert (below.count("M"), above.count("M")) == (3, 2)
     assert below.startswith(f"M0.0 160V{160 * (1 - np.log10(2) / np.log10(101)):.1f}".rstrip("0"))
     assert ">0<" in svg
     assert title == ""
+
+
+def test_values_on_the_threshold_itself_are_not_drawn_as_above_it():
+    """A unit that is zero all but everywhere: its threshold is zero, and so is what the first bar counts."""
+    _, svg, words = histogram(0.0, 0.5, [9990, 0, 10], (0.0, 0.005))
+    assert words == "10,000 values from 0 to 1.5; threshold 0, at most 0.5 % above"
+    below, above = re.findall(r'<path fill="var\(--\w+\)" d="([^"]*)"', svg)
+    assert (below.count("M"), above.count("M")) == (1, 2)
 
 
 NEAREST: list[NearestRow] = [

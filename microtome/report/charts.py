@@ -174,32 +174,33 @@ def shares(title: str, rows: Sequence[Mapping[str, object]], asked: float) -> tu
     return title, _themed(svg), f"{title}, {asked:.0%} is asked. {words}"
 
 
-def histogram(start: float, width: float, counts: Sequence[int], threshold: float) -> tuple[str, str, str]:
+def histogram(start: float, width: float, counts: Sequence[int], limit: tuple[float, float]) -> tuple[str, str, str]:
     """How often a unit has which values, on a logarithmic scale, and its threshold. Drawn by hand, for there are many.
+
+    The bin that holds the threshold is not told from those below it: what it counts may all lie on the threshold, as
+    the zeros of a unit that is hardly ever active do.
 
     Args:
         start: where the first bin begins.
         width: of each bin.
         counts: values in each bin.
-        threshold: of the unit.
+        limit: the unit's threshold, and the share of its values that may lie above it.
 
     Returns:
         title, SVG, and the same in words.
     """
+    threshold, tail = limit
     end, most = start + width * len(counts), log10(1 + max(counts))
-    middles = [start + (place + 0.5) * width for place in range(len(counts))]
     step = _WIDE / len(counts)
     bars = {True: "", False: ""}
     for place, count in enumerate(counts):
         top = round(_HIGH * (1 - log10(1 + count) / most), 1)
-        bars[middles[place] > threshold] += f"M{place * step:.1f} {_HIGH}V{top}h{step:.2f}V{_HIGH}"
+        bars[start + place * width > threshold] += f"M{place * step:.1f} {_HIGH}V{top}h{step:.2f}V{_HIGH}"
 
     def at(value: float) -> float:
         return max(0.0, min(_WIDE, (value - start) / width * step))
 
-    above = sum(count for middle, count in zip(middles, counts, strict=True) if middle > threshold)
-    share = f"{100 * above / max(1, sum(counts)):.2g} %"
-    line, words = at(threshold), f"threshold {threshold:.3g}"
+    line, words = at(threshold), f"threshold {threshold:.3g}, at most {100 * tail:g} % above"
     late = line > 0.6 * _WIDE
     ticks = [_text(at(value), 178, f"{value:.4g}", _anchor(value, start, end)) for value in _ticks(start, end)]
     svg = (
@@ -208,10 +209,10 @@ def histogram(start: float, width: float, counts: Sequence[int], threshold: floa
         f'<path fill="var(--null)" d="{bars[False]}"/><path fill="var(--bar)" d="{bars[True]}"/>'
         f'<path d="M0 {_HIGH}h{_WIDE}" stroke="currentColor" fill="none"/>'
         f'<path d="M{line:.1f} -14V{_HIGH}" stroke="currentColor" stroke-dasharray="4 3" fill="none"/>'
-        f"{_text(line + (-6 if late else 6), -5, f'{words}, {share} above', 'end' if late else 'start')}"
+        f"{_text(line + (-6 if late else 6), -5, words, 'end' if late else 'start')}"
         f"{''.join(ticks)}</svg>"
     )
-    told = f"{sum(counts):,} values from {start:.4g} to {end:.4g}; {words}, about {above:,} ({share}) above it"
+    told = f"{sum(counts):,} values from {start:.4g} to {end:.4g}; {words}"
     return "", svg, told
 
 

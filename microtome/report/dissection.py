@@ -142,6 +142,7 @@ class LayerRow(TypedDict):
     mean_iou_low: float | None
     mean_iou_high: float | None
     min_iou: float
+    tail: float
     images: int
     permutations: int
     permutations_needed: int
@@ -381,12 +382,12 @@ def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, *, label
 
 def _values(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     found = layer.histograms.get(row["unit"])
-    if found:
+    if found and not (row["reason"] or "").startswith("dead"):
         text = (
             "How many places of all pictures have which value, on a logarithmic scale. What lies above the threshold, "
-            "in blue, is the unit's mask."
+            "in blue, is the unit's mask; values that share a bar with the threshold are grey."
         )
-        drawn = histogram(found["start"], found["width"], found["counts"], row["threshold"])
+        drawn = histogram(found["start"], found["width"], found["counts"], (row["threshold"], layer.summary["tail"]))
         yield views.Section("Its values", [views.Text(text, "quiet"), views.Charts([drawn])])
 
 

@@ -62,7 +62,7 @@ def _beside(card: views.Unit) -> str:
 
 
 def _figures(card: views.Unit | None) -> views.Figures:
-    return views.Figures(tuple(_explained(card)) if card else ())
+    return views.Figures(tuple(_explained(card)) if card and not card.reason else ())
 
 
 def _explained(card: views.Unit) -> Iterator[tuple[str, str, str]]:

@@ -85,7 +85,9 @@ class Unit:
 
     @property
     def state(self) -> str:
-        """What becomes of its label, in words."""
+        """What becomes of its label, in words; of a unit that can have none why."""
+        if self.reason:
+            return self.reason.partition(":")[0]
         if not self.detector:
             return "below the limit"
         return {None: "detector", True: "confirmed detector", False: "detector, not confirmed"}[self.confirmed]

@@ -35,7 +35,8 @@ def findings(shown: Shown) -> list[DissectedLayer]:
 
 def _layer(shown: Shown, made: Dissection, seen: Inputs, number: int) -> DissectedLayer:
     name, index = seen.activations.layers[number].name, seen.index
-    top = _TopImages.of(seen.thresholds.rows("top_images", layer=name), shown.top_images)
+    thresholds = seen.thresholds.at(name, made.options.tail)
+    top = _TopImages.of(seen.thresholds.rows("top_images", layer=name), shown.top_images, thresholds)
     (summary,), units = made.typed("layers", LayerRow, layer=name), made.typed("units", UnitRow, layer=name)
     labels = {row["unit"]: row["concept_id"] for row in made.rows("units", layer=name)}
     failed = _failed(seen, number, labels)
@@ -197,9 +198,10 @@ class _TopImages:
     peaks: Mapping[Pair, float]
 
     @classmethod
-    def of(cls, rows: list[ReadRow], count: int) -> _TopImages:
-        """The first `count` rows of each unit."""
-        wanted = sorted((row for row in rows if row["rank"] < count), key=lambda row: (row["unit"], row["rank"]))
+    def of(cls, rows: list[ReadRow], count: int, thresholds: NDArray[np.float32]) -> _TopImages:
+        """The first `count` rows of each unit, of pictures in which it lights anything: others show nothing of it."""
+        lit = [row for row in rows if row["rank"] < count and row["peak"] > thresholds[row["unit"]]]
+        wanted = sorted(lit, key=lambda row: (row["unit"], row["rank"]))
         of_unit: dict[int, list[int]] = defaultdict(list)
         units_of: dict[int, list[int]] = defaultdict(list)
         for row in wanted:
