@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -71,7 +71,7 @@ def compared(files: Files, first: RunRecord, second: RunRecord) -> tuple[str, Pa
     """
     with _readable(first, second):
         found = comparison(files, first, second)
-    said = [*map(printable, found.cautions), "\n".join(map(printable, sentences(found)))]
+    said = [*map(printable, found.cautions if found.imported else ()), "\n".join(map(printable, sentences(found)))]
     text = "\n\n".join([*_tables(found), *said])
     view = page(found, f"compare-{first.run_id}-{second.run_id}.html")
     return text, publish(files, view, view.title, f"From runs {first.run_id} and {second.run_id}")
@@ -225,7 +225,13 @@ def _cautions(one: Side, two: Side) -> Iterator[str]:
             f"masks have {_side(frames[0].masks)} pixels in the first run and {_side(frames[1].masks)} in the second"
         )
     if apart:
-        yield f"The two dissections do not measure alike, so their counts differ for that, too: {'; '.join(apart)}."
+        own = "; unit by unit both are counted by the first one's limit" if _limits_differ(options) else ""
+        told = "; ".join(apart) + own
+        yield f"The two dissections do not measure alike, so their counts differ for that, too: {told}."
+
+
+def _limits_differ(options: Sequence[Mapping[str, object]]) -> bool:
+    return options[0]["min_iou"] != options[1]["min_iou"]
 
 
 def _side(size: tuple[int, int]) -> str:

@@ -36,7 +36,9 @@ UNASKED = {
 }  # fmt: skip
 
 
-BEYOND = "of 3 units, detectors or not: chance does not reach their best IoU (q ≤ 0.05"
+BEYOND = (
+    "of 3 units, detectors or not: chance does not reach their best IoU (q ≤ 0.05; many do with random weights, too"
+)
 
 
 def page(**changes):

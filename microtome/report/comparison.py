@@ -258,13 +258,15 @@ def page(found: Comparison, file: str) -> views.Page:
 
 
 def sentences(found: Comparison) -> list[str]:
-    """The verdict: the first figure that surely differs, or that both have; then what became of the units."""
+    """The verdict: that two dissections do not measure alike, where they do not; the first figure that surely differs,
+    or that both have; then what became of the units."""
+    apart = [] if found.imported else found.cautions
     known = [figure for figure in found.figures if figure.difference.value is not None]
     lead = next((figure for figure in known if figure.sure), known[0] if known else None)
     told = [] if lead is None else [_verdict(found, lead), *_others(found, lead)]
     labels = _labels([layer.matched for layer in found.layers[:SHOWN_LABELS] if layer.matched])
     agreed = [_agreed(found, layer) for layer in found.layers if layer.agreements]
-    return [*told, *labels, *agreed, *_gone(found)]
+    return [*apart, *told, *labels, *agreed, *_gone(found)]
 
 
 def _verdict(found: Comparison, figure: ComparedFigure) -> str:
@@ -392,7 +394,11 @@ def _short(found: Comparison) -> list[views.Section]:
     runs = [run for run in (found.first, found.second) if run.described]
     who = [views.Text("\n".join(f"{run.name}: {run.described}" for run in runs), "quiet")] if runs else []
     more = sentences(found)[1:]
-    told: list[views.Part] = [*map(_caution, found.cautions), *who, *([views.Listed(more)] if more else [])]
+    told: list[views.Part] = [
+        *(map(_caution, found.cautions) if found.imported else ()),
+        *who,
+        *([views.Listed(more)] if more else []),
+    ]
     return [views.Section("In short", told)] if told else []
 
 
