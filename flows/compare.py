@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from flows.console import warn
 from flows.reports import publish
-from flows.text import as_text, flat, printable, text_table
+from flows.text import as_text, flat, moment, printable, text_table
 from microtome.errors import InputError
 from microtome.quantify.wordnet import WordNet
 from microtome.report.comparison import (
@@ -135,18 +134,14 @@ def _about(side: Side, name: str) -> ComparedRun:
         ("audit", run.name),
         ("network", _network(run)),
         ("seed", str(audit.get("seed", "–"))),
-        ("begun", f"{_moment(run)} UTC"),
+        ("begun", f"{moment(run)} UTC"),
         ("status", run.status),
     ]
-    described = f"{_network(run)} ({run.run_id}, begun {_moment(run)} UTC)"
+    described = f"{_network(run)} ({run.run_id}, begun {moment(run)} UTC)"
     if "report" not in side.stages:
         return ComparedRun(name, run.run_id, facts, "", described)
     units = frozenset(side.stages["report"].names("unit/"))
     return ComparedRun(name, run.run_id, facts, f"../{run.stages['report']['folder']}/index.html", described, units)
-
-
-def _moment(run: RunRecord) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.started))
 
 
 def _network(run: RunRecord) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.console import warn
 from flows.reports import FOLDER, publish
-from flows.text import flat, printable, text_table
+from flows.text import flat, moment, printable, text_table
 from microtome.errors import InputError, suggest
 from microtome.report.comparison import Figure
 from microtome.report.history import (
@@ -114,7 +113,7 @@ def _unfinished(run: RunRecord, alike: Sequence[Sequence[RunRecord]]) -> Unfinis
     if not why and run.stages:
         why = f"after {', '.join(run.stages)}"
     after = sum(some[0].started <= run.started for some in alike)
-    return UnfinishedRun(run.run_id, _moment(run), run.status, run.network, why, after)
+    return UnfinishedRun(run.run_id, moment(run), run.status, run.network, why, after)
 
 
 @dataclass(frozen=True)
@@ -152,22 +151,18 @@ def _past_run(some: Sequence[RunRecord], before: Sequence[RunRecord] | None, pag
     first, last = some[0], some[-1]
     return PastRun(
         last.run_id,
-        _moment(first).partition(" ")[0],
-        _moment(first),
+        moment(first).partition(" ")[0],
+        moment(first),
         last.status,
         last.network,
         _changed(before[-1], first) if before else [],
         _measuring(before[-1], first) if before else [],
         _pictures(last),
         len(some),
-        _moment(last),
+        moment(last),
         pages.report(last),
         pages.comparison(before, some) if before else "",
     )
-
-
-def _moment(run: RunRecord) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.started))
 
 
 def _pictures(run: RunRecord) -> str:
