@@ -37,7 +37,7 @@ UNASKED = {
 
 
 BEYOND = (
-    "of 3 units, detectors or not: chance does not reach their best IoU (q ≤ 0.05; many do with random weights, too"
+    "of 3 units, detectors or not: chance does not reach their best IoU (q ≤ 0.05; units of random weights can, too"
 )
 
 

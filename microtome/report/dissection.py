@@ -568,8 +568,10 @@ def _joined(*parts: str) -> str:
 def _chance(row: LayerRow) -> str:
     if row["significant"] is None:
         return "not asked for"
-    within = f"of {row['units']} units, detectors or not: chance does not reach their best IoU (q ≤ {LEVEL:g}; many do "
-    within += "with random weights, too"
+    within = (
+        f"of {row['units']} units, detectors or not: chance does not reach their best IoU (q ≤ {LEVEL:g}; units of "
+    )
+    within += "random weights can, too"
     if row["strata"] == 1:
         return f"{within})"
     return f"{within}, exchanges within {row['strata']} sources; across them {row['significant_across']})"
