@@ -1,5 +1,7 @@
 """Templates, filter loss, masks and training: literal formulas, finite differences, identities, exact resume."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -326,19 +328,20 @@ def test_a_training_that_diverges_at_any_rate_stops_with_advice() -> None:
         started(TrainingRecipe(6, 8, (1e12, 1e12), 0.0)).epoch(0, Toy(), range(20))
 
 
-def test_the_filter_gradient_is_a_share_of_the_task_gradient_whatever_the_maps_units_are() -> None:
+def test_the_filter_gradient_is_a_share_of_the_tasks_pull_whatever_the_maps_units_are() -> None:
     """Literally: units, template gradients, nothing along the maps, the norm; and the same at a thousandfold scale."""
     x, slope = maps(6, 3, seed=7), torch.randn(6, 3, N, N, dtype=torch.float64)
     wanted = torch.tensor([[True, True, False]] * 3 + [[False, True, False]] * 3)
-    pressed = []
+    pressed, pull = [], torch.tensor([1.0, 0.5, 0.1, 2.0, 1e-3, 1.0])
     for scale in (1.0, 1000.0):
         pressure = FilterPressure(3, N).double()
         leaf = (scale * x).requires_grad_()
-        pressure.press(leaf, wanted, 0.5)
+        pressure.press(leaf, wanted, 0.5, pull)
         (leaf * slope).sum().backward()
         pressed.append(leaf.grad - slope)
     np.testing.assert_allclose(pressed[1], pressed[0], rtol=1e-6)
-    assert pressed[0].norm() == pytest.approx(0.5 * slope.norm())
+    size = math.sqrt(sum((float(one.norm()) / float(beside)) ** 2 for one, beside in zip(slope, pull, strict=True)))
+    assert float(pressed[0].norm()) == pytest.approx(0.5 * size)
     unit = x.amax((2, 3)).mean(0)
     expected = torch.stack([literal_slope(x[:, f], float(unit[f]), wanted[:, f]) for f in range(3)], 1)
     np.testing.assert_allclose(pressed[0] / pressed[0].norm(), expected / expected.norm(), rtol=1e-6, atol=1e-12)
@@ -367,12 +370,37 @@ def test_a_share_is_of_the_mean_norm_so_far_and_not_of_what_was_added_above() ->
     for number, size in enumerate((2.0, 4.0)):
         low = maps(6, 3, seed=number).requires_grad_()
         high = 3 * low
-        below.press(low, wanted, 1.0)
-        above.press(high, wanted, 2.0)
+        below.press(low, wanted, 1.0, torch.ones(6))
+        above.press(high, wanted, 2.0, torch.ones(6))
         slope = torch.randn(6, 3, N, N, dtype=torch.float64)
         (high * slope * size / slope.norm()).sum().backward()
         assert float(above.size) == pytest.approx((2.0, 3.0)[number])
         assert float(below.size) == pytest.approx(3 * float(above.size), rel=1e-6)  # the chain rule's 3
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_pictures_pull_is_measured_beside_one_that_is_right_with_nine_in_ten(classes: int) -> None:
+    one = trainer(classes=classes)
+    labels = torch.tensor([0, 1])
+    sure = torch.full((2, max(classes, 2)), 0.1 / max(1, classes - 1)).scatter(1, labels[:, None], 0.9).log()
+    logits = sure[:, 1:] - sure[:, :1] if classes == 1 else sure
+    torch.testing.assert_close(one._pull(logits, labels), torch.ones(2))
+    guessed = one._pull(torch.zeros_like(logits), labels)
+    off = 0.5 if classes == 1 else math.sqrt(6) / 3  # of a picture on the border: (2/3, 1/3, 1/3)
+    torch.testing.assert_close(guessed, torch.full((2,), off / (0.1 if classes == 1 else 0.1 * math.sqrt(1.5))))
+
+
+def test_pressure_does_not_fade_where_the_task_is_solved() -> None:
+    """The maps of a network that is sure are pressed as those of one that is not."""
+    sizes = []
+    for sure in (1.0, 1e-3):
+        pressure = FilterPressure(3, N).double()
+        leaf = maps(6, 3, seed=7).requires_grad_()
+        pressure.press(leaf, torch.ones(6, 3, dtype=torch.bool), 1.0, torch.full((6,), sure))
+        torch.manual_seed(0)
+        (leaf * sure * torch.randn(6, 3, N, N, dtype=torch.float64)).sum().backward()
+        sizes.append(float(pressure.size))
+    assert sizes[1] == pytest.approx(sizes[0])
 
 
 def test_a_linear_head_begins_as_its_probe() -> None:
@@ -395,9 +423,11 @@ def started(recipe: TrainingRecipe) -> Trainer:
     return one
 
 
-def test_other_heads_are_fitted_at_the_end() -> None:
-    one, source = trainer(), Toy()
-    one.start(source, range(20))
+@pytest.mark.parametrize("head", ["small", "linear"])
+def test_a_head_is_fitted_at_the_end(head: str) -> None:
+    one, source = started(TrainingRecipe(1, 8, (0.01, 0.001), 0.5)) if head == "linear" else trainer(), Toy()
+    with torch.no_grad():
+        one.network.last.weight.normal_()  # as if filters had moved away from what it was trained on
     before = one.evaluate(source, range(20))[0]
     one.finish(source, range(20))
     assert one.evaluate(source, range(20))[0].task_loss < before.task_loss / 2

@@ -3,12 +3,16 @@
     u_f = n^2 x_f / m_f           m_f: running mean over pictures of the highest value of filter f's map
     v = m_f dLoss_f/du (one template per map)               so a step changes each filter in its own units
     v' = v - x <v, x> / <x, x>    over the batch's maps of each filter: to grow or to fade as a whole is no progress
-    added to the layer's gradient: strength G v' / ||v'||       G: mean of ||dL/dx|| over the steps so far
+    added to the layer's gradient: strength G v' / ||v'||       G: mean over the steps so far of ||g||,
+    g_i = dL/dx_i / r_i           r_i: norm of the loss's slope on a picture's logits, beside that of one whose own
+                                  class gets a probability of .9
 
 dL/dx is the task's gradient: what reaches the layer, divided by how much the pressure on the layer above made that
-layer's grow. A map of one cell at its mean highest value has s = tau n^2 = 0.5, on every network. Without the third
-line maps only grow, which the loss rewards and the task does not, and training diverges. The mean G, because the task's
-gradient fades as training pictures are learned by heart: the pressure must not with it.
+layer's grow. g is what it would be if each picture were judged right with that probability: how much the answer hangs
+on the maps, however well the task is solved. The task's own gradient fades where a network is sure, and with it a share
+of it did: on data that the network tells apart from its start, nothing was pressed at all. A map of one cell at its
+mean highest value has s = tau n^2 = 0.5, on every network. Without the third line maps only grow, which the loss
+rewards and the task does not, and training diverges.
 """
 
 from __future__ import annotations
@@ -39,27 +43,29 @@ class FilterPressure(torch.nn.Module):
     def __init__(self, filters: int, n: int, above: FilterPressure | None = None) -> None:
         super().__init__()
         self.__dict__["above"] = above  # no child: its state is its own
-        self.grown = 1.0
+        self.share = 1.0
         self.partition = Partition(filters, n)
         self.register_buffer("unit", torch.full((filters,), float("nan")))
         self.register_buffer("size", torch.zeros(()))
         self.register_buffer("steps", torch.zeros(()))
 
-    def press(self, maps: torch.Tensor, wanted: torch.Tensor, strength: float) -> None:
+    def press(self, maps: torch.Tensor, wanted: torch.Tensor, strength: float, pull: torch.Tensor) -> None:
         """Add the filter gradient to the one that the next backward pass brings to a layer's maps.
 
         Args:
             maps: (images, filters, n, n), of which a gradient is wanted.
             wanted: (images, filters) whether the image is of the filter's category.
-            strength: share of the mean norm of the task's gradient.
+            strength: share of the mean norm of g.
+            pull: (images,) r_i.
         """
         direction = self.direction(maps.detach(), wanted)
 
         def add(slope: torch.Tensor) -> torch.Tensor:
-            before = slope.norm()
-            self._follow_size(before / self.above.grown if self.above else before)
+            even = slope / pull.clamp(min=SMALLEST)[:, None, None, None]
+            size = slope.norm() * self.above.share if self.above else even.norm()
+            self._follow_size(size)
             pressed = slope + strength * self.size * direction
-            self.grown = float(pressed.norm() / before) if before > 0 else 1.0
+            self.share = float(size / pressed.norm()) if size > 0 else 1.0
             return pressed
 
         maps.register_hook(add)  # type: ignore[no-untyped-call]

@@ -29,6 +29,7 @@ WARM = 0.2  # share of the steps over which the filter gradient grows to its ful
 FALL = 0.1  # of a rate that was found, from the first epoch to the last
 EXPLODED = 10.0  # a loss above so many times that of a guess has diverged: over an epoch, or after it
 HALVINGS = 20  # of the rate, before training gives up
+SURE = 0.9  # probability of its own class in a picture by whose pull the filter loss is measured
 AT_ONCE = 32  # pictures whose answers are read together
 
 
@@ -41,7 +42,8 @@ class TrainingRecipe:
         batch: images per step; the last batch of an epoch is smaller.
         rate: learning rates of the first and the last epoch, geometric in between.
         strength: norm of the filter gradient at each of the two layers, as a share of the mean norm of the gradient
-            that reaches the layer; grows linearly to it over the first fifth of the steps. 0 trains the twin.
+            that would reach the layer if each picture's own class got a probability of `SURE`; grows linearly to it
+            over the first fifth of the steps. 0 trains the twin.
         seed: of order, mirroring and dropout.
     """
 
@@ -185,9 +187,8 @@ class Trainer:
             self._fit_last(source, images)
 
     def finish(self, source: FeatureSource, images: Sequence[int]) -> None:
-        """Fit the last layer of a head with hidden layers to what reaches it."""
-        if not isinstance(self.network.classifier[0], HeadScale):
-            self._fit_last(source, images)
+        """Fit the last layer to what reaches it in the end: filters have moved away from what it was trained on."""
+        self._fit_last(source, images)
 
     def _fit_last(self, source: FeatureSource, images: Sequence[int]) -> None:
         """To the probe of what reaches it, of the images and their mirror images."""
@@ -314,21 +315,29 @@ class Trainer:
         """
         logits, maps = self.network.above(self.tail(features))
         task = self._task_loss(logits, labels)
-        measured = self._press(maps, labels, strength)
+        measured = self._press(maps, labels, strength, self._pull(logits.detach(), labels))
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(task)
         self.optimiser.step()
         right = float(self._right(logits.detach(), labels).float().mean())
         return Result(float(task.detach()), measured, right)
 
-    def _press(self, maps: Sequence[torch.Tensor], labels: torch.Tensor, strength: float) -> float:
+    def _pull(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(images,) norm of the loss's slope on an image's logits, beside that of an image whose class gets `SURE`."""
+        if self.single:
+            return (logits[:, 0].sigmoid() - labels.to(logits)).abs() / (1 - SURE)
+        classes = logits.shape[1]
+        off = logits.softmax(1) - functional.one_hot(labels, classes)
+        return off.norm(dim=1) / ((1 - SURE) * (1 + 1 / (classes - 1)) ** 0.5)
+
+    def _press(self, maps: Sequence[torch.Tensor], labels: torch.Tensor, strength: float, pull: torch.Tensor) -> float:
         """Have the filter gradient added to what comes back to both layers; gives the batch's mean -MI."""
         measured = []
         for item, membership, pressure in zip(maps, self.membership, self.pressure, strict=True):
             wanted = membership.update(item.detach(), labels)
             measured.append(float(filter_loss(item.detach()).mean()))
             if strength and item.requires_grad:
-                pressure.press(item, wanted, strength)
+                pressure.press(item, wanted, strength, pull)
         return sum(measured) / len(measured)
 
     @torch.inference_mode()

@@ -41,7 +41,7 @@ class FinetuningOptions(Options):
     rate: tuple[Positive, Positive] | Literal["auto"] = "auto"
     """Learning rate of the first epoch and of the last, geometric between; `auto` finds it by a range test."""
     strength: Annotated[float, Field(ge=0)] = 1.0
-    """Norm of the filter loss's gradient at each interpretable layer, as a share of the task's; 0 for none."""
+    """Norm of the filter loss's gradient at each interpretable layer, as a share of the task's pull; 0 for none."""
     mask: MaskModel | None = MaskModel()
     """Masks of the interpretable layers; nothing for none."""
     head: Literal["auto", "linear", "small", "paper"] = "auto"
