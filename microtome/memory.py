@@ -1,8 +1,9 @@
-"""Work that does not fit into memory: told apart from other errors, and let go of."""
+"""Work that does not fit into memory: told apart from other errors, and let go of; and memory that is handed back."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import sys
 import traceback
@@ -50,3 +51,13 @@ def let_go(error: BaseException) -> None:
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def hand_back() -> None:
+    """Hand what was freed back to the system. glibc keeps it where anything above it is still in use.
+
+    Other C libraries have no such call, and nothing is done.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

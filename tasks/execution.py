@@ -13,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 from microtome import __version__
 from microtome.errors import Interrupted
+from microtome.memory import hand_back
 from storage import Artifact, Draft, StageStore
 from storage.claims import making
 from storage.stages import PARTS, FileEntry
@@ -164,7 +165,9 @@ def execute(
         if found is not None:
             return found, True
         with _anew(job, session) if refresh else nullcontext(), around(job, session):
-            return _made(job, session, carry), False
+            made = _made(job, session, carry)
+        hand_back()  # the next stage needs it for other things
+        return made, False
 
 
 @contextmanager

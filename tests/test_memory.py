@@ -1,7 +1,11 @@
-"""Batches that do not fit into memory: the stage begins again with half of them, and nothing finished is lost."""
+"""Batches that do not fit into memory: the stage begins again with half of them, and nothing finished is lost.
+
+And what was freed goes back to the system.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import pickle
 import subprocess
@@ -9,6 +13,7 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +27,7 @@ from flows.run import SHORT, StageFailed, carry_out
 from flows.runners import carrying
 from microtome.datasets.creatures import Creatures
 from microtome.errors import InputError, OutOfMemory
-from microtome.memory import fitting, let_go, ran_out
+from microtome.memory import fitting, hand_back, let_go, ran_out
 from microtome.networks.small import creature_net
 from microtome.visualize import features
 from storage import Artifact, RunStore, open_files
@@ -277,3 +282,12 @@ def test_what_an_error_holds_is_let_go():
     assert Held.alive == 1
     let_go(caught.value)
     assert Held.alive == 0
+
+
+def test_memory_is_handed_back_where_the_c_library_can(monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(malloc_trim=asked.append))
+    hand_back()
+    assert asked == [0]
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    hand_back()
