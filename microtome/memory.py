@@ -54,10 +54,13 @@ def let_go(error: BaseException) -> None:
 
 
 def hand_back() -> None:
-    """Hand what was freed back to the system. glibc keeps it where anything above it is still in use.
+    """Hand what was freed back to the system: pyarrow's pool keeps it, and glibc where anything above it is in use.
 
     Other C libraries have no such call, and nothing is done.
     """
+    arrow = sys.modules.get("pyarrow")
+    if arrow:
+        arrow.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
