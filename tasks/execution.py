@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 from microtome import __version__
 from microtome.errors import Interrupted
-from microtome.memory import hand_back
+from microtome.memory import give_back, keep_freed
 from storage import Artifact, Draft, StageStore
 from storage.claims import making
 from storage.stages import PARTS, FileEntry
@@ -85,6 +85,7 @@ class InHand:
             draft: of the stage, where it was begun in this process.
         """
         stage = self.job.stage
+        keep_freed()
         with ExitStack() as stack:
             if stage.threads != "none":
                 import torch
@@ -99,6 +100,7 @@ class InHand:
         stage = self.job.stage
         mine = draft or (self.session.store.part(self.job.key, stage.written) if stage.sharded else self.draft())
         stage.run(self.job.options, self.inputs, mine, self.session)
+        give_back()
         return mine.entries
 
     def _part(self, name: str) -> Written:
@@ -165,9 +167,7 @@ def execute(
         if found is not None:
             return found, True
         with _anew(job, session) if refresh else nullcontext(), around(job, session):
-            made = _made(job, session, carry)
-        hand_back()  # the next stage needs it for other things
-        return made, False
+            return _made(job, session, carry), False
 
 
 @contextmanager

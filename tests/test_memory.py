@@ -1,12 +1,9 @@
-"""Batches that do not fit into memory: the stage begins again with half of them, and nothing finished is lost.
-
-And what was freed goes back to the system.
-"""
+"""Batches that do not fit into memory: the stage begins again with half of them, and nothing finished is lost."""
 
 from __future__ import annotations
 
-import ctypes
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -25,9 +22,10 @@ from flows.again import until_it_fits
 from flows.plan import Plan, Request
 from flows.run import SHORT, StageFailed, carry_out
 from flows.runners import carrying
+from microtome import memory
 from microtome.datasets.creatures import Creatures
 from microtome.errors import InputError, OutOfMemory
-from microtome.memory import fitting, hand_back, let_go, ran_out
+from microtome.memory import fitting, let_go, ran_out
 from microtome.networks.small import creature_net
 from microtome.visualize import features
 from storage import Artifact, RunStore, open_files
@@ -284,10 +282,56 @@ def test_what_an_error_holds_is_let_go():
     assert Held.alive == 0
 
 
-def test_memory_is_handed_back_where_the_c_library_can(monkeypatch):
-    asked: list[int] = []
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(malloc_trim=asked.append))
-    hand_back()
-    assert asked == [0]
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
-    hand_back()
+FAULTS = """
+import resource, sys
+import numpy as np
+from microtome.memory import keep_freed
+if sys.argv[1] == "kept" and not keep_freed():
+    sys.exit("not glibc")
+def batch():
+    for side in (3000, 4000, 2000):  # 36, 64 and 16 MB, as a network's layers take and free them
+        np.ones((side, side), np.float32)
+for _ in range(3):
+    batch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    batch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_memory_that_is_kept_is_not_cleared_for_every_batch():
+    cleared = {}
+    for way in ("kept", "as it is"):
+        plain = os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"}  # as torch takes memory
+        done = subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, cwd=ROOT, env=plain)
+        if "not glibc" in done.stderr:
+            pytest.skip("the C library is not glibc")
+        cleared[way] = int(done.stdout)
+    assert cleared["kept"] < 2_000  # pages; a single batch has 28,000
+    assert cleared["as it is"] > 50_000
+
+
+def test_memory_is_left_alone_where_the_library_is_another(monkeypatch: pytest.MonkeyPatch):
+    class Musl:
+        def mallopt(self, name: int, value: int) -> int:
+            raise AssertionError("not glibc's")
+
+        malloc_trim = mallopt
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: Musl())
+    memory.keep_freed.cache_clear()
+    try:
+        assert not memory.keep_freed()
+        memory.give_back()
+    finally:
+        memory.keep_freed.cache_clear()
+
+
+def test_what_pyarrow_keeps_is_given_back_too(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    pool = SimpleNamespace(release_unused=lambda: asked.append("release"))
+    monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace(default_memory_pool=lambda: pool))
+    memory.give_back()
+    assert asked == ["release"]
