@@ -170,11 +170,12 @@ def _smooth(masks: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
 
 def _border(masks: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """What lies outside each mask (pictures, height, width), but within so many pixels of it."""
-    near = masks.copy()
+    near = masks
     for axis in (1, 2):
-        along, grown = near.swapaxes(axis, 2), near.swapaxes(axis, 2).copy()
+        grown = near.copy()
         for step in range(1, width + 1):
-            grown[..., step:] |= along[..., :-step]
-            grown[..., :-step] |= along[..., step:]
-        near = grown.swapaxes(axis, 2)
+            here, there = ((slice(None),) * axis + (part,) for part in (slice(step, None), slice(None, -step)))
+            grown[here] |= near[there]
+            grown[there] |= near[here]
+        near = grown
     return near & ~masks
