@@ -9,6 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.memory import give_back
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.accumulate import State
 from microtome.quantify.dissection import Best, DetectorCount, best, detectors
@@ -247,6 +248,7 @@ class LayerDissection:
         size = 2 * max(1, BLOCK_BYTES // (8 * self.layer.units * len(self.category)))
         for first in range(0, len(weights), size):
             yield self.weighted(self.runs, weights[first : first + size])
+            give_back()  # the block: it would stay beside the next one, which need not fit into its place
 
     @property
     def halves(self) -> NDArray[np.int32]:
