@@ -130,7 +130,13 @@ def _wide(rows: Sequence[OcclusionRow]) -> list[float]:
 
 def _tile(layer: tuple[str, Sequence[OcclusionRow]]) -> tuple[str, str, str]:
     name, rows = layer
-    return f"median, {name}", worded(median(_wide(rows)), ".0f"), f"pixels wide, of {rows[0]['theoretical']:g} possible"
+    sizes = _wide(rows)
+    span = f"; {min(sizes):.0f} to {max(sizes):.0f} among {len(rows)} units" if len(rows) > 1 else ""
+    return (
+        f"median, {name}",
+        worded(median(sizes), ".0f"),
+        f"pixels wide, of {rows[0]['theoretical']:g} possible{span}",
+    )
 
 
 def _headline(rows: Sequence[OcclusionRow]) -> str:
