@@ -171,5 +171,5 @@ def test_a_field_stands_beside_the_pictures_that_it_was_measured_over():
     first, second = gallery.cards[0].spots
     assert first.circles == [(40.0, 40.0, 27.5)]
     assert (second.thumb, second.circles) == ("t.webp", [(40.0, 30.0, 12.5)])
-    assert made.sections[0].parts[2].rows[0][0] == ("conv", 3)
+    assert [fact[:2] for fact in gallery.cards[0].facts][-1] == ("pictures", "4")
     assert set(fields.of_units(found)) == {("conv", 3)}

@@ -189,7 +189,7 @@ def test_training_alone() -> None:
     ]
     (table,) = parts_of(page, "table")
     (who,) = page.sections[0].parts
-    assert who.text.startswith("interpretable: its layers and a new one on top")
+    assert who.items[0].startswith("interpretable: its layers and a new one on top")
     assert table.rows == [
         [
             "interpretable (masks and filter loss)",

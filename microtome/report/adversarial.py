@@ -170,8 +170,9 @@ def _note() -> views.Text:
     return views.Text(
         "An attack moves every pixel by at most so many of 255 grey levels, so that the network's prediction suffers: "
         "FGSM (fast gradient sign) in one step, PGD (projected gradient descent) in several. “Noise like” an attack "
-        "moves every pixel as far in a random direction: what does not exceed it is no effect of the attack. Means over pictures with 95 % intervals (of shares by Wilson, "
-        "else by bootstrap). Tree and graph speak of pictures of their own category.",
+        "moves every pixel as far in a random direction: what does not exceed it is no effect of the attack. Means "
+        "over pictures with 95 % intervals (of shares by Wilson, else by bootstrap). Tree and graph "
+        "speak of pictures of their own category.",
         "quiet",
     )
 

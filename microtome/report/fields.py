@@ -190,20 +190,9 @@ _READING = (
 
 
 def _fields(found: FieldFindings) -> views.Section:
-    lines: list[Sequence[views.Cell]] = [
-        [
-            field.key,
-            f"{field.row['size_x']} × {field.row['size_y']} px",
-            f"{field.row['theoretical']:g} px",
-            str(field.row["images"]),
-        ]
-        for field in found.fields
-    ]
-    columns = [("unit", False), ("field, measured", True), ("theoretical", True), ("pictures", True)]
-    note = "The covering square's own width is taken off. A unit at the edge of a picture shows part of its field."
     cards = views.Gallery([_card(field, found.size) for field in found.fields], True)
-    reading = views.Text(_READING, "quiet")
-    return views.Section("Receptive fields", [reading, cards, views.Table(columns, lines, note)])
+    note = "The covering square's own width is taken off. A unit at the edge of a picture shows part of its field."
+    return views.Section("Receptive fields", [views.Text(f"{_READING} {note}", "quiet"), cards])
 
 
 def _card(field: MeasuredField, size: tuple[int, int]) -> views.Card:
@@ -218,6 +207,7 @@ def _card(field: MeasuredField, size: tuple[int, int]) -> views.Card:
     facts = [
         ("measured", f"{row['size_x']} × {row['size_y']} px", "size of the field by covering, over its top pictures"),
         ("theoretical", f"{row['theoretical']:g} px", "size of the field by the layers' kernels and strides"),
+        ("pictures", str(row["images"]), "over which it was measured"),
     ]
     return views.Card(name, anchor, "", spots, facts, unit=field.key)
 

@@ -192,9 +192,7 @@ _ABOUT: Mapping[Phase, str] = {
 def _who(findings: FinetuningFindings) -> list[views.Part]:
     """The networks, told apart."""
     before = [f"{BEFORE}: the audit's network as it came."] * any(item.phase is None for item in findings.compared)
-    return [
-        views.Text(text) for text in [*before, *(f"{item.phase}: {_ABOUT[item.phase]}." for item in findings.learned)]
-    ]
+    return [views.Listed([*before, *(f"{item.phase}: {_ABOUT[item.phase]}." for item in findings.learned)])]
 
 
 def _headline(findings: FinetuningFindings) -> str:
