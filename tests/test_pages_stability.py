@@ -229,7 +229,7 @@ def test_networks_beside_their_twin() -> None:
         ("instability, best control", "0.1000"),
     ]
     table, _ = parts_of(page, "table")
-    who = [part.text.partition(":")[0] for part in page.sections[0].parts]
+    who = [item.partition(":")[0] for item in page.sections[0].parts[0].items]
     assert who == ["before fine-tuning", "interpretable", "twin"]
     assert [row[:3] for row in table.rows] == [
         ["interpretable", "new", "0.0500"],

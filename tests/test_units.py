@@ -229,7 +229,15 @@ def test_the_listing_has_what_makes_an_iou_sure():
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(None, "–"), (0.0, "0"), (0.12345, "0.123"), (0.0051, "0.005"), (0.0012, "0.0012"), (0.00012, "0.00012")],
+    [
+        (None, "–"),
+        (0.0, "0"),
+        (0.12345, "0.123"),
+        (0.0051, "0.005"),
+        (0.0012, "0.0012"),
+        (0.00012, "0.0001"),
+        (0.00004, "0.00004"),
+    ],
 )
 def test_an_iou_keeps_digits_that_tell_it_from_nothing(value, words):
     assert overlap(value) == words
@@ -341,12 +349,61 @@ def test_what_lies_over_a_units_pictures_is_switched_and_stays_so(browser, folde
     tab.keyboard.press("m")
     assert tab.is_checked("[data-state=overlays]")
     tab.click("[rel=next]")
+    tab.wait_for_load_state()  # its script reads the address
     assert tab.url.endswith("unit/layer/3.html?annotation=false&mask=false")
     assert (seen(".m"), seen(".note")) == (False, False)
     tab.click("[rel=prev]")
+    tab.wait_for_load_state()
     tab.check("[data-state=mask]")
     tab.check("[data-state=annotation]")
     assert tab.url.endswith("unit/layer/2.html")
+    assert heard == []
+
+
+@pytest.mark.browser
+def test_the_listing_is_sorted_by_what_makes_a_label_sure(browser, tmp_path):
+    made = unit_pages([layer := pages([dissected()])[0]], [])
+    numbers = {0: ("0.09", "≤ 0.02"), 1: ("–", "0.001"), 2: ("0.1", "–")}
+    units = [
+        replace(page, card=replace(page.card, facts=[("held out", held, ""), ("q", q, "")]))
+        for page, (held, q) in zip(made, numbers.values(), strict=True)
+    ]
+    shown = views.Report("t", "n", "d", [layer], (), "", units=units)
+    (tmp_path / "units.html").write_bytes(render(shown)["units.html"])
+    tab, heard = opened(browser, tmp_path / "units.html")
+
+    def order():
+        links = tab.evaluate("[...document.querySelectorAll('[data-found] a')].map(a => a.textContent)")
+        return [int(link.rpartition(" ")[2]) for link in links]
+
+    tab.select_option("[data-state=order]", "held")
+    assert order() == [2, 0, 1]
+    tab.select_option("[data-state=order]", "q")
+    assert order() == [1, 0, 2]
+    assert "0.100 [0.080, 0.120]" in tab.inner_text("[data-found]")
+    assert heard == []
+
+
+@pytest.mark.browser
+def test_what_is_wider_than_the_screen_shows_that_it_goes_on(browser, tmp_path):
+    table = views.Table([(f"column {number}", True) for number in range(12)], [["0.123 [0.100, 0.200]"] * 12] * 12)
+    made = views.Page("wide", "wide.html", "Wide.", views.Figures(()), [views.Section("Table", [table])])
+    (tmp_path / "wide.html").write_bytes(render(views.Report("t", "n", "d", (), [made], "footer"))["wide.html"])
+    tab, heard = opened(browser, tmp_path / "wide.html", 390)
+    assert tab.locator(".scroll.more").count() == 1
+    tab.evaluate("document.querySelector('.scroll').scrollLeft = 1e6")
+    tab.wait_for_function("document.querySelectorAll('.scroll.more').length === 0")
+    assert heard == []
+
+
+@pytest.mark.browser
+def test_a_picture_of_the_overview_leads_to_its_unit(browser, folder):  # noqa: F811
+    tab, heard = opened(browser, folder / "index.html")
+    picture = tab.locator(".cover .sheet img").first
+    picture.focus()
+    tab.keyboard.press("Enter")
+    unit = tab.locator(".cover .label a").first.get_attribute("href")
+    assert tab.locator(".zoom a").get_attribute("href").endswith(unit)
     assert heard == []
 
 

@@ -92,7 +92,7 @@ def curves(title: str, rows: Sequence[Mapping[str, object]], column: str) -> tup
             x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color("phase:N", scale=colour, title=None),
-            strokeDash=alt.StrokeDash("split:N", scale=dash, title=None),
+            strokeDash=alt.StrokeDash("split:N", scale=dash, title=None, legend=alt.Legend(symbolStrokeColor=_INK)),
         )
         .properties(width=250, height=160, config=_config())
     )

@@ -30,4 +30,4 @@ def overlap(value: float | None) -> str:
     """An IoU, or an end of its interval; three digits behind the point, more where these would tell next to nothing."""
     if not value:
         return "–" if value is None else "0"
-    return f"{value:.3f}" if value >= 0.005 else f"{value:.4f}" if value >= 0.0005 else f"{value:.5f}"
+    return f"{value:.3f}" if value >= 0.005 else f"{value:.4f}" if value >= 0.00005 else f"{value:.5f}"
