@@ -113,9 +113,11 @@ def one(network: str, images: int, threads: int, device: str, data: Path) -> dic
     """One line."""
     import torch
 
+    from microtome.memory import keep_freed
     from tasks.execution import execute
     from tasks.session import Session
 
+    keep_freed()  # as the stages do, so that both sides have it
     torch.set_num_threads(threads)
     layer = LAYERS[network]
     before = bare(network, layer, device)

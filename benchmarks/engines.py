@@ -31,6 +31,7 @@ from benchmarks.dissection import LAYERS, SIZE, device_name
 from benchmarks.pages import Quiet
 from flows.plan import Plan, Request
 from microtome.arithmetic import Arithmetic, computing
+from microtome.memory import keep_freed
 from microtome.networks import Capture, walk
 from microtome.networks.engine import FORMATS, CompiledCapture, capturing
 from microtome.quantify.intervals import wilson
@@ -143,6 +144,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     ways = list(dict.fromkeys([PLAIN, *options.ways]))
+    keep_freed()  # as the stages do
     torch.set_num_threads(1)
     for network in options.networks:
         line = {

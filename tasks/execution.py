@@ -13,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 from microtome import __version__
 from microtome.errors import Interrupted
+from microtome.memory import give_back, keep_freed
 from storage import Artifact, Draft, StageStore
 from storage.claims import making
 from storage.stages import PARTS, FileEntry
@@ -84,6 +85,7 @@ class InHand:
             draft: of the stage, where it was begun in this process.
         """
         stage = self.job.stage
+        keep_freed()
         with ExitStack() as stack:
             if stage.threads != "none":
                 import torch
@@ -98,6 +100,7 @@ class InHand:
         stage = self.job.stage
         mine = draft or (self.session.store.part(self.job.key, stage.written) if stage.sharded else self.draft())
         stage.run(self.job.options, self.inputs, mine, self.session)
+        give_back()
         return mine.entries
 
     def _part(self, name: str) -> Written:

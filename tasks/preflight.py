@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from microtome.errors import InputError, suggest
+from microtome.memory import keep_freed
 from tasks.index import indexing
 from tasks.pace import Pace
 from tasks.planning import Planner
@@ -232,6 +233,7 @@ def _forward(module: torch.nn.Module, how: tuple[Settings, Layout], batch: torch
     from microtome.networks.engine import FORMATS
 
     settings, layout = how
+    keep_freed()  # as in a stage
     module.to(settings.device).to(memory_format=FORMATS[layout])
     shown = batch.to(settings.device).contiguous(memory_format=FORMATS[layout])
 

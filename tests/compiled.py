@@ -72,13 +72,15 @@ class Compiled:
 
 
 def _has_effects(node: ast.stmt, imports: Mapping[str, list[Origin]], ours: Collection[str]) -> bool:
-    """Whether it does more than bind names: a call by itself, an assignment into something, a decorator of ours."""
+    """Whether it does more than bind names: a call by itself, an assignment into something, a decorator of ours but
+    for `compiled`, which enters nothing anywhere.
+    """
     if isinstance(node, ast.Expr):
         return not isinstance(node.value, ast.Constant)
     if isinstance(node, ast.Assign):
         return not all(isinstance(target, ast.Name | ast.Tuple) for target in node.targets)
     for decorator in getattr(node, "decorator_list", ()):
-        names = [inner.id for inner in ast.walk(decorator) if isinstance(inner, ast.Name)]
+        names = [inner.id for inner in ast.walk(decorator) if isinstance(inner, ast.Name) and inner.id != "compiled"]
         homes = {module.partition(".")[0] for name in names for module, _ in imports.get(name, ())}
         if homes & set(OURS) or set(names) & set(ours):
             return True

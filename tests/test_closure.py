@@ -584,6 +584,20 @@ RULES = {
         [("main", "return 1", "return 9")],
         [("main", "return 2", "return 9")],
     ),
+    "what is compiled is entered nowhere": (
+        {
+            "main": """\
+                from microtome.compiling import compiled
+                @compiled
+                def one(): return 1
+                @compiled
+                def two(): return 2
+                def run(): return two()
+                """,
+        },
+        [("main", "return 2", "return 9")],
+        [("main", "return 1", "return 9")],
+    ),
     "whoever calls globals may name anything": (
         {"main": "A = 1\ndef run(x): return globals()[x]", "a": "B = 1"},
         [("main", "A = 1", "A = 2")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from flows.again import until_it_fits
 from flows.plan import Plan, Request
 from flows.run import SHORT, StageFailed, carry_out
 from flows.runners import carrying
+from microtome import memory
 from microtome.datasets.creatures import Creatures
 from microtome.errors import InputError, OutOfMemory
 from microtome.memory import fitting, let_go, ran_out
@@ -277,3 +279,50 @@ def test_what_an_error_holds_is_let_go():
     assert Held.alive == 1
     let_go(caught.value)
     assert Held.alive == 0
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from microtome.memory import keep_freed
+if sys.argv[1] == "kept" and not keep_freed():
+    sys.exit("not glibc")
+def batch():
+    for side in (3000, 4000, 2000):  # 36, 64 and 16 MB, as a network's layers take and free them
+        np.ones((side, side), np.float32)
+for _ in range(3):
+    batch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    batch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_memory_that_is_kept_is_not_cleared_for_every_batch():
+    cleared = {}
+    for way in ("kept", "as it is"):
+        plain = os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"}  # as torch takes memory
+        done = subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, cwd=ROOT, env=plain)
+        if "not glibc" in done.stderr:
+            pytest.skip("the C library is not glibc")
+        cleared[way] = int(done.stdout)
+    assert cleared["kept"] < 2_000  # pages; a single batch has 28,000
+    assert cleared["as it is"] > 50_000
+
+
+def test_memory_is_left_alone_where_the_library_is_another(monkeypatch: pytest.MonkeyPatch):
+    class Musl:
+        def mallopt(self, name: int, value: int) -> int:
+            raise AssertionError("not glibc's")
+
+        malloc_trim = mallopt
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: Musl())
+    memory.keep_freed.cache_clear()
+    try:
+        assert not memory.keep_freed()
+        memory.give_back()
+    finally:
+        memory.keep_freed.cache_clear()

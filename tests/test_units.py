@@ -278,7 +278,7 @@ def test_a_page_leads_to_its_neighbours_its_layer_and_the_other_units_of_its_pic
     text = dict(render_units(shown))["unit/conv/0.html"].decode()
     for place in ("unit/conv/1.html", "layer-000.html#conv/0", "unit/conv/2.html", "index.html", "units.html"):
         assert f'href="../../{place}"' in text
-    assert 'src="../../assets/0a/l/000001.webp"' in text
+    assert 'src="../../assets/0a/l/000001.jpg"' in text
     assert "a.jpg" in text
     assert 'href="unit/conv/0.html"' in render(shown)["layer-000.html"].decode()
 
@@ -412,7 +412,7 @@ def test_a_picture_that_is_clicked_is_enlarged(browser, folder):  # noqa: F811
     tab, heard = opened(browser, folder / "layer-000.html")
     tab.click(".sheet img >> nth=1")
     box = "document.querySelector('.zoom .pic')"
-    assert tab.evaluate(f"{box}.querySelector('img').src").endswith("/assets/0a/l/000000.webp")
+    assert tab.evaluate(f"{box}.querySelector('img').src").endswith("/assets/0a/l/000000.jpg")
     assert tab.evaluate(f"{box}.querySelector('.m').style.backgroundPosition") == "25% 0%"
     assert tab.evaluate(f"{box}.getBoundingClientRect().width") > 400
     before = tab.evaluate(f"{box}.getBoundingClientRect().width")

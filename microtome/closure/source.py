@@ -10,6 +10,7 @@ from microtome.closure.names import Import, Names, Reference, annotated, binding
 from microtome.closure.text import Function, digest_of, idle, written
 
 EFFECTS = "<effects>"  # the unit of all that runs when the module is imported, beside its definitions
+_ENTER_NOTHING = frozenset({Import("microtome.compiling", "compiled")})  # decorators of ours that only wrap
 _EMPTY = Names(frozenset(), frozenset())
 
 
@@ -108,7 +109,7 @@ class ModuleCode:
         while isinstance(node, ast.Call | ast.Attribute):
             node = node.func if isinstance(node, ast.Call) else node.value
         name = getattr(node, "id", "")
-        origins = self.imports.get(name, [])
+        origins = set(self.imports.get(name, ())) - _ENTER_NOTHING
         return name in self.units or any(origin.module.partition(".")[0] in self._ours for origin in origins)
 
     def _note_globals(self) -> None:

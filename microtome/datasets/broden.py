@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -141,12 +142,17 @@ class Broden(Dataset):
         wide = stored[..., 1].astype(np.int32)  # uint8 would overflow silently
         wide <<= 8
         wide += stored[..., 0]
-        faults += [
-            self._unknown(row, category, int(number), file)
-            for number in np.flatnonzero(np.bincount(wide.ravel()))
-            if number and int(number) not in self._known
-        ]
+        if not self._in_masks.take(wide).all():
+            strange = np.unique(wide[~self._in_masks[wide]])
+            faults += [self._unknown(row, category, number, file) for number in strange.tolist()]
         return wide
+
+    @cached_property
+    def _in_masks(self) -> NDArray[np.bool_]:
+        """Which numbers a mask may have: zero, and those in label.csv."""
+        found = np.zeros(1 << 16, bool)
+        found[[0, *(number for number in self._known if number < len(found))]] = True
+        return found
 
     def _unknown(self, row: _Row, category: str, number: int, file: Path | None = None) -> str:
         where = f" in {file}" if file else ""

@@ -7,6 +7,7 @@ of arrays goes from one process to another, where `of` makes the same of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from microtome.compiling import compiled
 
 _BIAS = 1152  # a multiple of 32 above the smallest exponent of a float64 times 2**53 (1074 + 53)
 _DIGITS = 72
@@ -41,14 +44,7 @@ class ExactSum:
 
     def update(self, values: NDArray[np.float64]) -> None:
         """Add (rows, columns) finite values."""
-        mantissa, exponent = np.frexp(values)
-        integer = np.ldexp(mantissa, 53).astype(np.int64)
-        digit, shift = np.divmod(exponent.astype(np.int64) - 53 + _BIAS, 32)
-        low, high = (integer & 0xFFFFFFFF) << shift, (integer >> 32) << shift
-        column = np.broadcast_to(np.arange(values.shape[1]), values.shape)
-        np.add.at(self.digits, (column, digit), low & 0xFFFFFFFF)
-        np.add.at(self.digits, (column, digit + 1), (low >> 32) + (high & 0xFFFFFFFF))
-        np.add.at(self.digits, (column, digit + 2), high >> 32)
+        _add(self.digits, values)
 
     def merge(self, other: ExactSum) -> None:
         """Take in another's sums."""
@@ -60,6 +56,25 @@ class ExactSum:
             Fraction(sum(int(value) << (32 * place) for place, value in enumerate(row)), 1 << _BIAS)
             for row in self.digits
         ]
+
+
+@compiled
+def _add(digits, values):  # type: ignore[no-untyped-def]
+    """Add values to wide integers.
+
+    Args:
+        digits: (columns, digits), added to.
+        values: (rows, columns) finite.
+    """
+    for row in range(values.shape[0]):
+        for column in range(values.shape[1]):
+            mantissa, exponent = math.frexp(values[row, column])
+            integer, place = np.int64(math.ldexp(mantissa, 53)), exponent - 53 + _BIAS
+            digit, shift = place // 32, place % 32
+            low, high = (integer & 0xFFFFFFFF) << shift, (integer >> 32) << shift
+            digits[column, digit] += low & 0xFFFFFFFF
+            digits[column, digit + 1] += (low >> 32) + (high & 0xFFFFFFFF)
+            digits[column, digit + 2] += high >> 32
 
 
 class Tail:
@@ -78,18 +93,7 @@ class Tail:
 
     def update(self, maps: NDArray[np.float32]) -> None:
         """Take (images, units, rows, columns)."""
-        flat = maps.reshape(*maps.shape[:2], -1)
-        at = np.flatnonzero(flat > self._floor[:, None])
-        unit = at // flat.shape[2] % flat.shape[1]
-        count = np.bincount(unit, minlength=len(self._filled))
-        if (self._filled + count).max() > self._values.shape[1]:
-            self._prune(flat.swapaxes(0, 1).reshape(flat.shape[1], -1))
-            return
-        order = np.argsort(unit, kind="stable")
-        sorted_unit, first = unit[order], np.cumsum(count) - count
-        place = self._filled[sorted_unit] + np.arange(len(at)) - first[sorted_unit]
-        self._values[sorted_unit, place] = flat.reshape(-1)[at[order]]
-        self._filled += count
+        self._take(maps.reshape(*maps.shape[:2], -1))
 
     def merge(self, other: Tail) -> None:
         """Take in another's tail."""
@@ -97,28 +101,54 @@ class Tail:
 
     def take(self, values: NDArray[np.float32]) -> None:
         """Take in (units, any number) values, -inf for none."""
-        unit, at = np.nonzero(values > self._floor[:, None])
-        count = np.bincount(unit, minlength=len(self._filled))
-        if (self._filled + count).max() > self._values.shape[1]:
-            self._prune(values)
-            return
-        first = np.cumsum(count) - count
-        self._values[unit, self._filled[unit] + np.arange(len(at)) - first[unit]] = values[unit, at]
-        self._filled += count
+        self._take(values[None])
 
     def compute(self) -> NDArray[np.float32]:
         """(units, keep), falling; -inf where fewer values were seen."""
         # Adding zero makes -0.0 into 0.0: they are equal, and must be the same bytes too.
         return np.sort(self._values, axis=1)[:, : -self._keep - 1 : -1] + np.float32(0)
 
-    def _prune(self, values: NDArray[np.float32]) -> None:
-        """Keep the largest of the buffer and the values, and raise the floor to the least of them."""
-        together = np.concatenate([self._values, values], 1)
-        top = np.partition(together, -self._keep, axis=1)[:, -self._keep :]
-        self._values[:] = -np.inf
-        self._filled = (top > -np.inf).sum(1)
-        self._values[:, : self._keep] = -np.sort(-top, axis=1)  # what is still empty comes last
-        self._floor = top.min(1)
+    def _take(self, values: NDArray[np.float32]) -> None:
+        """Take (images, units, any number)."""
+        done = 0
+        while done < values.size:
+            done, full = _take((self._values, self._filled), self._floor, values, done)
+            if full >= 0:
+                self._prune(full)
+
+    def _prune(self, unit: int) -> None:
+        """Keep the larger half of a buffer, and raise the floor to the least of it."""
+        values = self._values[unit]
+        values[: self._keep] = np.partition(values, self._keep)[self._keep :]
+        values[self._keep :] = -np.inf
+        self._filled[unit], self._floor[unit] = self._keep, values[: self._keep].min()
+
+
+@compiled
+def _take(buffers, floor, values, start):  # type: ignore[no-untyped-def]
+    """Put values above their unit's floor into its buffer, up to one that fills it.
+
+    Args:
+        buffers: (units, places), -inf but in the first ones; (units,) how many of these are filled.
+        floor: (units,) no value that is as low is wanted.
+        values: (images, units, values).
+        start: how many values were taken before.
+
+    Returns:
+        how many are taken, and the unit that is full, -1 where none is.
+    """
+    kept, filled = buffers
+    images, units, count = values.shape
+    for row in range(start // count, images * units):
+        unit = row % units
+        own, least = values[row // units, unit], floor[unit]
+        for at in range(max(0, start - row * count), count):
+            if own[at] > least:
+                kept[unit, filled[unit]] = own[at]
+                filled[unit] += 1
+                if filled[unit] == kept.shape[1]:
+                    return row * count + at + 1, unit
+    return values.size, -1
 
 
 @dataclass(frozen=True)
@@ -279,14 +309,14 @@ class Moments:
     def update(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take (images, units, rows, columns) of finite maps; gives their peaks (images, units)."""
         flat = maps.reshape(*maps.shape[:2], -1)
-        low: NDArray[np.float32] = flat.min(2) + np.float32(0)
-        high: NDArray[np.float32] = flat.max(2) + np.float32(0)
+        low, high, zeros = _extremes(flat)
         self._minimum, self._maximum = np.minimum(self._minimum, low.min(0)), np.maximum(self._maximum, high.max(0))
         self._sum.update(flat.sum(2, dtype=np.float64))
         self._squares.update(np.einsum("iup,iup->iu", flat, flat, dtype=np.float64))
-        self._zeros += (flat.shape[2] - np.count_nonzero(flat, axis=2)).sum(0)
+        self._zeros += zeros.sum(0)
         self._samples += flat.shape[0] * flat.shape[2]
-        return high
+        found: NDArray[np.float32] = high
+        return found
 
     @property
     def state(self) -> State:
@@ -331,6 +361,24 @@ class Moments:
         )
 
 
+@compiled
+def _extremes(values):  # type: ignore[no-untyped-def]
+    """Of (images, units, values) those units' smallest and largest value in each image, and how many are zero."""
+    images, units, _ = values.shape
+    low, high = np.empty((images, units), np.float32), np.empty((images, units), np.float32)
+    zeros = np.zeros((images, units), np.int64)
+    for image in range(images):
+        for unit in range(units):
+            least = most = values[image, unit, 0]
+            none = 0
+            for value in values[image, unit]:
+                least, most = min(least, value), max(most, value)
+                none += value == 0
+            # Adding zero makes -0.0 into 0.0: they are equal, and must be the same bytes too.
+            low[image, unit], high[image, unit], zeros[image, unit] = least + 0, most + 0, none
+    return low, high, zeros
+
+
 class Histogram:
     """How often each unit has which values: bins between multiples of a power of two, the finest that holds them all.
 
@@ -348,11 +396,9 @@ class Histogram:
     def update(self, maps: NDArray[np.float32]) -> None:
         """Take (images, units, rows, columns) of finite maps."""
         flat = maps.reshape(*maps.shape[:2], -1)
-        low, high = flat.min((0, 2)), flat.max((0, 2))
-        self._widen(np.maximum(self._power, _power(low, high)))
-        place = np.floor(flat * np.ldexp(np.float32(1), -self._power).astype(np.float32)[:, None]).astype(np.int64)
-        place += (np.arange(len(self._counts)) * 2 * BINS + BINS)[:, None]
-        self._counts += np.bincount(place.ravel(), minlength=self._counts.size).reshape(self._counts.shape)
+        low, high, _ = _extremes(flat)
+        self._widen(np.maximum(self._power, _power(low.min(0), high.max(0))))
+        _count(self._counts, np.ldexp(np.float32(1), -self._power).astype(np.float32), flat)
 
     @property
     def state(self) -> State:
@@ -384,6 +430,24 @@ class Histogram:
             into = (np.arange(-BINS, BINS) >> min(power[unit] - self._power[unit], BINS)) + BINS
             self._counts[unit] = np.bincount(into, self._counts[unit], 2 * BINS)
             self._power[unit] = power[unit]
+
+
+@compiled
+def _count(counts, scale, values):  # type: ignore[no-untyped-def]
+    """Count values in bins.
+
+    Args:
+        counts: (units, 2 BINS), added to.
+        scale: (units,) one over the bins' width, a power of two.
+        values: (images, units, values), all of which lie in bins.
+    """
+    for image in range(values.shape[0]):
+        for unit in range(values.shape[1]):
+            own, times = counts[unit], scale[unit]
+            for value in values[image, unit]:
+                place = value * times
+                below = int(place)  # towards zero
+                own[BINS + below - (place < below)] += 1
 
 
 def _power(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.int64]:

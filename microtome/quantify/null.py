@@ -14,10 +14,11 @@ from itertools import pairwise
 from typing import cast
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from microtome.compiling import compiled
 from microtome.quantify.dissection import iou
 from microtome.quantify.words import WHOLE, LitWords
 
@@ -35,7 +36,7 @@ def _ones(typing, word):  # type: ignore[no-untyped-def]
 ones = cast("Callable[[object], int]", _ones)  # in compiled code it takes the word alone
 
 
-@njit(nogil=True)
+@compiled
 def _count(counts, plan, lit, annotations):  # type: ignore[no-untyped-def]
     """Add the pixels that units light and permuted annotations label. Compiled when it is first called.
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from microtome.compiling import compiled
 from microtome.quantify.accumulate import rank
 from microtome.quantify.dissection import Best, DetectorCount, Labels, detectors, iou
 
@@ -66,7 +66,7 @@ class PicturedTail:
         return np.stack(found) + np.float32(0)  # -0.0 and 0.0 are equal, and must be the same bytes, too
 
 
-@njit(nogil=True)
+@compiled
 def _add(totals, lit, limits, annotations):  # type: ignore[no-untyped-def]
     """Add what a batch lights in every resample. Compiled when it is first called.
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from microtome.compiling import compiled
 from microtome.quantify.dissection import Best, DetectorCount, detected_concepts, iou
 from microtome.quantify.intervals import Interval, expanded_ends, resampled_interval
 
@@ -108,7 +108,7 @@ def redrawn_halves(
     return drawn.reshape(2 * len(drawn), -1)
 
 
-@njit(nogil=True)
+@compiled
 def _add(totals, weights, counts):  # type: ignore[no-untyped-def]
     """Add a run's counts under every weighting. Compiled when it is first called.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from microtome.compiling import compiled
 from microtome.networks.geometry import LayerGeometry
 
 ALIGNMENTS = ("receptive-field", "half-pixel")
@@ -71,6 +72,8 @@ class _AxisTable:
         self.low, self.high = torch.from_numpy(low).to(device), torch.from_numpy(high).to(device)
         self.first = torch.from_numpy(first).to(device)
         self.weight = torch.from_numpy(weight).to(device)  # (pixels of a patch, patches)
+        self.table = low, high, first, np.ascontiguousarray(weight.T)
+        """The same for compiled loops, the weights the other way round."""
 
 
 def grid_positions(
@@ -138,6 +141,8 @@ class Upsampler:
             thresholds: (units,) float32.
             values: whether what S_k is there is wanted, too.
         """
+        if maps.device.type == "cpu":
+            return self._walked(maps, thresholds, values=values)
         map_, row, column = self._hot_patches(maps, thresholds)
         units, height, width = maps.shape[1:]
         flat, base = maps.reshape(-1), map_ * (height * width)
@@ -164,6 +169,15 @@ class Upsampler:
             value.reshape(-1).index_select(0, found) if values else None,
         )
 
+    def _walked(self, maps: torch.Tensor, thresholds: torch.Tensor, *, values: bool) -> Lit:
+        """The same, patch by patch in compiled loops."""
+        stacked, limit = maps.flatten(0, 1).numpy(), (thresholds.double().numpy(), self._inclusive)
+        grid = self._rows.table, self._columns.table, (self._height, self._width)
+        hot = _touched(stacked, limit)
+        patches = np.unravel_index(np.flatnonzero(hot), hot.shape)
+        found = [torch.from_numpy(item) for item in _light(stacked, patches, grid, limit)]
+        return Lit(found[0], found[1], maps.shape[1], self._height * self._width, found[2] if values else None)
+
     def _hot_patches(self, maps: torch.Tensor, thresholds: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Map, row and column of the patches that touch a cell above its threshold, in that order."""
         limit = thresholds[None, :, None, None]
@@ -174,6 +188,57 @@ class Upsampler:
         corner = (map_ * height + cell // columns) * width + cell % columns
         patch = torch.unique(torch.cat([corner, corner + 1, corner + width, corner + width + 1]))
         return patch // (height * width), patch // width % height, patch % width
+
+
+@compiled
+def _touched(maps, limit):  # type: ignore[no-untyped-def]
+    """(maps, rows + 1, columns + 1) which patches touch a cell above its unit's limit; see `_light`."""
+    limits, inclusive = limit
+    count, rows, columns = maps.shape
+    hot = np.zeros((count, rows + 1, columns + 1), np.bool_)
+    for number in range(count):
+        least = limits[number % len(limits)]
+        for row in range(rows):
+            for column in range(columns):
+                value = maps[number, row, column]
+                if value > least or (inclusive and value == least):
+                    hot[number, row : row + 2, column : column + 2] = True
+    return hot
+
+
+@compiled
+def _light(maps, patches, grid, limit):  # type: ignore[no-untyped-def]
+    """Pixels of patches whose value is above their unit's limit.
+
+    Args:
+        maps: (maps, rows, columns) float32.
+        patches: (patches,) map, row and column of each.
+        grid: tables of rows and of columns; (height, width) of a segmentation.
+        limit: (units,) float64; whether a value that is as high is above it.
+
+    Returns:
+        of each pixel the map, the place and the value, as `Lit` has them.
+    """
+    (low, high, first, weight), (left, right, start, across), (height, width) = grid
+    limits, inclusive = limit
+    units, most = len(limits), len(patches[0]) * weight.shape[1] * across.shape[1]
+    found, places, values = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.float64)
+    count = 0
+    for number, row, column in zip(*patches):  # noqa: B905  # numba knows no `strict`
+        above, below, least = maps[number, low[row]], maps[number, high[row]], limits[number % units]
+        west, east = left[column], right[column]
+        corner = (number // units * height + first[row]) * width + start[column]
+        top, fall = np.float64(above[west]), np.float64(above[east]) - np.float64(above[west])
+        bottom, rise = np.float64(below[west]), np.float64(below[east]) - np.float64(below[west])
+        for x in range(across.shape[1]):
+            upper = across[column, x] * fall + top
+            slope = across[column, x] * rise + bottom - upper
+            for y in range(weight.shape[1]):
+                value = weight[row, y] * slope + upper
+                if value > least or (inclusive and value == least):
+                    found[count], places[count], values[count] = number, corner + y * width + x, value
+                    count += 1
+    return found[:count].copy(), places[:count].copy(), values[:count].copy()
 
 
 def _places(mask: torch.Tensor) -> torch.Tensor:

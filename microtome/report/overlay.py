@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -89,8 +89,9 @@ def borders(mask: NDArray[np.bool_]) -> list[list[Corner]]:
         begin, end = ends.popitem()
         line, (right, down) = [begin[0]], begin[1]
         while True:
-            ways = ((end, (-down, right)), (end, (down, -right)))  # to the right first: the same pixel's other edge
-            piece = next(way for way in ways if way == begin or way in ends)
+            piece = end, (-down, right)  # to the right first: the same pixel's other edge
+            if piece != begin and piece not in ends:
+                piece = end, (down, -right)
             if piece == begin:
                 break
             line.append(end)
@@ -102,20 +103,24 @@ def borders(mask: NDArray[np.bool_]) -> list[list[Corner]]:
 
 def _directed(mask: NDArray[np.bool_]) -> dict[tuple[Corner, tuple[int, int]], Corner]:
     """Where each straight piece of the border ends, by where it begins and the way that it takes."""
-    padded = np.pad(mask.astype(np.int8), 1)
-    down, across = np.diff(padded, axis=0)[:, 1:-1], np.diff(padded, axis=1)[1:-1].T
-    ends = {((x, y), (1, 0)): (x + length, y) for y, x, length in _runs(down > 0)}
-    ends |= {((x + length, y), (-1, 0)): (x, y) for y, x, length in _runs(down < 0)}
-    ends |= {((x, y), (0, 1)): (x, y + length) for x, y, length in _runs(across < 0)}
-    return ends | {((x, y + length), (0, -1)): (x, y) for x, y, length in _runs(across > 0)}
+    inside = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), bool)
+    inside[1:-1, 1:-1] = mask
+    above, below = inside[:-1, 1:-1], inside[1:, 1:-1]
+    left, right = inside[1:-1, :-1].T, inside[1:-1, 1:].T
+    ends = {((x, y), (1, 0)): (x + length, y) for y, x, length in _runs(below & ~above)}
+    ends |= {((x + length, y), (-1, 0)): (x, y) for y, x, length in _runs(above & ~below)}
+    ends |= {((x, y), (0, 1)): (x, y + length) for x, y, length in _runs(left & ~right)}
+    return ends | {((x, y + length), (0, -1)): (x, y) for x, y, length in _runs(right & ~left)}
 
 
-def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+def _runs(edges: NDArray[np.bool_]) -> Iterable[tuple[int, int, int]]:
     """Row, first column and length of each run of a row."""
-    padded = np.pad(edges.astype(np.int8), ((0, 0), (1, 1)))
-    steps = np.diff(padded, axis=1)
-    (row, start), (_, end) = np.nonzero(steps == 1), np.nonzero(steps == -1)
-    return list(zip(row.tolist(), start.tolist(), (end - start).tolist(), strict=True))
+    padded = np.zeros((edges.shape[0], edges.shape[1] + 2), bool)  # no run goes on in the next row
+    padded[:, 1:-1] = edges
+    flat = padded.ravel()
+    steps = np.flatnonzero(flat[1:] != flat[:-1])  # a run's beginning and its end take turns
+    row, column = np.divmod(steps[::2], padded.shape[1])
+    return zip(row.tolist(), column.tolist(), (steps[1::2] - steps[::2]).tolist(), strict=True)
 
 
 def mask_sheet(masks: NDArray[np.bool_], annotated: NDArray[np.bool_] | None = None) -> bytes:
@@ -165,11 +170,12 @@ def _smooth(masks: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
 
 def _border(masks: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """What lies outside each mask (pictures, height, width), but within so many pixels of it."""
-    near = masks.copy()
+    near = masks
     for axis in (1, 2):
-        along, grown = near.swapaxes(axis, 2), near.swapaxes(axis, 2).copy()
+        grown = near.copy()
         for step in range(1, width + 1):
-            grown[..., step:] |= along[..., :-step]
-            grown[..., :-step] |= along[..., step:]
-        near = grown.swapaxes(axis, 2)
+            here, there = ((slice(None),) * axis + (part,) for part in (slice(step, None), slice(None, -step)))
+            grown[here] |= near[there]
+            grown[there] |= near[here]
+        near = grown
     return near & ~masks

@@ -117,5 +117,5 @@ def _data(folder: Path, name: str) -> str:
         inside = False
     if not inside:
         raise InputError(f"report: its pictures must lie in {folder / 'assets'}, got {name!r}")
-    kind = "png" if file.suffix == ".png" else "webp"
+    kind = {".png": "png", ".jpg": "jpeg"}.get(file.suffix, "webp")
     return f"data:image/{kind};base64," + base64.b64encode(file.read_bytes()).decode()

@@ -536,7 +536,8 @@ Told = Mapping[UnitKey, Sequence[Section]]
 
 def large_of(thumb: str) -> str:
     """Where the large picture lies that a thumbnail was made from."""
-    return thumb.replace("/s/", "/l/")
+    folder, _, file = thumb.rpartition("/s/")
+    return f"{folder}/l/{file.removesuffix('.webp')}.jpg" if folder else thumb
 
 
 @dataclass(frozen=True)

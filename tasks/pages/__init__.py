@@ -59,7 +59,7 @@ STAGE = Stage(
         1
         + 5e-3 * pace.units
         + 4e-4 * pace.pictures
-        + min(pace.pictures, options.top_images * pace.units) * (pace.read + 4e-3)
+        + min(pace.pictures, options.top_images * pace.units) * (pace.read + 1e-3)
     ),
     files=("microtome/report/templates",),
 )

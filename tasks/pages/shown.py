@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.datasets.source import small, webp
+from microtome.datasets.source import jpeg, small
 from microtome.report import views
 from storage import Artifact, Draft
 from tasks.execution import inputs_of, result_of
@@ -22,7 +22,6 @@ from tasks.stage import Job
 AnyInputs = TypeVar("AnyInputs")
 THUMB = 112  # pixels
 AT_ONCE = 64  # pictures held at a time
-LARGE = 80  # WebP's quality of the picture as the network takes it
 
 
 @dataclass(frozen=True)
@@ -104,4 +103,4 @@ def _named(index: Index, image: int) -> tuple[str, str]:
 
 
 def _both(framed: NDArray[np.uint8]) -> tuple[bytes, bytes]:
-    return small(framed, THUMB), webp(framed, quality=LARGE)
+    return small(framed, THUMB), jpeg(framed)

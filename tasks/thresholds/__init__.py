@@ -24,7 +24,7 @@ STAGE = Stage(
     options=ThresholdsOptions,
     work="tasks.thresholds.work:run",
     sharded="images",
-    cost=lambda _, pace: 3e-8 * pace.pictures * pace.values,
+    cost=lambda _, pace: 1.5e-8 * pace.pictures * pace.values,
     tables=(
         table(
             "thresholds",

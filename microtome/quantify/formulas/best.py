@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from microtome.compiling import compiled
 from microtome.quantify.formulas import words
 from microtome.quantify.formulas.grammar import LAST, Form, holds, parts_of
 from microtome.quantify.formulas.search import reached, search
@@ -73,7 +73,7 @@ def _step(lists, at, end, found):  # type: ignore[no-untyped-def]
     return here
 
 
-@njit(nogil=True)
+@compiled
 def _by_image(lists, unit, formula, counted):  # type: ignore[no-untyped-def]
     """Add up, picture by picture, where a formula holds, by walking the lists of its concepts and of what is lit.
 

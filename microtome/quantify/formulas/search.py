@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from microtome.compiling import compiled
 from microtome.quantify.formulas.bounds import move_bound, passing, reach_of_node, reach_of_third
 from microtome.quantify.formulas.counting import iou_one, iou_three, iou_two, pixels_of_two
 from microtome.quantify.formulas.grammar import LAST, NOT, canonical, key_of, moved, parts_of
@@ -168,7 +168,7 @@ def _beam(counts, width, length):  # type: ignore[no-untyped-def]
     return beam[0], (keys[0] if count else key_of((0, 0, -1, -1), n))
 
 
-@njit(nogil=True)
+@compiled
 def search(counts, length, width, effort):  # type: ignore[no-untyped-def]
     """The best formula of each length, by branch and bound, the nodes of the highest bound first.
 
@@ -202,7 +202,7 @@ def search(counts, length, width, effort):  # type: ignore[no-untyped-def]
     return best, keys, max(bound, best[length]), beam, key, told
 
 
-@njit(nogil=True)
+@compiled
 def reached(counts, length, floor, effort):  # type: ignore[no-untyped-def]
     """Whether any formula of up to so many concepts has at least a given IoU, above 0; yes where effort ends it."""
     best, keys, told = np.full(4, -1.0), np.full(4, LAST), np.zeros(2, np.int64)

@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from microtome.compiling import compiled
 from microtome.quantify.null import AllLabels, ones
 from microtome.quantify.words import WHOLE, LitWords, label_words, pixels_of, tiles
 
@@ -149,7 +150,7 @@ def lit_by_unit(runs: Iterable[tuple[int, int, LitWords]], units: int, tiles_eac
     ]
 
 
-@njit(nogil=True)
+@compiled
 def gathered(labels, exchange, cell, lit):  # type: ignore[no-untyped-def]
     """Concepts on some cells, where they are lit; compiled when it is first called.
 
@@ -187,7 +188,7 @@ def gathered(labels, exchange, cell, lit):  # type: ignore[no-untyped-def]
     return bounds, concepts[:count], words[:count]
 
 
-@njit(nogil=True)
+@compiled
 def tabulated(shown, unit, patterns, n):  # type: ignore[no-untyped-def]
     """Count where each concept, and each pair, is lit, over the pictures in which categories are annotated.
 
@@ -241,7 +242,7 @@ def _over_patterns(all_lit, one, two, holds):  # type: ignore[no-untyped-def]
     return lit_of, one_of, two_of
 
 
-@njit(nogil=True)
+@compiled
 def by_concept(shown, cell, concepts):  # type: ignore[no-untyped-def]
     """The same labels concept by concept: arrays of `ByConcept`."""
     bounds, concept, word = shown

@@ -151,7 +151,7 @@
   });
 
   // A picture that is clicked is shown large, with what lies over it; + and - zoom, arrows lead on.
-  const LARGE = [/\/s\/(\d+\.webp)$/, "/l/$1"];
+  const LARGE = [/\/s\/(\d+)\.webp$/, "/l/$1.jpg"];
   const PICTURES = ".pic, .sheet img:not(.m), .over";
   let zoom, group, at, scale;
   const enlarged = (picture) => {

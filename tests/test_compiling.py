@@ -1,0 +1,68 @@
+"""Loops that are compiled once: what other processes find, and when it no longer counts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from microtome import compiling
+
+CALL = """
+import numpy as np
+from microtome.quantify import accumulate
+sums = accumulate.ExactSum(1)
+sums.update(np.array([[0.5], [0.25]]))
+print(sums.compute()[0], len(accumulate._add.stats.cache_hits), len(accumulate._add.stats.cache_misses))
+"""
+
+
+def in_a_process(cache: Path) -> list[str]:
+    """What CALL prints: the sum, and how many signatures were found and compiled."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "HOME": str(cache.parent)}
+    done = subprocess.run([sys.executable, "-c", CALL], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_another_process_does_not_compile_again(tmp_path: Path):
+    assert in_a_process(tmp_path / "cache") == ["3/4", "0", "1"]
+    assert in_a_process(tmp_path / "cache") == ["3/4", "1", "0"]
+
+
+def test_without_a_folder_to_keep_it_in_each_process_compiles(tmp_path: Path):
+    (tmp_path / "cache").write_text("a file where the folder would be")
+    assert in_a_process(tmp_path / "cache") == ["3/4", "0", "1"]
+    assert in_a_process(tmp_path / "cache") == ["3/4", "0", "1"]
+
+
+def test_a_change_in_any_loops_file_counts_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Numba alone looks at the file of the function, and not at those of the functions that it calls."""
+    monkeypatch.setattr(compiling, "LOOPS", tmp_path)
+    (tmp_path / "deep").mkdir()
+    stamps = []
+    for name, text in (("a.py", "one"), ("deep/b.py", "two"), ("deep/b.py", "three")):
+        (tmp_path / name).write_text(text)
+        compiling.code.cache_clear()
+        stamps.append(compiling.code())
+    compiling.code.cache_clear()
+    assert len(set(stamps)) == 3
+
+
+def test_every_loop_is_where_the_digest_looks():
+    """A loop elsewhere would be kept under a digest that does not see it."""
+    package = Path(compiling.__file__).parent
+    using = [file for file in package.rglob("*.py") if "import compiled\n" in file.read_text()]
+    assert using
+    assert all(file.is_relative_to(compiling.LOOPS) for file in using)
+
+
+def test_numbas_own_setting_is_left_as_it_was():
+    import numba.core.config
+
+    from microtome.quantify import null
+
+    assert null._count.stats
+    assert "Kept" not in numba.core.config.CACHE_LOCATOR_CLASSES
