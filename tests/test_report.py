@@ -232,10 +232,9 @@ def folder(tmp_path_factory) -> Path:
     for name, content in everything(report(512)).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    thumb = tmp_path / "assets/0a/s/000000.webp"
-    for place, side in ((thumb, 112), (Path(views.large_of(str(thumb))), 224)):
-        place.parent.mkdir(parents=True)
-        Image.new("RGB", (side, side), "teal").save(place)
+    for name, side in (("s/000000.webp", 112), ("l/000000.jpg", 224)):
+        (tmp_path / "assets/0a" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (side, side), "teal").save(tmp_path / "assets/0a" / name)
     (tmp_path / "assets/masks/000").mkdir(parents=True)
     (tmp_path / "assets/masks/000/0.png").write_bytes(mask_sheet(np.ones((5, 4, 4), bool)))
     return tmp_path
