@@ -237,12 +237,13 @@ def show(run: str | None, workspace: str) -> None:
 @click.argument("second", shell_complete=known_runs)
 @WHERE
 def compare(first: str, second: str, workspace: str) -> None:
-    """Compare two runs, or the latest of two audits, over the same pictures, with paired intervals. Writes a page."""
+    """Compare two runs, or the latest of two audits that match, over the same pictures. Writes a page."""
     from flows.claiming import reading
     from flows.compare import compared
+    from flows.matching import matching
 
     files = _open(workspace)
-    runs = (_run(files, first), _run(files, second))
+    runs = matching(files, (_run(files, first), _run(files, second)), (first, second))
     with reading(files, runs):
         _tell_page(*compared(files, *runs))
 

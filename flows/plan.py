@@ -15,6 +15,7 @@ from flows.workspaces import BLOCK, open_workspace
 from microtome.datasets.tables import name_fault
 from microtome.disentangle.names import LAYERS
 from microtome.errors import InputError, refuse, suggest
+from microtome.memory import give_back
 from storage import Files, RunStore, StageStore
 from tasks.finetuning import FinetuningOptions
 from tasks.gates import Baseline, gates
@@ -115,6 +116,7 @@ class Plan:
                 for job in stage.plan(audit, options):
                     audit.add(job)
         audit.digests.save()
+        give_back()  # tables and digests of a large data set were hundreds of MB
         return audit
 
     @cached_property

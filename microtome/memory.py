@@ -36,7 +36,10 @@ def keep_freed() -> bool:
 
 
 def give_back() -> None:
-    """Give what the C library keeps to the system, where it is glibc."""
+    """Give what is kept of freed memory to the system: by pyarrow's pool, and by the C library where it is glibc."""
+    arrow = sys.modules.get("pyarrow")
+    if arrow:
+        arrow.default_memory_pool().release_unused()
     trim = _of_glibc("malloc_trim")
     if trim is not None:
         trim(0)

@@ -17,6 +17,8 @@ _Known = tuple[int, int, int, int, Sha256]  # bytes, mtime, ctime, inode, digest
 MEMO = Kind[dict[str, _Known]](
     "memo of digests", dict[str, _Known], "the files of the data are read again", sealed=True
 )
+MISSING = "missing"
+"""Stands for the digest of what is no regular file; no content has it."""
 _FRESH = 2_000_000_000  # ns: a file changed this recently could change again within the clock's grain
 
 
@@ -51,13 +53,13 @@ class FileDigests:
         return self._held
 
     def of(self, path: Path) -> str:
-        """SHA-256 of a file's content; `missing`, which no content has, where there is no regular file."""
+        """SHA-256 of a file's content; MISSING where there is no regular file."""
         try:
             found = path.stat()
         except OSError:
-            return "missing"
+            return MISSING
         if not stat.S_ISREG(found.st_mode):
-            return "missing"
+            return MISSING
         key = absolute(path)
         known = self._known.get(key)
         stamped = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
@@ -70,7 +72,8 @@ class FileDigests:
             self.altered.append(path)
             del self._known[key]
             self._changed = True
-        self._read.add(key)
+        if self._reread:
+            self._read.add(key)
         if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _FRESH:
             self._known[key] = (*stamped, digest)
             self._changed = True

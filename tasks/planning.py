@@ -21,6 +21,7 @@ from storage.digests import FileDigests, absolute
 from storage.files import StoreError
 from storage.tensors import ROW_GROUP
 from tasks.data import DataPlace, DataSpec, data_spec
+from tasks.noted import NotedFiles
 from tasks.options import Count, Options, Positive, Size, Strict, Word, Words
 from tasks.stage import External, Job, Settings, Stage
 from tasks.stated import stated_preprocessing
@@ -244,8 +245,7 @@ class Planner:
     ) -> None:
         self.audit, self.base, self.files, self.settings = audit, base, files, settings
         self.digests = FileDigests(files, reread=reread)
-        self.inputs: dict[str, dict[str, str]] = {}
-        """Of every network and data set: content digests of their files, by absolute path."""
+        self._noted: dict[str, NotedFiles] = {}
         self.jobs: dict[str, Job] = {}
         self._asked = asked
         self._data: dict[str, DataSpec] = {}
@@ -353,17 +353,22 @@ class Planner:
         except (ValueError, StoreError) as error:
             raise InputError(f"{key}.root: {error}") from error
 
+    @property
+    def inputs(self) -> dict[str, dict[str, str]]:
+        """Of every network and data set: content digests of their files, by absolute path; put together when asked."""
+        return {of: dict(noted) for of, noted in self._noted.items()}
+
     def noted(self, of: str) -> Callable[[Path], str]:
         """Digests of files, each noted among the audit's inputs, which `microtome verify` reads again.
 
         Args:
             of: what the files are of, as `inputs` calls it.
         """
-        noted = self.inputs.setdefault(of, {})
+        noted = self._noted.setdefault(of, NotedFiles())
 
         def digest(file: Path) -> str:
             found = self.digests.of(file)
-            noted[absolute(file)] = found
+            noted.note(absolute(file), found)
             return found
 
         return digest

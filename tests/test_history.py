@@ -121,6 +121,29 @@ def test_what_is_said():
     assert f"2 of 2 gates missed their limits: {EVIL}, got 27 [26, 28]; g, got 1 [0, 2]." in next(sentences(two))
 
 
+def test_charts_are_of_what_moved_and_say_when():
+    view = page(history(), "h.html")
+    charts = parts_of(view, "charts")
+    assert [title for title, _, _ in charts[-1].charts] == ["detectors, 4"]
+    assert any("One figure has the same value in every run" in text.text for text in parts_of(view, "text"))
+    assert ">day 1<" in charts[-1].charts[0][1]
+    same = [replace(run(number), day="2026-05-01", moment=f"2026-05-01 12:3{number}") for number in range(3)]
+    view = page(replace(history(), runs=same), "h.html")
+    assert ">12:30<" in parts_of(view, "charts")[-1].charts[0][1]
+    assert any("all of 2026-05-01" in text.text for text in parts_of(view, "text"))
+    view = page(replace(history(), runs=[replace(each, moment="2026-05-01 12:30") for each in same]), "h.html")
+    assert all(f">{word}<" in parts_of(view, "charts")[-1].charts[0][1] for word in ("first", "last"))
+
+
+def test_the_last_runs_report_stands_above():
+    runs = [run(1), run(2), replace(run(3), report="../r/index.html", comparison="compare-a-b.html")]
+    assert page(replace(history(), runs=runs), "h.html").links == [
+        ("report of the last run", "../r/index.html"),
+        ("comparison with the run before", "compare-a-b.html"),
+    ]
+    assert page(history(), "h.html").links == []
+
+
 def test_a_run_that_measured_by_other_settings_is_no_finding(tmp_path):
     """A count that fell since its limit was raised: the limit is named first, nothing is said to have fallen."""
     store = RunStore(open_files(str(tmp_path)))

@@ -10,6 +10,7 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -326,3 +327,11 @@ def test_memory_is_left_alone_where_the_library_is_another(monkeypatch: pytest.M
         memory.give_back()
     finally:
         memory.keep_freed.cache_clear()
+
+
+def test_what_pyarrow_keeps_is_given_back_too(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    pool = SimpleNamespace(release_unused=lambda: asked.append("release"))
+    monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace(default_memory_pool=lambda: pool))
+    memory.give_back()
+    assert asked == ["release"]

@@ -36,9 +36,7 @@ UNASKED = {
 }  # fmt: skip
 
 
-BEYOND = (
-    "of 3 units, detectors or not: chance does not reach their best IoU (q ≤ 0.05; units of random weights can, too"
-)
+BEYOND = "units whose best IoU is above chance (q ≤ 0.05); random weights can have them, too"
 
 
 def page(**changes):
@@ -77,8 +75,8 @@ def test_confirmed_detectors_stand_before_the_raw_count():
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({}, f"{BEYOND}, exchanges within 6 sources; across them 2)"),
-        ({"strata": 1}, f"{BEYOND})"),
+        ({}, f"{BEYOND}; exchanges within 6 sources, across them 2"),
+        ({"strata": 1}, BEYOND),
         (UNASKED, "not asked for"),
     ],
 )
@@ -100,7 +98,7 @@ def test_cards_tell_the_confirmed_from_the_raw():
 def test_a_p_value_that_no_exchange_reached_is_the_least_that_they_can_show():
     card = page().units[0]
     told = {name: note for name, _, note in card.facts}
-    assert told["q"].endswith("≤: 200 exchanges can show no less")
+    assert told["q"].endswith("; 200 exchanges can show no less")
     assert "≤" not in told["p across"]
     assert page().least == "200 exchanges can show no less"
     (made,) = pages([DissectedLayer(LAYER, [UNIT | {"p_value": 2 / 201}], {}, (8, 8))])
@@ -147,7 +145,7 @@ def test_the_mean_iou_stands_beside_chance():
     def note(**changes):
         return {name: note for name, _, note in page(**changes).figures}["mean IoU of the labels"]
 
-    chance = "chance stays below 0.0200 (in 95 % of exchanges; mean of the units)"
+    chance = "by chance 0.0200"
     assert note() == f"95 %: 0.0450 to 0.0561; {chance}"
     assert note(mean_iou_low=None) == chance
 

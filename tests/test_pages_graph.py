@@ -282,7 +282,7 @@ PARTS = PartsFindings(
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(-0.02, 0.03, "no surer than"), (-0.02, -0.01, "nearer than"), (0.01, 0.02, "farther than")],
+    [(-0.02, 0.03, "not surely nearer than"), (-0.02, -0.01, "nearer than"), (0.01, 0.02, "farther than")],
 )
 def test_the_blend_is_judged_against_its_best_rival(low, high, said):
     best, *others = PARTS.against

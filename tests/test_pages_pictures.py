@@ -102,11 +102,11 @@ def test_one_figure_is_rounded_in_one_way():
     made = attacked("dragon", "cat")
     tables = [part for part in made.sections[0].parts if isinstance(part, views.Table)]
     assert made.headline == (
-        "The strongest attack, pgd that moves no pixel by more than 4 of 255 grey levels, flips 31% [0%, 45%] of 48 "
+        "The strongest attack, PGD that moves no pixel by more than 4 of 255 grey levels, flips 31% [0%, 45%] of 48 "
         "predictions; random noise of the same size flips 0% [0%, 45%]."
     )
-    assert made.figures.items[0][1] == "31%"
-    assert tables[0].rows[0] == ["pgd, 4/255", "31% [0%, 45%]", "0.00 [-0.04, 0.03]"]
+    assert made.figures.items == [("PGD, 4/255", "31%", "predictions flipped, 95 %: 0% to 45%; noise of that size 0%")]
+    assert tables[0].rows[0] == ["PGD, 4/255", "31% [0%, 45%]", "0.00 [-0.04, 0.03]"]
     assert all(len(table.columns) <= 5 for table in tables)
 
 
@@ -114,7 +114,7 @@ def test_one_figure_is_rounded_in_one_way():
 def test_classes_have_names_where_anybody_says_them(names, words):
     made = attacked(*names)
     text, gallery = made.sections[1].parts
-    assert gallery.cards[0].note == words
+    assert (gallery.cards[0].title, gallery.cards[0].note) == ("PGD, 4/255", words)
     assert ("nobody says" in text.text) == (names[0] is None)
 
 
@@ -155,6 +155,9 @@ def test_features_name_their_unit_and_are_told_on_its_page():
         "units (95 % interval); of 1 unit no picture could be made, as no gradient reaches it."
     )
     assert [card.unit for card in made.sections[0].parts[-1].cards] == [("conv", 3), ("conv", 4)]
+    assert made.figures.items[1] == ("above every natural picture", "50%", "of synthetic pictures, 95 %: 9% to 91%")
+    assert [len(card.spots) for card in made.sections[0].parts[-1].cards] == [1, 0]  # no grey picture is called made
+    assert [card.facts[0][1] for card in made.sections[0].parts[-1].cards] == ["1.50", "–"]
     (section,) = features.of_units(found)["conv", 3]
     assert section.parts[-1].cards[0].links == [("on the page of features", "features.html#features/conv/3")]
 
@@ -168,5 +171,5 @@ def test_a_field_stands_beside_the_pictures_that_it_was_measured_over():
     first, second = gallery.cards[0].spots
     assert first.circles == [(40.0, 40.0, 27.5)]
     assert (second.thumb, second.circles) == ("t.webp", [(40.0, 30.0, 12.5)])
-    assert made.sections[0].parts[2].rows[0][0] == ("conv", 3)
+    assert [fact[:2] for fact in gallery.cards[0].facts][-1] == ("pictures", "4")
     assert set(fields.of_units(found)) == {("conv", 3)}

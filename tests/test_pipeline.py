@@ -12,10 +12,12 @@ from safetensors.torch import save_file
 from flows.console import Lines
 from flows.plan import Plan, Request
 from microtome.errors import InputError, Interrupted
+from microtome.quantify.accumulate import rank
 from microtome.quantify.significance import p_values
 from tasks.execution import execute
 from tasks.null.result import Null
 from tasks.session import Session
+from tasks.thresholds.result import Thresholds
 from tests.conftest import change_audit
 
 COUNTS, ACTIVATED = (f"{table}/000/000000000-000000070" for table in ("counts", "activated"))  # all 70 pictures
@@ -67,6 +69,17 @@ def table_bytes(done) -> dict[str, bytes]:
 def moved(file: Path, workspace: str) -> Path:
     change_audit(file, workspace=workspace)
     return file
+
+
+def test_a_threshold_of_a_level_is_the_one_in_the_tail(audit_file):
+    """Levels with a row of their own are read from it; any other tail, between two of them, is a look into the tail."""
+    artifact, _ = run(audit_file, until="thresholds")["thresholds"]
+    for layer in {row["layer"] for row in artifact.table("tails").to_pylist()}:
+        read = Thresholds(artifact, {})
+        tails = [row["values"] for row in artifact.table("tails").to_pylist() if row["layer"] == layer]
+        samples = artifact.table("thresholds").column("samples")[0].as_py()
+        for tail in (0.005, 0.01, 0.0037):
+            np.testing.assert_array_equal(read.at(layer, tail), [values[rank(tail, samples)] for values in tails])
 
 
 def test_the_same_bytes_whatever_the_shard_size_and_after_a_stop(audit_file):

@@ -178,7 +178,8 @@ def test_charts_take_their_colours_from_the_page():
 @pytest.mark.parametrize(
     ("text", "set_"),
     [
-        ("+0.11 [-0.78, -3]", "+0.11 [\u22120.78, \u22123]"),
+        ("+0.11 [-0.78, -3]", "+0.11 [\u22120.78,\u00a0\u22123]"),
+        ("[0.1, 0.2] of [a, b]", "[0.1,\u00a00.2] of [a, b]"),
         ("92% of 95 %", "92\u00a0% of 95\u00a0%"),
         ("run 20261130-235033, 1.5e-05, x-3, fine-tuning", "run 20261130-235033, 1.5e-05, x-3, fine-tuning"),
     ],

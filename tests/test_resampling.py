@@ -1,5 +1,6 @@
 """Bootstrap, held-out halves, permutation null, p and q: against literal recounts."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,6 +21,7 @@ from microtome.quantify.resampling import (
     count_interval,
     halves,
     long_runs,
+    narrow,
     permutation_plan,
     redrawn_halves,
 )
@@ -169,6 +171,33 @@ def test_bootstrap_summary(world):
         counts = np.array([getattr(item, name) for item in held])
         moved = np.quantile(counts, (0.025, 0.975)) - counts.mean() + getattr(counted, name)
         assert [found.low, found.high] == outwards(moved, getattr(counted, name), most)
+
+
+def test_one_block_of_resamples_is_held_at_a_time(world):
+    """Each is as large as memory bears."""
+    weights, labels = bootstrap_weights(IMAGES, 6, np.random.default_rng(2)), best(np.eye(UNITS, CONCEPTS), CATEGORY)
+    held = weakref.WeakSet()
+
+    def block(first):
+        assert not held
+        made = weighted(world, weights[first : first + 2])
+        held.add(made)
+        return made
+
+    bootstrap_draws((block(first) for first in (0, 2, 4)), labels, 0.1)
+    assert len(confirmed_draws((block(first) for first in (0, 2, 4)), np.ones(UNITS, bool), 0.1)) == 3
+
+
+def test_weights_are_kept_in_a_byte_each_where_that_holds_them(world):
+    weights = bootstrap_weights(IMAGES, 6, np.random.default_rng(1))
+    assert narrow(weights).dtype == np.uint8
+    np.testing.assert_array_equal(narrow(weights), weights)
+    few, wide = weighted(world, narrow(weights)), weighted(world, weights)
+    for row in range(6):
+        np.testing.assert_array_equal(few.scores(row), wide.scores(row))
+    many = np.array([[255, 0], [256, 1]], np.int32)
+    assert narrow(many) is many
+    assert narrow(many[:1]).tolist() == [[255, 0]]
 
 
 def outwards(moved, value, most):

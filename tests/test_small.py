@@ -5,6 +5,7 @@ MICROTOME_SOAK=1 damages a finished workspace in 10,000 ways instead of 60.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -15,7 +16,7 @@ import pytest
 
 from flows.plan import Plan, Request
 from microtome.errors import InputError
-from storage import RunRecord, RunStore, StageKey, StageStore, open_files
+from storage import RunRecord, RunStore, StageKey, StageStore, open_files, small
 from storage.claims import Claims
 from storage.digests import MEMO, FileDigests
 from storage.inputs import INPUTS, keep_inputs, kept_inputs
@@ -240,6 +241,17 @@ def test_one_altered_digit_breaks_the_seal(files, heard):
     assert RunStore(files).all() == []
     assert StageStore(files).find(KEY) is None
     assert [said.count("its content is not what was written") for said in heard] == [1, 1]
+
+
+@pytest.mark.parametrize("many", [0, 1, 2, 3, 4, 5])
+def test_what_is_written_some_keys_at_a_time_are_the_bytes_of_all_at_once(files, monkeypatch, many):
+    monkeypatch.setattr(small, "_AT_ONCE", 2)
+    known = {f"/é/{-number}": (1, 2, 3, number, DIGEST) for number in range(many)}
+    plain = json.loads(json.dumps(known))
+    seal = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    assert MEMO.dump(known) == json.dumps({**plain, "seal": seal}, indent=1).encode()
+    MEMO.save(files, "digests.json", known)
+    assert MEMO.load(files, "digests.json") == known
 
 
 def test_a_record_in_anothers_place_is_damaged(files, heard):

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,7 @@ from microtome.report.dissection import DissectedLayer, Failure, HistogramRow, N
 from microtome.report.overlay import FINE, SHEET, borders, dim_path, mask_sheet, outline_path
 from microtome.report.render import render, render_units
 from microtome.report.unit import unit_pages
+from microtome.report.words import overlap
 from tests.conftest import opened
 from tests.test_pages_dissection import LAYER, UNIT
 from tests.test_report import folder, report  # noqa: F401  (a fixture)
@@ -124,8 +126,8 @@ def test_an_outline_lies_about_what_is_annotated_and_not_on_it():
 
 def test_a_histogram_says_what_lies_above_the_threshold():
     title, svg, words = histogram(-1.0, 0.5, [1, 100, 10, 4, 2], (0.45, 0.06))
-    assert words == "117 values from -1 to 1.5; threshold 0.45, at most 6 % above"
-    assert ">threshold 0.45, at most 6 % above<" in svg
+    assert words == "117 values from -1 to 1.5; threshold 0.45, ≤ 6 % above"
+    assert ">threshold 0.45, ≤ 6 % above<" in svg
     assert all(f'text-anchor="end">{count}<' in svg for count in (1, 10))
     below, above = re.findall(r'<path fill="var\(--\w+\)" d="([^"]+)"', svg)
     assert (below.count("M"), above.count("M")) == (3, 2)
@@ -137,7 +139,7 @@ def test_a_histogram_says_what_lies_above_the_threshold():
 def test_values_on_the_threshold_itself_are_not_drawn_as_above_it():
     """A unit that is zero all but everywhere: its threshold is zero, and so is what the first bar counts."""
     _, svg, words = histogram(0.0, 0.5, [9990, 0, 10], (0.0, 0.005))
-    assert words == "10,000 values from 0 to 1.5; threshold 0, at most 0.5 % above"
+    assert words == "10,000 values from 0 to 1.5; threshold 0, ≤ 0.5 % above"
     below, above = re.findall(r'<path fill="var\(--\w+\)" d="([^"]*)"', svg)
     assert (below.count("M"), above.count("M")) == (1, 2)
 
@@ -187,25 +189,58 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "A confirmed detector of wing (part): its IoU with wing is 0.100 [0.080, 0.120], 0.090 on "),
-        (
-            {"heldout_iou": None},
-            "A confirmed detector of wing (part): its IoU with wing is 0.100 [0.080, 0.120]; chance ",
-        ),
-        ({"confirmed": None}, "A detector of wing (part)"),
-        ({"confirmed": False}, "wing (part) lies above the limit"),
+        ({}, "Its IoU with wing is 0.100 [0.080, 0.120], 0.090 on "),
+        ({"heldout_iou": None}, "Its IoU with wing is 0.100 [0.080, 0.120]; chance "),
+        ({"confirmed": None}, "Its IoU with wing is 0.100 [0.080, 0.120]. It was not tested against chance."),
+        ({"confirmed": False}, "Its IoU with wing is 0.100 [0.080, 0.120], but it is not confirmed"),
         (
             {"confirmed": False, "heldout_iou": 0.04, "q_value": 0.06},
-            "wing (part) lies above the limit, its IoU with wing is 0.100 [0.080, 0.120]; but it is not confirmed: on "
+            "Its IoU with wing is 0.100 [0.080, 0.120], but it is not confirmed: on "
             "pictures that did not choose the label its IoU is 0.040, not above 0.04, and chance may reach it (q =",
         ),
-        ({"detector": False, "confirmed": False}, "No detector: wing (part) comes nearest"),
+        (
+            {"detector": False, "confirmed": False, "iou": 0.0012, "iou_low": 0.0, "iou_high": 0.0021},
+            "No detector: wing comes nearest, with an IoU of 0.0012 [0, 0.0021]; a detector needs more than 0.04.",
+        ),
         ({"concept": None, "category": None, "iou": 0.0, "detector": False}, "It meets no annotated concept"),
         ({"reason": "dead: it has the same value everywhere"}, "This unit is dead: it has the same value everywhere."),
     ],
 )
 def test_the_first_sentence_says_what_the_unit_is(changes, words):
     assert told(**changes)[0].headline.startswith(words)
+
+
+def test_a_dead_unit_says_its_value_and_what_follows():
+    (section, *rest) = told(reason="dead: it has the same value everywhere", concept=None, threshold=0.25)[0].sections
+    assert section.heading == "What that means"
+    assert section.parts[0].items[0].startswith("Its value is 0.25 at every place of all ")
+    assert "Its values" not in {other.heading for other in rest}
+
+
+def test_the_listing_has_what_makes_an_iou_sure():
+    made = told()
+    report = views.Report("t", "n", "d", pages([dissected()]), (), "", units=made)
+    first = report.listing["units"][0]
+    assert first[:6] == [0, 0, "wing", "part", "confirmed detector", "0.100"]
+    assert first[6:] == ["[0.080, 0.120]", "0.090", {name: value for name, value, _ in made[0].card.facts}["q"]]
+    dead = told(reason="dead: it has the same value everywhere")
+    assert replace(report, units=dead).listing["units"][0][4:] == ["dead", "", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "–"),
+        (0.0, "0"),
+        (0.12345, "0.123"),
+        (0.0051, "0.005"),
+        (0.0012, "0.0012"),
+        (0.00012, "0.0001"),
+        (0.00004, "0.00004"),
+    ],
+)
+def test_an_iou_keeps_digits_that_tell_it_from_nothing(value, words):
+    assert overlap(value) == words
 
 
 def test_nearest_concepts_stand_with_their_intervals_beside_chance_and_held_out():
@@ -314,12 +349,61 @@ def test_what_lies_over_a_units_pictures_is_switched_and_stays_so(browser, folde
     tab.keyboard.press("m")
     assert tab.is_checked("[data-state=overlays]")
     tab.click("[rel=next]")
+    tab.wait_for_load_state()  # its script reads the address
     assert tab.url.endswith("unit/layer/3.html?annotation=false&mask=false")
     assert (seen(".m"), seen(".note")) == (False, False)
     tab.click("[rel=prev]")
+    tab.wait_for_load_state()
     tab.check("[data-state=mask]")
     tab.check("[data-state=annotation]")
     assert tab.url.endswith("unit/layer/2.html")
+    assert heard == []
+
+
+@pytest.mark.browser
+def test_the_listing_is_sorted_by_what_makes_a_label_sure(browser, tmp_path):
+    made = unit_pages([layer := pages([dissected()])[0]], [])
+    numbers = {0: ("0.09", "≤ 0.02"), 1: ("–", "0.001"), 2: ("0.1", "–")}
+    units = [
+        replace(page, card=replace(page.card, facts=[("held out", held, ""), ("q", q, "")]))
+        for page, (held, q) in zip(made, numbers.values(), strict=True)
+    ]
+    shown = views.Report("t", "n", "d", [layer], (), "", units=units)
+    (tmp_path / "units.html").write_bytes(render(shown)["units.html"])
+    tab, heard = opened(browser, tmp_path / "units.html")
+
+    def order():
+        links = tab.evaluate("[...document.querySelectorAll('[data-found] a')].map(a => a.textContent)")
+        return [int(link.rpartition(" ")[2]) for link in links]
+
+    tab.select_option("[data-state=order]", "held")
+    assert order() == [2, 0, 1]
+    tab.select_option("[data-state=order]", "q")
+    assert order() == [1, 0, 2]
+    assert "0.100 [0.080, 0.120]" in tab.inner_text("[data-found]")
+    assert heard == []
+
+
+@pytest.mark.browser
+def test_what_is_wider_than_the_screen_shows_that_it_goes_on(browser, tmp_path):
+    table = views.Table([(f"column {number}", True) for number in range(12)], [["0.123 [0.100, 0.200]"] * 12] * 12)
+    made = views.Page("wide", "wide.html", "Wide.", views.Figures(()), [views.Section("Table", [table])])
+    (tmp_path / "wide.html").write_bytes(render(views.Report("t", "n", "d", (), [made], "footer"))["wide.html"])
+    tab, heard = opened(browser, tmp_path / "wide.html", 390)
+    assert tab.locator(".scroll.more").count() == 1
+    tab.evaluate("document.querySelector('.scroll').scrollLeft = 1e6")
+    tab.wait_for_function("document.querySelectorAll('.scroll.more').length === 0")
+    assert heard == []
+
+
+@pytest.mark.browser
+def test_a_picture_of_the_overview_leads_to_its_unit(browser, folder):  # noqa: F811
+    tab, heard = opened(browser, folder / "index.html")
+    picture = tab.locator(".cover .sheet img").first
+    picture.focus()
+    tab.keyboard.press("Enter")
+    unit = tab.locator(".cover .label a").first.get_attribute("href")
+    assert tab.locator(".zoom a").get_attribute("href").endswith(unit)
     assert heard == []
 
 

@@ -43,7 +43,7 @@ class Concept:
             raise InputError(f"concept {self.name!r}: its number must be 1 to {MOST_NUMBER:,}, got {self.number}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One picture of a data set.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +37,7 @@ from microtome.datasets.tables import (
     whole,
 )
 from microtome.errors import InputError, refuse
+from microtome.texts import Texts
 
 FIXED_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
 
@@ -50,6 +53,21 @@ class _Row(NamedTuple):
     line: int
     cells: dict[str, _Cell]
     mask_size: tuple[int, int]
+
+
+class _Rows:
+    """Rows of index.csv, by picture: checked when they are taken, and made again from JSON when they are asked for."""
+
+    def __init__(self) -> None:
+        self._stored = Texts()
+
+    def append(self, row: _Row) -> None:
+        self._stored.append(json.dumps(row, ensure_ascii=False, separators=(",", ":")))
+
+    def __getitem__(self, index: int) -> _Row:
+        line, cells, (height, width) = json.loads(self._stored[index])
+        found = {name: _Cell(tuple(labels), tuple(masks)) for name, (labels, masks) in cells.items()}
+        return _Row(line, found, (height, width))
 
 
 class Broden(Dataset):
@@ -69,7 +87,7 @@ class Broden(Dataset):
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._rows: list[_Row] = []
+        self._rows = _Rows()
         self.records: list[Record] = []
         self.categories: list[str] = []
         self._read_index()
@@ -108,8 +126,8 @@ class Broden(Dataset):
         yield self._root / "index.csv"
         yield self._root / "label.csv"
         yield from (file for category in self.categories if (file := self._coverage_file(category)))
-        for record, row in zip(self.records, self._rows, strict=True):
-            names = [record.file, *(mask for cell in row.cells.values() for mask in cell.masks)]
+        for index, record in enumerate(self.records):
+            names = [record.file, *(mask for cell in self._rows[index].cells.values() for mask in cell.masks)]
             yield from digestible(self._root / "images" / name for name in names)
 
     def has_landmarks(self) -> bool:
@@ -231,7 +249,8 @@ def _row(line: int, row: Mapping[str, str]) -> tuple[Record, _Row]:
     """A row of index.csv. Raises ValueError."""
     height, width, mask_height, mask_width = (whole(row[name], name, 1, MOST_SIDE) for name in ("ih", "iw", "sh", "sw"))
     file = below(row["image"], "image")
-    record = Record(file, row["split"], width, height, stratum=first_folder(file))
+    split, folder = sys.intern(row["split"]), first_folder(file)  # few, of many pictures
+    record = Record(file, split, width, height, stratum=folder and sys.intern(folder))
     categories = [name for name in row if name not in FIXED_COLUMNS]
     cells = {name: cell for name in categories if any(cell := _cell(row[name], name))}
     return record, _Row(line, cells, (mask_height, mask_width))

@@ -98,8 +98,8 @@ def read_table(file: Path, columns: Iterable[str], faults: list[str]) -> Iterato
     Raises:
         InputError: unreadable, lacks one of the columns, or has a column twice.
     """
-    text = read_text(file)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    content = read_text(file).encode()  # text in a StringIO would take four bytes a character for as long as it is read
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""), strict=True)
     lines = _csv_rows(reader, file, faults)
     head = next(lines, (1, []))[1]
     missing = [name for name in columns if name not in head]

@@ -108,6 +108,11 @@ def redrawn_halves(
     return drawn.reshape(2 * len(drawn), -1)
 
 
+def narrow(weights: NDArray[np.int32]) -> NDArray[np.int32] | NDArray[np.uint8]:
+    """The same weights, in a byte each where that holds them: hundreds of them are kept for every image."""
+    return weights.astype(np.uint8) if weights.max(initial=0) < 256 else weights
+
+
 @compiled
 def _add(totals, weights, counts):  # type: ignore[no-untyped-def]
     """Add a run's counts under every weighting. Compiled when it is first called.
@@ -137,7 +142,12 @@ class WeightedCounts:
     """
 
     def __init__(
-        self, weights: NDArray[np.int32], units: int, category: NDArray[np.int64], *, all_images: bool = False
+        self,
+        weights: NDArray[np.int32] | NDArray[np.uint8],
+        units: int,
+        category: NDArray[np.int64],
+        *,
+        all_images: bool = False,
     ) -> None:
         self._weights, self._category, self._all_images = weights, category, all_images
         concepts, categories, many = len(category), int(category.max()) + 1, len(weights)
@@ -151,7 +161,9 @@ class WeightedCounts:
 
     def update(self, counts: ImageCounts) -> None:
         """Take a run of images."""
-        weights = np.ascontiguousarray(self._weights[:, counts.first : counts.first + len(counts.activated)].T)
+        weights = np.ascontiguousarray(
+            self._weights[:, counts.first : counts.first + len(counts.activated)].T, np.int32
+        )
         sparse = (counts.image - counts.first, counts.unit, counts.concept, counts.intersection)
         _add(self._intersection, weights, tuple(map(np.ascontiguousarray, sparse)))
         image, concept = np.nonzero(counts.label_pixels)
@@ -291,6 +303,7 @@ def bootstrap_draws(blocks: Iterable[WeightedCounts], labels: Best, min_iou: flo
             _counts(detected_concepts(*scores, labels, min_iou))
             for scores in zip(own[-1][:, :, 0], inside, strict=True)
         ]
+        del block  # before the next one is made: each is as large as memory bears
     return Draws(np.concatenate(own), wins, np.array(layer))
 
 
@@ -342,7 +355,11 @@ def confirmed_draws(blocks: Iterable[WeightedCounts], believed: NDArray[np.bool_
         blocks: whose weightings are from `redrawn_halves`, an even number in each.
         believed, min_iou: as in `Heldout.confirmed`.
     """
-    return np.concatenate([block.heldout().confirmed(believed, min_iou).sum(1) for block in blocks])
+    numbers: list[NDArray[np.int64]] = []
+    for block in blocks:
+        numbers.append(block.heldout().confirmed(believed, min_iou).sum(1))
+        del block  # before the next one is made
+    return np.concatenate(numbers)
 
 
 def permutation_plan(

@@ -126,39 +126,53 @@ def page(found: AttackFindings) -> views.Page:
         page="adversarial.html",
         headline=_headline(found),
         figures=views.Figures(
-            [
-                (f"{kind.name} {kind.eps:g}/255", *_flipped(found.figures[kind, FLIPPED]))
-                for kind in found.kinds
-                if not kind.name.startswith(CONTROL)
-            ]
+            [(_said(kind), *_flipped(found, kind)) for kind in found.kinds if not kind.name.startswith(CONTROL)]
         ),
-        sections=[views.Section("What moves", [_note(), *shown]), _attacked(found)],
+        sections=[views.Section("What moves", [_note(), *shown]), *_attacked(found)],
         queries=[("Attacks", "select * from adversarial order by eps, attack")],
     )
+
+
+def _said(kind: AttackKind) -> str:
+    """An attack as pages name it, for example `noise like PGD, 4/255`."""
+    return f"{_short(kind.name)}, {kind.eps:g}/255"
+
+
+def _short(name: str) -> str:
+    """Its name without its size: attacks are known by their initials."""
+    return f"{CONTROL}{name.removeprefix(CONTROL).upper()}" if name.startswith(CONTROL) else name.upper()
 
 
 def _headline(found: AttackFindings) -> str:
     flips = [(kind, found.figures[kind, FLIPPED]) for kind in found.kinds]
     strongest, row = max(flips, key=lambda item: (item[1]["value"], -item[0].eps))
-    control = found.figures[AttackKind(f"{CONTROL}{strongest.name}", strongest.eps), FLIPPED]
+    control = found.figures[_noise(strongest), FLIPPED]
     return (
-        f"The strongest attack, {strongest.name} that moves no pixel by more than {strongest.eps:g} of 255 grey "
-        f"levels, flips {_cell(row, FLIPPED)} of {row['n']} predictions; random noise of the same size flips "
+        f"The strongest attack, {_short(strongest.name)} that moves no pixel by more than {strongest.eps:g} of 255 "
+        f"grey levels, flips {_cell(row, FLIPPED)} of {row['n']} predictions; random noise of the same size flips "
         f"{_cell(control, FLIPPED)}."
     )
 
 
-def _flipped(row: AttackRow) -> tuple[str, str]:
-    """Share of flipped predictions, and its interval."""
-    return f"{row['value']:.0%}", f"predictions flipped, 95 %: {row['low']:.0%} to {row['high']:.0%}"
+def _noise(kind: AttackKind) -> AttackKind:
+    """The control of an attack."""
+    return AttackKind(f"{CONTROL}{kind.name}", kind.eps)
+
+
+def _flipped(found: AttackFindings, kind: AttackKind) -> tuple[str, str]:
+    """Share of predictions that an attack flips, its interval, and the share that noise of its size does."""
+    row, noise = found.figures[kind, FLIPPED], found.figures.get((_noise(kind), FLIPPED))
+    beside = f"; noise of that size {noise['value']:.0%}" if noise else ""
+    return f"{row['value']:.0%}", f"predictions flipped, 95 %: {row['low']:.0%} to {row['high']:.0%}{beside}"
 
 
 def _note() -> views.Text:
     return views.Text(
         "An attack moves every pixel by at most so many of 255 grey levels, so that the network's prediction suffers: "
-        "fgsm in one step, pgd in several. “Noise like” an attack moves every pixel as far in a random direction: what "
-        "does not exceed it is no effect of the attack. Means over pictures with 95 % intervals (of shares by Wilson, "
-        "else by bootstrap). Tree and graph speak of pictures of their own category.",
+        "FGSM (fast gradient sign) in one step, PGD (projected gradient descent) in several. “Noise like” an attack "
+        "moves every pixel as far in a random direction: what does not exceed it is no effect of the attack. Means "
+        "over pictures with 95 % intervals (of shares by Wilson, else by bootstrap). Tree and graph "
+        "speak of pictures of their own category.",
         "quiet",
     )
 
@@ -174,7 +188,7 @@ def _moved(found: AttackFindings, measures: Sequence[AttackMeasure], what: str) 
     lines = []
     for kind in found.kinds:
         cells = [_cell(found.figures.get((kind, measure)), measure) for measure in measures]
-        lines.append([f"{kind.name}, {kind.eps:g}/255", *cells])
+        lines.append([_said(kind), *cells])
     return views.Table([(what, False), *((str(measure), True) for measure in measures)], lines)
 
 
@@ -195,22 +209,25 @@ def _held(row: AttackedRow) -> str:
     return "the same" if row["before"] == row["after"] else _named(row["after"], row["after_name"])
 
 
-def _attacked(found: AttackFindings) -> views.Section:
+def _attacked(found: AttackFindings) -> list[views.Section]:
+    """Pictures of which the network says something else, then the others, folded where there are any of the first."""
     text = (
-        "What the network says before and after; first the pictures of which it says something else. The difference "
-        "is drawn at full contrast: grey is no change, the extremes are the attack's size."
+        "What the network says before and after. The difference is drawn at full contrast: grey is no change, the "
+        "extremes are the attack's size."
     )
     if any(shown.row["before_name"] is None for shown in found.pictures):
         text += " Classes have numbers here: nobody says what the network's outputs are called."
-    first = sorted(found.pictures, key=lambda shown: shown.row["before"] == shown.row["after"])
-    cards = [_card(shown, found.size) for shown in first]
-    return views.Section("Attacked pictures", [views.Text(text, "quiet"), views.Gallery(cards)])
+    other, same = ([_card(shown, found.size) for shown in found.pictures if (shown.row["before"] == shown.row["after"])
+                    is kept] for kept in (False, True))  # fmt: skip
+    flipped = views.Section("Predictions that an attack flips", [views.Text(text, "quiet"), views.Gallery(other)])
+    kept = views.Section("Predictions that it does not flip", [views.Gallery(same)], folded=bool(other))
+    return [section for section, cards in ((flipped, other), (kept, same)) if cards]
 
 
 def _card(shown: AttackedPicture, size: tuple[int, int]) -> views.Card:
     row = shown.row
     return views.Card(
-        f"{row['attack']} {row['eps']:g}/255",
+        _said(AttackKind(row["attack"], row["eps"])),
         f"attacked/{row['attack']}-{row['eps']:g}/{row['image']}".replace(" ", "-"),
         f"{_named(row['before'], row['before_name'])} → {_held(row)}",
         [

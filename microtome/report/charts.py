@@ -18,7 +18,7 @@ _PHASES = ("#2f7fb8", "#c8641e", "#7d8590")  # readable on light and on dark pap
 _LINES = (*_PHASES, "#b0418c", "#4b9a5b", "#8a6d1f", "#7a5bd0")
 _SPLITS = {"val": "held out", "train": "trained on"}
 _WIDE, _HIGH = 640, 160  # of a histogram
-_LEFT = 92  # of it, for the numbers of its axis
+_LEFT = 64  # of it, for the numbers of its axis
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -92,7 +92,7 @@ def curves(title: str, rows: Sequence[Mapping[str, object]], column: str) -> tup
             x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color("phase:N", scale=colour, title=None),
-            strokeDash=alt.StrokeDash("split:N", scale=dash, title=None),
+            strokeDash=alt.StrokeDash("split:N", scale=dash, title=None, legend=alt.Legend(symbolStrokeColor=_INK)),
         )
         .properties(width=250, height=160, config=_config())
     )
@@ -200,12 +200,12 @@ def histogram(start: float, width: float, counts: Sequence[int], limit: tuple[fl
     def at(value: float) -> float:
         return max(0.0, min(_WIDE, (value - start) / width * step))
 
-    line, words = at(threshold), f"threshold {threshold:.3g}, at most {100 * tail:g} % above"
-    late = line > 0.6 * _WIDE
-    ticks = [_text(at(value), 178, f"{value:.4g}", _anchor(value, start, end)) for value in _ticks(start, end)]
+    line, words = at(threshold), f"threshold {threshold:.3g}, ≤ {100 * tail:g} % above"
+    late = line > 0.45 * _WIDE
+    ticks = [_text(at(value), 180, f"{value:.4g}", _anchor(value, start, end)) for value in _ticks(start, end)]
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="values" viewBox="-{_LEFT} -24 {_WIDE + _LEFT} 208" '
-        f'font-size="12" fill="currentColor">{_levels(most)}'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="values" viewBox="-{_LEFT} -26 {_WIDE + _LEFT} 212" '
+        f'font-size="14" fill="currentColor">{_levels(most)}'
         f'<path fill="var(--null)" d="{bars[False]}"/><path fill="var(--bar)" d="{bars[True]}"/>'
         f'<path d="M0 {_HIGH}h{_WIDE}" stroke="currentColor" fill="none"/>'
         f'<path d="M{line:.1f} -14V{_HIGH}" stroke="currentColor" stroke-dasharray="4 3" fill="none"/>'
@@ -221,8 +221,14 @@ def _levels(most: float) -> str:
     drawn = {10**power: _HIGH * (1 - log10(1 + 10**power) / most) for power in range(int(most) + 1)}
     levels = {count: level for count, level in drawn.items() if level > 4}
     lines = "".join(f"M0 {level:.1f}h{_WIDE}" for level in levels.values())
-    numbers = "".join(_text(-6, round(level + 4, 1), f"{count:,}", "end") for count, level in levels.items())
+    numbers = "".join(_text(-6, round(level + 4, 1), _short(count), "end") for count, level in levels.items())
     return f'<path d="{lines}" stroke="var(--line)" fill="none"/>{numbers}'
+
+
+def _short(power: int) -> str:
+    """A power of ten in a few signs, so that it can be large on a phone: `100`, `10k`, `1M`."""
+    thousands = (len(str(power)) - 1) // 3
+    return f"{power // 1000**thousands}{['', 'k', 'M', 'G', 'T'][thousands]}"
 
 
 def _ticks(start: float, end: float) -> list[float]:

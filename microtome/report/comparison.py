@@ -245,6 +245,7 @@ def page(found: Comparison, file: str) -> views.Page:
         page=file,
         headline=next(iter(sentences(found)), ""),
         figures=_tiles(found),
+        links=[(f"report of {run.name}", run.report) for run in (found.first, found.second) if run.report],
         sections=[
             *_short(found),
             *([views.Section("Headline figures", [_figures(found)])] if found.figures else []),
@@ -414,10 +415,9 @@ def _runs(found: Comparison) -> list[views.Part]:
     names = [name for name, _ in found.first.facts]
     facts = [dict(run.facts) for run in (found.first, found.second)]
     lines = [[name, *(fact[name] for fact in facts)] for name in names]
-    links = [(f"report of {run.name}", run.report) for run in (found.first, found.second) if run.report]
     columns = [("", False), (found.first.name, False), (found.second.name, False)]
     note = f"Over the same {found.images:,} pictures." if found.images else ""
-    return [views.Table(columns, lines, note), *([views.Links(links)] if links else [])]
+    return [views.Table(columns, lines, note)]
 
 
 def _figures(found: Comparison) -> views.Table:
@@ -600,12 +600,15 @@ def _concepts(found: Comparison, layer: ComparedLayer) -> list[views.Part]:
         return [views.Text("The same units detect the same concepts in both.", "quiet")]
     moved.sort(key=lambda concept: (-abs(len(concept.second) - len(concept.first)), concept.concept, concept.category))
     sure = all(concept.confirmed for concept in moved)
-    columns = [("concept", False), ("category", False), (found.first.name, True), (found.second.name, True)]
-    columns += [("change", True)] + ([("of them confirmed", True)] if sure else [])
+    columns = [("concept", False), ("category", False), ("units", True)]
+    columns += [("of them confirmed", True)] if sure else []
     rest = f" The first {SHOWN_CONCEPTS} of {len(moved)} that changed." if len(moved) > SHOWN_CONCEPTS else ""
     lines = [_concept(found, layer.name, concept, sure) for concept in moved[:SHOWN_CONCEPTS]]
-    note = "How many units detect each concept, luck included. Concepts that the same units detect are left out."
-    named = [(f"units in {run.name} alone", False) for run in (found.first, found.second)]
+    note = (
+        f"How many units detect each concept in {found.first.name} → in {found.second.name}, luck included. Concepts "
+        "that the same units detect are left out."
+    )
+    named = [(f"in {run.name} alone", False) for run in (found.first, found.second)]
     return [views.Table([*columns, *named], lines, note + rest)]
 
 
@@ -615,9 +618,7 @@ def _concept(found: Comparison, layer: str, concept: ConceptUnits, sure: bool) -
     return [
         concept.concept,
         concept.category,
-        str(len(first)),
-        str(len(second)),
-        signed(len(second) - len(first)),
+        f"{len(first)} → {len(second)}",
         *confirmed,
         _units(found.first, layer, sorted(first - second)),
         _units(found.second, layer, sorted(second - first)),
@@ -628,7 +629,7 @@ def _units(run: ComparedRun, layer: str, units: Sequence[int]) -> views.Links:
     """Some units, each with a link to its page, and how many more there are."""
     links = [(str(unit), run.unit(views.UnitKey(layer, unit))) for unit in units[:SHOWN_LISTED]]
     more = [(f"{len(units) - SHOWN_LISTED} more", "")] if len(units) > SHOWN_LISTED else []
-    return views.Links([*links, *more] or [("–", "")])
+    return views.Links([*links, *more])
 
 
 def _differences(found: Comparison) -> views.Part:

@@ -13,7 +13,7 @@ from microtome.quantify.significance import LEVEL
 from microtome.report import views
 from microtome.report.ablation import causal_words
 from microtome.report.charts import histogram
-from microtome.report.words import percent, worded
+from microtome.report.words import overlap, percent, worded
 
 MOST_BARS = 25  # of a category
 NAMED = 12  # concepts in a sentence
@@ -225,8 +225,8 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
         category=row["category"] or "",
         detector=row["detector"],
         confirmed=row["confirmed"],
-        iou=f"{row['iou']:.3f}",
-        interval="" if low is None else f"[{low:.3f}, {high:.3f}]",
+        iou=overlap(row["iou"]),
+        interval="" if low is None else f"[{overlap(low)}, {overlap(high)}]",
         facts=_facts(row, layer["permutations"], mixed=layer["strata"] > 1),
         scale=views.IouScale(
             place(row["iou"]) or 0.0, place(low), place(high), place(row["null_p95"]), place(layer["min_iou"]) or 0.0
@@ -242,14 +242,16 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
 
 
 def _unconfirmed(row: UnitRow, limit: float) -> str:
-    """Why a detector is not confirmed: which of the two tests it fails."""
+    """Why a unit is no detector, or none that is confirmed: which of the tests it fails."""
     held, q = row["heldout_iou"], row["q_value"]
+    if not row["detector"]:
+        return f"a detector needs more than {limit:g}"
     reasons = []
     if held is not None and held <= limit:
-        reasons.append(f"on pictures that did not choose the label its IoU is {held:.3f}, not above {limit:g}")
+        reasons.append(f"on pictures that did not choose the label its IoU is {overlap(held)}, not above {limit:g}")
     if q is not None and q > LEVEL:
         reasons.append(f"chance may reach it (q = {q:.2g}, not at most {LEVEL:g})")
-    return ", and ".join(reasons) if row["detector"] and row["confirmed"] is False else ""
+    return ", and ".join(reasons) if row["confirmed"] is False else ""
 
 
 def _causal(row: UnitRow) -> str:
@@ -264,6 +266,7 @@ def of_units(layers: Sequence[DissectedLayer]) -> views.Told:
     """Of each unit: where it is highest, its nearest concepts, its values."""
     return {
         views.UnitKey(layer.summary["layer"], row["unit"]): [
+            *_dead(row, layer.summary["images"]),
             *_highest(row, layer),
             *_failures(row, layer),
             *_nearest(row, layer),
@@ -272,6 +275,23 @@ def of_units(layers: Sequence[DissectedLayer]) -> views.Told:
         for layer in layers
         for row in layer.units
     }
+
+
+def _dead(row: UnitRow, images: int) -> Iterator[views.Section]:
+    """What it means that a unit has one value everywhere, since there is nothing else to show of it."""
+    if not _is_dead(row):
+        return
+    told = [
+        f"Its value is {_peak(row['threshold'])} at every place of all {images:,} pictures. So it has no mask, no "
+        "label and no pictures, and to the layers behind it it is a constant.",
+        "Either training left it so, as a unit behind a ReLU that never fires, or these pictures lack what it answers "
+        "to: other pictures, or the layer before its activation, would tell.",
+    ]
+    yield views.Section("What that means", [views.Listed(told)])
+
+
+def _is_dead(row: UnitRow) -> bool:
+    return (row["reason"] or "").startswith("dead")
 
 
 def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
@@ -339,7 +359,7 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
         [
             item["concept"],
             item["category"],
-            f"{item['iou']:.3f}",
+            overlap(item["iou"]),
             _between(item),
             _strip(item, row, limit, widest, label=place == 0),
         ]
@@ -361,7 +381,7 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
 
 
 def _between(row: NearestRow) -> str:
-    return "–" if row["iou_low"] is None else f"[{row['iou_low']:.3f}, {row['iou_high']:.3f}]"
+    return "–" if row["iou_low"] is None else f"[{overlap(row['iou_low'])}, {overlap(row['iou_high'])}]"
 
 
 def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, *, label: bool) -> views.Strip:
@@ -371,10 +391,10 @@ def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, *, label
     low, high = item["iou_low"], item["iou_high"]
     marks = [(at(limit), "limit", f"limit {limit:g}")]
     if row["null_p95"] is not None:
-        marks.append((at(row["null_p95"]), "null", f"chance {row['null_p95']:.3f}"))
+        marks.append((at(row["null_p95"]), "null", f"chance {overlap(row['null_p95'])}"))
     if row["heldout_iou"] and label:
-        marks.append((at(row["heldout_iou"]), "held", f"held out {row['heldout_iou']:.3f}"))
-    text = f"IoU {item['iou']:.3f}, 95 % {_between(item)}"
+        marks.append((at(row["heldout_iou"]), "held", f"held out {overlap(row['heldout_iou'])}"))
+    text = f"IoU {overlap(item['iou'])}, 95 % {_between(item)}"
     return views.Strip(
         at(item["iou"]), None if low is None else at(low), None if high is None else at(high), marks, text
     )
@@ -382,7 +402,7 @@ def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, *, label
 
 def _values(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     found = layer.histograms.get(row["unit"])
-    if found and not (row["reason"] or "").startswith("dead"):
+    if found and not _is_dead(row):
         text = (
             "How many places of all pictures have which value, on a logarithmic scale. What lies above the threshold, "
             "in blue, is the unit's mask; values that share a bar with the threshold are grey."
@@ -393,7 +413,7 @@ def _values(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
 
 def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str, str]]:
     least, across_least = (_least(row[name], exchanges) for name in ("p_value", "p_value_across"))
-    floor = f"; ≤: {exchanges} exchanges can show no less"
+    floor = f"; {exchanges} exchanges can show no less"
     across = (
         "p across",
         across_least + worded(row["p_value_across"], ".2g"),
@@ -402,18 +422,18 @@ def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str,
     return [
         (
             "held out",
-            worded(row["heldout_iou"], ".3f"),
+            overlap(row["heldout_iou"]),
             "IoU on the half of the pictures that had no say in choosing the label",
         ),
         (
             "by chance",
-            worded(row["null_p95"], ".3f"),
+            overlap(row["null_p95"]),
             "in 95 % of exchanges of annotations between pictures no label has a higher IoU",
         ),
         (
             "q",
             least + worded(row["q_value"], ".2g"),
-            "share of false discoveries if this unit and all better ones are believed" + (floor if least else ""),
+            "share of false discoveries if this and all better units are believed" + (floor if least else ""),
         ),
         (
             "label stability",
@@ -509,7 +529,7 @@ def _mean(row: LayerRow, units: Sequence[UnitRow]) -> str:
             None,
             [
                 "" if low is None or high is None else f"95 %: {low:.4f} to {high:.4f}",
-                f"chance stays below {fmean(luck):.4f} (in 95 % of exchanges; mean of the units)" if luck else "",
+                f"by chance {fmean(luck):.4f}" if luck else "",
             ],
         )
     )
@@ -536,23 +556,23 @@ def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, st
             between(row["detectors_low"], row["detectors_high"], anew=raw),
         ),
         (
-            "unique detectors, per category",
-            str(row["unique_per_category"]),
-            _joined(
-                between(row["unique_low"], row["unique_high"], anew=unique),
-                "different concepts, a unit counting once in every category",
-            ),
-        ),
-        (
-            "unique detectors, per unit",
+            "different concepts",
             str(row["unique_per_unit"]),
             _joined(
                 between(row["unique_per_unit_low"], row["unique_per_unit_high"], anew=per_unit),
-                "different concepts, by the one label of each unit",
+                "labels of detectors (unique, per unit)",
             ),
         ),
-        ("beyond chance", "–" if row["significant"] is None else str(row["significant"]), _chance(row)),
         ("mean IoU of the labels", f"{row['mean_iou']:.4f}", _mean(row, units)),
+        ("beyond chance", "–" if row["significant"] is None else str(row["significant"]), _chance(row)),
+        (
+            "concepts as papers count",
+            str(row["unique_per_category"]),
+            _joined(
+                between(row["unique_low"], row["unique_high"], anew=unique),
+                "a unit may count in every category (unique, per category)",
+            ),
+        ),
         (
             "receptive field",
             f"{row['field_row']:g} px",
@@ -568,13 +588,10 @@ def _joined(*parts: str) -> str:
 def _chance(row: LayerRow) -> str:
     if row["significant"] is None:
         return "not asked for"
-    within = (
-        f"of {row['units']} units, detectors or not: chance does not reach their best IoU (q ≤ {LEVEL:g}; units of "
-    )
-    within += "random weights can, too"
+    within = f"units whose best IoU is above chance (q ≤ {LEVEL:g}); random weights can have them, too"
     if row["strata"] == 1:
-        return f"{within})"
-    return f"{within}, exchanges within {row['strata']} sources; across them {row['significant_across']})"
+        return within
+    return f"{within}; exchanges within {row['strata']} sources, across them {row['significant_across']}"
 
 
 def _advice(row: LayerRow) -> list[str]:

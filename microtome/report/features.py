@@ -89,13 +89,18 @@ def page(found: FeatureFindings) -> views.Page:
         figures=views.Figures(
             [
                 ("units", str(len(rows)), "a sample, drawn by the audit's seed"),
-                ("beyond nature", f"{len(beyond) / len(rows):.0%}", "synthetic peak above the highest natural one"),
+                ("above every natural picture", f"{len(beyond) / len(rows):.0%}", _share(len(beyond), len(rows))),
                 ("median ratio", worded(median([r["ratio"] for r in rows]), ".2f"), "synthetic over natural peak"),
             ]
         ),
         sections=[views.Section("Units", [*_reading(), views.Gallery(cards, True)])],
         queries=[("Synthetic pictures", "select * from features order by ratio desc")],
     )
+
+
+def _share(beyond: int, count: int) -> str:
+    low, high = wilson(beyond, count)
+    return f"of synthetic pictures, 95 %: {low:.0%} to {high:.0%}"
 
 
 def of_units(found: FeatureFindings) -> views.Told:
@@ -140,20 +145,29 @@ def _reading() -> list[views.Text]:
     ]
 
 
+def _detail(row: FeatureRow) -> str:
+    return "–" if row["unreached"] else f"{row['high_frequency']:.0%}"
+
+
 def _key(unit: SyntheticUnit) -> views.UnitKey:
     return views.UnitKey(unit.row["layer"], unit.row["unit"])
 
 
 def _card(unit: SyntheticUnit, size: tuple[int, int]) -> views.Card:
     row = unit.row
-    spots = [views.Spot(unit.picture, f"synthetic picture of unit {row['unit']}", size, (), (), "made")]
+    made = views.Spot(unit.picture, f"synthetic picture of unit {row['unit']}", size, (), (), "made")
+    spots = [] if row["unreached"] else [made]  # what no gradient reaches stayed grey
     spots += [views.Spot(item.thumb, item.file, size, (), (), "natural") for item in unit.natural]
     for crop in unit.crops[:CROPS]:
         caption = CAPTIONS[crop.kind]
         spots.append(views.Spot(crop.path, f"{crop.kind} crop of {crop.file}", crop.size, (), (), caption))
     facts = [
-        ("ratio", worded(row["ratio"], ".2f"), "peak in the synthetic picture over the highest natural one"),
-        ("fine detail", f"{row['high_frequency']:.0%}", "energy above a quarter cycle per pixel"),
+        (
+            "ratio",
+            worded(None if row["unreached"] else row["ratio"], ".2f"),
+            "peak in the synthetic picture over the highest natural one",
+        ),
+        ("fine detail", _detail(row), "energy above a quarter cycle per pixel"),
         ("natural peak", f"{row['natural_max']:.3g}", "highest activation over the data set"),
     ]
     note = "no picture could be made: no gradient reaches it" if row["unreached"] else ""

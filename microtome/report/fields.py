@@ -130,7 +130,13 @@ def _wide(rows: Sequence[OcclusionRow]) -> list[float]:
 
 def _tile(layer: tuple[str, Sequence[OcclusionRow]]) -> tuple[str, str, str]:
     name, rows = layer
-    return f"median, {name}", worded(median(_wide(rows)), ".0f"), f"pixels wide, of {rows[0]['theoretical']:g} possible"
+    sizes = _wide(rows)
+    span = f"; {min(sizes):.0f} to {max(sizes):.0f} among {len(rows)} units" if len(rows) > 1 else ""
+    return (
+        f"median, {name}",
+        worded(median(sizes), ".0f"),
+        f"pixels wide, of {rows[0]['theoretical']:g} possible{span}",
+    )
 
 
 def _headline(rows: Sequence[OcclusionRow]) -> str:
@@ -184,20 +190,9 @@ _READING = (
 
 
 def _fields(found: FieldFindings) -> views.Section:
-    lines: list[Sequence[views.Cell]] = [
-        [
-            field.key,
-            f"{field.row['size_x']} × {field.row['size_y']} px",
-            f"{field.row['theoretical']:g} px",
-            str(field.row["images"]),
-        ]
-        for field in found.fields
-    ]
-    columns = [("unit", False), ("field, measured", True), ("theoretical", True), ("pictures", True)]
-    note = "The covering square's own width is taken off. A unit at the edge of a picture shows part of its field."
     cards = views.Gallery([_card(field, found.size) for field in found.fields], True)
-    reading = views.Text(_READING, "quiet")
-    return views.Section("Receptive fields", [reading, cards, views.Table(columns, lines, note)])
+    note = "The covering square's own width is taken off. A unit at the edge of a picture shows part of its field."
+    return views.Section("Receptive fields", [views.Text(f"{_READING} {note}", "quiet"), cards])
 
 
 def _card(field: MeasuredField, size: tuple[int, int]) -> views.Card:
@@ -212,6 +207,7 @@ def _card(field: MeasuredField, size: tuple[int, int]) -> views.Card:
     facts = [
         ("measured", f"{row['size_x']} × {row['size_y']} px", "size of the field by covering, over its top pictures"),
         ("theoretical", f"{row['theoretical']:g} px", "size of the field by the layers' kernels and strides"),
+        ("pictures", str(row["images"]), "over which it was measured"),
     ]
     return views.Card(name, anchor, "", spots, facts, unit=field.key)
 

@@ -192,22 +192,20 @@ _ABOUT: Mapping[Phase, str] = {
 def _who(findings: FinetuningFindings) -> list[views.Part]:
     """The networks, told apart."""
     before = [f"{BEFORE}: the audit's network as it came."] * any(item.phase is None for item in findings.compared)
-    return [
-        views.Text(text) for text in [*before, *(f"{item.phase}: {_ABOUT[item.phase]}." for item in findings.learned)]
-    ]
+    return [views.Listed([*before, *(f"{item.phase}: {_ABOUT[item.phase]}." for item in findings.learned)])]
 
 
 def _headline(findings: FinetuningFindings) -> str:
     of = {item.phase: item for item in findings.learned}
     own, epochs = of[INTERPRETABLE], max(row.epoch for row in findings.training)
     text = (
-        f"After {epochs} epochs with the filter loss the interpretable network answers {_right(own)} of "
-        f"{own.images} held-out pictures right"
+        f"After {epochs} epochs with the filter loss the network answers {_right(own)} of {own.images} held-out "
+        "pictures right"
     )
     if TWIN in of:
-        text += f", its twin, trained alike without that loss, {_right(of[TWIN])}"
-    control, right = _best_guess(own)
-    text += f"; the best control, {control}, {right:.1%}"
+        text += f"; without that loss (its twin) {_right(of[TWIN])}"
+    control, right, between = _best_guess(own)
+    text += f"; {control} {right:.1%}{between}"
     if findings.nothing_learned:
         return f"{text}. There is nothing to interpret."
     return f"{text}.{_steadiness(findings.compared)}"
@@ -218,10 +216,11 @@ def _right(learned: Learned) -> str:
     return f"{learned.accuracy:.1%} [{learned.low:.1%}, {learned.high:.1%}]"
 
 
-def _best_guess(learned: Learned) -> tuple[str, float]:
-    """The best that answers without any fine-tuning."""
-    probe = ("a linear probe of the features as they were", learned.probe)
-    return max(probe, ("always naming the commonest class", learned.majority), key=lambda control: control[1])
+def _best_guess(learned: Learned) -> tuple[str, float, str]:
+    """The best that answers without any fine-tuning: what, how often right, and with which interval, if it has one."""
+    between = f" [{learned.probe_low:.1%}, {learned.probe_high:.1%}]"
+    probe = ("a linear probe of the features as they were", learned.probe, between)
+    return max(probe, ("always naming the commonest class", learned.majority, ""), key=lambda control: control[1])
 
 
 def _new(compared: Sequence[Compared]) -> dict[Phase | None, Compared]:
@@ -267,8 +266,8 @@ def _figures(findings: FinetuningFindings) -> views.Figures:
         for item in findings.learned
         if item.phase in (INTERPRETABLE, TWIN)
     ]
-    control, right = _best_guess(findings.learned[0])
-    items.append(("accuracy, best control", f"{right:.1%}", control))
+    control, right, between = _best_guess(findings.learned[0])
+    items.append(("accuracy, best control", f"{right:.1%}", control + between))
     new = {} if findings.nothing_learned else _new(findings.compared)
     for phase in (INTERPRETABLE, TWIN):
         if phase in new:

@@ -76,6 +76,11 @@ class PastFigure:
     values: Sequence[Figure | None]
 
     @property
+    def moved(self) -> bool:
+        """Whether any two runs measured it differently."""
+        return len({value.value for value in self.values if value is not None and value.value is not None}) > 1
+
+    @property
     def words(self) -> str:
         """What it is."""
         return ", ".join(part for part in (self.name, self.row) if part)
@@ -139,6 +144,7 @@ def page(found: History, file: str) -> views.Page:
         title=f"History of {found.name}",
         headline=next(sentences(found)),
         figures=_tiles(found),
+        links=_links(found),
         sections=[*_short(found), *_gates(found), *_figures(found), _runs(found), _reading()],
     )
 
@@ -274,6 +280,13 @@ def _outside(figure: PastFigure) -> bool:
     return not before.low <= now.value <= before.high
 
 
+def _links(found: History) -> list[tuple[str, str]]:
+    """To the last run's report, and to its comparison with the run before, where there are any."""
+    last = found.runs[-1]
+    every = [("report of the last run", last.report), ("comparison with the run before", last.comparison)]
+    return [(text, place) for text, place in every if place]
+
+
 def _tiles(found: History) -> views.Figures:
     shown = [(figure, figure.values[-1]) for figure in found.figures]
     return views.Figures(
@@ -320,7 +333,9 @@ def _gates(found: History) -> list[views.Section]:
 
 def _legend(found: History, *, gates: bool = False) -> views.Text:
     """What the charts are drawn with."""
-    told = ["A dot is a run, the oldest on the left; the band is its 95 % interval"]
+    first, last = found.runs[0], found.runs[-1]
+    when = f", all of {first.day}" if first.day == last.day else ""
+    told = [f"A dot is a run, the oldest on the left{when}; the band is its 95 % interval, where it has one"]
     told += ["dashed, the limit; a cross, a run that missed it"] if gates else []
     told += ["a dotted upright, other pictures or settings from there on"] if found.breaks else []
     return views.Text("; ".join(told) + ".", "quiet")
@@ -350,21 +365,39 @@ def _gate_chart(found: History, gate: PastGate) -> tuple[str, str, str]:
 
 
 def _chart(found: History, title: str, points: Sequence[Point]) -> tuple[str, str, str]:
-    first, last = found.runs[0], found.runs[-1]
-    ends = (first.day, last.day) if first.day != last.day else (first.moment, last.moment)
     known = [number(point.value) for point in points if point.value is not None]
     words = f"first {known[0]}, last {known[-1]}, of {len(known)} runs" if known else "never measured"
-    return title, drawn(Trend(points, found.breaks), ends), f"{title}: {words}"
+    return title, drawn(Trend(points, found.breaks), _ends(found)), f"{title}: {words}"
+
+
+def _ends(found: History) -> tuple[str, str]:
+    """What tells the first run from the last below a chart: their days, on one day their hours, else their order."""
+    first, last = found.runs[0], found.runs[-1]
+    if first.day != last.day:
+        return first.day, last.day
+    hours = tuple(run.moment.removeprefix(run.day).strip() for run in (first, last))
+    return (hours[0], hours[1]) if hours[0] != hours[1] else ("first", "last")
 
 
 def _figures(found: History) -> list[views.Section]:
     if not found.figures:
         return []
-    charts = [_legend(found), views.Charts([_figure_chart(found, figure) for figure in found.figures])]
+    moved = [figure for figure in found.figures if figure.moved]
+    charts: list[views.Part] = []
+    if moved:
+        charts = [_legend(found), views.Charts([_figure_chart(found, figure) for figure in moved])]
+    if len(moved) < len(found.figures):
+        charts.append(views.Text(_unmoved(len(found.figures) - len(moved)), "quiet"))
     columns, lines = figure_table(found)
     note = "Change: the last run's value less that of the run before it; its interval is not known here."
     table = views.Table([(name, name not in ("figure", "of")) for name in columns], lines, note * (len(found.runs) > 1))
     return [views.Section("Headline figures", [*(charts if len(found.runs) > 1 else ()), table])]
+
+
+def _unmoved(count: int) -> str:
+    """Why figures have no chart."""
+    which = "One figure has" if count == 1 else f"{count} figures have"
+    return f"{which} the same value in every run that measured {'it' if count == 1 else 'them'}, and no chart."
 
 
 _COLUMNS = ("figure", "of", "runs", "first", "before", "last", "change", "lowest", "highest")

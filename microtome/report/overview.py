@@ -114,8 +114,9 @@ def overview(
         dataset=" and ".join(_dataset(index, audited.audit) for index in audited.indices),
         layers=layers,
         pages=pages,
-        footer=f"{'Imported' if audited.imported else 'Audited'} "
-        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))}, microtome {first.environment['microtome']}",
+        footer=f"{'Imported' if audited.imported else 'Computed'} from "
+        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))} on, by microtome "
+        f"{first.environment['microtome']}; runs that changed nothing since then share these pages.",
         units=units,
         baseline=_baseline(audited) if layers else "",
         found=_found(layers),

@@ -126,7 +126,7 @@ def _headline(found: PartsFindings) -> str:
     errors = [row.error for row in found.figures if row.method == Locator.BLEND]
     boxes = sorted({row.boxes for row in found.figures})
     drawn = f"{boxes[0]} to {boxes[-1]} boxes" if len(boxes) > 1 else f"{boxes[0]} boxes"
-    said = "nearer than" if best.high < 0 else "farther than" if best.low > 0 else "no surer than"
+    said = "nearer than" if best.high < 0 else "farther than" if best.low > 0 else "not surely nearer than"
     return (
         f"Shown a part in {drawn}, the blend of how it looks and where it sits then finds it in new pictures, on "
         f"average {sum(errors) / len(errors):.3f} of the diagonal from its annotated centre ({_listed_parts(found)}). "

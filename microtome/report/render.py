@@ -94,8 +94,13 @@ def explained_once(sections: Sequence[Section]) -> list[Section]:
 
 
 def typeset(text: str) -> str:
-    """Words of a page as they are set: a true minus before a number, a space that does not break before a percent."""
-    return re.sub(r"(?<=\d) ?%", "\u00a0%", re.sub(r"(?<![\w.,)\]-])-(?=\d)", "\u2212", text))
+    """Words of a page as they are set: a true minus before a number, no break before a percent or in an interval."""
+    signed = re.sub(r"(?<![\w.,)\]-])-(?=\d)", "\u2212", text)
+    return re.sub(r"\[[\d.,%+\u2212\u00a0 ]+\]", _unbroken, re.sub(r"(?<=\d) ?%", "\u00a0%", signed))
+
+
+def _unbroken(interval: re.Match[str]) -> str:
+    return interval[0].replace(" ", "\u00a0")
 
 
 def apart(text: str) -> list[str]:

@@ -44,13 +44,15 @@ def _headline(card: views.Unit | None) -> str:
     if not card.concept:
         return "It meets no annotated concept above its threshold, and so has no label."
     causal = f" {card.causal}" if card.causal else ""
-    measured = f"its IoU with {card.concept} is {card.iou}" + (f" {card.interval}" if card.interval else "")
+    iou = card.iou + (f" {card.interval}" if card.interval else "")
+    measured = f"Its IoU with {card.concept} is {iou}"
+    needs = f"; {card.doubt}" if card.doubt else ""
     return {
-        "below the limit": f"No detector: {card.concept} ({card.category}) comes nearest, but {measured}, too low.",
-        "detector": f"A detector of {card.concept} ({card.category}): {measured}. It was not tested against chance.",
-        "confirmed detector": f"A confirmed detector of {card.concept} ({card.category}): {measured}{_beside(card)}.",
-        "detector, not confirmed": f"{card.concept} ({card.category}) lies above the limit, {measured}; but it is not "
-        f"confirmed: {card.doubt or 'the label does not hold on other pictures, or against chance'}.",
+        "below the limit": f"No detector: {card.concept} comes nearest, with an IoU of {iou}{needs}.",
+        "detector": f"{measured}. It was not tested against chance.",
+        "confirmed detector": f"{measured}{_beside(card)}.",
+        "detector, not confirmed": f"{measured}, but it is not confirmed: "
+        f"{card.doubt or 'the label does not hold on other pictures, or against chance'}.",
     }[card.state] + causal
 
 

@@ -62,7 +62,7 @@ class Unit:
     Args:
         masks: path of a sheet that lies over the pictures, `SHEET` side by side, and dims what the unit does not light.
         causal: what the network loses without it, in a sentence; empty where nobody asked.
-        doubt: why a detector is not confirmed; empty of any other unit.
+        doubt: why it is no detector, or none that is confirmed; empty of any other unit.
     """
 
     number: int
@@ -82,6 +82,11 @@ class Unit:
     masks: str = ""
     causal: str = ""
     doubt: str = ""
+
+    @property
+    def firm(self) -> bool:
+        """Whether it is as sure a detector as this audit can tell."""
+        return self.detector and self.confirmed is not False
 
     @property
     def state(self) -> str:
@@ -147,6 +152,11 @@ class Layer:
     least: str = ""
 
     @property
+    def brief(self) -> Sequence[tuple[str, str, str]]:
+        """Its figures on the overview: without the first, which stands in its line there, and the last ones."""
+        return self.figures[1:5]
+
+    @property
     def cover(self) -> Sequence[Unit]:
         """Units that stand for it elsewhere: the best of each concept, confirmed ones first; then any others."""
         shown = sorted((unit for unit in self.units if unit.pictures), key=lambda unit: not unit.confirmed)
@@ -181,6 +191,8 @@ class Links:
 
 
 COVER = 3  # pictures of a page, or units of a layer, on the overview
+SEVERAL, MANY = 4, 6  # pictures from which on a card is wide, and beyond which it takes a row
+MOST_ACROSS = 10  # pictures side by side on a card
 Cell = str | Strip | UnitKey | Links
 
 
@@ -280,6 +292,12 @@ class Card:
     unit: UnitKey | None = None
     label: str = ""
 
+    @property
+    def across(self) -> int:
+        """How many of its pictures stand side by side where there is room: all, or half of many."""
+        count = len(self.spots)
+        return count if count <= MOST_ACROSS else -(-count // 2)
+
 
 @dataclass(frozen=True)
 class Plate:
@@ -317,11 +335,17 @@ class Plates:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards side by side; `wide` ones take a row each and show as many pictures as fit."""
+    """Cards side by side; `wide` ones are fewer in a row. Cards of many pictures are wide, too, or take a row each."""
 
     cards: Sequence[Card]
     wide: bool = False
     kind: str = "gallery"
+
+    @property
+    def form(self) -> str:
+        """How its cards stand, for the style: every picture is to stay large enough to see what is in it."""
+        most = max((len(card.spots) for card in self.cards), default=0)
+        return " long" if most > MANY else " wide" if self.wide or most >= SEVERAL else ""
 
 
 @dataclass(frozen=True)
@@ -443,6 +467,7 @@ class Page:
         queries: what, and the query for `microtome sql` that gives it.
         subject: the name as it stands in a sentence, where it takes an article.
         title: above it, where that is not its name.
+        links: beside the title, to the reports that it is about: text and place.
     """
 
     name: str
@@ -453,6 +478,7 @@ class Page:
     queries: Sequence[tuple[str, str]] = ()
     subject: str = ""
     title: str = ""
+    links: Sequence[tuple[str, str]] = ()
 
     @property
     def cover(self) -> Sequence[Spot]:
@@ -570,4 +596,10 @@ class Report:
 
 
 def _listed(card: Unit | None) -> list[str]:
-    return [card.category, card.iou, card.state] if card else ["", "", ""]
+    """What the listing says of a unit: category, state, and where they were measured IoU, interval, held out, q."""
+    if card is None:
+        return [""] * 6
+    if card.reason:
+        return [card.category, card.state, "", "", "", ""]
+    known = {name: value for name, value, _ in card.facts}
+    return [card.category, card.state, card.iou, card.interval, known.get("held out", ""), known.get("q", "")]

@@ -24,3 +24,10 @@ def median(values: Sequence[float | None]) -> float | None:
     """Of the values that there are; None where there are none."""
     known = [value for value in values if value is not None]
     return float(middle(known)) if known else None
+
+
+def overlap(value: float | None) -> str:
+    """An IoU, or an end of its interval; three digits behind the point, more where these would tell next to nothing."""
+    if not value:
+        return "–" if value is None else "0"
+    return f"{value:.3f}" if value >= 0.005 else f"{value:.4f}" if value >= 0.00005 else f"{value:.5f}"

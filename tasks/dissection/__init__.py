@@ -68,7 +68,7 @@ STAGE = Stage(
         Metric("layers", "significant", keys=("layer",)),
         Metric("layers", "saturated", keys=("layer",)),
         Metric("layers", "dead", keys=("layer",)),
-        Metric("layers", "mean_iou", keys=("layer",)),
+        Metric("layers", "mean_iou", "mean_iou_low", "mean_iou_high", keys=("layer",)),
         Metric("units", "iou", "iou_low", "iou_high", keys=("layer", "unit")),
         Metric("units", "heldout_iou", keys=("layer", "unit")),
     ),

@@ -132,28 +132,50 @@ def _failed(seen: Inputs, number: int, labels: Mapping[int, int | None]) -> list
     place = {concept: at for at, concept in enumerate(index.concepts.number.tolist())}
     label = np.array([place[found] if (found := labels[unit]) is not None else -1 for unit in range(count)])
     known, category = label >= 0, index.concepts.category_index
-    worst: dict[tuple[int, bool], list[tuple[int, int]]] = defaultdict(list)
+    missed, elsewhere = _Worst(count), _Worst(count)
     for block in seen.tally.image_counts(index, number, count):
         met = np.zeros(block.activated.shape, np.int64)
         own = block.concept == label[block.unit]
         met[block.image[own] - block.first, block.unit[own]] = block.intersection[own]
         judged = block.annotated[:, category[label]] & known  # of no label: -1, which `known` rules out
-        for missed, pixels in ((True, block.label_pixels[:, label] - met), (False, block.activated - met)):
-            for unit, image in zip(*_highest(np.where(judged, pixels, 0)), strict=True):
-                worst[unit, missed].append((-int(pixels[image, unit]), block.first + image))
+        missed.update(block.first, np.where(judged, block.label_pixels[:, label] - met, 0))
+        elsewhere.update(block.first, np.where(judged, block.activated - met, 0))
     return [
-        _Failed(unit, image, missed)
-        for (unit, missed), found in sorted(worst.items())
-        for _, image in sorted(found)[:FAILURES]
+        _Failed(unit, image, worst is missed)
+        for unit in range(count)
+        for worst in (elsewhere, missed)
+        for image in worst.images(unit)
     ]
 
 
-def _highest(values: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-    """Columns and rows of the highest values above zero of each column of (images, units)."""
-    rows = np.argsort(-values, axis=0, kind="stable")[:FAILURES]
-    columns = np.broadcast_to(np.arange(values.shape[1]), rows.shape)
-    above = values[rows, columns] > 0
-    return columns[above].tolist(), rows[above].tolist()
+class _Worst:
+    """Of each unit the pictures of the most pixels, above none; of equal ones the earlier.
+
+    Args:
+        units: how many there are.
+    """
+
+    def __init__(self, units: int) -> None:
+        self._pixels = self._image = np.zeros((0, units), np.int64)
+
+    def update(self, first: int, pixels: NDArray[np.int64]) -> None:
+        """Take (images, units) of the pictures from `first` on, all of them later than those before."""
+        rows = _highest(pixels)
+        found = np.concatenate([self._pixels, np.take_along_axis(pixels, rows, 0)])
+        image = np.concatenate([self._image, rows + first])
+        kept = _highest(found)
+        self._pixels, self._image = np.take_along_axis(found, kept, 0), np.take_along_axis(image, kept, 0)
+
+    def images(self, unit: int) -> list[int]:
+        """Those of a unit, the worst first."""
+        found: list[int] = self._image[self._pixels[:, unit] > 0, unit].tolist()
+        return found
+
+
+def _highest(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(FAILURES, columns) rows of the highest values of each column, the first of equals first."""
+    rows: NDArray[np.int64] = np.argsort(-values, axis=0, kind="stable")[:FAILURES]
+    return rows
 
 
 def _failures(shown: Shown, index: Index, failed: Sequence[_Failed], overlays: _Overlays) -> dict[int, list[Failure]]:

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.memory import give_back
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.accumulate import State
 from microtome.quantify.dissection import Best, DetectorCount, best, detectors
@@ -26,6 +27,7 @@ from microtome.quantify.resampling import (
     count_interval,
     halves,
     long_runs,
+    narrow,
     redrawn_halves,
 )
 from microtome.quantify.significance import LEVEL, false_discovery, null_p95, p_values, permutations_needed
@@ -213,7 +215,7 @@ class LayerDissection:
     def _counts(self) -> Iterator[ImageCounts]:
         return self.inputs.tally.image_counts(self.inputs.index, self.number, self.layer.units)
 
-    def weighted(self, runs: Iterable[ImageCounts], weights: NDArray[np.int32]) -> WeightedCounts:
+    def weighted(self, runs: Iterable[ImageCounts], weights: NDArray[np.int32] | NDArray[np.uint8]) -> WeightedCounts:
         """Counts with pictures taken so many times."""
         everywhere = self.options.denominator == "all-images"
         counts = WeightedCounts(weights, self.layer.units, self.category, all_images=everywhere)
@@ -225,11 +227,11 @@ class LayerDissection:
     def draws(self, some: slice) -> tuple[Draws, NDArray[np.int64] | None]:
         """What is kept of some resamples, which are drawn with all others; and how many units are confirmed in each."""
         images, many, seed = self.inputs.index.images, self.options.bootstrap, self.session.seed
-        weights = bootstrap_weights(images, many, np.random.default_rng([seed, 1]), kept=some)
+        weights = narrow(bootstrap_weights(images, many, np.random.default_rng([seed, 1]), kept=some))
         draws = bootstrap_draws(self.blocks(weights), self.found, self.options.min_iou)
         if self.believed is None:
             return draws, None
-        weights = redrawn_halves(self.halves, many, np.random.default_rng([seed, 3]), kept=some)
+        weights = narrow(redrawn_halves(self.halves, many, np.random.default_rng([seed, 3]), kept=some))
         return draws, confirmed_draws(self.blocks(weights), self.believed, self.options.min_iou)
 
     def redrawn(self, counted: DetectorCount) -> Sequence[Interval | None]:
@@ -241,11 +243,12 @@ class LayerDissection:
         drawn = self.inputs.redrawn.counts(self.layer.name)
         return [count_interval(*column) for column in zip(values, drawn, most, strict=True)]
 
-    def blocks(self, weights: NDArray[np.int32]) -> Iterator[WeightedCounts]:
+    def blocks(self, weights: NDArray[np.int32] | NDArray[np.uint8]) -> Iterator[WeightedCounts]:
         """Counts under many weightings, an even number of them in each block."""
         size = 2 * max(1, BLOCK_BYTES // (8 * self.layer.units * len(self.category)))
         for first in range(0, len(weights), size):
             yield self.weighted(self.runs, weights[first : first + size])
+            give_back()  # the block: it would stay beside the next one, which need not fit into its place
 
     @property
     def halves(self) -> NDArray[np.int32]:

@@ -190,14 +190,15 @@ class LabelCounts:
     def __init__(self, index: Index) -> None:
         table = index.table("label_counts")
         self._image = table.column("image").to_numpy()
-        self._concept = np.searchsorted(index.concepts.number, table.column("concept_id").to_numpy())
-        self._pixels = table.column("pixels").to_numpy().astype(np.int64)
+        self._concept = np.searchsorted(index.concepts.number, table.column("concept_id").to_numpy()).astype(np.int32)
+        self._pixels = table.column("pixels").to_numpy()
         self._count = len(index.concepts.number)
-        flags: list[list[bool]] = []
+        flags: list[NDArray[np.bool_]] = []
         for name in index.artifact.names(ANNOTATIONS):
             with index.artifact.source(name) as source:
-                flags += pq.ParquetFile(source).read(["annotated"]).column("annotated").to_pylist()
-        self._annotated = np.array(flags, bool)
+                read = pq.ParquetFile(source).read(["annotated"]).column("annotated")
+                flags.append(np.array(read.to_pylist(), bool))
+        self._annotated = np.concatenate(flags)
 
     @property
     def images(self) -> int:

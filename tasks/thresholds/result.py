@@ -26,8 +26,13 @@ class Thresholds(StageResult):
             layer: dotted name.
             tail: share of values that may lie strictly above.
         """
-        rows = self.table("thresholds", ["layer", "samples"])
-        samples = rows.filter(pc.equal(rows.column("layer"), layer)).column("samples")[0].as_py()
+        rows = self.table("thresholds", ["layer", "unit", "tail", "threshold", "samples"])
+        rows = rows.filter(pc.equal(rows.column("layer"), layer))
+        level = rows.filter(pc.equal(rows.column("tail"), tail))
+        if level.num_rows:  # without a look into the tails, which are large
+            named: NDArray[np.float32] = level.sort_by("unit").column("threshold").to_numpy().copy()
+            return named
+        samples = rows.column("samples")[0].as_py()
         table = self.table("tails")
         values = table.filter(pc.equal(table.column("layer"), layer)).column("values").combine_chunks()
         tails: NDArray[np.float32] = values.flatten().to_numpy().reshape(len(values), -1)

@@ -98,27 +98,33 @@
   all(".listing").forEach((listing) => {
     const read = JSON.parse(listing.querySelector("script").textContent);
     const alone = listing.dataset.listing !== "pages";
-    const units = read.units.map(([layer, number, concept, category, iou, state], place) => ({
-      number, concept, category, iou, state, place, shown: read.layers[layer][0], layer: plain(read.layers[layer][0]),
+    const units = read.units.map(([layer, number, concept, category, state, iou, between, held, q], place) => ({
+      number, concept, category, state, iou, between, held, q, place, shown: read.layers[layer][0], layer: plain(read.layers[layer][0]),
       text: plain(`${concept} ${category}`),
       to: alone ? `#${read.layers[layer][0]}/${number}` : `${read.layers[layer][1]}/${number}.html`,
     }));
     const find = (name) => listing.querySelector(`[data-state="${name}"]`);
+    const worth = (text, without) => { const value = parseFloat(text.replace(/^[^\d]+/, "")); return Number.isNaN(value) ? without : value; };
     const order = {
       "": (a, b) => b.iou - a.iou || a.place - b.place,
+      held: (a, b) => worth(b.held, -1) - worth(a.held, -1) || a.place - b.place,
+      q: (a, b) => worth(a.q, 2) - worth(b.q, 2) || b.iou - a.iou,
       unit: (a, b) => a.place - b.place,
       concept: (a, b) => !a.concept - !b.concept || a.concept.localeCompare(b.concept) || b.iou - a.iou,
     };
     const cell = (text, head, kind) => {
       const item = Object.assign(document.createElement("td"), { textContent: text, className: kind || "" });
-      item.dataset.h = head;
+      if (head) item.dataset.h = head;
       return item;
     };
     const line = (unit) => {
       const row = document.createElement("tr"), head = document.createElement("th");
       head.scope = "row";
       head.append(Object.assign(document.createElement("a"), { href: unit.to, textContent: `${unit.shown} unit ${unit.number}` }));
-      row.append(head, cell(unit.concept || "–", "label"), cell(unit.category, "category"), cell(unit.iou, "IoU", "n"), cell(unit.state, "state"));
+      const label = cell("", "", "label");
+      label.append(Object.assign(document.createElement("b"), { textContent: unit.concept || "–" }));
+      if (unit.category) label.append(" ", Object.assign(document.createElement("span"), { className: "quiet", textContent: unit.category }));
+      row.append(head, label, cell(`${unit.iou} ${unit.between}`.trim(), "IoU", "n"), cell(unit.held, "held out", "n"), cell(unit.q, "q", "n"), cell(unit.state));
       return row;
     };
     const show = () => {
@@ -187,7 +193,7 @@
     zoom.querySelector('[aria-label^="mask"]').hidden = !box.querySelector(".m");
     zoom.querySelector('[aria-label^="annotation"]').hidden = !box.querySelector(".note");
     zoom.querySelector(".file").textContent = image.alt;
-    const unit = picture.closest(".card")?.querySelector("h3 a[href]");
+    const unit = picture.closest(".card, .cover > div")?.querySelector("h3 a[href], .label a[href]");
     const to = zoom.querySelector("a");
     to.hidden = !unit;
     if (unit) { to.href = unit.href; to.textContent = unit.textContent; }
@@ -244,7 +250,7 @@
   document.addEventListener("click", enlarge);
   document.addEventListener("pointerover", ({ target }) => { if (target.matches?.(".sheet img:not(.m)")) target.title = target.alt; });
   document.addEventListener("keydown", (event) => { if (event.key === "Enter" && event.target.matches(PICTURES)) enlarge(event); });
-  all(".pic, .over").forEach((picture) => { picture.tabIndex = 0; picture.setAttribute("role", "button"); picture.setAttribute("aria-label", `enlarge ${picture.querySelector("img").alt}`); });
+  all(".pic, .over, .cover .sheet img:not(.m)").forEach((picture) => { picture.tabIndex = 0; picture.setAttribute("role", "button"); picture.setAttribute("aria-label", `enlarge ${(picture.querySelector("img") || picture).alt}`); });
 
   const SVG = "http://www.w3.org/2000/svg";
   const make = (name, values, text) => {
@@ -293,6 +299,14 @@
     };
     outline.addEventListener("toggle", draw, true);
     draw();
+  });
+  // What is wider than the screen has a shadow at the side on which it goes on.
+  all(".scroll").forEach((box) => {
+    const mark = () => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+    box.addEventListener("scroll", mark, { passive: true });
+    addEventListener("resize", mark);
+    box.closest("details")?.addEventListener("toggle", mark);
+    mark();
   });
   const current = document.querySelector(".top > nav [aria-current]");
   if (current) current.parentNode.scrollLeft = current.offsetLeft - current.parentNode.offsetLeft - 40;
