@@ -328,7 +328,8 @@ class Trainer:
             return (logits[:, 0].sigmoid() - labels.to(logits)).abs() / (1 - SURE)
         classes = logits.shape[1]
         off = logits.softmax(1) - functional.one_hot(labels, classes)
-        return off.norm(dim=1) / ((1 - SURE) * (1 + 1 / (classes - 1)) ** 0.5)
+        pull: torch.Tensor = off.norm(dim=1) / ((1 - SURE) * (1 + 1 / (classes - 1)) ** 0.5)
+        return pull
 
     def _press(self, maps: Sequence[torch.Tensor], labels: torch.Tensor, strength: float, pull: torch.Tensor) -> float:
         """Have the filter gradient added to what comes back to both layers; gives the batch's mean -MI."""
