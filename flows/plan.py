@@ -15,9 +15,9 @@ from flows.workspaces import BLOCK, open_workspace
 from microtome.datasets.tables import name_fault
 from microtome.disentangle.names import LAYERS
 from microtome.errors import InputError, refuse, suggest
-from microtome.memory import give_back
 from storage import Files, RunStore, StageStore
 from tasks.finetuning import FinetuningOptions
+from tasks.freed import give_back
 from tasks.gates import Baseline, gates
 from tasks.planning import Planner
 from tasks.preflight import Looked

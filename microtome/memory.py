@@ -35,14 +35,11 @@ def keep_freed() -> bool:
     return mallopt is not None and all(mallopt(name, value) for name, value in _KEPT.items())
 
 
-def give_back() -> None:
-    """Give what is kept of freed memory to the system: by pyarrow's pool, and by the C library where it is glibc."""
-    arrow = sys.modules.get("pyarrow")
-    if arrow:
-        arrow.default_memory_pool().release_unused()
-    trim = _of_glibc("malloc_trim")
-    if trim is not None:
-        trim(0)
+def trim() -> None:
+    """Give what the C library keeps to the system, if it is glibc."""
+    malloc_trim = _of_glibc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 def _of_glibc(name: str) -> Callable[..., int] | None:

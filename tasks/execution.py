@@ -13,10 +13,11 @@ from typing import Any, get_args, get_type_hints
 
 from microtome import __version__
 from microtome.errors import Interrupted
-from microtome.memory import give_back, keep_freed
+from microtome.memory import keep_freed
 from storage import Artifact, Draft, StageStore
 from storage.claims import making
 from storage.stages import PARTS, FileEntry
+from tasks.freed import give_back
 from tasks.result import AnyResult
 from tasks.session import Session
 from tasks.stage import External, Job

@@ -16,6 +16,7 @@ from microtome.quantify.decisions import Decisions, SingleUnits
 from microtome.quantify.intervals import mean_interval, mean_intervals, ratio_intervals
 from microtome.quantify.removal import Removal, said
 from microtome.report import ablation as report
+from microtome.report.render import typeset
 from tests.conftest import CREATURE_NET, change_audit, write_audit
 from tests.test_pipeline import run
 
@@ -589,7 +590,7 @@ def test_pages_say_what_the_tables_say(done):
     assert f"{layer['bystanders']} of {layer['detectors']} detectors are bystanders" in page
     assert text in done["report"][0].read("layer-000.html").decode()
     unit = done["report"][0].read(f"unit/features.12/{row.unit}.html").decode()
-    assert unit.count(text) == 2  # beside its label, and beside the other classes
+    assert unit.count(typeset(text)) == 2  # beside its label, and beside the other classes
     assert unit.index("Where it is highest") < unit.index("Does the network use it?")
 
 

@@ -251,7 +251,7 @@ def test_a_gate_asks_for_a_figure_and_layers_that_there_are(tmp_path):
         "{metric: minimal_images.area, max: 1, layer: x}": "minimal_images.area has no layers, leave `layer` out",
         "{metric: layers.detectors, min: 1, layer: features.1}": "gates.0.layer: must be one that the audit looks at",
         "{metric: layers.detectors, min: 1, where: {unit: 3}}": "rows of layers are not told apart by 'unit'; allowed",
-        "{metric: layers.mean_iou, min: 1, certain: true}": "certain: layers.mean_iou has no interval, leave `certain`",
+        "{metric: layers.dead, min: 1, certain: true}": "certain: layers.dead has no interval, leave `certain`",
     }.items():
         assert words in faults(tmp_path, GOOD + f"gates:\n  - {gate}\n")[0]
 

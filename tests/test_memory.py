@@ -29,6 +29,7 @@ from microtome.memory import fitting, let_go, ran_out
 from microtome.networks.small import creature_net
 from microtome.visualize import features
 from storage import Artifact, RunStore, open_files
+from tasks import freed
 from tasks.execution import carried_out
 from tasks.session import Session
 from tests.conftest import NETWORK, clean_environment, long_form, write_audit
@@ -324,7 +325,7 @@ def test_memory_is_left_alone_where_the_library_is_another(monkeypatch: pytest.M
     memory.keep_freed.cache_clear()
     try:
         assert not memory.keep_freed()
-        memory.give_back()
+        memory.trim()
     finally:
         memory.keep_freed.cache_clear()
 
@@ -332,6 +333,7 @@ def test_memory_is_left_alone_where_the_library_is_another(monkeypatch: pytest.M
 def test_what_pyarrow_keeps_is_given_back_too(monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
     pool = SimpleNamespace(release_unused=lambda: asked.append("release"))
-    monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace(default_memory_pool=lambda: pool))
-    memory.give_back()
-    assert asked == ["release"]
+    monkeypatch.setattr(freed.pa, "default_memory_pool", lambda: pool)
+    monkeypatch.setattr(freed, "trim", lambda: asked.append("trim"))
+    freed.give_back()
+    assert asked == ["release", "trim"]

@@ -289,7 +289,7 @@ def test_the_report_has_a_page_each(done):
         "saliency.html": "input x gradient ✗",
         "features.html": "92\u00a0%",
         "fields.html": "Minimal images",
-        "adversarial.html": "noise like pgd",
+        "adversarial.html": "noise like PGD",
     }.items():
         page = report.read(name).decode()
         assert words in page

@@ -186,8 +186,8 @@ class _Batches:
     """Normalised input batches, each decoded by all threads: Pillow and numpy let go of Python's lock meanwhile.
 
     On a CPU the batches take turns with the forward pass: decoding beside it would make its threads wait for one
-    another, which was measured to double its time; and each takes the last one's place in memory. For a CUDA device
-    they are made ahead, in pinned memory, from which it copies them by itself.
+    another, which was measured to double its time. For a CUDA device they are made ahead, in pinned memory, from which
+    it copies them by itself.
     """
 
     def __init__(self, source: Source, session: Session, size: int) -> None:
@@ -195,9 +195,7 @@ class _Batches:
         self._on_cuda = session.device == "cuda"
 
     def __call__(self, images: Sequence[range]) -> Iterator[torch.Tensor]:
-        """(size, 3, height, width) for the images of each batch; zeros after the last. On a CPU the next one is put
-        where the last one was.
-        """
+        """(size, 3, height, width) for the images of each batch; zeros after the last."""
         with ThreadPoolExecutor(self._threads, "decode") if self._threads > 1 else contextlib.nullcontext() as pool:
             for batch, parts in ahead(partial(self._begin, pool), images, DECODED_AHEAD if self._on_cuda else 0):
                 for part in parts:
@@ -205,7 +203,7 @@ class _Batches:
                 yield batch
 
     def _begin(self, pool: ThreadPoolExecutor | None, images: range) -> tuple[torch.Tensor, list[Future[None]]]:
-        batch = self._empty() if self._on_cuda else self._held
+        batch = torch.empty(self._size, 3, *self._source.frame.size, pin_memory=self._on_cuda)
         batch[len(images) :] = 0
         wanted = zip(batch.numpy(), images, strict=False)
         if pool is not None:
@@ -213,13 +211,6 @@ class _Batches:
         for place, image in wanted:
             self._fill(place, image)
         return batch, []
-
-    def _empty(self) -> torch.Tensor:
-        return torch.empty(self._size, 3, *self._source.frame.size, pin_memory=self._on_cuda)
-
-    @cached_property
-    def _held(self) -> torch.Tensor:
-        return self._empty()
 
     def _fill(self, place: NDArray[np.float32], image: int) -> None:
         self._source.scale(self._source.framed(image), out=place)

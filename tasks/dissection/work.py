@@ -9,7 +9,6 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.memory import give_back
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.accumulate import State
 from microtome.quantify.dissection import Best, DetectorCount, best, detectors
@@ -34,6 +33,7 @@ from microtome.quantify.significance import LEVEL, false_discovery, null_p95, p_
 from storage import Draft
 from storage.tables import Columns, Gathered, Row
 from tasks.ablation.result import Ablation
+from tasks.freed import give_back
 from tasks.index.result import ConceptTable
 from tasks.labelling import DissectionOptions
 from tasks.null.result import Null
