@@ -344,13 +344,19 @@ def test_the_whole_report_of_an_audit(tmp_path):
         "dataset": {"format": "creatures", "count": 60, "size": 48},
         "stages": {"dissection": {"bootstrap": 20, "permutations": 0}},
     }
-    artifact = run(write_audit(tmp_path / "audit.yaml", content))["report"][0]
+    done = run(write_audit(tmp_path / "audit.yaml", content))
+    artifact, units = done["report"][0], done["dissection"][0].table("units").to_pylist()
     page = artifact.read("layer-001.html").decode()
     assert page.count('<article class="card"') == 12
     assert page.count('<div class="pics sheet"') == 12
     assert page.count("/s/0000") == 60
     assert 'id="4/11"' in page
-    own = artifact.read("unit/4/11.html").decode()
+    own, other = (
+        artifact.read(next(f"unit/{row['layer']}/{row['unit']}.html" for row in units if row["detector"] is wanted))
+        for wanted in (True, False)
+    )
+    assert b"Where it fails" not in other  # it has no label that it would fail
+    own = own.decode()
     highest = own[own.index("Where it is highest") : own.index("Where it fails")]
     assert highest.count('<div class="pic"') == 5
     assert 0 < own.count('<div class="pic"') - 5 <= 6  # three that it misses, three where it lights something else

@@ -200,7 +200,13 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.0012, "iou_low": 0.0, "iou_high": 0.0021},
-            "No detector: wing comes nearest, with an IoU of 0.0012 [0, 0.0021]; a detector needs more than 0.04.",
+            "It detects nothing: wing comes nearest, with an IoU of 0.0012 [0, 0.0021]; a detector needs more than "
+            "0.04.",
+        ),
+        (
+            {"detector": False, "confirmed": False, "iou": 0.01, "iou_low": 0.005, "iou_high": 0.02, "q_value": 0.5},
+            "It detects nothing: wing comes nearest, with an IoU of 0.010 [0.005, 0.020]; a detector needs more than "
+            "0.04, and chance reaches as much (q = 0.5).",
         ),
         ({"concept": None, "category": None, "iou": 0.0, "detector": False}, "It meets no annotated concept"),
         ({"reason": "dead: it has the same value everywhere"}, "This unit is dead: it has the same value everywhere."),
@@ -269,6 +275,8 @@ def test_a_unit_shows_what_it_misses_and_what_else_it_lights():
     assert [plate.told for plate in others.plates] == ["50 % of its mask lies elsewhere; marked 0.5"]
     assert not plates.switches
     assert "Where it fails" not in {section.heading for section in told()[0].sections}
+    layer.units[0]["detector"] = False  # what is no detector fails no label
+    assert "Where it fails" not in {section.heading for section in of_units([layer])["conv", 0]}
 
 
 def test_a_page_leads_to_its_neighbours_its_layer_and_the_other_units_of_its_pictures():

@@ -245,7 +245,8 @@ def _unconfirmed(row: UnitRow, limit: float) -> str:
     """Why a unit is no detector, or none that is confirmed: which of the tests it fails."""
     held, q = row["heldout_iou"], row["q_value"]
     if not row["detector"]:
-        return f"a detector needs more than {limit:g}"
+        chance = f", and chance reaches as much (q = {q:.2g})" if q is not None and q > LEVEL else ""
+        return f"a detector needs more than {limit:g}{chance}"
     reasons = []
     if held is not None and held <= limit:
         reasons.append(f"on pictures that did not choose the label its IoU is {overlap(held)}, not above {limit:g}")
@@ -283,7 +284,7 @@ def _dead(row: UnitRow, images: int) -> Iterator[views.Section]:
         return
     told = [
         f"Its value is {_peak(row['threshold'])} at every place of all {images:,} pictures. So it has no mask, no "
-        "label and no pictures, and to the layers behind it it is a constant.",
+        "label and no pictures, and later layers see a constant.",
         "Either training left it so, as a unit behind a ReLU that never fires, or these pictures lack what it answers "
         "to: other pictures, or the layer before its activation, would tell.",
     ]
@@ -319,6 +320,8 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
 
 def _failures(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     """Where its label is and it is not, and the other way round: what the top images, which flatter, never show."""
+    if not row["detector"]:
+        return  # it has not got the label that it would fail
     found, label = layer.failures.get(row["unit"], ()), row["concept"] or ""
     parts: list[views.Part] = []
     for missed, told in (

@@ -145,7 +145,7 @@ def page(found: History, file: str) -> views.Page:
         headline=next(sentences(found)),
         figures=_tiles(found),
         links=_links(found),
-        sections=[*_short(found), *_gates(found), *_figures(found), _runs(found), _reading()],
+        sections=[*_short(found), *_gates(found), *_figures(found), _runs(found), *_reading(found)],
     )
 
 
@@ -475,8 +475,10 @@ def _without_results(run: UnfinishedRun) -> list[views.Cell]:
     return [views.Links([(run.run, "")]), run.moment, status, run.network, "–", "no results"]
 
 
-def _reading() -> views.Section:
-    return views.Section(
+def _reading(found: History) -> Iterator[views.Section]:
+    if len(found.runs) < 2:
+        return  # no line is drawn yet
+    yield views.Section(
         "How to read this",
         [
             views.Text(

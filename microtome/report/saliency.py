@@ -235,8 +235,9 @@ def _table(found: SaliencyFindings, verdicts: Mapping[str, Verdict]) -> views.Se
         lines.append([*line, EXPLAINED.get(method, "")])
     note = (
         "Undecided: the 95 % interval over pictures, in brackets, reaches across the limit; more pictures may tell. "
-        "Input invariance: 1 minus how far the map moves, by its own size, when the same function is computed on "
-        "shifted pixels; mean over the worst shift's pictures, and every single picture has to keep the limit. "
+        "Input invariance: how far the map moves, as a share of its own size (0: not at all), when the same function "
+        "is computed on shifted pixels; mean over the worst shift's pictures, and every single picture has to keep the "
+        "limit (the table of every figure has 1 minus it). "
         "Randomisation: how alike (cosine, 1 is equal) the map is to its own after the network's last layer was drawn "
         "anew. Class sensitivity: how alike the maps of the two best classes of a picture are. Maps that are nowhere "
         "negative (Grad-CAM) are compared about their means."
@@ -256,6 +257,9 @@ def _worst(found: SaliencyFindings, method: str, test: str) -> str:
         return "void: the twin is not the same function"
     pick = min if test == INVARIANCE else max
     row = pick(rows, key=lambda item: item["value"])
+    if test == INVARIANCE:
+        error, low, high = (max(0.0, 1 - row[key]) for key in ("value", "high", "low"))
+        return f"{error:.2f} [{low:.2f}, {high:.2f}]"
     return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 

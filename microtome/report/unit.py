@@ -48,7 +48,7 @@ def _headline(card: views.Unit | None) -> str:
     measured = f"Its IoU with {card.concept} is {iou}"
     needs = f"; {card.doubt}" if card.doubt else ""
     return {
-        "below the limit": f"No detector: {card.concept} comes nearest, with an IoU of {iou}{needs}.",
+        "below the limit": f"It detects nothing: {card.concept} comes nearest, with an IoU of {iou}{needs}.",
         "detector": f"{measured}. It was not tested against chance.",
         "confirmed detector": f"{measured}{_beside(card)}.",
         "detector, not confirmed": f"{measured}, but it is not confirmed: "
