@@ -1,33 +1,68 @@
 """Loops that numba compiles when they are first called, and keeps for the user's other processes.
 
 Numba's own cache looks at the file of a function alone, and would go on with what it compiled of the other files that
-the function calls. Here all of `microtome.quantify`, where the loops are, has to be what it was.
+the function calls. Here all of `microtome.quantify`, where the loops are, has to be what it was: each state of it has a
+folder of its own, so that no process finds what another made of other code. What cannot be read or written costs a
+compilation, never an audit.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from numba import config, njit
-from numba.core.caching import UserWideCacheLocator
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
 from numba.core.dispatcher import Dispatcher
+from numba.core.sigutils import normalize_signature
 
 LOOPS = Path(__file__).parent / "quantify"
-_LOCATORS = "CACHE_LOCATOR_CLASSES"  # numba's setting: who says where what is compiled is kept
 
 Loop = TypeVar("Loop", bound=Callable[..., object])
 
 
-class Kept(UserWideCacheLocator):
-    """In numba's folder of this user's caches, under the digest of all our loops' code."""
+class Place(UserWideCacheLocator):
+    """In numba's folder of this user's caches, by the digest of all our loops' code."""
+
+    def get_cache_path(self) -> str:
+        """Where what is compiled lies."""
+        return str(Path(super().get_cache_path()) / code()[:32])  # type: ignore[no-untyped-call]
 
     def get_source_stamp(self) -> str:
         """What was compiled counts as long as this is the same."""
         return code()
+
+
+class _Stored(CompileResultCacheImpl):
+    _locator_classes = [Place]
+
+
+class Kept(FunctionCache):
+    """What was compiled of a function; of damaged files, and on a full disk, nothing."""
+
+    _impl_class = _Stored
+
+    def load_overload(self, sig, target_context):  # type: ignore[no-untyped-def]
+        """What is kept of a signature, or None.
+
+        Two processes may choose one name for what they compile of two signatures: what is found has to be of this one.
+        """
+        try:
+            found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception:  # whatever a damaged pickle raises
+            with suppress(OSError):
+                self.flush()  # type: ignore[no-untyped-call]
+            return None
+        return found if found is None or found.signature.args == normalize_signature(sig)[0] else None  # type: ignore[no-untyped-call]
+
+    def save_overload(self, sig, data):  # type: ignore[no-untyped-def]
+        """Keep what was compiled, if that is possible."""
+        with suppress(OSError):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
 @lru_cache(1)
@@ -41,11 +76,8 @@ def code() -> str:
 
 def compiled(loop: Loop) -> Dispatcher[Loop]:
     """A loop that lets go of Python's lock, compiled once; anew in each process where there is no place to keep it."""
-    settings = vars(config)
-    before, settings[_LOCATORS] = settings[_LOCATORS], f"{__name__}.{Kept.__name__}"
-    try:
-        return njit(nogil=True, cache=True)(loop)
-    except RuntimeError:  # no folder of the user's that can be written
-        return njit(nogil=True)(loop)
-    finally:
-        settings[_LOCATORS] = before
+    found = njit(nogil=True)(loop)
+    if not vars(config)["CACHE_LOCATOR_CLASSES"]:  # by which somebody would have all caches elsewhere, by other rules
+        with suppress(RuntimeError):  # no folder of the user's that can be written
+            found._cache = Kept(loop)  # type: ignore[attr-defined, no-untyped-call]  # as `enable_caching` does with numba's own
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -59,10 +60,39 @@ def test_every_loop_is_where_the_digest_looks():
     assert all(file.is_relative_to(compiling.LOOPS) for file in using)
 
 
-def test_numbas_own_setting_is_left_as_it_was():
-    import numba.core.config
+@pytest.mark.parametrize("content", [b"", b"nonsense"])
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_damaged_files_cost_a_compilation(tmp_path: Path, suffix: str, content: bytes):
+    in_a_process(tmp_path / "cache")
+    damaged = list((tmp_path / "cache").rglob(f"*{suffix}"))
+    assert damaged
+    for file in damaged:
+        file.write_bytes(content)
+    assert in_a_process(tmp_path / "cache") == ["3/4", "0", "1"]
+    assert in_a_process(tmp_path / "cache") == ["3/4", "1", "0"]
 
-    from microtome.quantify import null
 
-    assert null._count.stats
-    assert "Kept" not in numba.core.config.CACHE_LOCATOR_CLASSES
+def test_a_disk_that_is_full_costs_what_would_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiling.FunctionCache, "save_overload", full)
+    loop = compiling.compiled(_doubled)
+    assert loop(2) == 4
+    assert not list(tmp_path.rglob("*.nbc"))
+
+
+def test_what_was_compiled_of_another_signature_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two processes may choose the same name for what they compile of two signatures."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert [compiling.compiled(_doubled)(value) for value in (2, 0.25)] == [4, 0.5]
+    first, second = sorted(tmp_path.rglob("*.nbc"))
+    second.write_bytes(first.read_bytes())
+    loop = compiling.compiled(_doubled)
+    assert [loop(2), loop(0.25)] == [4, 0.5]
+    assert sum(loop.stats.cache_misses.values()) == 1
+
+
+def _doubled(value):
+    return value + value
