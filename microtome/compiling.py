@@ -25,7 +25,7 @@ LOOPS = Path(__file__).parent / "quantify"
 Loop = TypeVar("Loop", bound=Callable[..., object])
 
 
-class Place(UserWideCacheLocator):
+class LoopFolder(UserWideCacheLocator):
     """In numba's folder of this user's caches, by the digest of all our loops' code."""
 
     def get_cache_path(self) -> str:
@@ -37,14 +37,14 @@ class Place(UserWideCacheLocator):
         return code()
 
 
-class _Stored(CompileResultCacheImpl):
-    _locator_classes = [Place]
+class _CompiledLoop(CompileResultCacheImpl):
+    _locator_classes = [LoopFolder]
 
 
-class Kept(FunctionCache):
+class CompiledLoops(FunctionCache):
     """What was compiled of a function; of damaged files, and on a full disk, nothing."""
 
-    _impl_class = _Stored
+    _impl_class = _CompiledLoop
 
     def load_overload(self, sig, target_context):  # type: ignore[no-untyped-def]
         """What is kept of a signature, or None.
@@ -79,5 +79,5 @@ def compiled(loop: Loop) -> Dispatcher[Loop]:
     found = njit(nogil=True)(loop)
     if not vars(config)["CACHE_LOCATOR_CLASSES"]:  # by which somebody would have all caches elsewhere, by other rules
         with suppress(RuntimeError):  # no folder of the user's that can be written
-            found._cache = Kept(loop)  # type: ignore[attr-defined, no-untyped-call]  # as `enable_caching` does with numba's own
+            found._cache = CompiledLoops(loop)  # type: ignore[attr-defined, no-untyped-call]  # as `enable_caching` does with numba's own
     return found

@@ -16,12 +16,12 @@ class Texts:
         self._bytes, self._ends = bytearray(), array("Q", [0])
 
     def append(self, text: str) -> None:
-        """Take another one, of valid Unicode."""
-        self._bytes += text.encode()
+        """Take another one; a file's name need not be valid Unicode."""
+        self._bytes += text.encode(errors="surrogatepass")
         self._ends.append(len(self._bytes))
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     def __getitem__(self, place: int) -> str:
-        return self._bytes[self._ends[place] : self._ends[place + 1]].decode()
+        return self._bytes[self._ends[place] : self._ends[place + 1]].decode(errors="surrogatepass")
