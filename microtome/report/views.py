@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import quote
@@ -191,27 +191,67 @@ class Links:
 
 
 COVER = 3  # pictures of a page, or units of a layer, on the overview
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What came of a test, coloured, and a value beside it.
+
+    Args:
+        text: a sign and a word, for example `✓ passed`.
+        state: `good`, `bad`, `warned` or `unjudged`.
+        value: in words; may be empty.
+    """
+
+    text: str
+    state: str
+    value: str = ""
+    kind: str = "mark"
+
+
 SEVERAL, MANY = 4, 6  # pictures from which on a card is wide, and beyond which it takes a row
-MOST_ACROSS = 10  # pictures side by side on a card
-Cell = str | Strip | UnitKey | Links
+LISTED = 100  # cells up to which a table stands as a list on a phone
+MOST_ACROSS = 9  # pictures side by side on a card; of more a half
+Cell = str | Strip | UnitKey | Links | Mark
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table. Cells are text, strips, links, or units, which are linked; the first of each row is its heading.
+    """A table. Cells are text, strips, links, marks, or units, which are linked; the first of each row is its heading.
 
     Args:
         columns: heading, and whether the column holds numbers.
         rows: the cells.
         note: below it.
         legend: what its strips draw, and what that is: `dot`, `range`, or the kind of a mark.
+        slim: so narrow that it stays a table on a phone, where others stand as a list.
+        brief: that list is without the names of its columns, which go without saying.
     """
 
     columns: Sequence[tuple[str, bool]]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     legend: Sequence[tuple[str, str]] = ()
+    slim: bool = False
+    brief: bool = False
     kind: str = "table"
+
+    @property
+    def form(self) -> str:
+        """How it stands on a phone, for the style: a long one stays a table, too, and scrolls sideways."""
+        if self.slim:
+            return "slim"
+        listed = len(self.rows) * len(self.columns) <= LISTED
+        return f"stack{' brief' * self.brief}" if listed else ""
+
+
+def upright(table: Table) -> Table:
+    """A table of a single row as a line per column, each of its name and what the row has; another one as it is."""
+    if len(table.rows) != 1:
+        return table
+    first, *rest = zip(table.columns, table.rows[0], strict=True)
+    columns = [first[0], (first[1] if isinstance(first[1], str) else "", True)]
+    return replace(table, columns=columns, rows=[[name, cell] for (name, _), cell in rest], slim=True)
 
 
 @dataclass(frozen=True)
@@ -280,7 +320,9 @@ class Spot:
 class Card:
     """Pictures of one thing, of a `unit` maybe; `links` lead to what it belongs to: text and place, which may be empty.
 
-    `label` is what it shows, in a word; a card of a unit bears the unit's own label.
+    `label` is what it shows, in a word; a card of a unit bears the unit's own label. `sheet` is a path, or data, of
+    what lies over all of its pictures, `SHEET` side by side, and dims what a unit does not light; `place` is where its
+    title leads, if not to itself.
     """
 
     title: str
@@ -291,6 +333,8 @@ class Card:
     links: Sequence[tuple[str, str]] = ()
     unit: UnitKey | None = None
     label: str = ""
+    sheet: str = ""
+    place: str = ""
 
     @property
     def across(self) -> int:
@@ -344,7 +388,7 @@ class Gallery:
     @property
     def form(self) -> str:
         """How its cards stand, for the style: every picture is to stay large enough to see what is in it."""
-        most = max((len(card.spots) for card in self.cards), default=0)
+        most = max((card.across for card in self.cards), default=0)
         return " long" if most > MANY else " wide" if self.wide or most >= SEVERAL else ""
 
 
