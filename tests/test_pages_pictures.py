@@ -7,7 +7,7 @@ from microtome.networks.classes import class_names
 from microtome.networks.small import creature_net
 from microtome.report import adversarial, features, fields, saliency, views
 from microtome.report.adversarial import AttackedPicture, AttackFindings, AttackKind
-from microtome.report.saliency import INVARIANCE, SaliencyFindings
+from microtome.report.saliency import INVARIANCE, SaliencyFindings, SaliencyMaps
 from microtome.visualize.measures import AttackMeasure, MeasureKind
 
 LIMITS = {INVARIANCE: 0.001, "randomisation": 0.2, "class sensitivity": 0.8}
@@ -29,42 +29,63 @@ def verdicts(*, randomised, invariant=True):
     return saliency.page(SaliencyFindings(rows, [], [], [], LIMITS))
 
 
-def cells(made):
-    (table,) = made.sections[0].parts
-    return [heading for heading, _ in table.columns], table.rows[0]
+def marks(made):
+    return made.sections[0].parts[0].rows[0][1:]
 
 
 def test_the_limits_stand_on_the_page():
-    headings, _ = cells(verdicts(randomised=(0.1, 0.05, 0.15)))
-    assert headings[1:4] == ["input invariance, error ≤ 0.001", "randomisation, ≤ 0.2", "class sensitivity, ≤ 0.8"]
+    _, told = verdicts(randomised=(0.1, 0.05, 0.15)).sections[0].parts
+    assert [line.partition(":")[0] for line in told.items] == [
+        "Input invariance, at most 0.001", "Randomisation, at most 0.2", "Class sensitivity, at most 0.8",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("interval", "cell", "headline"),
     [
-        ((0.1, 0.05, 0.15), "✓ passes 0.10 [0.05, 0.15]", "Gradient passes every test."),
-        ((0.1, 0.05, 0.2), "✓ passes 0.10 [0.05, 0.20]", "Gradient passes every test."),
+        ((0.1, 0.05, 0.15), ("✓ passes", "good", "0.10 [0.05, 0.15]"), "Gradient passes every test."),
+        ((0.1, 0.05, 0.2), ("✓ passes", "good", "0.10 [0.05, 0.20]"), "Gradient passes every test."),
         (
             (0.15, 0.05, 0.25),
-            "? undecided 0.15 [0.05, 0.25]",
-            "No method passes every test. Too few pictures to decide about gradient",
+            ("? undecided", "warned", "0.15 [0.05, 0.25]"),
+            "No method passes every test. Undecided, since the pictures are too few: gradient.",
         ),
         (
             (0.25, 0.15, 0.35),
-            "? undecided 0.25 [0.15, 0.35]",
-            "No method passes every test. Too few pictures to decide about gradient",
+            ("? undecided", "warned", "0.25 [0.15, 0.35]"),
+            "No method passes every test. Undecided, since the pictures are too few: gradient.",
         ),
-        ((0.4, 0.3, 0.5), "✗ fails 0.40 [0.30, 0.50]", "No method passes every test. Gradient fails at least one"),
+        (
+            (0.4, 0.3, 0.5),
+            ("✗ fails", "bad", "0.40 [0.30, 0.50]"),
+            "No method passes every test. Gradient fails at least one: its maps can look",
+        ),
+        ((-0.001, -0.004, 0.004), ("✓ passes", "good", "0.00 [0.00, 0.00]"), "Gradient passes every test."),
     ],
 )
 def test_a_method_passes_fails_or_is_undecided(interval, cell, headline):
     made = verdicts(randomised=interval)
-    assert cells(made)[1][2] == cell
+    assert marks(made)[1] == views.Mark(*cell)
     assert made.headline.startswith(headline)
 
 
 def test_every_picture_has_to_keep_the_limit_of_input_invariance():
-    assert cells(verdicts(randomised=(0.1, 0.0, 0.1), invariant=False))[1][1].startswith("✗ fails")
+    assert marks(verdicts(randomised=(0.1, 0.0, 0.1), invariant=False))[0].text == "✗ fails"
+
+
+def test_a_method_that_was_not_tested_says_so():
+    rows = [judged("gradient", "class sensitivity", 0.1, 0.0, 0.2, True)]
+    shown = [SaliencyMaps(number, "a.png", "a.webp", (8, 8), {"gradient": "g", "rise": "r"}) for number in (1, 2)]
+    made = saliency.page(SaliencyFindings(rows, shown, [], [], LIMITS))
+    assert made.headline == "Gradient passes every test. Not tested: RISE."
+    assert made.figures.items[0] == ("methods tested", "1", "all but RISE")
+    first, verdict, more, *_ = made.sections
+    assert [section.heading for section in (first, more)] == ["One picture, by every method", "More pictures"]
+    assert [spot.caption for spot in first.parts[1].cards[0].spots] == ["picture", "gradient ✓", "RISE –"]
+    assert [cell.text for cell in verdict.parts[0].rows[1][1:]] == ["– not tested"] * 3
+    assert verdict.parts[0].rows[0][1].text == "– void"
+    untold = saliency.page(SaliencyFindings([], shown, [], [], LIMITS))
+    assert "Not tested" not in untold.headline
 
 
 @pytest.mark.parametrize(
@@ -82,7 +103,7 @@ def test_what_the_network_uses_has_three_states_too(measure, low, high, mark):
     }  # fmt: skip
     made = saliency.page(SaliencyFindings([], [], [], [row]))
     table = made.sections[0].parts[-1]
-    assert table.rows[0][2].startswith(mark)
+    assert table.rows[0][2].text == mark
 
 
 def attacked(before_name, after_name):
