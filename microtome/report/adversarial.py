@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
@@ -110,15 +110,6 @@ class AttackFindings:
 
 def page(found: AttackFindings) -> views.Page:
     """The page."""
-    groups = {
-        "The network": [m for m in found.measures if m.kind not in EXPLANATIONS and m.kind not in OF_UNITS],
-        "Its units": [m for m in found.measures if m.kind in OF_UNITS],
-        "What the audit says of it": [m for m in found.measures if m.kind in EXPLANATIONS],
-    }
-    shown: list[views.Part] = []
-    for what, measures in groups.items():
-        tables = [_moved(found, measures[at : at + WIDEST], what) for at in range(0, len(measures), WIDEST)]
-        shown += [views.Text(_about(measures)), *tables] if measures else []
     return views.Page(
         name="adversarial",
         subject="the attacks",
@@ -128,9 +119,25 @@ def page(found: AttackFindings) -> views.Page:
         figures=views.Figures(
             [(_said(kind), *_flipped(found, kind)) for kind in found.kinds if not kind.name.startswith(CONTROL)]
         ),
-        sections=[views.Section("What moves", [_note(), *shown]), *_attacked(found)],
+        sections=[*_attacked(found), *_groups(found)],
         queries=[("Attacks", "select * from adversarial order by eps, attack")],
     )
+
+
+def _groups(found: AttackFindings) -> Iterator[views.Section]:
+    """What moves: of the network, of its units, of what the audit says of it."""
+    groups = {
+        "What moves in the network": [m for m in found.measures if m.kind not in EXPLANATIONS | OF_UNITS],
+        "What moves in its units": [m for m in found.measures if m.kind in OF_UNITS],
+        "What moves in what the audit says of it": [m for m in found.measures if m.kind in EXPLANATIONS],
+    }
+    asked = {what: measures for what, measures in groups.items() if measures}
+    note: list[views.Part] = [_note()]
+    for number, (what, measures) in enumerate(asked.items()):
+        tables = [_moved(found, measures[at : at + WIDEST]) for at in range(0, len(measures), WIDEST)]
+        together = number == 0 and len(asked) > 1 and all(len(some) <= WIDEST for some in list(asked.values())[:2])
+        yield views.Section(what, [views.Text(_about(measures), "quiet"), *tables, *note], beside=together)
+        note = []
 
 
 def _said(kind: AttackKind) -> str:
@@ -183,13 +190,13 @@ def _about(measures: Sequence[AttackMeasure]) -> str:
     return "; ".join(told)[:1].upper() + "; ".join(told)[1:] + "."
 
 
-def _moved(found: AttackFindings, measures: Sequence[AttackMeasure], what: str) -> views.Table:
+def _moved(found: AttackFindings, measures: Sequence[AttackMeasure]) -> views.Table:
     """A row per attack, a column per measure."""
     lines = []
     for kind in found.kinds:
         cells = [_cell(found.figures.get((kind, measure)), measure) for measure in measures]
         lines.append([_said(kind), *cells])
-    return views.Table([(what, False), *((str(measure), True) for measure in measures)], lines)
+    return views.Table([("attack", False), *((str(measure), True) for measure in measures)], lines)
 
 
 def _cell(row: AttackRow | None, measure: AttackMeasure) -> str:

@@ -367,15 +367,14 @@ def _cards(found: GraphFindings) -> list[views.Section]:
 def _card(found: GraphFindings, node: Node, carded: set[int]) -> views.Card:
     unit = views.UnitKey(node.layer, node.filter)
     label = f": {found.units[unit]}" if unit in found.units else ""
-    links = [(f"filter {node.filter}{label}", quote(unit.page))]
+    links = [(f"{node.layer} filter {node.filter}{label}", quote(unit.page))]
     for parent in found.graph.parents.get(node.node, ())[:3]:
         links.append((f"under {named(found.graph.named[parent])}", f"#node/{parent}" if parent in carded else ""))
     on = f"on {node.concept or 'a part'}"
     facts = [] if node.purity is None else [(on, f"{node.purity:.0%}", "")]
     spots = [_spot(patch, found.size) for patch in found.patches.get(node.node, ())]
     part = (node.concept or "") if on_part(node) else ""
-    note = f"{node.layer} filter {node.filter}"
-    return views.Card(f"node {node.node}", f"node/{node.node}", note, spots, facts, links, label=part)
+    return views.Card(f"node {node.node}", f"node/{node.node}", "", spots, facts, links, label=part)
 
 
 def _spot(patch: Patch, size: tuple[int, int]) -> views.Spot:

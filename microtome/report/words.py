@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from statistics import median as middle
+
+_MONTHS = (  # whatever the language of the machine
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
 
 
 def worded(value: float | None, form: str) -> str:
@@ -27,7 +33,25 @@ def median(values: Sequence[float | None]) -> float | None:
 
 
 def overlap(value: float | None) -> str:
-    """An IoU, or an end of its interval; three digits behind the point, more where these would tell next to nothing."""
+    """An IoU; three digits behind the point, more where these would tell next to nothing."""
     if not value:
         return "–" if value is None else "0"
-    return f"{value:.3f}" if value >= 0.005 else f"{value:.4f}" if value >= 0.00005 else f"{value:.5f}"
+    return f"{value:.{_digits(value)}f}"
+
+
+def interval(value: float, low: float | None, high: float | None) -> str:
+    """The interval of an IoU, with as many digits as the IoU itself has; empty where there is none."""
+    if low is None or high is None:
+        return ""
+    digits = _digits(value or high)
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _digits(value: float) -> int:
+    return 3 if value >= 0.005 or not value else 4 if value >= 0.00005 else 5
+
+
+def day(seconds: float) -> str:
+    """A point in time, given in seconds since the epoch: 1 December 2026, 05:08 UTC."""
+    at = time.gmtime(seconds)
+    return f"{at.tm_mday} {_MONTHS[at.tm_mon - 1]} {at.tm_year}, {at.tm_hour:02d}:{at.tm_min:02d} UTC"
