@@ -153,7 +153,9 @@ VALUES: HistogramRow = {"start": 0.0, "width": 0.5, "counts": [90, 5, 3, 2]}
 
 def dissected(shown=0, **changes):
     """Three units, of which the first has pictures."""
-    top = TopImage("assets/0a/s/000001.webp", "a.jpg", 0, 2.0, "M0 0h8", "M1 1h2", "wing covers 4 % of it", [2])
+    top = TopImage(
+        "assets/0a/s/000001.webp", "a.jpg", 0, 2.0, "M0 0h8", "M1 1h2", "wing covers 4 % of the picture", [2]
+    )
     units = [UNIT | changes, UNIT | {"unit": 1, "confirmed": False}, UNIT | {"unit": 2, "detector": False}]
     failures = [
         Failure("assets/0a/s/000002.webp", "b.jpg", missed, share, "M0 0h8", "", f"marked {share}")

@@ -176,7 +176,7 @@ def _flipped(found: AttackFindings, kind: AttackKind) -> tuple[str, str]:
 def _note() -> views.Text:
     return views.Text(
         "An attack moves every pixel by at most so many of 255 grey levels, so that the network's prediction suffers: "
-        "FGSM (fast gradient sign) in one step, PGD (projected gradient descent) in several. “Noise like” an attack "
+        "FGSM (fast gradient sign) in one step, PGD (projected gradient descent) in several. “Noise like it” "
         "moves every pixel as far in a random direction: what does not exceed it is no effect of the attack. Means "
         "over pictures with 95 % intervals (of shares by Wilson, else by bootstrap). Tree and graph "
         "speak of pictures of their own category.",
@@ -195,7 +195,7 @@ def _moved(found: AttackFindings, measures: Sequence[AttackMeasure]) -> views.Ta
     lines = []
     for kind in found.kinds:
         cells = [_cell(found.figures.get((kind, measure)), measure) for measure in measures]
-        lines.append([_said(kind), *cells])
+        lines.append(["noise like it" if kind.name.startswith(CONTROL) else _said(kind), *cells])
     return views.Table([("attack", False), *((str(measure), True) for measure in measures)], lines)
 
 

@@ -285,7 +285,7 @@ def _dead(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
         return
     images, number = layer.summary["images"], row["unit"]
     told = [
-        f"Its value is {_peak(row['threshold'])} at every place of all {images:,} pictures. So it has no mask, no "
+        f"Its value is {row['threshold']:.3g} at every place of all {images:,} pictures. So it has no mask, no "
         "label and no pictures, and later layers see a constant.",
         "Either training left it so, as a unit behind a ReLU that never fires, or these pictures lack what it answers "
         "to: other pictures, or the layer before its activation, would tell.",
@@ -361,7 +361,8 @@ def _share(value: float) -> str:
 
 
 def _peak(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    """To three digits, the same of neighbours: 91.0 beside 89.7."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}" if value else "0"
 
 
 def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
