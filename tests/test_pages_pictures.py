@@ -173,3 +173,25 @@ def test_a_field_stands_beside_the_pictures_that_it_was_measured_over():
     assert (second.thumb, second.circles) == ("t.webp", [(40.0, 30.0, 12.5)])
     assert [fact[:2] for fact in gallery.cards[0].facts][-1] == ("pictures", "4")
     assert set(fields.of_units(found)) == {("conv", 3)}
+
+
+def test_each_picture_stands_once_by_the_weakest_attack_that_flips_it():
+    flipped = AttackMeasure(MeasureKind.FLIPPED)
+    kinds = [AttackKind(name, eps) for eps in (1.0, 4.0) for name in ("fgsm", "noise like fgsm")]
+    row = {"measure": str(flipped), "value": 0.5, "low": 0.2, "high": 0.8, "n": 4}
+    figures = {(kind, flipped): {**row, "attack": kind.name, "eps": kind.eps} for kind in kinds}
+
+    def picture(eps, image, after):
+        row = {"attack": "fgsm", "norm": "linf", "eps": eps, "image": image, "before": 5, "after": after, "file": "f"}
+        return AttackedPicture({**row, "before_name": "cat", "after_name": f"n{after}"}, "a.jpg", "t", "c", "d")
+
+    shown = [picture(4.0, 3, 1), picture(1.0, 3, 1), picture(1.0, 4, 5), picture(4.0, 4, 2)]
+    first, others, kept, *_ = adversarial.page(AttackFindings(figures, shown, (8, 8))).sections
+
+    def cards(section):
+        return [(card.title, card.anchor.rpartition("/")[2]) for card in section.parts[-1].cards]
+
+    assert cards(first) == [("FGSM, 1/255", "3"), ("FGSM, 4/255", "4")]
+    assert cards(others) == [("FGSM, 4/255", "3")]
+    assert cards(kept) == [("FGSM, 1/255", "4")]
+    assert [section.folded for section in (first, others, kept)] == [False, True, True]

@@ -217,18 +217,30 @@ def _held(row: AttackedRow) -> str:
 
 
 def _attacked(found: AttackFindings) -> list[views.Section]:
-    """Pictures of which the network says something else, then the others, folded where there are any of the first."""
+    """Each picture of which the network says something else, by the weakest attack that makes it do so; then, folded,
+    what stronger attacks do to the same, and the pictures of which it says the same."""
     text = (
-        "What the network says before and after. The difference is drawn at full contrast: grey is no change, the "
-        "extremes are the attack's size."
+        "What the network says before and after, each picture by the weakest attack that flips it. The difference is "
+        "drawn at full contrast: grey is no change, the extremes are the attack's size."
     )
     if any(shown.row["before_name"] is None for shown in found.pictures):
         text += " Classes have numbers here: nobody says what the network's outputs are called."
-    other, same = ([_card(shown, found.size) for shown in found.pictures if (shown.row["before"] == shown.row["after"])
-                    is kept] for kept in (False, True))  # fmt: skip
-    flipped = views.Section("Predictions that an attack flips", [views.Text(text, "quiet"), views.Gallery(other)])
-    kept = views.Section("Predictions that it does not flip", [views.Gallery(same)], folded=bool(other))
-    return [section for section, cards in ((flipped, other), (kept, same)) if cards]
+    other, same = ([shown for shown in found.pictures if (shown.row["before"] == shown.row["after"]) is kept]
+                   for kept in (False, True))  # fmt: skip
+    rising = sorted(other, key=lambda shown: shown.row["eps"])
+    first = {shown.row["image"]: shown for shown in reversed(rising)}.values()
+    sections = [
+        ("Predictions that an attack flips", [views.Text(text, "quiet")], [one for one in rising if one in first]),
+        ("The same pictures under the other attacks", [], [one for one in rising if one not in first]),
+        ("Predictions that an attack does not flip", [], same),
+    ]
+    return [
+        views.Section(
+            heading, [*told, views.Gallery([_card(one, found.size) for one in some])], folded=bool(other) and not told
+        )
+        for heading, told, some in sections
+        if some
+    ]
 
 
 def _card(shown: AttackedPicture, size: tuple[int, int]) -> views.Card:
