@@ -155,7 +155,8 @@ def test_features_name_their_unit_and_are_told_on_its_page():
         "units (95 % interval); of 1 unit no picture could be made, as no gradient reaches it."
     )
     assert [card.unit for card in made.sections[0].parts[-1].cards] == [("conv", 3), ("conv", 4)]
-    assert made.figures.items[1] == ("above every natural picture", "50%", "of synthetic pictures, 95 %: 9% to 91%")
+    assert [figure[:2] for figure in made.figures.items] == [("median ratio", "1.50"), ("median fine detail", "20 %")]
+    assert features.page(features.FeatureFindings([lost], (8, 8))).figures.items == []
     assert [len(card.spots) for card in made.sections[0].parts[-1].cards] == [1, 0]  # no grey picture is called made
     assert [card.facts[0][1] for card in made.sections[0].parts[-1].cards] == ["1.50", "–"]
     (section,) = features.of_units(found)["conv", 3]

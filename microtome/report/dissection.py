@@ -14,7 +14,7 @@ from microtome.quantify.significance import LEVEL
 from microtome.report import views
 from microtome.report.ablation import causal_words
 from microtome.report.charts import histogram
-from microtome.report.words import interval, overlap, percent, worded
+from microtome.report.words import figured, interval, overlap, percent, worded
 
 MOST_BARS = 25  # of a category
 NAMED = 12  # concepts in a sentence
@@ -316,7 +316,7 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
             item.thumb,
             item.file,
             item.rank + 1,
-            f"highest value {_peak(item.peak)}; {item.marked}",
+            f"highest value {figured(item.peak)}; {item.marked}",
             item.dim,
             item.outline,
             [views.UnitKey(name, other) for other in item.others],
@@ -358,11 +358,6 @@ def _failures(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
 
 def _share(value: float) -> str:
     return "all" if value == 1 else percent(value)
-
-
-def _peak(value: float) -> str:
-    """To three digits, the same of neighbours: 91.0 beside 89.7."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}" if value else "0"
 
 
 def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:

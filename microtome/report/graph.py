@@ -340,9 +340,9 @@ def _drawings(found: GraphFindings) -> list[views.Part]:
 _CARDS = (
     "Of the strongest nodes of each layer those that follow best what training pictures show when it is moved, in "
     "the held-out pictures in which each is strongest. Circle: where the node is. “Under” names the nodes of the "
-    "layer above beside which it keeps its place. The share is of the 20 held-out pictures in which the node is "
-    "strongest: in so many it lies on that part."
+    "layer above beside which it keeps its place."
 )
+_PURE = " The share is of the 20 held-out pictures in which the node is strongest: in so many it lies on that part."
 
 
 def _cards(found: GraphFindings) -> list[views.Section]:
@@ -351,7 +351,7 @@ def _cards(found: GraphFindings) -> list[views.Section]:
     carded = {node.node for node in nodes}
     on, off = ([node for node in nodes if on_part(node) is wanted] for wanted in (True, False))
     cards, others = ([_card(found, node, carded) for node in some] for some in (on, off))
-    told = views.Text(_CARDS, "quiet")
+    told = views.Text(_CARDS + _PURE * any(node.purity is not None for node in nodes), "quiet")
     if not on:
         return [views.Section("Nodes", [told, views.Gallery(others, True)])]
     shown = [views.Section("Nodes that lie on a part", [told, views.Gallery(cards, True)])]
