@@ -24,7 +24,7 @@ from microtome.report.comparison import (
     page,
     sentences,
 )
-from microtome.report.words import moment
+from microtome.report.words import day
 from storage import Artifact, Files, RunRecord
 from storage.runs import verdict
 from storage.tables import ReadRow
@@ -75,7 +75,7 @@ def compared(files: Files, first: RunRecord, second: RunRecord) -> tuple[str, Pa
     said = [*map(printable, found.cautions if found.imported else ()), "\n".join(map(printable, sentences(found)))]
     text = "\n\n".join([*_tables(found), *said])
     view = page(found, f"compare-{first.run_id}-{second.run_id}.html")
-    footer = " and ".join(f"{run.run_id}, begun on {moment(run.started)}" for run in (first, second))
+    footer = " and ".join(f"{run.run_id}, begun on {day(run.started)}" for run in (first, second))
     return text, publish(files, view, view.title, f"Of the runs {footer}.")
 
 
@@ -141,10 +141,10 @@ def _about(side: Side, name: str) -> ComparedRun:
         ("audit", run.name),
         ("network", _network(run)),
         ("seed", str(audit.get("seed", "–"))),
-        ("begun", moment(run.started)),
+        ("begun", day(run.started)),
         ("status", run.status),
     ]
-    described = f"{_network(run)}, begun on {moment(run.started)}"
+    described = f"{_network(run)}, begun on {day(run.started)}"
     if "report" not in side.stages:
         return ComparedRun(name, run.run_id, facts, "", described)
     units = frozenset(side.stages["report"].names("unit/"))

@@ -24,7 +24,7 @@ from microtome.report.history import (
     page,
     sentences,
 )
-from microtome.report.words import moment
+from microtome.report.words import day
 from storage import Files, RunRecord, RunStore
 from storage.runs import FigureRun, GateRun, verdict
 
@@ -114,7 +114,7 @@ def _unfinished(run: RunRecord, alike: Sequence[Sequence[RunRecord]]) -> Unfinis
     if not why and run.stages:
         why = f"after {', '.join(run.stages)}"
     after = sum(some[0].started <= run.started for some in alike)
-    return UnfinishedRun(run.run_id, moment(run.started), run.status, run.network, why, after)
+    return UnfinishedRun(run.run_id, day(run.started), run.status, run.network, why, after)
 
 
 @dataclass(frozen=True)
@@ -152,15 +152,15 @@ def _past_run(some: Sequence[RunRecord], before: Sequence[RunRecord] | None, pag
     first, last = some[0], some[-1]
     return PastRun(
         last.run_id,
-        moment(first.started).partition(", ")[0],
-        moment(first.started),
+        day(first.started).partition(", ")[0],
+        day(first.started),
         last.status,
         last.network,
         _changed(before[-1], first) if before else [],
         _measuring(before[-1], first) if before else [],
         _pictures(last),
         len(some),
-        moment(last.started),
+        day(last.started),
         pages.report(last),
         pages.comparison(before, some) if before else "",
     )

@@ -20,7 +20,7 @@ from microtome.report.drift import (
     changed_gallery,
     changed_units,
 )
-from microtome.report.words import change, decimals, overlap
+from microtome.report.words import change, decimals, interval, overlap
 
 SHOWN_CONCEPTS = 25
 SHOWN_MOVED = 3  # concepts gained, and lost, with pictures
@@ -477,8 +477,7 @@ def _moved(found: Comparison) -> list[views.Section]:
 
 
 def _overlap(iou: Figure) -> str:
-    between = "" if iou.low is None else f" [{overlap(iou.low)}, {overlap(iou.high)}]"
-    return overlap(iou.value) + between
+    return f"{overlap(iou.value)} {interval(iou.value or 0.0, iou.low, iou.high)}".strip()
 
 
 def _best(run: ComparedRun, best: BestUnit) -> views.Card:
