@@ -214,13 +214,13 @@ def test_cards_link_to_units_and_to_parents_that_have_cards():
     assert [card.title for card in gallery.cards] == ["node 1", "node 0", "node 2", "node 3"]
     one, zero, two, three = gallery.cards
     assert two.links == [
-        ("filter 2: wing", "unit/low/2.html"), ("under node 1", "#node/1"), ("under node 0", "#node/0")
+        ("low filter 2: wing", "unit/low/2.html"), ("under node 1", "#node/1"), ("under node 0", "#node/0")
     ]  # fmt: skip
-    assert three.links[0] == ("filter 0: no concept", "unit/low/0.html")
+    assert three.links[0] == ("low filter 0: no concept", "unit/low/0.html")
     assert (two.facts, zero.facts) == ([], [("on wing", "25%", "")])
     assert two.spots == [views.Spot("assets/x/000001.webp", "one.png", SIZE, [(25.0, 30.0, 4.4)], ())]
-    assert (one.note, zero.note, zero.label) == ("top filter 1", "top filter 0", "")  # on no part: not named
-    assert (one.links, three.spots) == ([("filter 1", "unit/top/1.html")], [])
+    assert (one.note, zero.note, zero.label) == ("", "", "")  # on no part: not named
+    assert (one.links, three.spots) == ([("top filter 1", "unit/top/1.html")], [])
 
 
 def test_a_parent_without_a_card_is_named_and_not_linked():

@@ -100,7 +100,7 @@ def attacked(before_name, after_name):
 
 def test_one_figure_is_rounded_in_one_way():
     made = attacked("dragon", "cat")
-    tables = [part for part in made.sections[0].parts if isinstance(part, views.Table)]
+    tables = [part for section in made.sections for part in section.parts if isinstance(part, views.Table)]
     assert made.headline == (
         "The strongest attack, PGD that moves no pixel by more than 4 of 255 grey levels, flips 31% [0%, 45%] of 48 "
         "predictions; random noise of the same size flips 0% [0%, 45%]."
@@ -113,7 +113,7 @@ def test_one_figure_is_rounded_in_one_way():
 @pytest.mark.parametrize(("names", "words"), [(("dragon", "cat"), "dragon → cat"), ((None, None), "class 5 → class 1")])
 def test_classes_have_names_where_anybody_says_them(names, words):
     made = attacked(*names)
-    text, gallery = made.sections[1].parts
+    text, gallery = made.sections[0].parts
     assert (gallery.cards[0].title, gallery.cards[0].note) == ("PGD, 4/255", words)
     assert ("nobody says" in text.text) == (names[0] is None)
 
@@ -155,7 +155,8 @@ def test_features_name_their_unit_and_are_told_on_its_page():
         "units (95 % interval); of 1 unit no picture could be made, as no gradient reaches it."
     )
     assert [card.unit for card in made.sections[0].parts[-1].cards] == [("conv", 3), ("conv", 4)]
-    assert made.figures.items[1] == ("above every natural picture", "50%", "of synthetic pictures, 95 %: 9% to 91%")
+    assert [figure[:2] for figure in made.figures.items] == [("median ratio", "1.50"), ("median fine detail", "20 %")]
+    assert features.page(features.FeatureFindings([lost], (8, 8))).figures.items == []
     assert [len(card.spots) for card in made.sections[0].parts[-1].cards] == [1, 0]  # no grey picture is called made
     assert [card.facts[0][1] for card in made.sections[0].parts[-1].cards] == ["1.50", "–"]
     (section,) = features.of_units(found)["conv", 3]
@@ -173,3 +174,25 @@ def test_a_field_stands_beside_the_pictures_that_it_was_measured_over():
     assert (second.thumb, second.circles) == ("t.webp", [(40.0, 30.0, 12.5)])
     assert [fact[:2] for fact in gallery.cards[0].facts][-1] == ("pictures", "4")
     assert set(fields.of_units(found)) == {("conv", 3)}
+
+
+def test_each_picture_stands_once_by_the_weakest_attack_that_flips_it():
+    flipped = AttackMeasure(MeasureKind.FLIPPED)
+    kinds = [AttackKind(name, eps) for eps in (1.0, 4.0) for name in ("fgsm", "noise like fgsm")]
+    row = {"measure": str(flipped), "value": 0.5, "low": 0.2, "high": 0.8, "n": 4}
+    figures = {(kind, flipped): {**row, "attack": kind.name, "eps": kind.eps} for kind in kinds}
+
+    def picture(eps, image, after):
+        row = {"attack": "fgsm", "norm": "linf", "eps": eps, "image": image, "before": 5, "after": after, "file": "f"}
+        return AttackedPicture({**row, "before_name": "cat", "after_name": f"n{after}"}, "a.jpg", "t", "c", "d")
+
+    shown = [picture(4.0, 3, 1), picture(1.0, 3, 1), picture(1.0, 4, 5), picture(4.0, 4, 2)]
+    first, others, kept, *_ = adversarial.page(AttackFindings(figures, shown, (8, 8))).sections
+
+    def cards(section):
+        return [(card.title, card.anchor.rpartition("/")[2]) for card in section.parts[-1].cards]
+
+    assert cards(first) == [("FGSM, 1/255", "3"), ("FGSM, 4/255", "4")]
+    assert cards(others) == [("FGSM, 4/255", "3")]
+    assert cards(kept) == [("FGSM, 1/255", "4")]
+    assert [section.folded for section in (first, others, kept)] == [False, True, True]

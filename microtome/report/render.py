@@ -19,7 +19,7 @@ from microtome.report.views import Conclusion, Links, Part, Report, Section, Tab
 
 _FOLDER = Path(__file__).parent / "templates"
 INDEX = "index.html"
-_MARKERS = {name: Markup(f"<!-- {name} -->") for name in ("mark", "verdict", "provenance")}
+_MARKERS = {name: Markup(f"<!-- {name} -->") for name in ("mark", "verdict", "ungated", "provenance")}
 # no name from data can look like one, for all are escaped
 
 

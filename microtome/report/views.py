@@ -153,8 +153,8 @@ class Layer:
 
     @property
     def brief(self) -> Sequence[tuple[str, str, str]]:
-        """Its figures on the overview: without the first, which stands in its line there, and the last ones."""
-        return self.figures[1:5]
+        """Its figures on the overview: without the last ones."""
+        return self.figures[:BRIEF]
 
     @property
     def cover(self) -> Sequence[Unit]:
@@ -190,6 +190,7 @@ class Links:
     kind: str = "links"
 
 
+BRIEF = 4  # figures of a layer on the overview
 COVER = 3  # pictures of a page, or units of a layer, on the overview
 SEVERAL, MANY = 4, 6  # pictures from which on a card is wide, and beyond which it takes a row
 MOST_ACROSS = 10  # pictures side by side on a card
@@ -496,9 +497,13 @@ class Page:
 
 
 def _various(spots: Sequence[Spot]) -> Sequence[Spot]:
-    """Some of them, one of each caption before the next of any: before and after, not before alone."""
+    """Some of them, one of each caption before the next of any: before and after, not before alone. Of more captions
+    than there is room for, the last is shown, too: methods stand from the plainest to the most elaborate."""
     first = {spot.caption: spot for spot in reversed(spots)}.values()
-    return [*(spot for spot in spots if spot in first), *(spot for spot in spots if spot not in first)][:COVER]
+    unlike = [spot for spot in spots if spot in first]
+    if len(unlike) > COVER:
+        return [*unlike[: COVER - 1], unlike[-1]]
+    return [*unlike, *(spot for spot in spots if spot not in first)][:COVER]
 
 
 @dataclass(frozen=True)
@@ -596,10 +601,13 @@ class Report:
 
 
 def _listed(card: Unit | None) -> list[str]:
-    """What the listing says of a unit: category, state, and where they were measured IoU, interval, held out, q."""
+    """What the listing says of a unit: category, state, and where they were measured IoU, interval, held out, q, by
+    chance, and the thumbnail of the picture in which it is highest."""
     if card is None:
-        return [""] * 6
+        return [""] * 8
     if card.reason:
-        return [card.category, card.state, "", "", "", ""]
+        return [card.category, card.state, *[""] * 6]
     known = {name: value for name, value, _ in card.facts}
-    return [card.category, card.state, card.iou, card.interval, known.get("held out", ""), known.get("q", "")]
+    measured = (known.get(name, "") for name in ("held out", "q", "by chance"))
+    thumb = card.pictures[0].thumb if card.pictures else ""
+    return [card.category, card.state, card.iou, card.interval, *measured, thumb]
