@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,8 @@ def mask_sheet(masks: NDArray[np.bool_], annotated: NDArray[np.bool_] | None = N
     picture = Image.fromarray(_laid(tiles), "P")
     picture.putpalette([0, 0, 0, 0, 0, 0, *_EDGE, *_OUTLINE])
     content = io.BytesIO()
-    picture.save(content, "PNG", transparency=bytes([_SHADE, 0, 170, 255]), bits=2)
+    # Of areas of one value runs are all that there is to find: no larger, in a third of the time.
+    picture.save(content, "PNG", transparency=bytes([_SHADE, 0, 170, 255]), bits=2, compress_type=zlib.Z_RLE)
     return content.getvalue()
 
 
