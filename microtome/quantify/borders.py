@@ -23,7 +23,8 @@ def border_path(mask: NDArray[np.bool_], fine: int, cut: int) -> str:
         fine: steps of a pixel's side in which it is drawn; an even number.
         cut: of these, what is cut off both ends of a side; of a side of one pixel only the middle is left.
     """
-    found: bytes = _path(*_traced(np.ascontiguousarray(mask)), fine, cut).tobytes()
+    corners, ends = _traced(np.ascontiguousarray(mask))
+    found: bytes = _path(corners, ends, fine, cut).tobytes()
     return found.decode("ascii")
 
 

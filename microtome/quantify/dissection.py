@@ -83,7 +83,9 @@ def tally(lit: Lit, labels: Labels) -> Counts:
     activated = np.zeros((len(labels.present), lit.units), np.int64)
     own = np.zeros(1 + max(int(part.max(initial=0)) for part in (labels.planes, numbered[1])), np.int64)
     pixels = lit.map.cpu().numpy(), lit.place.cpu().numpy(), lit.pixels
-    return Counts(*counted(pixels, np.ascontiguousarray(labels.planes), numbered, (own, activated)), activated)
+    planes = np.ascontiguousarray(labels.planes)
+    image, unit, concept, intersection = counted(pixels, planes, numbered, (own, activated))
+    return Counts(image, unit, concept, intersection, activated)
 
 
 def _numbered(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -163,8 +163,8 @@ class Upsampler:
         offset = (torch.arange(value.shape[0], device=step.device)[:, None] * self._width + across_).flatten()
         place = corner.index_select(0, patch).add_(offset.index_select(0, step))
         map_, order = map_.index_select(0, patch).sort(stable=True)
-        value = value.reshape(-1).index_select(0, found)[order] if values else None
-        return Lit(map_, place[order], units, pixels, value)
+        kept = value.reshape(-1).index_select(0, found)[order] if values else None
+        return Lit(map_, place[order], units, pixels, kept)
 
     def _walked(self, maps: torch.Tensor, thresholds: torch.Tensor, *, values: bool) -> Lit:
         """The same, patch by patch in compiled loops."""
