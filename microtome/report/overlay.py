@@ -81,7 +81,7 @@ def _laid(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _smooth(masks: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
     """Enlarged, corners cut as by `outline_path`: what is nearer than half to the mask, between pixels' centres."""
-    large = masks.repeat(times, 1).repeat(times, 2)
+    large = masks.repeat(times, 2).repeat(times, 1)  # columns first, while there are few rows
     reach = times // 2
     if times < 3:  # an even window that is wider than a pixel would lose single ones; nothing to see at this size
         return large
