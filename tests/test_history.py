@@ -221,7 +221,7 @@ def test_a_line_of_the_table():
 def test_the_page():
     view = page(history(), "h.html")
     gates, figures, runs = parts_of(view, "table")
-    failed = views.Judgement("✗ failed", "bad")
+    failed = views.Badge("✗ failed", "bad")
     assert list(gates.rows[0]) == [EVIL, failed, "27 [26, 28]", "28", "1 of 2", EVIL]
     assert len(figures.rows) == 2
     assert [name for name, _ in figures.columns] == ["figure", "of", "first", "before", "last", "change"]

@@ -336,9 +336,9 @@ def _gate_line(gate: PastGate) -> list[views.Cell]:
     last = gate.verdicts[-1]
     missed = f"{gate.missed} of {len(judged)}"
     if last is None:
-        return [gate.gate, views.Judgement("– not in the last run", "unjudged"), "–", "–", missed, ""]
+        return [gate.gate, views.Badge("– not in the last run", "unjudged"), "–", "–", missed, ""]
     limit = "–" if last.limit is None else number(last.limit)
-    return [gate.gate, views.Judgement(*_MARKS[last.verdict]), last.value.words, limit, missed, last.note]
+    return [gate.gate, views.Badge(*_MARKS[last.verdict]), last.value.words, limit, missed, last.note]
 
 
 def _gate_chart(found: History, gate: PastGate) -> tuple[str, str, str]:

@@ -195,7 +195,7 @@ COVER = 3  # pictures of a page, or units of a layer, on the overview
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Badge:
     """What came of a test, coloured, and a value beside it.
 
     Args:
@@ -207,19 +207,19 @@ class Judgement:
     text: str
     state: str
     value: str = ""
-    kind: str = "judgement"
+    kind: str = "badge"
 
 
 SEVERAL, MANY = 4, 6  # pictures from which on a card is wide, and beyond which it takes a row
 UPRIGHT = 2  # rows of a table that had better be columns
 LISTED = 100  # cells up to which a table stands as a list on a phone
 MOST_ACROSS = 9  # pictures side by side on a card; of more a half
-Cell = str | Strip | UnitKey | Links | Judgement
+Cell = str | Strip | UnitKey | Links | Badge
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table. Cells are text, strips, links, judgements or units, which are linked; the first of a row is its heading.
+    """A table. Cells are text, strips, links, badges or units, which are linked; the first of a row is its heading.
 
     Args:
         columns: heading, and whether the column holds numbers.
