@@ -198,21 +198,24 @@ class _LayerOf:
 
     def top_images(self, units: Sequence[int]) -> dict[int, list[tuple[int, float]]]:
         """unit -> (image, peak), the highest first."""
-        artifact = self.side.read("dissection", "thresholds")
         found: dict[int, list[tuple[int, float]]] = defaultdict(list)
-        if artifact is None:
+        if self.top is None:
             return found
-        table = artifact.table("top_images")
-        mine = pc.and_(
-            pc.equal(table.column("layer"), self.name),
-            pc.and_(
-                pc.is_in(table.column("unit"), value_set=pa.array(units, pa.int32())),
-                pc.less(table.column("rank"), SHOWN_PICTURES),
-            ),
-        )
-        for row in table.filter(mine).to_pylist():
+        mine = pc.is_in(self.top.column("unit"), value_set=pa.array(units, pa.int32()))
+        for row in self.top.filter(mine).to_pylist():
             found[row["unit"]].append((row["image"], row["peak"]))
         return found
+
+    @cached_property
+    def top(self) -> pa.Table | None:
+        """The first pictures of each unit's top images; None where they are gone."""
+        artifact = self.side.read("dissection", "thresholds")
+        if artifact is None:
+            return None
+        table = artifact.table("top_images")
+        return table.filter(
+            pc.and_(pc.equal(table.column("layer"), self.name), pc.less(table.column("rank"), SHOWN_PICTURES))
+        )
 
 
 @dataclass(frozen=True)

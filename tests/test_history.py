@@ -204,6 +204,7 @@ def test_a_single_run():
     assert parts_of(view, "charts") == []
     assert parts_of(view, "table")[0].columns == [("figure", False), ("r", True)]
     assert list(map(list, parts_of(view, "table")[0].rows)) == [["n", "2 [1, 3]"]]
+    assert len(parts_of(view, "table")[-1].columns) == 5  # nothing is other than in a run before
     many = [PastFigure("s", "n", str(row), [Figure(1)]) for row in range(5)]  # too many to stand side by side
     assert len(parts_of(page(replace(one, figures=many), "h.html"), "table")[0].rows) == 5
     two = replace(one, runs=[run(1), run(2)], figures=[PastFigure("s", "n", "", [Figure(2), Figure(3)])])
@@ -220,7 +221,7 @@ def test_a_line_of_the_table():
 def test_the_page():
     view = page(history(), "h.html")
     gates, figures, runs = parts_of(view, "table")
-    failed = views.Mark("✗ failed", "bad")
+    failed = views.Badge("✗ failed", "bad")
     assert list(gates.rows[0]) == [EVIL, failed, "27 [26, 28]", "28", "1 of 2", EVIL]
     assert len(figures.rows) == 2
     assert [name for name, _ in figures.columns] == ["figure", "of", "first", "before", "last", "change"]

@@ -65,7 +65,7 @@ def test_the_limits_stand_on_the_page():
 )
 def test_a_method_passes_fails_or_is_undecided(interval, cell, headline):
     made = verdicts(randomised=interval)
-    assert marks(made)[1] == views.Mark(*cell)
+    assert marks(made)[1] == views.Badge(*cell)
     assert made.headline.startswith(headline)
 
 

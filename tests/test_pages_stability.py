@@ -82,7 +82,8 @@ SHIFT = ShiftSummary(8, 5, 0.61, 0.55, 0.67, 0.4, 0.63, 0.58, 0.75, 0.06, 0.0444
 def test_steadiness_is_claimed_of_filters_that_follow_alone() -> None:
     found = stable(("conv", "bird", None, SUMMARY))
     tested = replace(
-        found, layers=[replace(found.layers[0], shift={"bird": replace(SHIFT, follow=1), "all: mean": SHIFT})]
+        found,
+        layers=[replace(found.layers[0], shift={"bird": replace(SHIFT, follow=1), "cat": SHIFT, "all: mean": SHIFT})],
     )
     page = stability_page(tested)
     assert page.headline == (
@@ -95,7 +96,7 @@ def test_steadiness_is_claimed_of_filters_that_follow_alone() -> None:
     worse = replace(tested, layers=[replace(tested.layers[0], rows=[loose])])
     assert "(0.0500) are no steadier than" in stability_page(worse).headline
     table = next(part for part in parts_of(page, "table") if part.columns[1][0] == "surely follow")
-    assert table.rows[1] == [
+    assert table.rows[-1] == [
         "conv, all: mean", "5 of 8", "0.61 [0.55, 0.67]", "0.40", "75%", "0.63, 0.58",
         "0.0444", "0.0777", "25%", "0.0600",
     ]  # fmt: skip
@@ -247,9 +248,10 @@ def test_networks_beside_their_twin() -> None:
     assert [row[3] for row in (*new.rows, *below.rows)] == ["-0.0200 [-0.0300, +0.0100]", "", "", "–"]
     assert [row[4:6] for row in new.rows] == [["–", "–"]] * 2
     (gallery,) = parts_of(page, "gallery")
-    assert [(card.anchor, card.label, card.title) for card in gallery.cards] == [
-        ("interpretable/extra_map/7", "interpretable", "filter 7"), ("twin/extra_map/7", "twin", "filter 7")
-    ]  # fmt: skip
+    (card,) = gallery.cards
+    assert (card.anchor, card.title, card.note) == ("interpretable/extra_map/7", "filter 7", "follows head of bird")
+    assert [spot.caption for spot in card.spots] == ["filter loss", "twin"]
+    assert [name for name, *_ in card.facts] == ["D, filter loss", "R², filter loss", "D, twin", "R², twin"]
 
 
 @pytest.mark.parametrize(

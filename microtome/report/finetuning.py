@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
 
 import yaml
 
@@ -413,14 +412,35 @@ def _apart(apart: Apart | None) -> str:
 
 
 def _pairs(findings: FinetuningFindings) -> views.Section:
-    """The same filters of each network, side by side."""
-    shown = [
-        [replace(card, label=phase) for card in cards(EXTRA_MAP, some, findings.size, f"{phase}/")]
+    """The same filters of each network, one row of pictures above the other."""
+    shown = {
+        _ROWS.get(phase, phase): {
+            (item.found.filter, item.found.category, item.found.landmark): card
+            for item, card in zip(some, cards(EXTRA_MAP, some, findings.size, f"{phase}/"), strict=True)
+        }
         for phase, some in findings.filters.items()
-    ]
+    }
     told = views.Text(f"{_CHOSEN} {CARDS}", "quiet")
-    together = [card for pair in zip_longest(*shown) for card in pair if card]
-    return views.Section("The same filters, with and without the filter loss", [told, views.Gallery(together, True)])
+    together = [
+        _together({row: found[key] for row, found in shown.items() if key in found})
+        for key in next(iter(shown.values()))
+    ]
+    return views.Section("The same filters, with and without the filter loss", [told, views.Gallery(together)])
+
+
+_ROWS: Mapping[Phase, str] = {"interpretable": "filter loss"}
+
+
+def _together(rows: Mapping[str, views.Card]) -> views.Card:
+    """A filter's cards as one, each a row of pictures by its name."""
+    spots = [replace(spot, caption=row) for row, card in rows.items() for spot in card.spots]
+    facts = [
+        (f"{name}, {row}", value, note)
+        for row, card in rows.items()
+        for name, value, note in card.facts
+        if name in ("D", "R²")
+    ]
+    return replace(next(iter(rows.values())), spots=spots, facts=facts)
 
 
 _CHOSEN = (

@@ -336,9 +336,9 @@ def _gate_line(gate: PastGate) -> list[views.Cell]:
     last = gate.verdicts[-1]
     missed = f"{gate.missed} of {len(judged)}"
     if last is None:
-        return [gate.gate, views.Mark("– not in the last run", "unjudged"), "–", "–", missed, ""]
+        return [gate.gate, views.Badge("– not in the last run", "unjudged"), "–", "–", missed, ""]
     limit = "–" if last.limit is None else number(last.limit)
-    return [gate.gate, views.Mark(*_MARKS[last.verdict]), last.value.words, limit, missed, last.note]
+    return [gate.gate, views.Badge(*_MARKS[last.verdict]), last.value.words, limit, missed, last.note]
 
 
 def _gate_chart(found: History, gate: PastGate) -> tuple[str, str, str]:
@@ -410,7 +410,8 @@ def _side_by_side(found: History) -> views.Table | None:
         for figure in found.figures
     }
     lines = [[name, *(words[stage, name, row] for row in rows)] for stage, name in names]
-    return views.Table([("figure", False), *((row or "value", True) for row in rows)], lines)
+    note = "In brackets 95 % intervals. From the next run on, each figure has a line over the runs here."
+    return views.Table([("figure", False), *((row or "value", True) for row in rows)], lines, note)
 
 
 def _unmoved(count: int) -> str:
@@ -475,6 +476,8 @@ def _runs(found: History) -> views.Section:
     if any(run.times > 1 for run in found.runs):
         told.append("Runs in a row whose every stage measured the same are one line, by the id of the last.")
     last, before = found.runs[-1], found.runs[-2] if len(found.runs) > 1 else None
+    if len(lines) == 1:  # there is none before
+        columns, lines = ["run", "begun", "status", "network", "see"], [[*lines[0][:4], lines[0][-1]]]
     table = views.Table([(name, False) for name in columns], lines[: -SHOWN_RUNS - 1 : -1], " ".join(told))
     if before is None or last.comparison or len(found.runs) - 1 in found.breaks:
         return views.Section("Runs", [table])

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from microtome.report.overlay import FINE, SHEET
-from microtome.report.views import Conclusion, Links, Mark, Part, Report, Section, Table, UnitKey, large_of
+from microtome.report.views import Badge, Conclusion, Links, Part, Report, Section, Table, UnitKey, large_of
 
 _FOLDER = Path(__file__).parent / "templates"
 INDEX = "index.html"
@@ -132,7 +132,7 @@ def _environment() -> jinja2.Environment:
         script=Markup(script), style=Markup(style), policy=policy(script), sheet=SHEET, fine=FINE, markers=_MARKERS
     )
     environment.tests["unit"] = lambda cell: isinstance(cell, UnitKey)
-    environment.tests["mark"] = lambda cell: isinstance(cell, Mark)
+    environment.tests["badge"] = lambda cell: isinstance(cell, Badge)
     environment.tests["links"] = lambda cell: isinstance(cell, Links)
     environment.filters |= {"large": large_of, "typeset": typeset, "apart": apart}
     environment.filters["place"] = lambda unit: quote(unit.page)

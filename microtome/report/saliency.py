@@ -133,9 +133,9 @@ class State(Enum):
         """Alone."""
         return self.value[0]
 
-    def shown(self, text: str, value: str) -> views.Mark:
+    def shown(self, text: str, value: str) -> views.Badge:
         """With a value beside it, in its colour."""
-        return views.Mark(text, {"✓": "good", "✗": "bad", "?": "warned"}[self.mark], value)
+        return views.Badge(text, {"✓": "good", "✗": "bad", "?": "warned"}[self.mark], value)
 
 
 Verdict = Mapping[str, State]
@@ -257,7 +257,7 @@ def _words(verdict: Verdict) -> str:
 def _table(found: SaliencyFindings, verdicts: Mapping[str, Verdict]) -> views.Section:
     columns = [("method", False), *((test, False) for test in JUDGED)]
     lines = [[named(method), *_tested(found, method, verdict)] for method, verdict in verdicts.items()]
-    none = views.Mark("– not tested", "unjudged")
+    none = views.Badge("– not tested", "unjudged")
     lines += [[named(method), *[none] * len(JUDGED)] for method in _untested(found, verdicts)]
     note = "In brackets 95 % intervals over the pictures; undecided, where one reaches across the limit."
     told = [f"{test[:1].upper()}{test[1:]}{_limit(found.limits.get(test))}: {_TESTS[test]}" for test in JUDGED]
@@ -282,7 +282,7 @@ def _tested(found: SaliencyFindings, method: str, verdict: Verdict) -> list[view
     return [
         verdict[test].shown(verdict[test].value, _worst(found, method, test))
         if test in verdict
-        else views.Mark("– void", "unjudged", "the twin is not the same function")
+        else views.Badge("– void", "unjudged", "the twin is not the same function")
         for test in JUDGED
     ]
 
@@ -332,11 +332,10 @@ def _faithful(row: FaithfulnessRow) -> list[views.Cell]:
     return [CONTROLS.get(name, named(name)), value, apart, "–" if name == row["control"] else beyond]
 
 
-def _marked(row: FaithfulnessRow, value: float, low: float, high: float) -> views.Mark:
+def _marked(row: FaithfulnessRow, value: float, low: float, high: float) -> views.Badge:
     lower_is_better = row["measure"] == "deletion"
     good, bad = (high < 0, low > 0) if lower_is_better else (low > 0, high < 0)
     state = State.PASSES if good else State.FAILS if bad else State.UNDECIDED
-    value, low, high = (round(each, 2) + 0.0 for each in (value, low, high))
     return state.shown(state.mark, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]")
 
 

@@ -271,10 +271,14 @@ def _steady(layers: Sequence[StableLayer]) -> list[views.Section]:
 
 
 def _beside(steady: Sequence[views.Section], follow: Sequence[views.Section]) -> list[views.Section]:
-    """The shift test beside the one layer, where both are narrow."""
-    tables = [part for section in [*steady, *follow] for part in section.parts if isinstance(part, views.Table)]
-    narrow = len(steady) == len(follow) == 1 and all(len(table.columns) <= NARROW for table in tables)
-    return [*(replace(section, beside=narrow) for section in steady), *follow]
+    """The layers and the shift test two by two, where all are narrow."""
+    sections = [*steady, *follow]
+    tables = [part for section in sections for part in section.parts if isinstance(part, views.Table)]
+    narrow = all(len(table.columns) <= NARROW for table in tables)
+    return [
+        replace(section, beside=narrow and place % 2 == 0 and place + 1 < len(sections))
+        for place, section in enumerate(sections)
+    ]
 
 
 def _over(row: Judged) -> str:

@@ -195,7 +195,7 @@ COVER = 3  # pictures of a page, or units of a layer, on the overview
 
 
 @dataclass(frozen=True)
-class Mark:
+class Badge:
     """What came of a test, coloured, and a value beside it.
 
     Args:
@@ -207,18 +207,19 @@ class Mark:
     text: str
     state: str
     value: str = ""
-    kind: str = "mark"
+    kind: str = "badge"
 
 
 SEVERAL, MANY = 4, 6  # pictures from which on a card is wide, and beyond which it takes a row
+UPRIGHT = 2  # rows of a table that had better be columns
 LISTED = 100  # cells up to which a table stands as a list on a phone
 MOST_ACROSS = 9  # pictures side by side on a card; of more a half
-Cell = str | Strip | UnitKey | Links | Mark
+Cell = str | Strip | UnitKey | Links | Badge
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table. Cells are text, strips, links, marks, or units, which are linked; the first of each row is its heading.
+    """A table. Cells are text, strips, links, badges or units, which are linked; the first of a row is its heading.
 
     Args:
         columns: heading, and whether the column holds numbers.
@@ -247,12 +248,13 @@ class Table:
 
 
 def upright(table: Table) -> Table:
-    """A table of a single row as a line per column, each of its name and what the row has; another one as it is."""
-    if len(table.rows) != 1:
+    """A table of one or two rows as a line per column, of its name and what each row has; another one as it is."""
+    if not 1 <= len(table.rows) <= UPRIGHT:
         return table
-    first, *rest = zip(table.columns, table.rows[0], strict=True)
-    columns = [first[0], (first[1] if isinstance(first[1], str) else "", True)]
-    return replace(table, columns=columns, rows=[[name, cell] for (name, _), cell in rest], slim=True)
+    (head, *names), (over, *cells) = table.columns, zip(*table.rows, strict=True)
+    columns = [head, *((cell if isinstance(cell, str) else "", True) for cell in over)]
+    rows = [[name, *line] for (name, _), line in zip(names, cells, strict=True)]
+    return replace(table, columns=columns, rows=rows, slim=True)
 
 
 @dataclass(frozen=True)
@@ -389,7 +391,7 @@ class Gallery:
     @property
     def form(self) -> str:
         """How its cards stand, for the style: every picture is to stay large enough to see what is in it."""
-        most = max((card.across for card in self.cards), default=0)
+        most = max((card.across if card.across < MANY else len(card.spots) for card in self.cards), default=0)
         return " long" if most > MANY else " wide" if self.wide or most >= SEVERAL else ""
 
 
