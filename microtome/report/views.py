@@ -121,6 +121,11 @@ class ConceptBars:
     most: int
     never: str = ""
 
+    @property
+    def asked(self) -> bool:
+        """Whether anybody asked which of them are confirmed."""
+        return bool(self.never) or any(bar.confirmed is not None for bar in self.bars)
+
 
 @dataclass(frozen=True)
 class Detected:
