@@ -10,11 +10,12 @@ from pathlib import Path
 
 from flows.console import warn
 from flows.reports import publish
-from flows.text import as_text, flat, moment, printable, text_table
+from flows.text import as_text, flat, printable, text_table
 from microtome.errors import InputError
 from microtome.quantify.wordnet import WordNet
 from microtome.report.comparison import (
     AGREEMENT,
+    BestUnit,
     ComparedLayer,
     ComparedRun,
     Comparison,
@@ -23,6 +24,7 @@ from microtome.report.comparison import (
     page,
     sentences,
 )
+from microtome.report.words import day
 from storage import Artifact, Files, RunRecord
 from storage.runs import verdict
 from storage.tables import ReadRow
@@ -73,7 +75,8 @@ def compared(files: Files, first: RunRecord, second: RunRecord) -> tuple[str, Pa
     said = [*map(printable, found.cautions if found.imported else ()), "\n".join(map(printable, sentences(found)))]
     text = "\n\n".join([*_tables(found), *said])
     view = page(found, f"compare-{first.run_id}-{second.run_id}.html")
-    return text, publish(files, view, view.title, f"From runs {first.run_id} and {second.run_id}")
+    footer = " and ".join(f"{run.run_id}, begun on {day(run.started)}" for run in (first, second))
+    return text, publish(files, view, view.title, f"Of the runs {footer}.")
 
 
 def _tables(found: Comparison) -> Iterator[str]:
@@ -95,11 +98,14 @@ def comparison(files: Files, first: RunRecord, second: RunRecord) -> Comparison:
     check_comparable(one, two)
     paired = stability_intervals(one, two)
     layers: list[ComparedLayer] = []
+    best: list[BestUnit] = []
     images, size = 0, (1, 1)
     if "dissection" in one.stages and "dissection" in two.stages:
-        layers, intervals = DissectedPair(one, two, _thumbnails(one, two)).layers()
+        pair = DissectedPair(one, two, _thumbnails(one, two))
+        layers = pair.layers()
+        best = pair.best(layers)
         images, size = one.index.images, one.index.frame.size
-        paired |= intervals
+        paired |= pair.intervals()
     figures = compared_figures(one.figures, two.figures, paired)
     return Comparison(
         *_both(one, two),
@@ -109,6 +115,7 @@ def comparison(files: Files, first: RunRecord, second: RunRecord) -> Comparison:
         list(_cautions(one, two)),
         images,
         size,
+        best=best,
     )
 
 
@@ -134,10 +141,10 @@ def _about(side: Side, name: str) -> ComparedRun:
         ("audit", run.name),
         ("network", _network(run)),
         ("seed", str(audit.get("seed", "–"))),
-        ("begun", f"{moment(run)} UTC"),
+        ("begun", day(run.started)),
         ("status", run.status),
     ]
-    described = f"{_network(run)} ({run.run_id}, begun {moment(run)} UTC)"
+    described = f"{_network(run)}, begun on {day(run.started)}"
     if "report" not in side.stages:
         return ComparedRun(name, run.run_id, facts, "", described)
     units = frozenset(side.stages["report"].names("unit/"))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from flows.console import warn
 from flows.reports import FOLDER, publish
-from flows.text import flat, moment, printable, text_table
+from flows.text import flat, printable, text_table
 from microtome.errors import InputError, suggest
-from microtome.report.comparison import Figure
+from microtome.report.comparison import RENAMED, Figure
 from microtome.report.history import (
     History,
     PastFigure,
@@ -24,6 +24,7 @@ from microtome.report.history import (
     page,
     sentences,
 )
+from microtome.report.words import day
 from storage import Files, RunRecord, RunStore
 from storage.runs import FigureRun, GateRun, verdict
 
@@ -44,7 +45,7 @@ def history(files: Files, name: str) -> tuple[str, Path | None]:
                  for gate in found.gates]  # fmt: skip
         tables.append(text_table(["gate", "last", "value", "limit", "missed"], lines))
     text = "\n\n".join([*tables, "\n".join(map(printable, sentences(found)))])
-    footer = f"From the runs of {name}, the last {found.runs[-1].run}"
+    footer = f"Of the runs of {name}; the last, {found.runs[-1].run}, began on {found.runs[-1].last}."
     return text, publish(files, page(found, f"history-{file_name(name)}.html"), f"history of {name}", footer)
 
 
@@ -113,7 +114,7 @@ def _unfinished(run: RunRecord, alike: Sequence[Sequence[RunRecord]]) -> Unfinis
     if not why and run.stages:
         why = f"after {', '.join(run.stages)}"
     after = sum(some[0].started <= run.started for some in alike)
-    return UnfinishedRun(run.run_id, moment(run), run.status, run.network, why, after)
+    return UnfinishedRun(run.run_id, day(run.started), run.status, run.network, why, after)
 
 
 @dataclass(frozen=True)
@@ -151,15 +152,15 @@ def _past_run(some: Sequence[RunRecord], before: Sequence[RunRecord] | None, pag
     first, last = some[0], some[-1]
     return PastRun(
         last.run_id,
-        moment(first).partition(" ")[0],
-        moment(first),
+        day(first.started).partition(", ")[0],
+        day(first.started),
         last.status,
         last.network,
         _changed(before[-1], first) if before else [],
         _measuring(before[-1], first) if before else [],
         _pictures(last),
         len(some),
-        moment(last),
+        day(last.started),
         pages.report(last),
         pages.comparison(before, some) if before else "",
     )
@@ -235,7 +236,15 @@ def _figures(measured: Sequence[Sequence[FigureRun]]) -> list[PastFigure]:
     """Every headline that any of the runs has, in the order of the last one that has it."""
     named = [{(f["stage"], f["figure"], f["row"]): f for f in figures} for figures in measured]
     keys = dict.fromkeys(key for figures in reversed(named) for key in figures)
-    return [PastFigure(*key, [_figure(figures[key]) if key in figures else None for figures in named]) for key in keys]
+    return [
+        PastFigure(
+            stage,
+            RENAMED.get(name, name),
+            row,
+            [_figure(figures[key]) if (key := (stage, name, row)) in figures else None for figures in named],
+        )
+        for stage, name, row in keys
+    ]
 
 
 def _figure(figure: FigureRun) -> Figure:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from storage.runs import FigureRun, RunRecord
+from storage.runs import FigureRun
 
 WIDEST = 60  # characters of a cell
 
@@ -35,11 +34,6 @@ def figure_line(figure: FigureRun) -> str:
     interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
     value = "none" if figure["value"] is None else f"{figure['value']:.4g}"
     return printable(f"{figure['figure']}{where}: {value}{interval}")
-
-
-def moment(run: RunRecord) -> str:
-    """When a run began, to the minute, UTC."""
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.started))
 
 
 def flat(value: object, key: str = "") -> Iterator[tuple[str, str]]:

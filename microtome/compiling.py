@@ -3,12 +3,16 @@
 Numba's own cache looks at the file of a function alone, and would go on with what it compiled of the other files that
 the function calls. Here all of `microtome.quantify`, where the loops are, has to be what it was: each state of it has a
 folder of its own, so that no process finds what another made of other code. What cannot be read or written costs a
-compilation, never an audit.
+compilation, never an audit. Where a new folder is made, those that no process has used for a month go.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -21,6 +25,9 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.sigutils import normalize_signature
 
 LOOPS = Path(__file__).parent / "quantify"
+UNUSED = 30 * 86400
+"""Seconds after which a folder that nobody has used is one of code that is no more."""
+_NAME = re.compile("[0-9a-f]{32}")  # of our folders
 
 Loop = TypeVar("Loop", bound=Callable[..., object])
 
@@ -35,6 +42,26 @@ class LoopFolder(UserWideCacheLocator):
     def get_source_stamp(self) -> str:
         """What was compiled counts as long as this is the same."""
         return code()
+
+    def ensure_cache_path(self) -> None:
+        """See to it that the folder is there, which every process does that has loops. Raises OSError: it cannot be."""
+        folder = Path(self.get_cache_path())
+        new = not folder.exists()
+        super().ensure_cache_path()  # type: ignore[no-untyped-call]
+        with suppress(OSError):
+            os.utime(folder)
+            if new:
+                _prune(folder)
+
+
+def _prune(kept: Path) -> None:
+    """Remove the folders beside one that nobody has used for long, as far as that is possible.
+
+    Whoever has used one all the while has its loops in memory, and at worst compiles those that it had not called yet.
+    """
+    for folder in kept.parent.iterdir():
+        if folder != kept and _NAME.fullmatch(folder.name) and time.time() - folder.lstat().st_mtime > UNUSED:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _CompiledLoop(CompileResultCacheImpl):

@@ -98,7 +98,7 @@ class StageKey:
     parameters: Mapping[str, object] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property  # every file's path is asked for by it
     def digest(self) -> str:
         """Hexadecimal, 32 characters."""
         content = json.dumps(

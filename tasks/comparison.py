@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from microtome.errors import InputError
 from microtome.quantify import held
-from microtome.report.comparison import ComparedFigure, Figure
+from microtome.report.comparison import RENAMED, ComparedFigure, Figure
 from storage import Artifact, Files, RunRecord, StageStore
 from storage.runs import FigureRun, finished_stages
 from storage.tables import ReadRow
@@ -176,7 +176,9 @@ def compared_figures(
             apart = (
                 Figure(b.value - a.value, low, high) if known and a.value is not None and b.value is not None else None
             )
-            found.append(ComparedFigure(stage, name, both_names(row, other), a, b, apart or Figure(None)))
+            found.append(
+                ComparedFigure(stage, RENAMED.get(name, name), both_names(row, other), a, b, apart or Figure(None))
+            )
     return found
 
 

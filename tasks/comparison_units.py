@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from microtome.quantify import drift as science
 from microtome.quantify import held
 from microtome.quantify.resampling import ImageCounts, bootstrap_weights, halves, redrawn_halves
 from microtome.quantify.significance import LEVEL
-from microtome.report.comparison import ComparedLayer, ConceptUnits
+from microtome.report.comparison import BestUnit, ComparedLayer, ConceptUnits, Figure, MovedConcept, most_moved
 from microtome.report.drift import (
     SHOWN_UNITS,
     DriftedLayer,
@@ -49,17 +50,32 @@ class DissectedPair:
     second: Side
     thumbnail: Callable[[int], str]
 
-    def layers(self) -> tuple[list[ComparedLayer], dict[Key, Interval]]:
-        """Every layer that both have, and the paired intervals of the dissection's headlines."""
+    @cached_property
+    def pairs(self) -> dict[str, _LayerPair]:
+        """Every layer that both have, by its name; by two names where they differ."""
         names = [[str(row["layer"]) for row in side.layers] for side in (self.first, self.second)]
-        pairs = [pair for pair in matched_rows(*names) if None not in pair]
-        layers: list[ComparedLayer] = []
-        intervals: dict[Key, Interval] = {}
-        for one, other in cast(list[tuple[str, str]], pairs):
-            layer = _LayerPair(self, _LayerOf(self.first, one), _LayerOf(self.second, other))
-            layers.append(layer.compared())
-            intervals |= {("dissection", words, one): ends for words, ends in layer.intervals().items()}
-        return layers, intervals
+        matched = cast(list[tuple[str, str]], [pair for pair in matched_rows(*names) if None not in pair])
+        return {
+            both_names(one, other): _LayerPair(self, _LayerOf(self.first, one), _LayerOf(self.second, other))
+            for one, other in matched
+        }
+
+    def layers(self) -> list[ComparedLayer]:
+        """What became of each."""
+        return [pair.compared() for pair in self.pairs.values()]
+
+    def intervals(self) -> dict[Key, Interval]:
+        """Paired intervals of the dissection's headlines."""
+        return {
+            ("dissection", words, pair.one.name): ends
+            for pair in self.pairs.values()
+            for words, ends in pair.intervals().items()
+        }
+
+    def best(self, layers: Sequence[ComparedLayer]) -> list[BestUnit]:
+        """A unit of each of the concepts that were gained most, or lost; none where no report has its pictures."""
+        found = (self.pairs[moved.layer].best(moved) for moved in most_moved(layers))
+        return [best for best in found if any(seen.thumb for seen in best.pictures)]
 
     @cached_property
     def resamples(self) -> int:
@@ -172,23 +188,34 @@ class _LayerOf:
         category = self.side.index.concepts.category_index
         return held.half_labels(self.blocks(), split, category, all_images=self.everywhere)
 
+    def sheet(self, unit: int) -> str:
+        """What a unit does not light in its pictures, as data for the page; empty where no report has it."""
+        report, folder = self.side.stages.get("report"), f"assets/masks/{self.number:03d}"
+        name = f"{folder}/{unit}.png"
+        if report is None or name not in report.names(folder):
+            return ""
+        return f"data:image/png;base64,{base64.b64encode(report.read(name)).decode()}"
+
     def top_images(self, units: Sequence[int]) -> dict[int, list[tuple[int, float]]]:
         """unit -> (image, peak), the highest first."""
-        artifact = self.side.read("dissection", "thresholds")
         found: dict[int, list[tuple[int, float]]] = defaultdict(list)
-        if artifact is None:
+        if self.top is None:
             return found
-        table = artifact.table("top_images")
-        mine = pc.and_(
-            pc.equal(table.column("layer"), self.name),
-            pc.and_(
-                pc.is_in(table.column("unit"), value_set=pa.array(units, pa.int32())),
-                pc.less(table.column("rank"), SHOWN_PICTURES),
-            ),
-        )
-        for row in table.filter(mine).to_pylist():
+        mine = pc.is_in(self.top.column("unit"), value_set=pa.array(units, pa.int32()))
+        for row in self.top.filter(mine).to_pylist():
             found[row["unit"]].append((row["image"], row["peak"]))
         return found
+
+    @cached_property
+    def top(self) -> pa.Table | None:
+        """The first pictures of each unit's top images; None where they are gone."""
+        artifact = self.side.read("dissection", "thresholds")
+        if artifact is None:
+            return None
+        table = artifact.table("top_images")
+        return table.filter(
+            pc.and_(pc.equal(table.column("layer"), self.name), pc.less(table.column("rank"), SHOWN_PICTURES))
+        )
 
 
 @dataclass(frozen=True)
@@ -283,6 +310,20 @@ class _LayerPair:
             )
             for concept, category in dict.fromkeys([*found[0], *found[1]])
         ]
+
+    def best(self, moved: MovedConcept) -> BestUnit:
+        """The best unit of a concept in the run that has more of them; if it can be, one that the other has not."""
+        concept, gained = moved.concept, moved.change > 0
+        layer, mine, others = (
+            (self.other, concept.second, concept.first) if gained else (self.one, concept.first, concept.second)
+        )
+        some = sorted(set(mine) - set(others)) or mine
+        columns = [layer.column(name) for name in ("confirmed", "iou", "iou_low", "iou_high")]
+        confirmed, iou, low, high = (dict(enumerate(column)) for column in columns)
+        unit = max(some, key=lambda unit: (bool(confirmed[unit]), iou[unit]))
+        pictures = self._seen(layer.top_images([unit])[unit])
+        value = Figure(*(cast("float | None", column[unit]) for column in (iou, low, high)))
+        return BestUnit(moved, unit, value, pictures, layer.sheet(unit))
 
     def _matched(self) -> DriftedLayer:
         found, pair = science.matched(self.one.scores, self.other.scores), self.pair

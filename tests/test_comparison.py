@@ -13,6 +13,7 @@ from flows.reports import find_page, publish
 from microtome.errors import InputError
 from microtome.report import views
 from microtome.report.comparison import (
+    BestUnit,
     ComparedFigure,
     ComparedLayer,
     ComparedRun,
@@ -20,13 +21,16 @@ from microtome.report.comparison import (
     ConceptUnits,
     Figure,
     KeptLabels,
+    MovedConcept,
     difference_words,
+    most_moved,
     number,
     page,
     sentences,
-    signed,
 )
 from microtome.report.drift import DriftedLayer, UnitPicture, UnitPictures
+from microtome.report.single import alone
+from microtome.report.words import change
 from storage import RunRecord, RunStore, open_files
 from tasks.comparison import Side, check_comparable, compared_figures, matched_rows
 from tests.conftest import change_audit, opened
@@ -67,7 +71,22 @@ def test_figures_of_stages_that_both_have():
     ],
 )  # fmt: skip
 def test_numbers_in_words(value, words, apart):
-    assert (number(value), signed(value)) == (words, apart)
+    assert (number(value), change(value)) == (words, apart)
+
+
+@pytest.mark.parametrize(
+    ("values", "words", "apart"),
+    [
+        ((31, 29, 33), "31 [29, 33]", "+31 [+29, +33]"),
+        ((0.9, 0.87654, 0.92), "0.9000 [0.8765, 0.9200]", "+0.90 [+0.88, +0.92]"),
+        ((0.0188, 0.01, 0.0202), "0.0188 [0.0100, 0.0202]", "+0.019 [+0.010, +0.020]"),
+        ((-0.0042, -0.01, 0), "−0.0042 [−0.0100, 0.0000]", "−0.004 [−0.010, 0]"),
+        ((1234.5, 1000, 1500), "1,234 [1,000, 1,500]", "+1,234 [+1,000, +1,500]"),
+        ((0, 0, 0), "0 [0, 0]", "0 [0, 0]"),
+    ],
+)
+def test_a_value_has_as_many_digits_as_its_interval(values, words, apart):
+    assert (Figure(*values).words, change(*values)) == (words, apart)
 
 
 ROW = {
@@ -135,9 +154,10 @@ def test_further_figures_that_surely_differ():
     more = [replace(detectors(3, 9, 5, 7), name=name) for name in "abcd"]
     told = sentences(found(detectors(31, 31, 0, 0), detectors(27, 31, 2, 6), detectors(1, 2, -1, 3), *more))
     assert told[0].startswith("new has more detectors in 4 than old: 31 against 27")  # what surely differs comes first
-    assert told[1] == "Surely different, too: a of 4 +6 [+5, +7]; b of 4 +6 [+5, +7]; c of 4 +6 [+5, +7]; and 1 more."
-    assert told[2] == "No sure difference in detectors of 4, detectors of 4."
-    assert sentences(found(detectors(27, 31, 2, 6), more[0]))[1] == "Surely different, too: a of 4 +6 [+5, +7]."
+    assert told[1] == "4 figures of 4 surely differ, too; 2 figures of 4 may be the same in both."
+    assert sentences(found(detectors(27, 31, 2, 6), more[0]))[1] == "A of 4 surely differs, too."
+    both = found(detectors(27, 31, 2, 6), replace(more[0], row="9"), *more)
+    assert sentences(both)[1] == "1 figure of 9 and 4 figures of 4 surely differ, too."
 
 
 def test_what_became_of_units_and_concepts():
@@ -146,7 +166,7 @@ def test_what_became_of_units_and_concepts():
         f"3 of 4 units of {EVIL} (75%) carry the same label in both; 10% would if units were paired at random, 90% if "
         "only the first run's pictures were redrawn."
     )
-    assert told[1:] == [f"Detected in old alone: {EVIL}.", "Detected in new alone: leg."]
+    assert told[1:] == [f"Concepts detected in old alone: {EVIL}; in new alone: leg."]
 
 
 def test_numbers_that_mean_nothing_are_said_to_and_folded_away():
@@ -155,25 +175,20 @@ def test_numbers_that_mean_nothing_are_said_to_and_folded_away():
     kept = KeptLabels.of(lost.matched)
     assert (kept.meaningless, kept.words) == (True, "3 of 4, 75% [30%, 95%]")
     assert sentences(both)[0] == (
-        "Unit numbers mean nothing between these two networks, as far as labels tell: "
-        + "; ".join(
-            [f"3 of 4 units of {EVIL} (75%) carry the same label in both, and 40% would if units were paired at random"]
-            * 2
-        )
-        + "."
+        f"Unit numbers mean nothing between these two networks: 3 of 4 units of {EVIL} and 3 of 4 units of {EVIL} "
+        "carry the same label in both, about as many as if units were paired at random (40% and 40%)."
     )
     view = page(both, "c.html")
-    assert [section.folded for section in view.sections if section.heading.startswith("Number by number")] == [
-        True, True,
-    ]  # fmt: skip
+    assert [section.folded for section in view.sections if section.heading.endswith("by number anyway")] == [True] * 2
     warned = next(part.text for part in parts_of(view, "text") if part.style == "advice")
     assert warned.startswith(f"As far as labels tell, not surely in {EVIL}, {EVIL}: there units of one number")
-    (numbers,) = [section for section in view.sections if section.heading.startswith("Does a number mean")]
+    (numbers,) = [section for section in view.sections if section.heading.startswith("Do numbers mean")]
     assert [row[0] for row in numbers.parts[1].rows] == [EVIL, EVIL]
     same = {**UNIT, "changed": False, "iou_after": 0.1, "threshold_after": 1.0}
     assert not KeptLabels.of(DriftedLayer({**ROW, "changed_share": 0, "random_share": 0}, [same], {})).meaningless
     assert not KeptLabels.of(DriftedLayer({**ROW, "random_share": None}, [UNIT], {})).meaningless
-    assert not any(section.folded for section in page(found(), "c.html").sections)
+    folded = [section.heading for section in page(found(), "c.html").sections if section.folded]
+    assert folded == ["The two runs", "How to read this"]
 
 
 def test_units_lead_to_their_pages_in_either_report():
@@ -185,7 +200,7 @@ def test_units_lead_to_their_pages_in_either_report():
     first = replace(made.first, units=frozenset([views.UnitKey(EVIL, 3).page]))
     view = page(replace(made, first=first), "c.html")
     place = first.unit(views.UnitKey(EVIL, 3))
-    assert parts_of(view, "table")[1].rows[0][-2] == views.Links([("3", place)])
+    assert parts_of(view, "table")[0].rows[0][-1] == views.Links([("−3", place)])
     assert parts_of(view, "table")[-3].rows[0][0] == views.Links([("3", ""), ("before", place)])
     assert parts_of(view, "gallery")[0].cards[0].links == [("before", place)]
 
@@ -200,15 +215,15 @@ def test_the_page():
     view = page(
         found(detectors(31, 27, -6, -2), detectors(3, 4, None, None), cautions=["they measure otherwise"]), "c.html"
     )
-    assert view.figures.items[0] == ("detectors, 4", "31 → 27", "−4 [−6, −2]")
-    tables = parts_of(view, "table")
-    figures, concepts = tables[0], tables[2]
-    assert [cell for cell in figures.rows[0] if isinstance(cell, str)][2:] == ["31", "27", "−4 [−6, −2]"]
+    assert view.figures.items == []  # the table says them
+    figures, concepts, *_ = parts_of(view, "table")
+    assert [cell for cell in figures.rows[0] if isinstance(cell, str)][2:] == ["31 → 27", "−4 [−6, −2]"]
     strip = figures.rows[0][-1]
     assert (strip.value, strip.low, strip.high) == (pytest.approx(50 - 49 * 4 / 6, abs=0.01), 1.0, 33.67)
     assert figures.rows[1][-1] == ""  # nothing to tell it from zero by
     assert [row[0] for row in concepts.rows] == [EVIL, "head", "leg"]
-    assert list(concepts.rows[1][2:]) == ["2 → 1", "2 → 1", views.Links([("1", "")]), views.Links([])]
+    assert list(concepts.rows[1][1:]) == ["2 → 1", "2 → 1", views.Links([("−1", "")])]
+    assert (figures.form, concepts.form) == ("stack brief", "slim")
     assert view.headline == "they measure otherwise"  # before any figure is said to differ
     (told,) = [part for section in view.sections for part in section.parts if isinstance(part, views.Listed)]
     assert told.items[0].startswith("new has fewer detectors in 4 than old")
@@ -216,6 +231,55 @@ def test_the_page():
     (gallery,) = parts_of(view, "gallery")
     assert [spot.caption for spot in gallery.cards[0].spots] == ["before"] * 5 + ["after"] * 5
     assert view.links[0] == ("report of old", "../x/index.html")
+
+
+def test_concepts_of_one_name_are_told_apart_by_their_category():
+    twice = [ConceptUnits("door", "part", [1], [], None), ConceptUnits("door", "object", [], [2, 3, 4, 5, 6, 7], None)]
+    view = page(found(layers=[ComparedLayer("a", [*twice, ConceptUnits("sky", "scene", [8], [], None)], None)]), "c")
+    rows = parts_of(view, "table")[0].rows
+    assert [row[0] for row in rows] == ["door (object)", "door (part)", "sky"]
+    assert [text for text, _ in rows[0][-1].links] == ["+2", "3", "4", "5", "2 more"]
+
+
+def test_the_concepts_that_moved_most():
+    def units(name, first, second, confirmed=None):
+        return ConceptUnits(name, "c", range(first), range(second), confirmed)
+
+    layers = [
+        ComparedLayer("low", [units("wing", 0, 1), units("sun", 2, 0), units("sky", 3, 3)], None),
+        ComparedLayer("high", [units("wing", 1, 4), units("leg", 9, 9, (1, 3)), units("tail", 0, 1),
+                               units("head", 0, 9)], None),
+        ComparedLayer("bare", None, None),
+    ]  # fmt: skip
+    moved = [(item.layer, item.concept.concept, item.change) for item in most_moved(layers)]
+    assert moved == [("high", "leg", 2), ("high", "head", 9), ("high", "wing", 3), ("low", "sun", -2)]
+
+
+def test_the_best_units_of_moved_concepts_are_shown():
+    gone, _, _, come = found().layers[0].concepts
+    seen = [UnitPicture("data:,", "a.png", 1.0)] * 5
+    best = [
+        BestUnit(MovedConcept("4", replace(come, confirmed=None)), 0, Figure(0.2, 0.1, 0.3), seen, "data:sheet"),
+        BestUnit(MovedConcept("4", gone), 3, Figure(0.2), seen, ""),
+    ]
+    key = views.UnitKey("4", 0)
+    second = replace(found().second, units=frozenset([key.page]))
+    view = page(found(best=best, second=second), "c.html")
+    gained, lost = (
+        section
+        for section in view.sections
+        if section.heading.startswith("Concepts ") and section.heading.endswith(" most")
+    )
+    assert [section.heading for section in (gained, lost)] == ["Concepts gained most", "Concepts lost most"]
+    assert (gained.beside, lost.beside) == (True, False)
+    (card,) = gained.parts[1].cards
+    assert (card.title, card.label, card.note) == ("unit 0 of 4", "leg", "0 → 1 detectors")
+    assert (card.facts[0][1], card.sheet, card.place) == ("0.200 [0.100, 0.300]", "data:sheet", "../x/unit/4/0.html")
+    (card,) = lost.parts[1].cards
+    assert (card.note, card.facts[0][1], card.place) == ("1 → 0 confirmed detectors", "0.200", "")
+    shown = alone(view, "t", run="r")
+    assert '<img class="m" src="data:sheet"' in shown
+    assert '<a href="../x/unit/4/0.html">unit 0 of 4</a>' in shown
 
 
 def test_units_that_cannot_be_matched_say_why():
@@ -249,7 +313,9 @@ def test_a_run_beside_itself_differs_by_exactly_nothing(two):
     _, files, first, _ = two
     same = comparison(files, first, first)
     assert {difference_words(f) for f in same.figures} == {"0 [0, 0]", "0"}
-    assert [f.name for f in same.figures if f.difference.low is None] == ["unique detectors, per category"] * 2
+    papers = "different concepts, as papers count"  # records keep it under another name
+    assert [f.name for f in same.figures if f.difference.low is None] == [papers] * 2
+    assert same.best == []
     assert all(layer.matched.same for layer in same.layers)
     assert sentences(same)[0].startswith("As many confirmed detectors in 1 in both")
     assert same.differences == []
@@ -300,8 +366,13 @@ def test_two_runs_differ_in_what_they_differ(two):
     assert top
     assert all(spot.thumb.startswith("data:image/webp;base64,") for unit in top.values() for spot in unit.before[:2])
     assert made.images == 70
-    assert made.first.described.startswith(f"tiny with random weights ({first.run_id}, begun 20")
-    assert made.second.described.startswith("tiny (seed 1) with random weights (")
+    assert made.first.described.startswith("tiny with random weights, begun on ")
+    assert made.second.described.startswith("tiny (seed 1) with random weights, begun on ")
+    assert {best.moved.concept.concept for best in made.best}
+    for best in made.best:
+        of = best.moved.concept.second if best.moved.change > 0 else best.moved.concept.first
+        assert best.unit in of
+        assert best.sheet.startswith("data:image/png;base64,")
     assert made.first.unit(views.UnitKey("4", 0)) == made.first.report.replace("index.html", "unit/4/0.html")
     assert page(made, "c.html").title == "first beside second"
     told = publish(files, page(made, "compare-x.html"), "t", "f")
@@ -363,7 +434,7 @@ def test_the_command(two, command):
     file, _, first, second = two
     process = command("compare", first.run_id, "second", cwd=file.parent)
     assert process.returncode == 0, process.stderr
-    assert re.search(r"of 12 units of 4 \(\d+%\) carry|of 8 units of 1 \(\d+%\) carry", process.stdout)
+    assert re.search(r"\d+ of 12 units of 4 .*carry|\d+ of 8 units of 1 .*carry", process.stdout)
     place = Path(re.search(r"page +(.*)", process.stdout)[1])
     assert place.name == f"compare-{first.run_id}-{second.run_id}.html"
     assert command("open", "compare", cwd=file.parent).stdout.strip() == str(place)
@@ -373,7 +444,7 @@ def test_the_command(two, command):
     assert refused.stdout == ""
     history = command("history", "first", cwd=file.parent)
     assert history.returncode == 0, history.stderr
-    assert "One finished run of first" in history.stdout
+    assert "first has one finished run" in history.stdout
     assert Path(re.search(r"page +(.*)", history.stdout)[1]).is_file()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,56 @@ def test_what_was_compiled_of_another_signature_is_not_taken(tmp_path: Path, mon
     loop = compiling.compiled(_doubled)
     assert [loop(2), loop(0.25)] == [4, 0.5]
     assert sum(loop.stats.cache_misses.values()) == 1
+
+
+def aged(cache: Path, name: str, days: float) -> Path:
+    """A folder of other code beside ours, last used so long ago."""
+    other = next(cache.rglob("*_doubled*.nbc")).parent.with_name(name)
+    other.mkdir()
+    (other / "loop.nbc").write_bytes(b"compiled")
+    os.utime(other, (time.time() - 86400 * days,) * 2)
+    return other
+
+
+def test_a_new_folder_has_those_removed_that_nobody_used_for_a_month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compiling.compiled(_doubled)(2) == 4
+    old, late = aged(tmp_path, "a" * 32, 31), aged(tmp_path, "b" * 32, 29)
+    strange = aged(tmp_path, "somebody's", 31)
+    assert compiling.compiled(_doubled)(2) == 4
+    assert old.exists()  # ours was there, so that there is no other code than before
+    shutil.rmtree(next(tmp_path.rglob("*_doubled*.nbc")).parent)
+    assert compiling.compiled(_doubled)(2) == 4
+    assert not old.exists()
+    assert late.exists()
+    assert strange.exists()
+    assert list(tmp_path.rglob("*_doubled*.nbc"))
+
+
+def test_who_uses_a_folder_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compiling.compiled(_doubled)(2) == 4
+    folder = next(tmp_path.rglob("*_doubled*.nbc")).parent
+    os.utime(folder, (0, 0))
+    assert compiling.compiled(_doubled)(2) == 4
+    assert folder.stat().st_mtime > time.time() - 60
+
+
+def test_a_folder_that_cannot_be_removed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compiling.compiled(_doubled)(2) == 4
+    old = aged(tmp_path, "a" * 32, 31)
+    shutil.rmtree(next(tmp_path.rglob("*_doubled*.nbc")).parent)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "rmdir", refused)
+    monkeypatch.setattr(os, "unlink", refused)
+    loop = compiling.compiled(_doubled)
+    monkeypatch.undo()
+    assert loop(2) == 4
+    assert old.exists()
 
 
 def _doubled(value):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microtome.quantify import held
@@ -71,6 +71,7 @@ def test_none_wanted_is_none():
     assert list(held.drawn_confirmed(found, found, 0.1)) == [0, 0]
 
 
+@settings(deadline=None)  # loops are compiled in the first example
 @given(st.integers(0, 200))
 def test_labels_of_the_first_half_and_confirmed_detectors(seed):
     """Where every half is drawn as it is, the count is that of the dissection itself."""

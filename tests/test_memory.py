@@ -31,6 +31,7 @@ from microtome.visualize import features
 from storage import Artifact, RunStore, open_files
 from tasks import freed
 from tasks.execution import carried_out
+from tasks.index import work
 from tasks.session import Session
 from tests.conftest import NETWORK, clean_environment, long_form, write_audit
 from tests.test_imports import ROOT
@@ -142,6 +143,15 @@ def test_a_stage_without_a_batch_of_its_own_says_what_to_do(tmp_path, monkeypatc
     monkeypatch.setattr("tasks.index.work._Indexer.__call__", raising)
     with pytest.raises(StageFailed, match=f"^stage index failed: {SHORT}$"):
         carry_out(plan.job("index"), Session(plan.files, plan.settings, Silent()), refresh=False)
+
+
+def test_planes_too_large_for_one_array_of_binary_values_are_written_in_several(monkeypatch):
+    drawn = [np.arange(24 * count, dtype=np.uint16).reshape(count, 4, 6) for count in (2, 0, 1)]
+    framed = [work._Framed(planes, [0] * len(planes), [], [], [], {}) for planes in drawn]
+    found = work._planes(framed)
+    assert [value.as_py() for value in found] == [planes.astype("<u2").tobytes() for planes in drawn]
+    monkeypatch.setattr(work, "_MOST_BYTES", 100)
+    assert work._planes(framed).to_pylist() == found.to_pylist()
 
 
 def raising(*_):

@@ -52,24 +52,19 @@ def page(**changes):
 def test_the_opening_sentence_says_what_is_confirmed_first():
     assert page().headline == (
         "1 of 3 units (95 % interval 0 to 2) are confirmed detectors: their label holds on pictures that had no say in "
-        "choosing it, and chance does not reach it (q ≤ 0.05). Luck included, 2 of 3 units (95 % interval 1 to 3) "
-        "lie above IoU 0.04 over 1,200 pictures; their labels are 2 different concepts."
+        "choosing it, and chance does not reach it (q ≤ 0.05)."
     )
     assert page(**UNASKED).headline == (
-        "2 of 3 units (95 % interval 1 to 3) lie above IoU 0.04 over 1,200 pictures; their labels are 2 different "
-        "concepts. Without permutations none is confirmed."
+        "2 of 3 units (95 % interval 1 to 3) lie above IoU 0.04 over 1,200 pictures, luck included. Without "
+        "permutations none is confirmed."
     )
-    assert page(unique_per_unit=1).headline.endswith("their label is one concept.")
-    assert page(detectors=0, unique_per_unit=0).headline.endswith("over 1,200 pictures.")
 
 
 def test_confirmed_detectors_stand_before_the_raw_count():
-    assert page().figures[:2] == [
-        ("confirmed detectors", "1", "95 %: 0 to 2"),
-        ("detectors, luck included", "2", "95 %: 1 to 3"),
-    ]
-    assert page(**UNASKED).figures[0] == ("confirmed detectors", "–", "not asked for")
-    assert page(confirmed_low=None, confirmed_high=None).figures[0] == ("confirmed detectors", "1", "")
+    made = page()
+    assert made.headline.startswith("1 of 3 units (95 % interval 0 to 2) are confirmed")
+    assert made.figures[0] == ("detectors, luck included", "2", "95 %: 1 to 3; above IoU 0.04 over 1,200 pictures")
+    assert page(confirmed_low=None, confirmed_high=None).headline.startswith("1 of 3 units are confirmed")
 
 
 @pytest.mark.parametrize(
@@ -91,21 +86,20 @@ def test_cards_tell_the_confirmed_from_the_raw():
         (True, True), (True, False), (False, False),
     ]  # fmt: skip
     facts = {name: value for name, value, _ in cards[0].facts}
-    assert (facts["p"], facts["p across"], facts["q"]) == ("≤ 0.005", "0.01", "≤ 0.015")
-    assert "p across" not in {name for name, _, _ in page(strata=1).units[0].facts}
+    assert facts["q"] == "≤ 0.015"
+    told, alone = ({name: note for name, _, note in made.units[0].facts}["q"] for made in (page(), page(strata=1)))
+    assert told.endswith("believed; p ≤ 0.005 within sources, 0.01 across; 200 exchanges can show no less")
+    assert alone.endswith("believed; p ≤ 0.005; 200 exchanges can show no less")
 
 
 def test_a_p_value_that_no_exchange_reached_is_the_least_that_they_can_show():
-    card = page().units[0]
-    told = {name: note for name, _, note in card.facts}
-    assert told["q"].endswith("; 200 exchanges can show no less")
-    assert "≤" not in told["p across"]
     assert page().least == "200 exchanges can show no less"
     (made,) = pages([DissectedLayer(LAYER, [UNIT | {"p_value": 2 / 201}], {}, (8, 8))])
     assert made.least == ""
     assert {name: value for name, value, _ in made.units[0].facts}["q"] == "0.015"
     (unasked,) = pages([DissectedLayer(LAYER | UNASKED, [UNIT | {"p_value": None, "q_value": None}], {}, (8, 8))])
-    assert {name: value for name, value, _ in unasked.units[0].facts}["p"] == "–"
+    (asked,) = [fact for fact in unasked.units[0].facts if fact[0] == "q"]
+    assert asked == ("q", "–", "share of false discoveries if this and all better units are believed")
 
 
 def test_the_overview_says_how_many_and_of_what():

@@ -214,13 +214,13 @@ def test_cards_link_to_units_and_to_parents_that_have_cards():
     assert [card.title for card in gallery.cards] == ["node 1", "node 0", "node 2", "node 3"]
     one, zero, two, three = gallery.cards
     assert two.links == [
-        ("filter 2: wing", "unit/low/2.html"), ("under node 1", "#node/1"), ("under node 0", "#node/0")
+        ("low filter 2: wing", "unit/low/2.html"), ("under node 1", "#node/1"), ("under node 0", "#node/0")
     ]  # fmt: skip
-    assert three.links[0] == ("filter 0: no concept", "unit/low/0.html")
+    assert three.links[0] == ("low filter 0: no concept", "unit/low/0.html")
     assert (two.facts, zero.facts) == ([], [("on wing", "25%", "")])
     assert two.spots == [views.Spot("assets/x/000001.webp", "one.png", SIZE, [(25.0, 30.0, 4.4)], ())]
-    assert (one.note, zero.note, zero.label) == ("top filter 1", "top filter 0", "")  # on no part: not named
-    assert (one.links, three.spots) == ([("filter 1", "unit/top/1.html")], [])
+    assert (one.note, zero.note, zero.label) == ("", "", "")  # on no part: not named
+    assert (one.links, three.spots) == ([("top filter 1", "unit/top/1.html")], [])
 
 
 def test_a_parent_without_a_card_is_named_and_not_linked():
@@ -288,16 +288,13 @@ def test_the_blend_is_judged_against_its_best_rival(low, high, said):
     best, *others = PARTS.against
     made = parts_page(replace(PARTS, against=[replace(best, low=low, high=high), *others]))
     assert made.headline == (
-        "Shown a part in 3 to 6 boxes, the blend of how it looks and where it sits then finds it in new pictures, on "
-        f"average 0.150 of the diagonal from its annotated centre (head and tail). That is {said} the best of 2 "
-        f"simpler ways, exemplar (difference -0.010 [{low:+.3f}, {high:+.3f}])."
+        "Shown a part in 6 boxes, the blend of how it looks and where it sits then finds it in new pictures at 0.200 "
+        f"(head) of the diagonal from its annotated centre. Over all parts and numbers of boxes that is {said} the "
+        f"best of 2 simpler ways, exemplar (difference -0.010 [{low:+.3f}, {high:+.3f}])."
     )
-    assert made.figures.items == [
-        ("error, blend", "0.150", "over all parts and numbers of boxes"),
-        ("error, exemplar", "0.150", "the best simpler way"),
-        ("error, mean position", "0.200", "looks at nothing"),
-        ("pictures", "30", "to find the parts in"),
-    ]
+    assert made.figures.items == [("head, 6 boxes", "0.200", "95 %: 0.190 to 0.210")]
+    few = replace(PARTS, figures=[row for row in PARTS.figures if row.boxes == 3])
+    assert " at 0.100 (head) to 0.150 (tail) of the diagonal" in parts_page(few).headline
 
 
 def test_parts_say_how_often_the_blend_is_surely_nearer_or_farther_and_what_it_chose():
@@ -312,7 +309,10 @@ def test_parts_say_how_often_the_blend_is_surely_nearer_or_farther_and_what_it_c
     assert "Do they follow what is shown?" not in [section.heading for section in made.sections]
     moved = replace(PARTS, follow=[PartShift("head", 3, Locator.BLEND, 0.7, 0.6, 0.8, 0.5, 30)])
     follow = part_of(parts_page(moved), "Do they follow what is shown?", "table")
-    assert follow.rows == [["head", "blend", "0.70 [0.60, 0.80]"]]
+    assert follow.rows == [["head", "0.70 [0.60, 0.80]"]]
+    assert [name for name, _ in follow.columns] == ["slope, 3 boxes", "blend"]
+    every = next(section.parts for section in parts_page(moved).sections if section.heading == "Every figure")
+    assert every[-1].rows == [["head", "blend", "0.70 [0.60, 0.80]"]]
     errors, near = next(section.parts for section in made.sections if section.heading == "Every figure")
     assert [name for name, _ in errors.columns] == ["part", "way", "error, 3 boxes", "error, 6 boxes"]
     assert errors.rows[0] == ["head", "blend", "0.100 [0.090, 0.110]", "0.200 [0.190, 0.210]"]

@@ -7,7 +7,7 @@ from microtome.networks.classes import class_names
 from microtome.networks.small import creature_net
 from microtome.report import adversarial, features, fields, saliency, views
 from microtome.report.adversarial import AttackedPicture, AttackFindings, AttackKind
-from microtome.report.saliency import INVARIANCE, SaliencyFindings
+from microtome.report.saliency import INVARIANCE, SaliencyFindings, SaliencyMaps
 from microtome.visualize.measures import AttackMeasure, MeasureKind
 
 LIMITS = {INVARIANCE: 0.001, "randomisation": 0.2, "class sensitivity": 0.8}
@@ -29,42 +29,63 @@ def verdicts(*, randomised, invariant=True):
     return saliency.page(SaliencyFindings(rows, [], [], [], LIMITS))
 
 
-def cells(made):
-    (table,) = made.sections[0].parts
-    return [heading for heading, _ in table.columns], table.rows[0]
+def marks(made):
+    return made.sections[0].parts[0].rows[0][1:]
 
 
 def test_the_limits_stand_on_the_page():
-    headings, _ = cells(verdicts(randomised=(0.1, 0.05, 0.15)))
-    assert headings[1:4] == ["input invariance, error ≤ 0.001", "randomisation, ≤ 0.2", "class sensitivity, ≤ 0.8"]
+    _, told = verdicts(randomised=(0.1, 0.05, 0.15)).sections[0].parts
+    assert [line.partition(":")[0] for line in told.items] == [
+        "Input invariance, at most 0.001", "Randomisation, at most 0.2", "Class sensitivity, at most 0.8",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("interval", "cell", "headline"),
     [
-        ((0.1, 0.05, 0.15), "✓ passes 0.10 [0.05, 0.15]", "Gradient passes every test."),
-        ((0.1, 0.05, 0.2), "✓ passes 0.10 [0.05, 0.20]", "Gradient passes every test."),
+        ((0.1, 0.05, 0.15), ("✓ passes", "good", "0.10 [0.05, 0.15]"), "Gradient passes every test."),
+        ((0.1, 0.05, 0.2), ("✓ passes", "good", "0.10 [0.05, 0.20]"), "Gradient passes every test."),
         (
             (0.15, 0.05, 0.25),
-            "? undecided 0.15 [0.05, 0.25]",
-            "No method passes every test. Too few pictures to decide about gradient",
+            ("? undecided", "warned", "0.15 [0.05, 0.25]"),
+            "No method passes every test. Undecided, since the pictures are too few: gradient.",
         ),
         (
             (0.25, 0.15, 0.35),
-            "? undecided 0.25 [0.15, 0.35]",
-            "No method passes every test. Too few pictures to decide about gradient",
+            ("? undecided", "warned", "0.25 [0.15, 0.35]"),
+            "No method passes every test. Undecided, since the pictures are too few: gradient.",
         ),
-        ((0.4, 0.3, 0.5), "✗ fails 0.40 [0.30, 0.50]", "No method passes every test. Gradient fails at least one"),
+        (
+            (0.4, 0.3, 0.5),
+            ("✗ fails", "bad", "0.40 [0.30, 0.50]"),
+            "No method passes every test. Gradient fails at least one: its maps can look",
+        ),
+        ((-0.001, -0.004, 0.004), ("✓ passes", "good", "0.00 [0.00, 0.00]"), "Gradient passes every test."),
     ],
 )
 def test_a_method_passes_fails_or_is_undecided(interval, cell, headline):
     made = verdicts(randomised=interval)
-    assert cells(made)[1][2] == cell
+    assert marks(made)[1] == views.Badge(*cell)
     assert made.headline.startswith(headline)
 
 
 def test_every_picture_has_to_keep_the_limit_of_input_invariance():
-    assert cells(verdicts(randomised=(0.1, 0.0, 0.1), invariant=False))[1][1].startswith("✗ fails")
+    assert marks(verdicts(randomised=(0.1, 0.0, 0.1), invariant=False))[0].text == "✗ fails"
+
+
+def test_a_method_that_was_not_tested_says_so():
+    rows = [judged("gradient", "class sensitivity", 0.1, 0.0, 0.2, True)]
+    shown = [SaliencyMaps(number, "a.png", "a.webp", (8, 8), {"gradient": "g", "rise": "r"}) for number in (1, 2)]
+    made = saliency.page(SaliencyFindings(rows, shown, [], [], LIMITS))
+    assert made.headline == "Gradient passes every test. Not tested: RISE."
+    assert made.figures.items[0] == ("methods tested", "1", "all but RISE")
+    first, verdict, more, *_ = made.sections
+    assert [section.heading for section in (first, more)] == ["One picture, by every method", "More pictures"]
+    assert [spot.caption for spot in first.parts[1].cards[0].spots] == ["picture", "gradient ✓", "RISE –"]
+    assert [cell.text for cell in verdict.parts[0].rows[1][1:]] == ["– not tested"] * 3
+    assert verdict.parts[0].rows[0][1].text == "– void"
+    untold = saliency.page(SaliencyFindings([], shown, [], [], LIMITS))
+    assert "Not tested" not in untold.headline
 
 
 @pytest.mark.parametrize(
@@ -82,7 +103,7 @@ def test_what_the_network_uses_has_three_states_too(measure, low, high, mark):
     }  # fmt: skip
     made = saliency.page(SaliencyFindings([], [], [], [row]))
     table = made.sections[0].parts[-1]
-    assert table.rows[0][2].startswith(mark)
+    assert table.rows[0][2].text == mark
 
 
 def attacked(before_name, after_name):
@@ -100,7 +121,7 @@ def attacked(before_name, after_name):
 
 def test_one_figure_is_rounded_in_one_way():
     made = attacked("dragon", "cat")
-    tables = [part for part in made.sections[0].parts if isinstance(part, views.Table)]
+    tables = [part for section in made.sections for part in section.parts if isinstance(part, views.Table)]
     assert made.headline == (
         "The strongest attack, PGD that moves no pixel by more than 4 of 255 grey levels, flips 31% [0%, 45%] of 48 "
         "predictions; random noise of the same size flips 0% [0%, 45%]."
@@ -113,7 +134,7 @@ def test_one_figure_is_rounded_in_one_way():
 @pytest.mark.parametrize(("names", "words"), [(("dragon", "cat"), "dragon → cat"), ((None, None), "class 5 → class 1")])
 def test_classes_have_names_where_anybody_says_them(names, words):
     made = attacked(*names)
-    text, gallery = made.sections[1].parts
+    text, gallery = made.sections[0].parts
     assert (gallery.cards[0].title, gallery.cards[0].note) == ("PGD, 4/255", words)
     assert ("nobody says" in text.text) == (names[0] is None)
 
@@ -155,7 +176,8 @@ def test_features_name_their_unit_and_are_told_on_its_page():
         "units (95 % interval); of 1 unit no picture could be made, as no gradient reaches it."
     )
     assert [card.unit for card in made.sections[0].parts[-1].cards] == [("conv", 3), ("conv", 4)]
-    assert made.figures.items[1] == ("above every natural picture", "50%", "of synthetic pictures, 95 %: 9% to 91%")
+    assert [figure[:2] for figure in made.figures.items] == [("median ratio", "1.50"), ("median fine detail", "20 %")]
+    assert features.page(features.FeatureFindings([lost], (8, 8))).figures.items == []
     assert [len(card.spots) for card in made.sections[0].parts[-1].cards] == [1, 0]  # no grey picture is called made
     assert [card.facts[0][1] for card in made.sections[0].parts[-1].cards] == ["1.50", "–"]
     (section,) = features.of_units(found)["conv", 3]
@@ -173,3 +195,25 @@ def test_a_field_stands_beside_the_pictures_that_it_was_measured_over():
     assert (second.thumb, second.circles) == ("t.webp", [(40.0, 30.0, 12.5)])
     assert [fact[:2] for fact in gallery.cards[0].facts][-1] == ("pictures", "4")
     assert set(fields.of_units(found)) == {("conv", 3)}
+
+
+def test_each_picture_stands_once_by_the_weakest_attack_that_flips_it():
+    flipped = AttackMeasure(MeasureKind.FLIPPED)
+    kinds = [AttackKind(name, eps) for eps in (1.0, 4.0) for name in ("fgsm", "noise like fgsm")]
+    row = {"measure": str(flipped), "value": 0.5, "low": 0.2, "high": 0.8, "n": 4}
+    figures = {(kind, flipped): {**row, "attack": kind.name, "eps": kind.eps} for kind in kinds}
+
+    def picture(eps, image, after):
+        row = {"attack": "fgsm", "norm": "linf", "eps": eps, "image": image, "before": 5, "after": after, "file": "f"}
+        return AttackedPicture({**row, "before_name": "cat", "after_name": f"n{after}"}, "a.jpg", "t", "c", "d")
+
+    shown = [picture(4.0, 3, 1), picture(1.0, 3, 1), picture(1.0, 4, 5), picture(4.0, 4, 2)]
+    first, others, kept, *_ = adversarial.page(AttackFindings(figures, shown, (8, 8))).sections
+
+    def cards(section):
+        return [(card.title, card.anchor.rpartition("/")[2]) for card in section.parts[-1].cards]
+
+    assert cards(first) == [("FGSM, 1/255", "3"), ("FGSM, 4/255", "4")]
+    assert cards(others) == [("FGSM, 4/255", "3")]
+    assert cards(kept) == [("FGSM, 1/255", "4")]
+    assert [section.folded for section in (first, others, kept)] == [False, True, True]

@@ -61,16 +61,18 @@ def test_a_single_category() -> None:
         "of one place held for every picture (0.1000); 50% of them surely follow a landmark."
     )
     assert page.figures.items[0] == ("instability D", "0.0500", "95 %: 0.0400 to 0.0600")
-    assert page.figures.items[4] == ("own movement", "0.123", "of the diagonal; 2.50 bits of place")
+    assert [item[1] for item in page.figures.items[1:3]] == ["5 of 7", "4 of 7"]
+    assert page.figures.items[3] == ("own movement", "0.123", "of the diagonal; 2.50 bits of place")
     (table,) = parts_of(page, "table")
-    (line,) = table.rows
-    assert [cell for cell in line if isinstance(cell, str)] == [
-        "bird", "0.0500", "[0.0400, 0.0600]", "0.2000", "0.1500", "0.1000", "75%", "50%", "1",
-    ]  # fmt: skip
-    strip = line[3]
-    assert isinstance(strip, views.Strip)
+    assert [line[:2] for line in table.rows] == [
+        ["7 filters on bird (1 left out)", "0.0500 [0.0400, 0.0600]"],
+        ["the best cell, held for every picture", "0.1000"],
+        ["the exact centre of every picture", "0.1500"],
+        ["random cells", "0.2000"],
+    ]
+    strip = table.rows[0][2]
     assert (strip.value, strip.low, strip.high) == pytest.approx((23.81, 19.05, 28.57))  # of 1.05 x random
-    assert [mark[:2] for mark in strip.marks] == [(95.24, "chance"), (47.62, "aim")]
+    assert [line[2].value for line in table.rows[1:]] == [47.62, 71.43, 95.24]
     assert not [part for part in parts_of(page, "text") if part.style == "advice"]
 
 
@@ -80,7 +82,8 @@ SHIFT = ShiftSummary(8, 5, 0.61, 0.55, 0.67, 0.4, 0.63, 0.58, 0.75, 0.06, 0.0444
 def test_steadiness_is_claimed_of_filters_that_follow_alone() -> None:
     found = stable(("conv", "bird", None, SUMMARY))
     tested = replace(
-        found, layers=[replace(found.layers[0], shift={"bird": replace(SHIFT, follow=1), "all: mean": SHIFT})]
+        found,
+        layers=[replace(found.layers[0], shift={"bird": replace(SHIFT, follow=1), "cat": SHIFT, "all: mean": SHIFT})],
     )
     page = stability_page(tested)
     assert page.headline == (
@@ -92,12 +95,16 @@ def test_steadiness_is_claimed_of_filters_that_follow_alone() -> None:
     loose = Judged("conv", "bird", None, replace(SUMMARY, best_constant=0.0499))
     worse = replace(tested, layers=[replace(tested.layers[0], rows=[loose])])
     assert "(0.0500) are no steadier than" in stability_page(worse).headline
-    table = next(part for part in parts_of(page, "table") if part.columns[1][0] == "follow")
-    assert table.rows[1] == [
+    table = next(part for part in parts_of(page, "table") if part.columns[1][0] == "surely follow")
+    assert table.rows[-1] == [
         "conv, all: mean", "5 of 8", "0.61 [0.55, 0.67]", "0.40", "75%", "0.63, 0.58",
         "0.0444", "0.0777", "25%", "0.0600",
     ]  # fmt: skip
     assert len(table.columns) == len(table.rows[0])
+    alone = stability_page(replace(found, layers=[replace(found.layers[0], shift={"bird": SHIFT})]))
+    steady, follow = alone.sections[:2]
+    assert (steady.beside, follow.parts[0].rows[0]) == (True, ["surely follow", "5 of 8"])
+    assert follow.parts[0].columns == [("layer, category", False), ("conv, bird", True)]
     nobody = replace(SHIFT, follow=0, following_deviation=None, following_frozen=None, following_tracking=None)
     layers = [replace(found.layers[0], shift={"bird": nobody})]
     assert "Of none can it be said that it is steady" in stability_page(replace(found, layers=layers)).headline
@@ -115,14 +122,17 @@ def test_several_categories_are_judged_by_the_audits_rule() -> None:
     assert "varies by 0.0700" in stability_page(other).headline
     (table,) = parts_of(stability_page(findings), "table")
     assert [row[0] for row in table.rows] == ["bird", "cat", "all: lowest", "all: highest-activation"]
+    assert [cell for cell in table.rows[0] if isinstance(cell, str)] == [
+        "bird", "0.0500 [0.0400, 0.0600]", "0.2000", "0.1500", "0.1000", "75%", "50%", "1",
+    ]  # fmt: skip
+    assert [mark[:2] for mark in table.rows[0][2].marks] == [(95.24, "chance"), (47.62, "aim")]
 
 
 def test_the_steadiest_layer_heads_the_page_and_one_without_deviation_comes_last() -> None:
     page = stability_page(stable(("dark", "bird", None, NULL), ("conv", "bird", None, SUMMARY)))
     assert page.headline.startswith("The distance of the filters of conv")
     dark = parts_of(page, "table")[0].rows[0]
-    assert dark[1:3] == ["–", ""]
-    assert (dark[3].value, dark[3].low, dark[3].text) == (None, None, "D –, 95 % ")
+    assert (dark[1], dark[2].value, dark[2].low, dark[2].text) == ("–", None, None, "D –")
     alone = stability_page(stable(("dark", "bird", None, NULL)))
     assert "varies by – of the picture's diagonal, no less than" in alone.headline
     assert alone.figures.items[0] == ("instability D", "–", "")
@@ -193,15 +203,13 @@ def test_training_alone() -> None:
     assert table.rows == [
         [
             "interpretable (masks and filter loss)",
-            "20 pictures",
-            "90.0%",
-            "[85.0%, 95.0%]",
+            "90.0% [85.0%, 95.0%]",
             "0.250",
             "-0.01000",
             "0.005",
         ],
-        ["linear probe of the backbone", "20 pictures", "95.0%", "[76.0%, 99.0%]", "", "", ""],
-        ["always the commonest class", "20 pictures", "55.0%", "", "", "", ""],
+        ["linear probe of the backbone", "95.0% [76.0%, 99.0%]", "", "", ""],
+        ["always the commonest class", "55.0%", "", "", ""],
     ]
     (code,) = parts_of(page, "code")
     assert code.text.startswith("network:\n  load: package:factory\n")
@@ -219,40 +227,39 @@ def test_networks_beside_their_twin() -> None:
     page = finetuning_page(tuned("interpretable", "twin", compared=compared))
     assert page.headline.endswith(
         "right; without that loss (its twin) 90.0% [85.0%, 95.0%]; a linear probe of the features as they were "
-        "95.0% [76.0%, 99.0%].\nThe distance of its new layer's filters to landmarks varies by 0.0500 "
-        "of the picture's diagonal, of the twin's by 0.0700, apart by -0.0200 [-0.0300, +0.0100]; that of the best "
-        "control, one place held for every picture, by 0.1000, which is less steady."
+        "95.0% [76.0%, 99.0%].\nThe filters of its new layer are not surely steadier than the twin's (their "
+        "instability differs by -0.0200 [-0.0300, +0.0100] of the picture's diagonal); they are steadier than the best "
+        "control, one place held for every picture."
     )
-    assert [item[:2] for item in page.figures.items[3:]] == [
+    assert [item[:2] for item in page.figures.items] == [
         ("instability, interpretable", "0.0500"),
         ("instability, twin", "0.0700"),
         ("instability, best control", "0.1000"),
     ]
-    table, _ = parts_of(page, "table")
+    new, below, _ = parts_of(page, "table")
     who = [item.partition(":")[0] for item in page.sections[0].parts[0].items]
     assert who == ["before fine-tuning", "interpretable", "twin"]
-    assert [row[:3] for row in table.rows] == [
-        ["interpretable", "new", "0.0500"],
-        ["twin", "new", "0.0700"],
-        ["control: one place held for every picture", "new", "0.1000"],
-        ["before fine-tuning", "conv", "0.0800"],
-        ["interpretable", "below it", "–"],
-        ["control: one place held for every picture", "below it", "0.1000"],
-    ]
-    assert [row[4] for row in table.rows] == ["-0.0200 [-0.0300, +0.0100]", "", "", "", "–", ""]
-    assert [row[5:7] for row in table.rows[:2]] == [["–", "–"]] * 2
-    (gallery,) = parts_of(page, "gallery")
-    assert [(card.anchor, card.label, card.title) for card in gallery.cards] == [
-        ("interpretable/extra_map/7", "interpretable", "filter 7"), ("twin/extra_map/7", "twin", "filter 7")
+    assert [row[:2] for row in new.rows] == [
+        ["interpretable", "0.0500 [0.0400, 0.0600]"], ["twin", "0.0700 [0.0400, 0.0600]"],
     ]  # fmt: skip
+    assert [row[0] for row in below.rows] == ["before fine-tuning (conv)", "interpretable"]
+    assert [mark[:2] for mark in new.rows[0][2].marks] == [(95.24, "aim")]
+    assert new.legend[-1] == ("aim", "the best control, one place held for every picture: 0.1000")
+    assert [row[3] for row in (*new.rows, *below.rows)] == ["-0.0200 [-0.0300, +0.0100]", "", "", "–"]
+    assert [row[4:6] for row in new.rows] == [["–", "–"]] * 2
+    (gallery,) = parts_of(page, "gallery")
+    (card,) = gallery.cards
+    assert (card.anchor, card.title, card.note) == ("interpretable/extra_map/7", "filter 7", "follows head of bird")
+    assert [spot.caption for spot in card.spots] == ["filter loss", "twin"]
+    assert [name for name, *_ in card.facts] == ["D, filter loss", "R², filter loss", "D, twin", "R², twin"]
 
 
 @pytest.mark.parametrize(
     ("frozen", "said"),
     [
-        (0.04, "its own filters frozen at their mean places, by 0.0400, which is steadier still."),
-        (0.08, "its own filters frozen at their mean places, by 0.0800, which is less steady."),
-        (0.12, "one place held for every picture, by 0.1000, which is less steady."),
+        (0.04, "they are less steady than the best control, its own filters frozen at their mean places."),
+        (0.08, "they are steadier than the best control, its own filters frozen at their mean places."),
+        (0.12, "they are steadier than the best control, one place held for every picture."),
     ],
 )
 def test_the_best_control_is_named(frozen, said) -> None:
@@ -302,7 +309,7 @@ def test_fine_tuning_says_who_follows() -> None:
         "When what is shown is moved, 5 of 8 of its filters surely follow, 7 of 8 of the twin's."
     )
     table = parts_of(page, "table")[0]
-    assert [row[5:7] for row in table.rows] == [["5 of 8", "0.61 [0.55, 0.67]"], ["7 of 8", "0.61"], ["", ""]]
+    assert [row[4:6] for row in table.rows] == [["5 of 8", "0.61 [0.55, 0.67]"], ["7 of 8", "0.61"]]
     assert len(table.columns) == len(table.rows[0])
 
 
@@ -310,4 +317,4 @@ def test_without_a_twin_nothing_is_compared_with_it() -> None:
     compared = [Compared(None, layer("conv", 0.08)), Compared("interpretable", layer("extra_map", 0.05))]
     page = finetuning_page(tuned("interpretable", compared=compared))
     assert "twin" not in page.headline
-    assert [row[4] for row in parts_of(page, "table")[0].rows] == [""] * 4
+    assert [row[3] for table in parts_of(page, "table")[:2] for row in table.rows] == [""] * 2

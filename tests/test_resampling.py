@@ -100,6 +100,16 @@ def test_weighted_counts_are_recounts_of_the_drawn_images(world):
         np.testing.assert_array_equal(counts.scores(row), literal_scores(*world, chosen))
 
 
+@pytest.mark.parametrize("lit", [[7, 2**24 - 7], [2, 2**24 - 1], [2**24 + 1, 2**24 + 3]])
+def test_lit_pixels_are_added_exactly_however_many_there_are(lit):
+    """Half of the numbers above 2**24 are none of float32's."""
+    none, one = np.zeros(0, np.int64), np.ones((2, 1), np.int64)
+    counts = WeightedCounts(np.ones((1, 2), np.int32), 1, np.zeros(1, np.int64))
+    counts.update(ImageCounts(0, none, none, none, none, np.array([lit]).T, one, one > 0))
+    counts.update(ImageCounts(0, *np.array([[0], [0], [0], [1]]), *np.zeros((2, 1, 1), int), np.ones((1, 1), bool)))
+    assert counts.scores(0).item() == 1 / (sum(lit) + 2 - 1)
+
+
 def test_labels_and_scores_of_some_concepts_are_those_of_all(world):
     weights = bootstrap_weights(IMAGES, 9, np.random.default_rng(11))
     weights[4] = 0  # nothing is drawn: every IoU is 0, and the first concept wins

@@ -15,7 +15,7 @@ from PIL import Image
 from microtome.report import views
 from microtome.report.charts import histogram
 from microtome.report.dissection import DissectedLayer, Failure, HistogramRow, NearestRow, TopImage, of_units, pages
-from microtome.report.overlay import FINE, SHEET, borders, dim_path, mask_sheet, outline_path
+from microtome.report.overlay import FINE, SHEET, dim_path, mask_sheet, outline_path
 from microtome.report.render import render, render_units
 from microtome.report.unit import unit_pages
 from microtome.report.words import overlap
@@ -83,7 +83,7 @@ def test_an_outline_parts_what_is_in_from_what_is_out(mask):
 def test_a_slope_is_a_line_and_pixels_that_touch_at_a_corner_stay_apart():
     assert outline_path(np.zeros((3, 3), bool)) == ""
     assert outline_path(np.ones((2, 3), bool)) == "M0 5v-2l3 -3h6l3 3v2l-3 3h-6z"
-    assert len(borders(np.eye(4, dtype=bool))) == 4
+    assert outline_path(np.eye(4, dtype=bool)).count("M") == 4
     stairs = np.tri(12, dtype=bool)
     (slope,) = lines(outline_path(stairs))
     steps = np.diff(slope, axis=0)
@@ -153,7 +153,9 @@ VALUES: HistogramRow = {"start": 0.0, "width": 0.5, "counts": [90, 5, 3, 2]}
 
 def dissected(shown=0, **changes):
     """Three units, of which the first has pictures."""
-    top = TopImage("assets/0a/s/000001.webp", "a.jpg", 0, 2.0, "M0 0h8", "M1 1h2", "wing annotated on 4%", [2])
+    top = TopImage(
+        "assets/0a/s/000001.webp", "a.jpg", 0, 2.0, "M0 0h8", "M1 1h2", "wing covers 4 % of the picture", [2]
+    )
     units = [UNIT | changes, UNIT | {"unit": 1, "confirmed": False}, UNIT | {"unit": 2, "detector": False}]
     failures = [
         Failure("assets/0a/s/000002.webp", "b.jpg", missed, share, "M0 0h8", "", f"marked {share}")
@@ -189,8 +191,7 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "Its IoU with wing is 0.100 [0.080, 0.120], 0.090 on "),
-        ({"heldout_iou": None}, "Its IoU with wing is 0.100 [0.080, 0.120]; chance "),
+        ({}, "Its IoU with wing is 0.100 [0.080, 0.120]. The label holds on pictures that had no say in choosing it, "),
         ({"confirmed": None}, "Its IoU with wing is 0.100 [0.080, 0.120]. It was not tested against chance."),
         ({"confirmed": False}, "Its IoU with wing is 0.100 [0.080, 0.120], but it is not confirmed"),
         (
@@ -200,8 +201,8 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.0012, "iou_low": 0.0, "iou_high": 0.0021},
-            "It detects nothing: wing comes nearest, with an IoU of 0.0012 [0, 0.0021]; a detector needs more than "
-            "0.04.",
+            "It detects nothing: wing comes nearest, with an IoU of 0.0012 [0.0000, 0.0021]; a detector needs more "
+            "than 0.04.",
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.01, "iou_low": 0.005, "iou_high": 0.02, "q_value": 0.5},
@@ -221,6 +222,7 @@ def test_a_dead_unit_says_its_value_and_what_follows():
     assert section.heading == "What that means"
     assert section.parts[0].items[0].startswith("Its value is 0.25 at every place of all ")
     assert "Its values" not in {other.heading for other in rest}
+    assert [part.links for part in section.parts if isinstance(part, views.Links)] == [[("unit 1", "unit/conv/1.html")]]
 
 
 def test_the_listing_has_what_makes_an_iou_sure():
@@ -228,9 +230,10 @@ def test_the_listing_has_what_makes_an_iou_sure():
     report = views.Report("t", "n", "d", pages([dissected()]), (), "", units=made)
     first = report.listing["units"][0]
     assert first[:6] == [0, 0, "wing", "part", "confirmed detector", "0.100"]
-    assert first[6:] == ["[0.080, 0.120]", "0.090", {name: value for name, value, _ in made[0].card.facts}["q"]]
+    facts = {name: value for name, value, _ in made[0].card.facts}
+    assert first[6:] == ["[0.080, 0.120]", "0.090", facts["q"], facts["by chance"], made[0].card.pictures[0].thumb]
     dead = told(reason="dead: it has the same value everywhere")
-    assert replace(report, units=dead).listing["units"][0][4:] == ["dead", "", "", "", ""]
+    assert replace(report, units=dead).listing["units"][0][4:] == ["dead", *[""] * 6]
 
 
 @pytest.mark.parametrize(
@@ -373,7 +376,7 @@ def test_the_listing_is_sorted_by_what_makes_a_label_sure(browser, tmp_path):
     made = unit_pages([layer := pages([dissected()])[0]], [])
     numbers = {0: ("0.09", "≤ 0.02"), 1: ("–", "0.001"), 2: ("0.1", "–")}
     units = [
-        replace(page, card=replace(page.card, facts=[("held out", held, ""), ("q", q, "")]))
+        replace(page, card=replace(page.card, facts=[("held out", held, ""), ("q", q, "")], pictures=()))
         for page, (held, q) in zip(made, numbers.values(), strict=True)
     ]
     shown = views.Report("t", "n", "d", [layer], (), "", units=units)

@@ -44,8 +44,9 @@ def test_lit_words_are_those_of_every_unit_in_every_image(masks):
     images, units, pixels = 4, 5, masks[0] * masks[1]
     lit = rng.random((images, units, pixels)) < rng.choice([0, 0.1, 1], (images, units, 1))
     lit[2] = False
-    order = rng.permutation(lit.sum())
-    image, unit, pixel = (torch.from_numpy(part[order]) for part in np.nonzero(lit))
+    image, unit, pixel = np.nonzero(lit)
+    order = np.lexsort((rng.permutation(len(pixel)), unit, image))
+    image, unit, pixel = (torch.from_numpy(part[order]) for part in (image, unit, pixel))
     found = lit_words(Lit(image * units + unit, image * pixels + pixel, units, pixels), images, masks)
     got = list(zip(found.cell.tolist(), found.unit.tolist(), found.word.tolist(), strict=True))
     assert got == sorted(got)

@@ -148,7 +148,7 @@ def open_picture(file: Path) -> Image.Image:
         image.info.pop("transparency", None)  # else PIL warns that it drops it
         if image.mode.startswith("I"):
             return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8)).convert("RGB")
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def open_mask(file: Path) -> NDArray[np.uint8]:

@@ -157,9 +157,8 @@ class Broden(Dataset):
                 f"(sw x sh), got {stored.shape[1]} x {stored.shape[0]}"
             )
             return None
-        wide = stored[..., 1].astype(np.int32)  # uint8 would overflow silently
-        wide <<= 8
-        wide += stored[..., 0]
+        pairs = np.ndarray(stored.shape[:2], "<u2", np.ascontiguousarray(stored), strides=(3 * stored.shape[1], 3))
+        wide = pairs.astype(np.int32)  # R + 256 G: the first two bytes of each pixel
         if not self._in_masks.take(wide).all():
             strange = np.unique(wide[~self._in_masks[wide]])
             faults += [self._unknown(row, category, number, file) for number in strange.tolist()]

@@ -77,42 +77,25 @@ def tally(lit: Lit, labels: Labels) -> Counts:
         lit: the lit pixels of a batch.
         labels: the batch's annotations.
     """
-    import torch  # here, since resampling and comparing need none
+    from microtome.quantify.counting import counted  # here, since who reads results compiles nothing
 
-    images, units = len(labels.present), lit.units
-    activated = torch.bincount(lit.map, minlength=images * units).cpu().numpy().reshape(images, units)
-    most = max((len(present) for present in labels.present), default=0) + 1
-    planes = torch.from_numpy(labels.planes.transpose(1, 0, 2).astype(np.int64)).to(lit.map.device).flatten(1)
-    first = lit.map * most
-    total = torch.zeros(images * units * most, dtype=torch.long, device=lit.map.device)
-    for plane in planes:
-        total += torch.bincount(plane.index_select(0, lit.place).add_(first), minlength=len(total))
-    dense = total.cpu().numpy().reshape(images, units, most)
-    image, unit, local = np.nonzero(dense[:, :, 1:])
-    table = np.zeros((images, most), np.int64)
-    for index, present in enumerate(labels.present):
-        table[index, 1 : len(present) + 1] = present
-    sparse = (image, unit, table[image, local + 1], dense[image, unit, local + 1])
-    return _sorted(_with_whole(sparse, labels, activated), activated)
+    numbered = _numbered(labels)
+    activated = np.zeros((len(labels.present), lit.units), np.int64)
+    own = np.zeros(1 + max(int(part.max(initial=0)) for part in (labels.planes, numbered[1])), np.int64)
+    pixels = lit.map.cpu().numpy(), lit.place.cpu().numpy(), lit.pixels
+    return Counts(*counted(pixels, np.ascontiguousarray(labels.planes), numbered, (own, activated)), activated)
 
 
-def _with_whole(
-    sparse: tuple[NDArray[np.int64], ...], labels: Labels, activated: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], ...]:
-    """Append the labels of whole pictures: their intersection is all that the unit lights."""
-    parts = [sparse]
-    for image, whole in enumerate(labels.whole):
-        units = np.flatnonzero(activated[image])
-        for concept in whole:
-            rows = len(units)
-            parts.append((np.full(rows, image), units, np.full(rows, concept), activated[image, units]))
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-
-
-def _sorted(sparse: tuple[NDArray[np.int64], ...], activated: NDArray[np.int64]) -> Counts:
-    image, unit, concept, intersection = sparse
-    order = np.lexsort((concept, unit, image))
-    return Counts(image[order], unit[order], concept[order], intersection[order], activated)
+def _numbered(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Concepts of each picture and their local numbers, as `counted` takes them."""
+    most = max((len(own) + len(whole) for own, whole in zip(labels.present, labels.whole, strict=True)), default=0)
+    concepts, local = np.zeros((len(labels.present), most), np.int64), np.full((len(labels.present), most), -1)
+    for image, (own, whole) in enumerate(zip(labels.present, labels.whole, strict=True)):
+        found = np.concatenate([own, whole]).astype(np.int64)
+        order = np.argsort(found, kind="stable")
+        concepts[image, : len(found)] = found[order]
+        local[image, : len(found)] = np.concatenate([np.arange(1, len(own) + 1), np.zeros(len(whole), int)])[order]
+    return concepts, local
 
 
 def iou(

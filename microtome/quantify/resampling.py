@@ -174,9 +174,9 @@ class WeightedCounts:
         """Of each category over the images in which it is annotated; those that are in the same images at once."""
         annotated = np.ones_like(counts.annotated) if self._all_images else counts.annotated
         patterns, which = np.unique(annotated, axis=1, return_inverse=True)
+        kind = _exact(counts.activated, weights)
         for number, seen in enumerate(patterns.T):
-            # float64 holds these integers exactly, and its product is the fast one
-            lit = counts.activated[seen].T.astype(np.float64) @ weights[seen].astype(np.float64)
+            lit = counts.activated[seen].T.astype(kind) @ weights[seen].astype(kind)
             self._activation[which.ravel() == number] += lit.astype(np.int64)
 
     def scores(self, weighting: int) -> NDArray[np.float64]:
@@ -197,28 +197,72 @@ class WeightedCounts:
 
     def winners(self) -> NDArray[np.int64]:
         """(weightings, units) the concept of the highest IoU, the first of equals."""
-        found = []
-        for unit in range(len(self._intersection)):
-            some, counts = self._met(unit)
-            found.append(some[iou(*counts).argmax(0)])
-        return np.stack(found, 1)
+        found: NDArray[np.int64] = _winners(self._intersection, self._activation, self._pixels, self._category)
+        return found
 
     def heldout(self) -> Heldout:
         """What labels chosen under the first of each two weightings reach under the second."""
-        held, whole = [], []
-        for unit in range(len(self._intersection)):
-            _, counts = self._met(unit)
-            one, other = ([part[:, side::2] for part in counts] for side in (0, 1))
-            label = iou(*one).argmax(0)
-            held.append(np.take_along_axis(iou(*other), label[None], 0)[0])
-            whole.append(iou(*(here + there for here, there in zip(one, other, strict=True))).max(0))
-        return Heldout(np.stack(held, 1), np.stack(whole, 1))
+        return Heldout(*_heldout(self._intersection, self._activation, self._pixels, self._category))
 
-    def _met(self, unit: int) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
-        """Concepts that a unit meets, the first with them, which is the label of a unit that meets none; I, A, L."""
-        some = np.flatnonzero(self._intersection[unit].any(1) | (np.arange(len(self._category)) == 0))
-        intersection = self._intersection[unit, some].astype(np.int64)
-        return some, [intersection, self._activation[self._category[some], unit], self._pixels[some]]
+
+def _exact(activated: NDArray[np.int64], weights: NDArray[np.int32]) -> type[np.floating]:
+    """The quickest type of floating-point numbers whose products with weights and sums over images are exact.
+
+    All are integers: float32, where no sum on the way lies above 2**24, up to which it holds each of them; or else
+    float64, which does so up to 2**53, and no data set has as many pixels.
+    """
+    largest = int(activated.sum(0).max(initial=0)) * int(weights.max(initial=0))
+    return np.float32 if largest <= 1 << 24 else np.float64
+
+
+@compiled
+def _winners(intersection, activation, pixels, category):  # type: ignore[no-untyped-def]
+    """(weightings, units) the concept of the highest IoU, the first of equals. Compiled when it is first called.
+
+    Args:
+        intersection: (units, concepts, weightings) I.
+        activation: (categories, units, weightings) A.
+        pixels: (concepts, weightings) L.
+        category: (concepts,) number of each concept's category.
+    """
+    units, concepts, many = intersection.shape
+    found = np.zeros((many, units), np.int64)
+    for unit in range(units):
+        best = np.zeros(many)
+        for concept in range(concepts):
+            both, lit, labelled = intersection[unit, concept], activation[category[concept], unit], pixels[concept]
+            for at in range(many):
+                if both[at]:  # or else the IoU is 0, which is above none
+                    score = both[at] / (lit[at] + labelled[at] - both[at])
+                    if score > best[at]:
+                        best[at], found[at, unit] = score, concept
+    return found
+
+
+@compiled
+def _heldout(intersection, activation, pixels, category):  # type: ignore[no-untyped-def]
+    """(pairs, units) what `Heldout` holds. Compiled when it is first called.
+
+    Args:
+        intersection, activation, pixels, category: as `_winners` takes them, the weightings of a pair side by side.
+    """
+    units, concepts, many = intersection.shape
+    held, whole = np.zeros((many // 2, units)), np.zeros((many // 2, units))
+    for unit in range(units):
+        best = np.full(many // 2, -1.0)
+        for concept in range(concepts):
+            both, lit, labelled = intersection[unit, concept], activation[category[concept], unit], pixels[concept]
+            for pair in range(many // 2):
+                one, other = both[2 * pair], both[2 * pair + 1]
+                if concept and not one and not other:  # both IoUs are 0, which are above none
+                    continue
+                union = lit[2 * pair] + labelled[2 * pair] - one
+                beyond = lit[2 * pair + 1] + labelled[2 * pair + 1] - other
+                score = one / max(union, 1)
+                if score > best[pair]:
+                    best[pair], held[pair, unit] = score, other / max(beyond, 1)
+                whole[pair, unit] = max(whole[pair, unit], (one + other) / max(union + beyond, 1))
+    return held, whole
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ ALIGNMENTS = ("receptive-field", "half-pixel")
 
 @dataclass(frozen=True)
 class Lit:
-    """Pixels above threshold, one entry each, in no particular order.
+    """Pixels above threshold, one entry each, those of a map together, maps in their order.
 
     Args:
         map: which map of the batch: image * units + unit.
@@ -161,22 +161,20 @@ class Upsampler:
         corner = map_ // units * pixels + self._rows.first[row] * self._width + self._columns.first[column]
         across_ = torch.arange(value.shape[1], device=step.device)
         offset = (torch.arange(value.shape[0], device=step.device)[:, None] * self._width + across_).flatten()
-        return Lit(
-            map_.index_select(0, patch),
-            corner.index_select(0, patch).add_(offset.index_select(0, step)),
-            units,
-            pixels,
-            value.reshape(-1).index_select(0, found) if values else None,
-        )
+        place = corner.index_select(0, patch).add_(offset.index_select(0, step))
+        map_, order = map_.index_select(0, patch).sort(stable=True)
+        value = value.reshape(-1).index_select(0, found)[order] if values else None
+        return Lit(map_, place[order], units, pixels, value)
 
     def _walked(self, maps: torch.Tensor, thresholds: torch.Tensor, *, values: bool) -> Lit:
         """The same, patch by patch in compiled loops."""
-        stacked, limit = maps.flatten(0, 1).numpy(), (thresholds.double().numpy(), self._inclusive)
+        bounds = thresholds.double().numpy()
+        bounds = np.nextafter(bounds, -np.inf) if self._inclusive else bounds  # above that is as high as the limit
         grid = self._rows.table, self._columns.table, (self._height, self._width)
-        hot = _touched(stacked, limit)
-        patches = np.unravel_index(np.flatnonzero(hot), hot.shape)
-        found = [torch.from_numpy(item) for item in _light(stacked, patches, grid, limit)]
-        return Lit(found[0], found[1], maps.shape[1], self._height * self._width, found[2] if values else None)
+        stacked = np.ascontiguousarray(maps.flatten(0, 1))
+        found = _light(stacked, _touched(stacked, bounds), grid, bounds)
+        map_, place, value = map(torch.from_numpy, found)
+        return Lit(map_, place, maps.shape[1], self._height * self._width, value if values else None)
 
     def _hot_patches(self, maps: torch.Tensor, thresholds: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Map, row and column of the patches that touch a cell above its threshold, in that order."""
@@ -191,53 +189,64 @@ class Upsampler:
 
 
 @compiled
-def _touched(maps, limit):  # type: ignore[no-untyped-def]
-    """(maps, rows + 1, columns + 1) which patches touch a cell above its unit's limit; see `_light`."""
-    limits, inclusive = limit
+def _touched(maps, bounds):  # type: ignore[no-untyped-def]
+    """(maps, rows + 1, columns + 1) which patches touch a cell above its unit's bound, and how many; see `_light`."""
     count, rows, columns = maps.shape
     hot = np.zeros((count, rows + 1, columns + 1), np.bool_)
+    many = 0
     for number in range(count):
-        least = limits[number % len(limits)]
+        bound = bounds[number % len(bounds)]
+        above, least = 0, np.float32(bound)
+        for value in maps[number].reshape(-1):  # most maps have none, which is seen many cells at a time
+            above += value >= least
+        if not above:
+            continue
         for row in range(rows):
             for column in range(columns):
-                value = maps[number, row, column]
-                if value > least or (inclusive and value == least):
+                if maps[number, row, column] > bound:
                     hot[number, row : row + 2, column : column + 2] = True
-    return hot
+        many += hot[number].sum()
+    return hot, many
 
 
 @compiled
-def _light(maps, patches, grid, limit):  # type: ignore[no-untyped-def]
-    """Pixels of patches whose value is above their unit's limit.
+def _light(maps, touched, grid, bounds):  # type: ignore[no-untyped-def]
+    """Pixels whose value is above their unit's bound, patch by patch of each map.
 
     Args:
-        maps: (maps, rows, columns) float32.
-        patches: (patches,) map, row and column of each.
+        maps: (maps, rows, columns) float32, contiguous.
+        touched: see `_touched`.
         grid: tables of rows and of columns; (height, width) of a segmentation.
-        limit: (units,) float64; whether a value that is as high is above it.
+        bounds: (units,) float64.
 
     Returns:
         of each pixel the map, the place and the value, as `Lit` has them.
     """
-    (low, high, first, weight), (left, right, start, across), (height, width) = grid
-    limits, inclusive = limit
-    units, most = len(limits), len(patches[0]) * weight.shape[1] * across.shape[1]
+    (hot, many), ((low, high, first, weight), (left, right, start, across), (height, width)) = touched, grid
+    most = many * weight.shape[1] * across.shape[1]
     found, places, values = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.float64)
     count = 0
-    for number, row, column in zip(*patches):  # noqa: B905  # numba knows no `strict`
-        above, below, least = maps[number, low[row]], maps[number, high[row]], limits[number % units]
-        west, east = left[column], right[column]
-        corner = (number // units * height + first[row]) * width + start[column]
-        top, fall = np.float64(above[west]), np.float64(above[east]) - np.float64(above[west])
-        bottom, rise = np.float64(below[west]), np.float64(below[east]) - np.float64(below[west])
-        for x in range(across.shape[1]):
-            upper = across[column, x] * fall + top
-            slope = across[column, x] * rise + bottom - upper
-            for y in range(weight.shape[1]):
-                value = weight[row, y] * slope + upper
-                if value > least or (inclusive and value == least):
-                    found[count], places[count], values[count] = number, corner + y * width + x, value
-                    count += 1
+    for number in range(len(maps)):
+        bound = bounds[number % len(bounds)]
+        for row in range(hot.shape[1]):
+            for column in range(hot.shape[2]):
+                if not hot[number, row, column]:
+                    continue
+                above, below = maps[number, low[row]], maps[number, high[row]]
+                west, east = left[column], right[column]
+                corner = (number // len(bounds) * height + first[row]) * width + start[column]
+                top, fall = np.float64(above[west]), np.float64(above[east]) - np.float64(above[west])
+                bottom, rise = np.float64(below[west]), np.float64(below[east]) - np.float64(below[west])
+                for x in range(across.shape[1]):
+                    upper = across[column, x] * fall + top
+                    slope = across[column, x] * rise + bottom - upper
+                    if upper <= bound and slope + upper <= bound:
+                        continue  # what lies between the two, and is rounded, is between them
+                    for y in range(weight.shape[1]):
+                        value = weight[row, y] * slope + upper
+                        if value > bound:
+                            found[count], places[count], values[count] = number, corner + y * width + x, value
+                            count += 1
     return found[:count].copy(), places[:count].copy(), values[:count].copy()
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.compiling import compiled
+
 if TYPE_CHECKING:
     from microtome.quantify.upsample import Lit
 
@@ -66,30 +68,51 @@ def lit_words(lit: Lit, images: int, masks: tuple[int, int]) -> LitWords:
         images: in the batch.
         masks: (height, width) of the segmentation.
     """
-    map_, place = lit.map.cpu().numpy(), lit.place.cpu().numpy()
-    cell, bit = _of_places(images, masks)
-    # Most units light nothing in most images: the table of words has as many columns as the image with most that do.
-    lights = np.zeros((images, lit.units), bool)
-    lights.reshape(-1)[map_] = True
-    rank = np.cumsum(lights, 1) - 1
-    most = int(lights.sum(1).max(initial=0))
-    table = np.zeros(images * tiles(masks) * most, np.uint64)
-    # Each bit is added once, so that the sum is an OR.
-    np.add.at(table, cell.take(place) * most + rank.reshape(-1).take(map_), bit.take(place))
-    at = np.flatnonzero(table)
-    found, column = np.divmod(at, max(most, 1))
-    units = np.argsort(~lights, axis=1, kind="stable")[:, :most]
-    return LitWords(found, units[found // tiles(masks), column], table[at])
+    cell, unit, word = _lit_words(
+        lit.map.cpu().numpy(), lit.place.cpu().numpy(), (lit.units, lit.pixels), _of_pixels(masks)
+    )
+    order = np.argsort(cell, kind="stable")
+    return LitWords(cell[order], unit[order], word[order])
+
+
+@compiled
+def _lit_words(maps, places, sizes, pixel):  # type: ignore[no-untyped-def]
+    """Cell, unit and word of each word that is not zero, map after map.
+
+    Args:
+        maps, places: of the lit pixels, as `Lit` has them.
+        sizes: units; pixels of a segmentation.
+        pixel: tile and bit of each pixel.
+    """
+    (units, pixels), (tile, bit) = sizes, pixel
+    tiles = tile.max() + 1
+    words, touched = np.zeros(tiles, np.uint64), np.empty(tiles, np.int64)
+    cell, unit, word = np.empty(len(maps), np.int64), np.empty(len(maps), np.int64), np.empty(len(maps), np.uint64)
+    count = lit = 0
+    while lit < len(maps):
+        number, many = maps[lit], 0
+        image = number // units
+        while lit < len(maps) and maps[lit] == number:
+            at = places[lit] - image * pixels
+            own = tile[at]
+            if not words[own]:
+                touched[many] = own
+                many += 1
+            words[own] |= bit[at]
+            lit += 1
+        for own in touched[:many]:
+            cell[count], unit[count], word[count] = image * tiles + own, number % units, words[own]
+            words[own] = 0
+            count += 1
+    return cell[:count], unit[:count], word[:count]
 
 
 @lru_cache(4)
-def _of_places(images: int, masks: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """Cell and bit of each place of a batch's segmentations: image * pixels + row-major pixel."""
+def _of_pixels(masks: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Tile and bit of each row-major pixel of a segmentation."""
     row, column = np.divmod(np.arange(masks[0] * masks[1]), masks[1])
-    tile = row // SIDE * tiling(masks)[1] + column // SIDE
-    cell = np.arange(images)[:, None] * tiles(masks) + tile
     bit = np.left_shift(np.uint64(1), (row % SIDE * SIDE + column % SIDE).astype(np.uint64))
-    return cell.ravel(), np.tile(bit, images)
+    return row // SIDE * tiling(masks)[1] + column // SIDE, bit
 
 
 def pixels_of(words: NDArray[np.uint64], masks: tuple[int, int]) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
@@ -110,15 +110,6 @@ class AttackFindings:
 
 def page(found: AttackFindings) -> views.Page:
     """The page."""
-    groups = {
-        "The network": [m for m in found.measures if m.kind not in EXPLANATIONS and m.kind not in OF_UNITS],
-        "Its units": [m for m in found.measures if m.kind in OF_UNITS],
-        "What the audit says of it": [m for m in found.measures if m.kind in EXPLANATIONS],
-    }
-    shown: list[views.Part] = []
-    for what, measures in groups.items():
-        tables = [_moved(found, measures[at : at + WIDEST], what) for at in range(0, len(measures), WIDEST)]
-        shown += [views.Text(_about(measures)), *tables] if measures else []
     return views.Page(
         name="adversarial",
         subject="the attacks",
@@ -128,9 +119,25 @@ def page(found: AttackFindings) -> views.Page:
         figures=views.Figures(
             [(_said(kind), *_flipped(found, kind)) for kind in found.kinds if not kind.name.startswith(CONTROL)]
         ),
-        sections=[views.Section("What moves", [_note(), *shown]), *_attacked(found)],
+        sections=[*_attacked(found), *_groups(found)],
         queries=[("Attacks", "select * from adversarial order by eps, attack")],
     )
+
+
+def _groups(found: AttackFindings) -> Iterator[views.Section]:
+    """What moves: of the network, of its units, of what the audit says of it."""
+    groups = {
+        "What moves in the network": [m for m in found.measures if m.kind not in EXPLANATIONS | OF_UNITS],
+        "What moves in its units": [m for m in found.measures if m.kind in OF_UNITS],
+        "What moves in what the audit says of it": [m for m in found.measures if m.kind in EXPLANATIONS],
+    }
+    asked = {what: measures for what, measures in groups.items() if measures}
+    note: list[views.Part] = [_note()]
+    for number, (what, measures) in enumerate(asked.items()):
+        tables = [_moved(found, measures[at : at + WIDEST]) for at in range(0, len(measures), WIDEST)]
+        together = number == 0 and len(asked) > 1 and all(len(some) <= WIDEST for some in list(asked.values())[:2])
+        yield views.Section(what, [views.Text(_about(measures), "quiet"), *tables, *note], beside=together)
+        note = []
 
 
 def _said(kind: AttackKind) -> str:
@@ -169,7 +176,7 @@ def _flipped(found: AttackFindings, kind: AttackKind) -> tuple[str, str]:
 def _note() -> views.Text:
     return views.Text(
         "An attack moves every pixel by at most so many of 255 grey levels, so that the network's prediction suffers: "
-        "FGSM (fast gradient sign) in one step, PGD (projected gradient descent) in several. “Noise like” an attack "
+        "FGSM (fast gradient sign) in one step, PGD (projected gradient descent) in several. “Noise like it” "
         "moves every pixel as far in a random direction: what does not exceed it is no effect of the attack. Means "
         "over pictures with 95 % intervals (of shares by Wilson, else by bootstrap). Tree and graph "
         "speak of pictures of their own category.",
@@ -183,13 +190,13 @@ def _about(measures: Sequence[AttackMeasure]) -> str:
     return "; ".join(told)[:1].upper() + "; ".join(told)[1:] + "."
 
 
-def _moved(found: AttackFindings, measures: Sequence[AttackMeasure], what: str) -> views.Table:
+def _moved(found: AttackFindings, measures: Sequence[AttackMeasure]) -> views.Table:
     """A row per attack, a column per measure."""
     lines = []
     for kind in found.kinds:
         cells = [_cell(found.figures.get((kind, measure)), measure) for measure in measures]
-        lines.append([_said(kind), *cells])
-    return views.Table([(what, False), *((str(measure), True) for measure in measures)], lines)
+        lines.append(["noise like it" if kind.name.startswith(CONTROL) else _said(kind), *cells])
+    return views.Table([("attack", False), *((str(measure), True) for measure in measures)], lines)
 
 
 def _cell(row: AttackRow | None, measure: AttackMeasure) -> str:
@@ -210,18 +217,30 @@ def _held(row: AttackedRow) -> str:
 
 
 def _attacked(found: AttackFindings) -> list[views.Section]:
-    """Pictures of which the network says something else, then the others, folded where there are any of the first."""
+    """Each picture of which the network says something else, by the weakest attack that makes it do so; then, folded,
+    what stronger attacks do to the same, and the pictures of which it says the same."""
     text = (
-        "What the network says before and after. The difference is drawn at full contrast: grey is no change, the "
-        "extremes are the attack's size."
+        "What the network says before and after, each picture by the weakest attack that flips it. The difference is "
+        "drawn at full contrast: grey is no change, the extremes are the attack's size."
     )
     if any(shown.row["before_name"] is None for shown in found.pictures):
         text += " Classes have numbers here: nobody says what the network's outputs are called."
-    other, same = ([_card(shown, found.size) for shown in found.pictures if (shown.row["before"] == shown.row["after"])
-                    is kept] for kept in (False, True))  # fmt: skip
-    flipped = views.Section("Predictions that an attack flips", [views.Text(text, "quiet"), views.Gallery(other)])
-    kept = views.Section("Predictions that it does not flip", [views.Gallery(same)], folded=bool(other))
-    return [section for section, cards in ((flipped, other), (kept, same)) if cards]
+    other, same = ([shown for shown in found.pictures if (shown.row["before"] == shown.row["after"]) is kept]
+                   for kept in (False, True))  # fmt: skip
+    rising = sorted(other, key=lambda shown: shown.row["eps"])
+    first = {shown.row["image"]: shown for shown in reversed(rising)}.values()
+    sections = [
+        ("Predictions that an attack flips", [views.Text(text, "quiet")], [one for one in rising if one in first]),
+        ("The same pictures under the other attacks", [], [one for one in rising if one not in first]),
+        ("Predictions that an attack does not flip", [], same),
+    ]
+    return [
+        views.Section(
+            heading, [*told, views.Gallery([_card(one, found.size) for one in some])], folded=bool(other) and not told
+        )
+        for heading, told, some in sections
+        if some
+    ]
 
 
 def _card(shown: AttackedPicture, size: tuple[int, int]) -> views.Card:

@@ -63,13 +63,16 @@ def _themed(svg: str) -> str:
     return svg.replace(_INK, "currentColor").replace(_BAR, "var(--bar)")
 
 
-def curves(title: str, rows: Sequence[Mapping[str, object]], column: str) -> tuple[str, str, str]:
+def curves(
+    title: str, rows: Sequence[Mapping[str, object]], column: str, *, whole: bool = False
+) -> tuple[str, str, str]:
     """Training curves: a line per phase, solid for held-out images, dashed for those trained on.
 
     Args:
         title: of the chart.
         rows: of the table `training`.
         column: what is drawn.
+        whole: it is a share, and its axis reaches from 0 to 1.
 
     Returns:
         title, SVG, and the last values in words.
@@ -83,6 +86,7 @@ def curves(title: str, rows: Sequence[Mapping[str, object]], column: str) -> tup
         [{"epoch": r["epoch"], "phase": r["phase"], "split": r["split"], "y": r[column]} for r in rows]
     )
     phases = list(dict.fromkeys(frame["phase"]))
+    share, percent = alt.Scale(domain=[0, 1]), alt.Axis(format="%") if whole else alt.Axis()
     colour = alt.Scale(domain=phases, range=list(_PHASES[: len(phases)]))
     dash = alt.Scale(domain=list(_SPLITS.values()), range=[[1, 0], [4, 3]])
     chart = (
@@ -90,7 +94,7 @@ def curves(title: str, rows: Sequence[Mapping[str, object]], column: str) -> tup
         .mark_line(strokeWidth=2)
         .encode(
             x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
-            y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
+            y=alt.Y("y:Q", title=None, scale=share if whole else alt.Scale(zero=False), axis=percent),
             color=alt.Color("phase:N", scale=colour, title=None),
             strokeDash=alt.StrokeDash("split:N", scale=dash, title=None, legend=alt.Legend(symbolStrokeColor=_INK)),
         )
@@ -131,6 +135,45 @@ def lines(title: str, rows: Sequence[Mapping[str, object]], along: str, *, lead:
             color=alt.Color("line:N", scale=colour, title=None, legend=alt.Legend(columns=3)),
         )
         .properties(width=290, height=170, config=_config())
+    )
+    svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
+    last = {row["line"]: row["y"] for row in rows}
+    return title, _themed(svg), f"{title} at the end: " + ", ".join(f"{k} {v:.4g}" for k, v in last.items())
+
+
+def errors(
+    title: str, rows: Sequence[Mapping[str, object]], along: str, *, lead: str, top: float
+) -> tuple[str, str, str]:
+    """A line per name with 95 % intervals, on an axis from zero.
+
+    Args:
+        title: of the chart.
+        rows: `x`, `y`, `low`, `high`, and the `line` that a point belongs to.
+        along: what x is.
+        lead: the line that is compared with the others, which is drawn broader.
+        top: where the axis ends.
+
+    Returns:
+        title, SVG, and the last values in words.
+    """
+    import altair as alt
+    import pandas as pd
+    import vl_convert
+
+    frame = pd.DataFrame([{**row, "line": _drawn(str(row["line"]))} for row in rows])
+    names = list(dict.fromkeys(frame["line"]))
+    apart = 0.02 * (frame["x"].max() - frame["x"].min())  # so that intervals at one place can be told apart
+    frame["x"] += apart * frame["line"].map(names.index)
+    places = alt.Axis(values=sorted({float(str(row["x"])) for row in rows}), format="d")
+    base = alt.Chart(frame).encode(
+        x=alt.X("x:Q", title=along, axis=places, scale=alt.Scale(zero=False, nice=False, padding=8)),
+        color=alt.Color("line:N", scale=alt.Scale(domain=names, range=list(_LINES[: len(names)])), title=None),
+    )
+    value = alt.Y("y:Q", title=None, scale=alt.Scale(domain=[0, top], nice=True))
+    wide = alt.condition(alt.datum.line == _drawn(lead), alt.value(4), alt.value(1.8))
+    spans = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+    chart = (spans + base.mark_line(point=True).encode(y=value, strokeWidth=wide)).properties(
+        width=220, height=170, config=_config()
     )
     svg = vl_convert.vegalite_to_svg(chart.to_json(), vl_version="6.4")
     last = {row["line"]: row["y"] for row in rows}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -11,14 +11,27 @@ from urllib.parse import quote
 from microtome.quantify.agreement import Agreement
 from microtome.quantify.intervals import wilson
 from microtome.report import views
-from microtome.report.drift import Drifted, DriftedLayer, advice, change_tables, changed_gallery, changed_units
+from microtome.report.drift import (
+    Drifted,
+    DriftedLayer,
+    UnitPicture,
+    advice,
+    change_tables,
+    changed_gallery,
+    changed_units,
+)
+from microtome.report.words import change, decimals, interval, overlap
 
 SHOWN_CONCEPTS = 25
-SHOWN_SURE = 3  # figures that the verdict names beside the first
-SHOWN_LISTED = 8  # units or concepts that a line lists
+SHOWN_MOVED = 3  # concepts gained, and lost, with pictures
+SHOWN_LISTED = 8  # concepts that a line lists
+SHOWN_UNITS = 4  # units that a line of a table lists
 SHOWN_LABELS = 3  # layers whose labels the verdict tells of
-SHOWN_TILES = 6
-PER_CATEGORY = "unique detectors, per category"  # a headline of `dissection`
+RENAMED = {
+    "unique detectors, per category": "different concepts, as papers count",
+    "unique detectors, per unit": "different concepts",
+}
+"""Headlines of dissections, as records of runs keep them, and as the pages call them."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +44,15 @@ class Figure:
 
     @property
     def words(self) -> str:
-        """For example `31 [29, 33]`."""
+        """For example `31 [29, 33]`, all three with as many digits behind the point."""
         if self.value is None:
             return "–"
         if self.low is None or self.high is None:
             return number(self.value)
-        return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
+        known = self.value, self.low, self.high
+        places = decimals(known, 4 if max(map(abs, known)) >= 0.1 else 3)
+        value, low, high = (f"{each:,.{places}f}".replace("-", "−") for each in known)
+        return f"{value} [{low}, {high}]"
 
 
 @dataclass(frozen=True)
@@ -128,6 +144,51 @@ class ConceptUnits:
 
 
 @dataclass(frozen=True)
+class MovedConcept:
+    """A concept that more, or fewer, units of a layer detect in the second run than in the first."""
+
+    layer: str
+    concept: ConceptUnits
+
+    @property
+    def sure(self) -> bool:
+        """Whether it moved among confirmed detectors."""
+        return self.concept.confirmed is not None and self.concept.confirmed[0] != self.concept.confirmed[1]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Units that detect it: confirmed ones where these moved."""
+        if self.concept.confirmed is not None and self.sure:
+            return self.concept.confirmed
+        return len(self.concept.first), len(self.concept.second)
+
+    @property
+    def change(self) -> int:
+        """By how many."""
+        first, second = self.counts
+        return second - first
+
+
+@dataclass(frozen=True)
+class BestUnit:
+    """The best unit of a moved concept in the run that has more of them; if it can be, one that the other has not.
+
+    Args:
+        moved: the concept.
+        unit: its number.
+        iou: with its interval.
+        pictures: in which it is highest.
+        sheet: what it does not light in them, as a sheet that lies over them; empty where no report has it.
+    """
+
+    moved: MovedConcept
+    unit: int
+    iou: Figure
+    pictures: Sequence[UnitPicture]
+    sheet: str
+
+
+@dataclass(frozen=True)
 class LabelPair:
     """A unit, and what either run calls it."""
 
@@ -197,6 +258,7 @@ class Comparison:
         images: pictures of the dissection.
         size: (height, width) of the frame.
         imported: whether others published one of the runs, so that its pictures are not known.
+        best: a unit of each of the concepts that were gained most, or lost, with pictures.
     """
 
     first: ComparedRun
@@ -208,6 +270,20 @@ class Comparison:
     images: int
     size: tuple[int, int]
     imported: bool = False
+    best: Sequence[BestUnit] = ()
+
+
+def most_moved(layers: Sequence[ComparedLayer]) -> list[MovedConcept]:
+    """The concepts that were gained most, then those that were lost most, each in the layer where it moved most: those
+    of confirmed detectors before those of any.
+    """
+    every = [MovedConcept(layer.name, concept) for layer in layers for concept in layer.concepts or ()]
+    every.sort(key=lambda moved: (not moved.sure, -abs(moved.change)))
+    found: list[MovedConcept] = []
+    for sign in (1, -1):
+        named = {moved.concept.concept: moved for moved in reversed(every) if sign * moved.change > 0}
+        found += sorted(named.values(), key=every.index)[:SHOWN_MOVED]
+    return found
 
 
 def number(value: float) -> str:
@@ -216,20 +292,9 @@ def number(value: float) -> str:
     return format(value, form).replace("-", "−")
 
 
-def signed(value: float | None) -> str:
-    """A difference in words, with a true minus."""
-    if value is None:
-        return "–"
-    sign = "+" if value > 0 else "−" if value < 0 else ""
-    return f"{sign}{number(abs(value)) if value == int(value) else format(abs(value), '.2g')}"
-
-
 def difference_words(figure: ComparedFigure) -> str:
     """The difference and its interval, for example `−12 [−20, −4]`."""
-    found = figure.difference
-    if found.low is None or found.high is None:
-        return signed(found.value)
-    return f"{signed(found.value)} [{signed(found.low)}, {signed(found.high)}]"
+    return change(figure.difference.value, figure.difference.low, figure.difference.high)
 
 
 def page(found: Comparison, file: str) -> views.Page:
@@ -239,23 +304,36 @@ def page(found: Comparison, file: str) -> views.Page:
         found: what it shows.
         file: its name.
     """
+    imported = found.imported
+    differences = [] if imported else [views.Section("What differs in the making", [_differences(found)])]
     return views.Page(
         name="comparison",
         title=_title(found),
         page=file,
         headline=next(iter(sentences(found)), ""),
-        figures=_tiles(found),
+        figures=views.Figures([]),
         links=[(f"report of {run.name}", run.report) for run in (found.first, found.second) if run.report],
         sections=[
             *_short(found),
+            *_moved(found),
             *([views.Section("Headline figures", [_figures(found)])] if found.figures else []),
-            *_numbers(found),
-            *(section for layer in found.layers for section in _layer(found, layer)),
-            views.Section("The two runs", _runs(found)),
-            *([] if found.imported else [views.Section("What differs in the making", [_differences(found)])]),
-            _reading_labels() if found.imported else _reading(),
+            *([section for layer in found.layers for section in _labelled(found, layer)] if imported else _all(found)),
+            *differences,
+            views.Section("The two runs", _runs(found), folded=True),
+            _reading_labels() if imported else _reading(),
         ],
     )
+
+
+def _all(found: Comparison) -> list[views.Section]:
+    """Concepts, then units number by number, of every layer."""
+    concepts = [
+        views.Section(f"Concepts of {layer.name}", _concepts(found, layer), beside=place % 2 == 0)
+        for place, layer in enumerate(found.layers)
+    ]
+    if len(concepts) % 2:
+        concepts[-1] = replace(concepts[-1], beside=False)
+    return [*concepts, *_numbers(found), *(section for layer in found.layers for section in _units_of(found, layer))]
 
 
 def sentences(found: Comparison) -> list[str]:
@@ -296,22 +374,24 @@ def _first(name: str) -> str:
 
 
 def _others(found: Comparison, lead: ComparedFigure) -> list[str]:
-    """Further figures that surely differ, and how many may be the same."""
-    sure = [figure for figure in found.figures if figure.sure and figure is not lead]
-    open_ = [figure for figure in found.figures if figure.difference.low is not None and not figure.sure]
-    rest = [_undecided(open_)] if lead.sure and open_ else []
-    if not sure:
-        return rest
-    named = [f"{figure.name}{f' of {figure.row}' if figure.row else ''} {difference_words(figure)}" for figure in sure]
-    more = f"; and {len(named) - SHOWN_SURE} more" if len(named) > SHOWN_SURE else ""
-    return [f"Surely different, too: {'; '.join(named[:SHOWN_SURE])}{more}.", *rest]
+    """How many further figures surely differ, and of what, and how many may be the same."""
+    others = [figure for figure in found.figures if figure is not lead and figure.difference.low is not None]
+    sure = [figure for figure in others if figure.sure]
+    open_ = [figure for figure in others if not figure.sure] if lead.sure else []
+    told = [f"{_counted(sure)} surely differ{'s' * (len(sure) == 1)}, too"] if sure else []
+    told += [f"{_counted(open_)} may be the same in both"] if open_ else []
+    text = "; ".join(told)
+    return [f"{text[:1].upper()}{text[1:]}."] if text else []
 
 
-def _undecided(figures: Sequence[ComparedFigure]) -> str:
-    """Figures whose difference may be none."""
-    named = [f"{figure.name}{f' of {figure.row}' if figure.row else ''}" for figure in figures]
-    more = f" and {len(named) - SHOWN_SURE} more" if len(named) > SHOWN_SURE else ""
-    return f"No sure difference in {', '.join(named[:SHOWN_SURE])}{more}."
+def _counted(figures: Sequence[ComparedFigure]) -> str:
+    """How many figures, by what they are of; the one by its name."""
+    if len(figures) == 1:
+        return f"{figures[0].name}{f' of {figures[0].row}' if figures[0].row else ''}"
+    rows = Counter(figure.row for figure in figures)
+    return " and ".join(
+        f"{count} figure{'s' * (count > 1)}{f' of {row}' if row else ''}" for row, count in rows.items()
+    )
 
 
 def _labels(layers: Sequence[DriftedLayer]) -> list[str]:
@@ -323,14 +403,14 @@ def _labels(layers: Sequence[DriftedLayer]) -> list[str]:
         beside += [] if kept.redrawn is None else [f"{kept.redrawn:.0%} if only the first run's pictures were redrawn"]
         said = f"{kept.kept} of {kept.units} units of {kept.layer} ({kept.kept / kept.units:.0%}) carry the same label"
         told.append(f"{said} in both{'; ' + ', '.join(beside) if beside else ''}.")
-    lost = [
-        f"{kept.kept} of {kept.units} units of {kept.layer} ({kept.kept / kept.units:.0%}) carry the same label in "
-        f"both, and {kept.by_chance:.0%} would if units were paired at random"
-        for kept in every
-        if kept.meaningless
-    ]
+    lost = [kept for kept in every if kept.meaningless]
     if lost:
-        told.append(f"Unit numbers mean nothing between these two networks, as far as labels tell: {'; '.join(lost)}.")
+        few = " and ".join(f"{kept.kept} of {kept.units} units of {kept.layer}" for kept in lost)
+        chance = " and ".join(f"{kept.by_chance:.0%}" for kept in lost)
+        told.append(
+            f"Unit numbers mean nothing between these two networks: {few} carry the same label in both, about as many "
+            f"as if units were paired at random ({chance})."
+        )
     return told
 
 
@@ -352,36 +432,14 @@ def _gone(found: Comparison) -> list[str]:
     )
     alone = [(found.first.name, [name for name in first if name not in second])]
     alone.append((found.second.name, [name for name in second if name not in first]))
-    return [f"Detected in {run} alone: {listed(names)}." for run, names in alone if names]
+    told = "; ".join(f"in {run} alone: {listed(names)}" for run, names in alone if names)
+    return [f"Concepts detected {told}."] if told else []
 
 
 def listed(names: Sequence[object]) -> str:
     """Some names, and how many more there are."""
     more = f" and {len(names) - SHOWN_LISTED} more" if len(names) > SHOWN_LISTED else ""
     return ", ".join(map(str, names[:SHOWN_LISTED])) + more
-
-
-def _tiles(found: Comparison) -> views.Figures:
-    """Figures whose difference has an interval, those that surely differ first; without any, what there is."""
-    known = [figure for figure in found.figures if figure.difference.value is not None]
-    told = [figure for figure in known if figure.difference.low is not None] or known
-    told.sort(key=lambda figure: not figure.sure)
-    return views.Figures(
-        [
-            (
-                figure.name + (f", {figure.row}" if figure.row else ""),
-                f"{_plain(figure.first)} → {_plain(figure.second)}",
-                difference_words(figure) + _how_sure(figure),
-            )
-            for figure in told[:SHOWN_TILES]
-        ]
-    )
-
-
-def _how_sure(figure: ComparedFigure) -> str:
-    if figure.difference.low is None:
-        return ", no interval"
-    return "" if figure.sure or figure.difference.low == figure.difference.high == 0 else ", may be none"
 
 
 def _title(found: Comparison) -> str:
@@ -403,8 +461,40 @@ def _short(found: Comparison) -> list[views.Section]:
     return [views.Section("In short", told)] if told else []
 
 
-def _plain(figure: Figure) -> str:
-    return "–" if figure.value is None else number(figure.value)
+def _moved(found: Comparison) -> list[views.Section]:
+    """The best unit of each concept that was gained most, and lost."""
+    gained = [best for best in found.best if best.moved.change > 0]
+    lost = [best for best in found.best if best.moved.change < 0]
+    sections = []
+    for title, run, some in (("gained", found.second, gained), ("lost", found.first, lost)):
+        if some:
+            text = views.Text(f"The best unit of each in {run.name}. What it does not light is dimmed.", "quiet")
+            cards = views.Gallery([_best(run, best) for best in some])
+            sections.append(
+                views.Section(f"Concepts {title} most", [text, cards], beside=some is gained and bool(lost))
+            )
+    return sections
+
+
+def _overlap(iou: Figure) -> str:
+    return f"{overlap(iou.value)} {interval(iou.value or 0.0, iou.low, iou.high)}".strip()
+
+
+def _best(run: ComparedRun, best: BestUnit) -> views.Card:
+    moved = best.moved
+    key = views.UnitKey(moved.layer, best.unit)
+    first, second = moved.counts
+    what = "confirmed detectors" if moved.sure else "detectors"
+    return views.Card(
+        f"unit {best.unit} of {moved.layer}",
+        f"moved/{moved.layer}/{best.unit}",
+        f"{first} → {second} {what}",
+        [views.Spot(seen.thumb, f"{seen.file}, peak {seen.peak:.3g}", (1, 1), (), ()) for seen in best.pictures],
+        [("IoU", _overlap(best.iou), "of the concept, in this run")],
+        label=moved.concept.concept,
+        sheet=best.sheet,
+        place=run.unit(key),
+    )
 
 
 def _caution(text: str) -> views.Text:
@@ -421,34 +511,28 @@ def _runs(found: Comparison) -> list[views.Part]:
 
 
 def _figures(found: Comparison) -> views.Table:
-    columns = [("figure", False), ("of", False), (found.first.name, True), (found.second.name, True)]
+    columns = [("figure", False), ("of", False), (f"{found.first.name} → {found.second.name}", True)]
+    columns += [("difference", True)]
     stages, widest = {figure.stage for figure in found.figures}, _widest(found.figures)
     lines: list[list[str | views.Strip]] = [
         [
             figure.name,
             ", ".join(part for part in (figure.stage if len(stages) > 1 else "", figure.row) if part),
-            figure.first.words,
-            figure.second.words,
+            f"{figure.first.words} → {figure.second.words}",
             difference_words(figure),
             _strip(figure, widest[figure.stage, figure.name]) if figure.difference.low is not None else "",
         ]
         for figure in found.figures
     ]
-    note = (
-        f"95 % intervals. Difference: {found.second.name} minus {found.first.name}, where it has an interval over the "
-        "same draws of pictures for both runs; without one nothing tells it from zero. Lines of "
-        "one figure share a scale."
-    )
-    if any(figure.name == PER_CATEGORY for figure in found.figures):
-        note += (
-            f" {PER_CATEGORY.capitalize()}, have none: they count the best concept of every category, and the draws "
-            "follow the one label of each unit."
-        )
     if found.imported:
         note = "95 % intervals where an audit measured; what was imported has none, and so has no difference."
-        return views.Table([*columns, ("difference", True)], [line[:-1] for line in lines], note)
+        return views.Table(columns, [line[:-1] for line in lines], note)
+    note = (
+        f"In brackets 95 % intervals; that of a difference, {found.second.name} minus {found.first.name}, is over the "
+        "same draws of pictures for both runs. A difference without one may be none. Lines of one figure share a scale."
+    )
     legend = [("dot", "difference"), ("range", "95 % interval"), ("aim", "no difference")]
-    return views.Table([*columns, ("difference", True), ("", False)], lines, note, legend)
+    return views.Table([*columns, ("", False)], lines, note, legend, brief=True)
 
 
 def _widest(figures: Sequence[ComparedFigure]) -> Mapping[tuple[str, str], float]:
@@ -472,26 +556,23 @@ def _strip(figure: ComparedFigure, widest: float) -> views.Strip:
     return views.Strip(place(found.value), place(found.low), place(found.high), [(50.0, "aim", "no difference")], text)
 
 
-def _layer(found: Comparison, layer: ComparedLayer) -> list[views.Section]:
-    if found.imported:
-        return _labelled(found, layer)
-    sections = [views.Section(f"Concepts gained and lost in {layer.name}", _concepts(found, layer))]
+def _units_of(found: Comparison, layer: ComparedLayer) -> list[views.Section]:
+    """Units number by number; folded where their numbers mean nothing."""
     if layer.matched is None:
-        return [*sections, views.Section(f"Units of {layer.name}", [views.Text(layer.why, "quiet")])]
-    kept = KeptLabels.of(layer.matched)
+        return [views.Section(f"Units of {layer.name}", [views.Text(layer.why, "quiet")])]
     pair = Drifted(found.first.name, found.second.name, [layer.matched])
     parts: list[views.Part] = [
         views.Text(f"Before: {pair.before}. After: {pair.after}.", "quiet"),
         *change_tables(layer.matched),
         *advice(pair),
     ]
-    number_by_number = [views.Section(f"Units of {layer.name}, number by number", parts)]
+    sections = [views.Section(f"Units of {layer.name} by number", parts)]
     if not layer.matched.same:
-        number_by_number += _changed(found, layer.matched)
-    if not kept.meaningless:
-        return [*sections, *number_by_number]
-    inside = [part for section in number_by_number for part in section.parts]
-    return [*sections, views.Section(f"Number by number anyway: units of {layer.name}", inside, folded=True)]
+        sections += _changed(found, layer.matched)
+    if not KeptLabels.of(layer.matched).meaningless:
+        return sections
+    inside = [part for section in sections for part in section.parts]
+    return [views.Section(f"Units of {layer.name} by number anyway", inside, folded=True)]
 
 
 def _numbers(found: Comparison) -> list[views.Section]:
@@ -514,7 +595,7 @@ def _numbers(found: Comparison) -> list[views.Section]:
         "any two units. What goes number by number is folded away.",
         "advice",
     )
-    return [views.Section("Does a number mean the same unit in both?", [*([said] if lost else []), table])]
+    return [views.Section("Do numbers mean the same units?", [*([said] if lost else []), table])]
 
 
 def _kept(kept: KeptLabels) -> list[views.Cell]:
@@ -535,7 +616,7 @@ def _percent(share: float | None) -> str:
 
 
 def _changed(found: Comparison, layer: DriftedLayer) -> list[views.Section]:
-    """The units that changed most, as a table and as pictures, with links to the pages of either report."""
+    """The units that changed most, as pictures and as a table, with links to the pages of either report."""
 
     def links(key: views.UnitKey) -> list[tuple[str, str]]:
         both = (("before", found.first.unit(key)), ("after", found.second.unit(key)))
@@ -544,9 +625,9 @@ def _changed(found: Comparison, layer: DriftedLayer) -> list[views.Section]:
     def cell(key: views.UnitKey) -> views.Cell:
         return views.Links([(str(key.number), ""), *links(key)])
 
-    gallery = changed_gallery(layer, found.size, wide=False)
+    gallery = changed_gallery(layer, found.size)
     parts = [_with_links(part, links) if isinstance(part, views.Gallery) else part for part in gallery.parts]
-    return [changed_units(layer, cell), replace(gallery, parts=parts)]
+    return [replace(gallery, parts=parts), changed_units(layer, cell)]
 
 
 def _with_links(gallery: views.Gallery, links: Callable[[views.UnitKey], list[tuple[str, str]]]) -> views.Gallery:
@@ -600,36 +681,39 @@ def _concepts(found: Comparison, layer: ComparedLayer) -> list[views.Part]:
         return [views.Text("The same units detect the same concepts in both.", "quiet")]
     moved.sort(key=lambda concept: (-abs(len(concept.second) - len(concept.first)), concept.concept, concept.category))
     sure = all(concept.confirmed for concept in moved)
-    columns = [("concept", False), ("category", False), ("units", True)]
-    columns += [("of them confirmed", True)] if sure else []
+    columns = [("concept", False), ("detectors", True), *([("confirmed", True)] if sure else [])]
     rest = f" The first {SHOWN_CONCEPTS} of {len(moved)} that changed." if len(moved) > SHOWN_CONCEPTS else ""
-    lines = [_concept(found, layer.name, concept, sure) for concept in moved[:SHOWN_CONCEPTS]]
+    names = Counter(concept.concept for concept in layer.concepts or ())
+    lines = [
+        [_named(concept, names), *_concept(found, layer.name, concept, sure)] for concept in moved[:SHOWN_CONCEPTS]
+    ]
     note = (
-        f"How many units detect each concept in {found.first.name} → in {found.second.name}, luck included. Concepts "
-        "that the same units detect are left out."
+        f"Units that detect each concept in {found.first.name} → in {found.second.name}, luck included, and those of "
+        "them that are confirmed. Concepts that the same units detect are left out."
     )
-    named = [(f"in {run.name} alone", False) for run in (found.first, found.second)]
-    return [views.Table([*columns, *named], lines, note + rest)]
+    return [views.Table([*columns, ("− lost, + gained units", False)], lines, note + rest, slim=True)]
 
 
 def _concept(found: Comparison, layer: str, concept: ConceptUnits, sure: bool) -> list[views.Cell]:
     first, second = set(concept.first), set(concept.second)
     confirmed = [f"{concept.confirmed[0]} → {concept.confirmed[1]}"] if sure and concept.confirmed else []
-    return [
-        concept.concept,
-        concept.category,
-        f"{len(first)} → {len(second)}",
-        *confirmed,
-        _units(found.first, layer, sorted(first - second)),
-        _units(found.second, layer, sorted(second - first)),
+    lost = _units(found.first, layer, "−", sorted(first - second))
+    gained = _units(found.second, layer, "+", sorted(second - first))
+    return [f"{len(first)} → {len(second)}", *confirmed, views.Links([*lost, *gained])]
+
+
+def _named(concept: ConceptUnits, names: Mapping[str, int]) -> str:
+    """A concept; with its category where others have one of that name."""
+    return f"{concept.concept} ({concept.category})" if names[concept.concept] > 1 else concept.concept
+
+
+def _units(run: ComparedRun, layer: str, sign: str, units: Sequence[int]) -> list[tuple[str, str]]:
+    """Some units, the sign before the first, each with a link to its page, and how many more there are."""
+    links = [
+        (f"{'' if place else sign}{unit}", run.unit(views.UnitKey(layer, unit)))
+        for place, unit in enumerate(units[:SHOWN_UNITS])
     ]
-
-
-def _units(run: ComparedRun, layer: str, units: Sequence[int]) -> views.Links:
-    """Some units, each with a link to its page, and how many more there are."""
-    links = [(str(unit), run.unit(views.UnitKey(layer, unit))) for unit in units[:SHOWN_LISTED]]
-    more = [(f"{len(units) - SHOWN_LISTED} more", "")] if len(units) > SHOWN_LISTED else []
-    return views.Links([*links, *more])
+    return [*links, *([(f"{len(units) - SHOWN_UNITS} more", "")] if len(units) > SHOWN_UNITS else [])]
 
 
 def _differences(found: Comparison) -> views.Part:
@@ -656,6 +740,7 @@ def _reading_labels() -> views.Section:
                 "from different words, so few equal labels do not show that either is wrong."
             ),
         ],
+        folded=True,
     )
 
 
@@ -677,4 +762,5 @@ def _reading() -> views.Section:
                 "the tables of single units are then folded away."
             ),
         ],
+        folded=True,
     )

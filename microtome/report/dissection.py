@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TypedDict
+from urllib.parse import quote
 
 from microtome.quantify.dissection import NEAREST
 from microtome.quantify.significance import LEVEL
 from microtome.report import views
 from microtome.report.ablation import causal_words
 from microtome.report.charts import histogram
-from microtome.report.words import overlap, percent, worded
+from microtome.report.words import figured, interval, overlap, percent, worded
 
 MOST_BARS = 25  # of a category
 NAMED = 12  # concepts in a sentence
@@ -226,7 +227,7 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
         detector=row["detector"],
         confirmed=row["confirmed"],
         iou=overlap(row["iou"]),
-        interval="" if low is None else f"[{overlap(low)}, {overlap(high)}]",
+        interval=interval(row["iou"], low, high),
         facts=_facts(row, layer["permutations"], mixed=layer["strata"] > 1),
         scale=views.IouScale(
             place(row["iou"]) or 0.0, place(low), place(high), place(row["null_p95"]), place(layer["min_iou"]) or 0.0
@@ -267,7 +268,7 @@ def of_units(layers: Sequence[DissectedLayer]) -> views.Told:
     """Of each unit: where it is highest, its nearest concepts, its values."""
     return {
         views.UnitKey(layer.summary["layer"], row["unit"]): [
-            *_dead(row, layer.summary["images"]),
+            *_dead(row, layer),
             *_highest(row, layer),
             *_failures(row, layer),
             *_nearest(row, layer),
@@ -278,17 +279,30 @@ def of_units(layers: Sequence[DissectedLayer]) -> views.Told:
     }
 
 
-def _dead(row: UnitRow, images: int) -> Iterator[views.Section]:
+def _dead(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     """What it means that a unit has one value everywhere, since there is nothing else to show of it."""
     if not _is_dead(row):
         return
+    images, number = layer.summary["images"], row["unit"]
     told = [
-        f"Its value is {_peak(row['threshold'])} at every place of all {images:,} pictures. So it has no mask, no "
+        f"Its value is {row['threshold']:.3g} at every place of all {images:,} pictures. So it has no mask, no "
         "label and no pictures, and later layers see a constant.",
         "Either training left it so, as a unit behind a ReLU that never fires, or these pictures lack what it answers "
         "to: other pictures, or the layer before its activation, would tell.",
     ]
-    yield views.Section("What that means", [views.Listed(told)])
+    parts: list[views.Part] = [views.Listed(told)]
+    if dead := [unit["unit"] for unit in layer.units if _is_dead(unit) and unit["unit"] != number]:
+        others = [_to(row["layer"], unit) for unit in sorted(dead)[:NAMED]]
+        rest = [(f"and {len(dead) - NAMED} more", "")] if len(dead) > NAMED else []
+        parts += [views.Text("Dead like it in this layer:", "quiet"), views.Links([*others, *rest])]
+    if living := [unit["unit"] for unit in layer.units if not _is_dead(unit) and unit["unit"] > number]:
+        parts += [views.Text("The next unit that is not:", "quiet"), views.Links([_to(row["layer"], min(living))])]
+    yield views.Section("What that means", parts)
+
+
+def _to(layer: str, unit: int) -> tuple[str, str]:
+    """A unit's name, and where its page lies."""
+    return f"unit {unit}", quote(views.UnitKey(layer, unit).page)
 
 
 def _is_dead(row: UnitRow) -> bool:
@@ -302,7 +316,7 @@ def _highest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
             item.thumb,
             item.file,
             item.rank + 1,
-            f"highest value {_peak(item.peak)}; {item.marked}",
+            f"highest value {figured(item.peak)}; {item.marked}",
             item.dim,
             item.outline,
             [views.UnitKey(name, other) for other in item.others],
@@ -346,10 +360,6 @@ def _share(value: float) -> str:
     return "all" if value == 1 else percent(value)
 
 
-def _peak(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
 def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     rows = layer.nearest.get(row["unit"], ())
     if not rows:
@@ -384,7 +394,7 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
 
 
 def _between(row: NearestRow) -> str:
-    return "–" if row["iou_low"] is None else f"[{overlap(row['iou_low'])}, {overlap(row['iou_high'])}]"
+    return interval(row["iou"], row["iou_low"], row["iou_high"]) or "–"
 
 
 def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, *, label: bool) -> views.Strip:
@@ -415,13 +425,7 @@ def _values(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
 
 
 def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str, str]]:
-    least, across_least = (_least(row[name], exchanges) for name in ("p_value", "p_value_across"))
-    floor = f"; {exchanges} exchanges can show no less"
-    across = (
-        "p across",
-        across_least + worded(row["p_value_across"], ".2g"),
-        "the same, of exchanges across sources" + (floor if across_least else ""),
-    )
+    least = _least(row["p_value"], exchanges)
     return [
         (
             "held out",
@@ -436,7 +440,7 @@ def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str,
         (
             "q",
             least + worded(row["q_value"], ".2g"),
-            "share of false discoveries if this and all better units are believed" + (floor if least else ""),
+            _discoveries(row, exchanges, mixed=mixed),
         ),
         (
             "label stability",
@@ -448,13 +452,19 @@ def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str,
             worded(row["threshold"], ".3g"),
             "its mask is where its value lies above",
         ),
-        (
-            "p",
-            least + worded(row["p_value"], ".2g"),
-            "share of exchanges" + " within sources" * mixed + " that do as well" + (floor if least else ""),
-        ),
-        *([across] if mixed else []),
     ]
+
+
+def _discoveries(row: UnitRow, exchanges: int, *, mixed: bool) -> str:
+    """What q is, and which p it is made from."""
+    told = "share of false discoveries if this and all better units are believed"
+    p, across = row["p_value"], row["p_value_across"]
+    if p is None:
+        return told
+    told += f"; p {_least(p, exchanges) or '= '}{p:.2g}{' within sources' * mixed}"
+    if mixed and across is not None:
+        told += f", {_least(across, exchanges)}{across:.2g} across"
+    return told + (f"; {exchanges} exchanges can show no less" if _least(p, exchanges) else "")
 
 
 def _least(p: float | None, exchanges: int) -> str:
@@ -463,19 +473,17 @@ def _least(p: float | None, exchanges: int) -> str:
 
 
 def _headline(row: LayerRow) -> str:
-    units, sure = row["units"], _within(row["confirmed_low"], row["confirmed_high"])
-    raw = (
-        f"{row['detectors']} of {units} units{_within(row['detectors_low'], row['detectors_high'])} lie above "
-        f"IoU {row['min_iou']:g} over {row['images']:,} pictures"
-    )
-    if row["detectors"]:
-        concepts = row["unique_per_unit"]
-        raw += f"; their labels are {concepts} different concepts" if concepts > 1 else "; their label is one concept"
+    """The count that is surest; the others stand in the figures below it."""
     if row["confirmed"] is None:
-        return f"{raw}. Without permutations none is confirmed."
+        return (
+            f"{row['detectors']} of {row['units']} units{_within(row['detectors_low'], row['detectors_high'])} lie "
+            f"above IoU {row['min_iou']:g} over {row['images']:,} pictures, luck included. Without permutations none "
+            "is confirmed."
+        )
+    sure = _within(row["confirmed_low"], row["confirmed_high"])
     return (
-        f"{row['confirmed']} of {units} units{sure} are confirmed detectors: their label holds on pictures that "
-        f"had no say in choosing it, and chance does not reach it (q ≤ {LEVEL:g}). Luck included, {raw}."
+        f"{row['confirmed']} of {row['units']} units{sure} are confirmed detectors: their label holds on pictures that "
+        f"had no say in choosing it, and chance does not reach it (q ≤ {LEVEL:g})."
     )
 
 
@@ -549,14 +557,12 @@ def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, st
     raw = row["detectors_redrawn_low"], row["detectors_redrawn_high"]
     unique = row["unique_redrawn_low"], row["unique_redrawn_high"]
     per_unit = row["unique_per_unit_redrawn_low"], row["unique_per_unit_redrawn_high"]
-    firm = "–" if row["confirmed"] is None else str(row["confirmed"])
-    unasked = "not asked for" if row["confirmed"] is None else ""
+    limit = f"above IoU {row['min_iou']:g} over {row['images']:,} pictures"
     return [
-        ("confirmed detectors", firm, between(row["confirmed_low"], row["confirmed_high"]) or unasked),
         (
             "detectors, luck included",
             str(row["detectors"]),
-            between(row["detectors_low"], row["detectors_high"], anew=raw),
+            _joined(between(row["detectors_low"], row["detectors_high"], anew=raw), limit),
         ),
         (
             "different concepts",

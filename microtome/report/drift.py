@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
+from urllib.parse import quote
 
 from microtome.quantify.significance import LEVEL
 from microtome.report import views
-from microtome.report.words import worded
+from microtome.report.words import change, overlap, worded
 
-SHOWN_ROWS, SHOWN_UNITS = 25, 8
+SHOWN_ROWS, SHOWN_UNITS = 16, 8
 PAGE = "drift.html"
 
 
@@ -113,11 +114,12 @@ class DriftedLayer:
 
 @dataclass(frozen=True)
 class Drifted:
-    """Two networks: what the page calls them, and the layers that both have."""
+    """Two networks: what the page calls them, the layers that both have, and what tables call the second one."""
 
     before: str
     after: str
     layers: Sequence[DriftedLayer]
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,8 @@ def page(findings: DriftFindings) -> views.Page:
         figures=_figures(most.row),
         sections=[
             views.Section("Layers", [named(first), *layer_tables(findings.pairs), *advice(first), *_doubt(findings)]),
-            *(changed_units(layer) for layer in drifted),
             *(changed_gallery(layer, findings.size) for layer in drifted),
+            *(changed_units(layer) for layer in drifted),
             _reading(),
         ],
         queries=[
@@ -201,15 +203,16 @@ def _elsewhere(
     others: Sequence[tuple[Drifted, tuple[DriftUnitRow, UnitPictures | None]]],
     size: tuple[int, int],
 ) -> Iterator[views.Part]:
-    columns = [("before → after", False), ("label before", False), ("its IoU", True), ("after", True),
-               ("change, 95 %", True), ("q", True), ("label after", False), ("its IoU", True)]  # fmt: skip
+    columns = [("before → after", False), ("label", False), ("its IoU", True), ("change, 95 %", True), ("q", True)]
+    columns += [("threshold moved", True)]
     lines = []
     for pair, (unit, _) in others:
-        line = _line(unit, 1.0)
-        lines.append([f"{pair.before} → {pair.after}", *line[1:5], line[6], *line[7:9]])
+        told = _line(unit, 1.0)[:-1]
+        lines.append([f"{pair.before} → {pair.after}", *told, _minus(worded(unit["threshold_change"], "+.2f"))])
     note = (
-        "The unit of the same number in two networks, over the same pictures. Change: of the IoU of the label before, "
-        "with its paired interval over pictures; q: the share of false discoveries if it is believed."
+        "The unit of the same number in two networks, over the same pictures. IoU: of the label before; its change "
+        "with a paired interval over pictures; q: the share of false discoveries if it is believed. Threshold moved: "
+        "in standard deviations of the unit's values."
     )
     yield views.Table(columns, lines, note)
     cards = [
@@ -220,7 +223,7 @@ def _elsewhere(
         if top
     ]
     if cards:
-        yield views.Gallery(cards, wide=True)
+        yield views.Gallery(cards)
     yield views.Links([("The page of drift", PAGE)])
 
 
@@ -274,15 +277,21 @@ def _kept(row: DriftLayerRow) -> str:
 
 
 def _figures(row: DriftLayerRow) -> views.Figures:
+    """What became of the labels, beside what chance and other pictures make of them, and the mean change of IoU."""
     return views.Figures(
         [
             ("another label", f"{row['changed_share']:.0%}", _ends(row["changed_low"], row["changed_high"], ".0%")),
-            ("detectors kept", worded(row["kept_share"], ".0%"), _ends(row["kept_low"], row["kept_high"], ".0%")),
-            ("detectors", f"{row['detectors_before']} → {row['detectors_after']}", f"IoU > {row['min_iou']:g}"),
-            ("lost IoU", worded(row["fallen"], "d"), f"of {row['units']} units, q ≤ {LEVEL:g}"),
-            ("gained IoU", worded(row["risen"], "d"), f"of {row['units']} units, q ≤ {LEVEL:g}"),
+            ("if pictures are redrawn", worded(row["redrawn_share"], ".0%"), "change by that alone, before"),
+            ("in random pairs", worded(row["random_share"], ".0%"), "of different units differ"),
+            ("IoU of the best labels", change(row["best_change"]), _changes(row)),
         ]
     )
+
+
+def _changes(row: DriftLayerRow) -> str:
+    """The interval of the mean change of IoU."""
+    between = change(row["best_change"], row["best_change_low"], row["best_change_high"]).partition(" ")[2]
+    return f"mean change{', 95 %: ' * bool(between)}{between}"
 
 
 def _ends(low: float | None, high: float | None, form: str) -> str:
@@ -299,35 +308,24 @@ def named(pair: Drifted) -> views.Text:
     return views.Text(f"Before: {pair.before}. After: {pair.after}. Over the same {images:,} pictures.", "quiet")
 
 
-def _signed(value: float | None) -> str:
-    """A change of IoU, with a true minus; that it is exactly zero, or only nearly, can be seen."""
-    if value is None or value == 0:
-        return "–" if value is None else "0"
-    return _minus(f"{value:+.4f}" if abs(value) >= 5e-5 else f"{value:+.0e}")
-
-
 def _minus(text: str) -> str:
     return text.replace("-", "−")
-
-
-def _span(low: float | None, high: float | None) -> str:
-    return "" if low is None else f"[{_signed(low)}, {_signed(high)}]"
 
 
 def layer_tables(pairs: Sequence[Drifted]) -> list[views.Table]:
     """Labels, detectors and IoUs of every layer."""
     named = [
-        (layer.row["layer"] if len(pairs) == 1 else f"{layer.row['layer']}, {pair.after}", layer.row)
+        (layer.row["layer"] if len(pairs) == 1 else f"{layer.row['layer']}, {pair.short or pair.after}", layer.row)
         for pair in pairs
         for layer in pair.layers
     ]
-    return [_label_table(named), _detector_table(named), _iou_table(named)]
+    return [_label_table(named), views.upright(_detector_table(named)), views.upright(_iou_table(named))]
 
 
 def change_tables(layer: DriftedLayer) -> list[views.Table]:
     """Detectors and IoUs of a layer, whose labels are told otherwise."""
     named = [(layer.row["layer"], layer.row)]
-    return [_detector_table(named), _iou_table(named)]
+    return [views.upright(_detector_table(named)), views.upright(_iou_table(named))]
 
 
 def _label_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
@@ -397,7 +395,7 @@ def _detector_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
 
 
 def _counted(count: int, share: float | None) -> str:
-    return str(count) if share is None else f"{count} ({share:.0%})"
+    return f"{count} ({share:.0%})" if share else str(count)
 
 
 def _iou_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
@@ -411,8 +409,8 @@ def _iou_table(named: Sequence[tuple[str, DriftLayerRow]]) -> views.Table:
     lines = [
         [
             name,
-            f"{_signed(row['best_change'])} {_span(row['best_change_low'], row['best_change_high'])}".strip(),
-            f"{_signed(row['change'])} {_span(row['change_low'], row['change_high'])}".strip(),
+            change(row["best_change"], row["best_change_low"], row["best_change_high"]),
+            change(row["change"], row["change_low"], row["change_high"]),
             worded(row["fallen"], "d"),
             worded(row["risen"], "d"),
             worded(row["threshold_change"], ".2f"),
@@ -448,50 +446,35 @@ def changed_units(layer: DriftedLayer, cell: Callable[[views.UnitKey], views.Cel
         layer: whose.
         cell: how a unit is named; by default so that it leads to its page of the same report.
     """
-    columns = [
-        ("unit", False),
-        ("label before", False),
-        ("IoU before", True),
-        ("after", True),
-        ("change, 95 %", True),
-        ("", False),
-        ("q", True),
-        ("label after", False),
-        ("IoU after", True),
-        ("threshold moved", True),
-    ]
-    shown = leading(layer.units, SHOWN_ROWS)
+    columns = [("unit", False), ("label", False), ("its IoU", True), ("change, 95 %", True), ("q", True), ("", False)]
+    name, moved = layer.row["layer"], leading(layer.units, len(layer.units))
+    shown = moved[:SHOWN_ROWS]
     ends = [abs(end) for unit in shown for end in (unit["change"], unit["change_low"], unit["change_high"]) if end]
-    name = layer.row["layer"]
+    widest = max(ends, default=1.0)
     keys = [views.UnitKey(name, unit["unit"]) for unit in shown]
     lines = [
-        [cell(key) if cell else key, *_line(unit, max(ends, default=1.0))[1:]]
+        [cell(key) if cell else views.Links([(f"unit {key.number}", quote(key.page))]), *_line(unit, widest)]
         for key, unit in zip(keys, shown, strict=True)
     ]
+    rest = f" The first {SHOWN_ROWS} of {len(moved)} units that changed." if len(moved) > SHOWN_ROWS else ""
     note = (
-        "Change: of the IoU of the label before, which tends to fall since it was chosen in the network before; with "
-        "its paired interval. q: share of false "
-        "discoveries if this unit and all surer ones are believed to have changed. Threshold moved: in standard "
-        "deviations of the unit's values."
+        "IoU: of the label before, which tends to fall since it was chosen in the network before; its change with the "
+        "paired interval. q: share of false discoveries if this unit and all surer ones are believed to have changed."
     )
-    title = f"Units of {name} that changed most"
     legend = [("dot", "change"), ("range", "95 % interval"), ("aim", "no change")]
-    return views.Section(title, [views.Table(columns, lines, note, legend)])
+    table = views.Table(columns, lines, note + rest, legend, brief=True)
+    return views.Section(f"Units of {name} that changed most", [table])
 
 
-def _line(unit: DriftUnitRow, widest: float) -> list[str | views.Strip]:
-    had = unit["change"] is not None
+def _line(unit: DriftUnitRow, widest: float) -> list[views.Cell]:
+    before, had = unit["concept_before"] or "none", unit["change"] is not None
+    iou = [unit["iou_before"], unit["kept_iou"]] if had else [unit["iou_before"]]
     return [
-        str(unit["unit"]),
-        unit["concept_before"] or "none",
-        f"{unit['iou_before']:.3f}",
-        f"{unit['kept_iou']:.3f}" if had else "–",
-        f"{_signed(unit['change'])} {_span(unit['change_low'], unit['change_high'])}".strip(),
-        _change_strip(unit, widest),
+        f"{before} → {unit['concept_after'] or 'none'}" if unit["changed"] else before,
+        " → ".join(map(overlap, iou)),
+        change(unit["change"], unit["change_low"], unit["change_high"]),
         worded(unit["q_value"], ".2g"),
-        (unit["concept_after"] or "none") if unit["changed"] else "the\u00a0same",
-        f"{unit['iou_after']:.3f}",
-        _minus(worded(unit["threshold_change"], "+.2f")),
+        _change_strip(unit, widest),
     ]
 
 
@@ -501,24 +484,23 @@ def _change_strip(unit: DriftUnitRow, widest: float) -> views.Strip:
     def place(value: float | None) -> float | None:
         return None if value is None else round(50 + 50 * value / widest, 2)
 
-    text = f"unit {unit['unit']}: change of IoU {_signed(unit['change'])}"
+    text = f"unit {unit['unit']}: change of IoU {change(unit['change'])}"
     low, high = place(unit["change_low"]), place(unit["change_high"])
     return views.Strip(place(unit["change"]), low, high, [(50.0, "aim", "no change")], text)
 
 
-def changed_gallery(layer: DriftedLayer, size: tuple[int, int], *, wide: bool = True) -> views.Section:
-    """What they look at, before and after.
+def changed_gallery(layer: DriftedLayer, size: tuple[int, int]) -> views.Section:
+    """What they look at, before in one row and after in another.
 
     Args:
         layer: whose.
         size: (height, width) of the frame.
-        wide: as of a gallery; without it each row holds five pictures.
     """
     units, name = {unit["unit"]: unit for unit in layer.units}, layer.row["layer"]
     shown = [unit["unit"] for unit in leading(layer.units, SHOWN_UNITS) if unit["unit"] in layer.top]
     cards = [_card(units[number], layer.top[number], views.UnitKey(name, number), size) for number in shown]
-    text = views.Text("The pictures in which each unit is highest, before and after.", "quiet")
-    return views.Section(f"What units of {name} look at", [text, views.Gallery(cards, wide=wide)])
+    text = views.Text("The pictures in which each unit is highest: above, before; below, after.", "quiet")
+    return views.Section(f"What units of {name} look at", [text, views.Gallery(cards)])
 
 
 def _card(unit: DriftUnitRow, top: UnitPictures, key: views.UnitKey, size: tuple[int, int]) -> views.Card:
@@ -560,4 +542,5 @@ def _reading() -> views.Section:
                 "change of the best labels, each chosen in its own network, does not lean so."
             ),
         ],
+        folded=True,
     )

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from microtome.quantify.intervals import wilson
 from microtome.report import views
-from microtome.report.words import median, worded
+from microtome.report.words import figured, median, percent, worded
 
 NATURAL_IMAGES, CROPS = 4, 4
 PAGE = "features.html"
@@ -86,21 +86,26 @@ def page(found: FeatureFindings) -> views.Page:
         name="features",
         page=PAGE,
         headline=_headline(rows, len(beyond)),
-        figures=views.Figures(
-            [
-                ("units", str(len(rows)), "a sample, drawn by the audit's seed"),
-                ("above every natural picture", f"{len(beyond) / len(rows):.0%}", _share(len(beyond), len(rows))),
-                ("median ratio", worded(median([r["ratio"] for r in rows]), ".2f"), "synthetic over natural peak"),
-            ]
-        ),
+        figures=_figures([row for row in rows if not row["unreached"]]),
         sections=[views.Section("Units", [*_reading(), views.Gallery(cards, True)])],
         queries=[("Synthetic pictures", "select * from features order by ratio desc")],
     )
 
 
-def _share(beyond: int, count: int) -> str:
-    low, high = wilson(beyond, count)
-    return f"of synthetic pictures, 95 %: {low:.0%} to {high:.0%}"
+def _figures(made: Sequence[FeatureRow]) -> views.Figures:
+    """How far made pictures go beyond natural ones, and how fine they are: the middle, and between which ends."""
+    ratios = [row["ratio"] for row in made if row["ratio"] is not None]
+    fine = [row["high_frequency"] for row in made]
+    tiles = []
+    if ratios:
+        ends = f"{min(ratios):.2f} to {max(ratios):.2f} among {len(ratios)} units, a sample drawn by the audit's seed"
+        tiles.append(
+            ("median ratio", worded(median(ratios), ".2f"), f"of the peak over the highest natural one; {ends}")
+        )
+    if fine:
+        ends = f"{min(fine):.0%} to {max(fine):.0%}"
+        tiles.append(("median fine detail", percent(median(fine)), f"of a picture's energy; {ends}"))
+    return views.Figures(tiles)
 
 
 def of_units(found: FeatureFindings) -> views.Told:
@@ -168,7 +173,7 @@ def _card(unit: SyntheticUnit, size: tuple[int, int]) -> views.Card:
             "peak in the synthetic picture over the highest natural one",
         ),
         ("fine detail", _detail(row), "energy above a quarter cycle per pixel"),
-        ("natural peak", f"{row['natural_max']:.3g}", "highest activation over the data set"),
+        ("natural peak", figured(row["natural_max"]), "highest activation over the data set"),
     ]
     note = "no picture could be made: no gradient reaches it" if row["unreached"] else ""
     name, anchor = f"{row['layer']} unit {row['unit']}", f"features/{row['layer']}/{row['unit']}"

@@ -13,6 +13,10 @@ from microtome.report import views
 from microtome.report.words import median, worded
 
 PAGE = "fields.html"
+HEADLINE = (
+    "How wide units truly see, measured by covering one place of a picture after another, beside what the layer's "
+    "kernels and strides allow."
+)
 COVERED = 3  # pictures beside a map
 REACH = 0.75  # of the theoretical field: what lies farther out cannot matter
 
@@ -109,8 +113,8 @@ def page(found: FieldFindings) -> views.Page:
         subject="receptive fields",
         title="Receptive fields",
         page=PAGE,
-        headline=_headline(rows),
-        figures=views.Figures([("units measured", str(len(rows)), ""), *map(_tile, _by_layer(rows).items())]),
+        headline=HEADLINE,
+        figures=views.Figures([_tile(layer) for layer in _by_layer(rows).items()]),
         sections=sections,
         queries=[("Receptive fields", "select * from occlusion"), ("Minimal images", "select * from minimal_images")],
     )
@@ -129,25 +133,11 @@ def _wide(rows: Sequence[OcclusionRow]) -> list[float]:
 
 
 def _tile(layer: tuple[str, Sequence[OcclusionRow]]) -> tuple[str, str, str]:
+    """How wide the units of a layer see."""
     name, rows = layer
     sizes = _wide(rows)
-    span = f"; {min(sizes):.0f} to {max(sizes):.0f} among {len(rows)} units" if len(rows) > 1 else ""
-    return (
-        f"median, {name}",
-        worded(median(sizes), ".0f"),
-        f"pixels wide, of {rows[0]['theoretical']:g} possible{span}",
-    )
-
-
-def _headline(rows: Sequence[OcclusionRow]) -> str:
-    """How wide the units of each layer see."""
-    told = []
-    for layer, mine in _by_layer(rows).items():
-        sizes = _wide(mine)
-        span = f"median of {len(mine)} units, {min(sizes):.0f} to {max(sizes):.0f}" if len(mine) > 1 else "of one unit"
-        middle, possible = worded(median(sizes), ".0f"), mine[0]["theoretical"]
-        told.append(f"{middle} pixels in {layer} ({span}) of the {possible:g} possible")
-    return f"How wide units see, by covering one place of a picture after another: {'; '.join(told)}."
+    span = f"median of {len(rows)} units, {min(sizes):.0f} to {max(sizes):.0f}" if len(rows) > 1 else "one unit"
+    return name, f"{worded(median(sizes), '.0f')} px", f"{span}; {rows[0]['theoretical']:g} px possible"
 
 
 def middle_of(heat: NDArray[np.float32], theoretical: float) -> NDArray[np.float32]:

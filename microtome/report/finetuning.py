@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
 
 import yaml
 
 from microtome.disentangle.examples import HELD_OUT
 from microtome.disentangle.names import EXTRA_MAP, INTERPRETABLE, TWIN, Phase
 from microtome.quantify.shift import ShiftSummary
-from microtome.quantify.stability_summary import Judged
+from microtome.quantify.stability_summary import Judged, LayerSummary
 from microtome.report import views
 from microtome.report.charts import curves
-from microtome.report.stability import CARDS, Pictured, cards, interval, slope
+from microtome.report.stability import CARDS, Pictured, cards, ends_on, slope, with_interval
 from microtome.report.words import worded
 
 NAMES: Mapping[Phase, str] = {
@@ -23,19 +22,17 @@ NAMES: Mapping[Phase, str] = {
     "plain": "plain (neither)",
 }
 BEFORE = "before fine-tuning"
-SHOWN_FILTERS = 8
+SHOWN_FILTERS = 6
 
 _COLUMNS = [
     ("network", False),
-    ("layer", False),
-    ("D", True),
-    ("95 %", True),
+    ("D, 95 %", True),
+    ("", False),
     ("minus the twin", True),
     ("surely follow", True),
     ("slope", True),
     ("track a landmark", True),
     ("own movement", True),
-    ("left out", True),
 ]
 
 
@@ -158,8 +155,8 @@ def page(findings: FinetuningFindings) -> views.Page:
     nothing = findings.nothing_learned
     sections = [views.Section("What is compared", _who(findings))]
     if findings.compared:
-        shown = [_withheld(findings)] if nothing else _steady(findings)
-        sections.append(views.Section("Are its filters steadier? On pictures that no training saw", shown))
+        withheld = views.Section("Are its filters steadier?", [_withheld(findings)])
+        sections += [withheld] if nothing else _steady(findings)
     if not nothing and findings.filters:
         sections.append(_pairs(findings))
     sections += [
@@ -237,19 +234,25 @@ def _best_held(item: Compared) -> tuple[str, float]:
 
 
 def _steadiness(compared: Sequence[Compared]) -> str:
-    """Instability of the new layer, beside the twin's and that of the best control."""
+    """Whether the new layer is steadier than the twin's, and than what looks at nothing."""
     new = _new(compared)
     if not {INTERPRETABLE, TWIN} <= set(new):
         return ""
     own, twin = new[INTERPRETABLE], new[TWIN]
     value, (control, held) = own.judged.summary.deviation, _best_held(own)
-    apart = "" if own.apart is None else f", apart by {_apart(own.apart)}"
+    beside = "less steady" if value is None or held < value else "steadier"
     return (
-        f"\nThe distance of its new layer's filters to landmarks varies by {worded(value, '.4f')} of the picture's "
-        f"diagonal, of the twin's by {worded(twin.judged.summary.deviation, '.4f')}{apart}; that of the best control, "
-        f"{control}, by {held:.4f}, which is {'steadier still' if value is None or held < value else 'less steady'}."
-        f"{_following(own, twin)}"
+        f"\nThe filters of its new layer are {_than_twin(own.apart)}; they are {beside} than the best control, "
+        f"{control}.{_following(own, twin)}"
     )
+
+
+def _than_twin(apart: Apart | None) -> str:
+    """How steady they are beside the twin's."""
+    if apart is None:
+        return "not to be compared with the twin's"
+    said = "steadier than" if apart.high < 0 else "less steady than" if apart.low > 0 else "not surely steadier than"
+    return f"{said} the twin's (their instability differs by {_apart(apart)} of the picture's diagonal)"
 
 
 def _following(own: Compared, twin: Compared) -> str:
@@ -261,23 +264,32 @@ def _following(own: Compared, twin: Compared) -> str:
 
 
 def _figures(findings: FinetuningFindings) -> views.Figures:
+    """Instability of the new layer; accuracies where it was not asked for, or is not to be compared."""
+    new = {} if findings.nothing_learned else _new(findings.compared)
+    if INTERPRETABLE not in new:
+        return views.Figures(_accuracy_tiles(findings))
+    found = {phase: new[phase].judged.summary for phase in (INTERPRETABLE, TWIN) if phase in new}
+    items = [
+        (f"instability, {phase}", worded(each.deviation, ".4f"), f"of the diagonal{_ends(each)}")
+        for phase, each in found.items()
+    ]
+    control, held = _best_held(new[INTERPRETABLE])
+    return views.Figures([*items, ("instability, best control", f"{held:.4f}", control)])
+
+
+def _ends(found: LayerSummary) -> str:
+    return "" if found.low is None else f", 95 %: {found.low:.4f} to {found.high:.4f}"
+
+
+def _accuracy_tiles(findings: FinetuningFindings) -> list[tuple[str, str, str]]:
+    """How often the networks are right, and what needs no fine-tuning."""
     items = [
         (f"accuracy, {item.phase}", f"{item.accuracy:.1%}", f"95 %: {item.low:.1%} to {item.high:.1%}")
         for item in findings.learned
         if item.phase in (INTERPRETABLE, TWIN)
     ]
     control, right, between = _best_guess(findings.learned[0])
-    items.append(("accuracy, best control", f"{right:.1%}", control + between))
-    new = {} if findings.nothing_learned else _new(findings.compared)
-    for phase in (INTERPRETABLE, TWIN):
-        if phase in new:
-            found = new[phase].judged.summary
-            note = f"of the diagonal{'; 95 %: ' + interval(found) if interval(found) else ''}"
-            items.append((f"instability, {phase}", worded(found.deviation, ".4f"), note))
-    if INTERPRETABLE in new:
-        control, held = _best_held(new[INTERPRETABLE])
-        items.append(("instability, best control", f"{held:.4f}", control))
-    return views.Figures(items)
+    return [*items, ("accuracy, best control", f"{right:.1%}", control + between)]
 
 
 _CURVES = (
@@ -293,7 +305,7 @@ def _training(findings: FinetuningFindings) -> list[views.Charts | views.Text]:
         [
             curves("Task loss", rows, "task_loss"),
             curves("Filter loss", rows, "filter_loss"),
-            curves("Accuracy", rows, "accuracy"),
+            curves("Accuracy", rows, "accuracy", whole=True),
         ]
     )
     back = {row.phase: row.halvings for row in findings.training if row.halvings}
@@ -312,13 +324,11 @@ def _times(count: int) -> str:
 def _accuracies(findings: FinetuningFindings) -> list[views.Table]:
     """What the networks learned, beside what could be learned from the same pictures."""
     last = {row.phase: row for row in findings.training if row.split == HELD_OUT}
-    names = ("held out", "accuracy", "95 %", "task loss", "filter loss", "first rate")
-    lines: list[list[str | views.Strip]] = [
+    names = ("accuracy, 95 %", "task loss", "filter loss", "first rate")
+    lines: list[list[str]] = [
         [
             NAMES[item.phase],
-            f"{item.images} pictures",
-            f"{item.accuracy:.1%}",
-            f"[{item.low:.1%}, {item.high:.1%}]",
+            _right(item),
             f"{last[item.phase].task_loss:.3f}",
             f"{last[item.phase].filter_loss:.5f}",
             f"{item.rate:.2g}",
@@ -326,15 +336,16 @@ def _accuracies(findings: FinetuningFindings) -> list[views.Table]:
         for item in findings.learned
     ]
     top = findings.learned[0]
-    pictures, ends = f"{top.images} pictures", f"[{top.probe_low:.1%}, {top.probe_high:.1%}]"
+    probe = f"{top.probe:.1%} [{top.probe_low:.1%}, {top.probe_high:.1%}]"
     lines += [
-        ["linear probe of the backbone", pictures, f"{top.probe:.1%}", ends, "", "", ""],
-        ["always the commonest class", pictures, f"{top.majority:.1%}", "", "", "", ""],
+        ["linear probe of the backbone", probe, "", "", ""],
+        ["always the commonest class", f"{top.majority:.1%}", "", "", ""],
     ]
     note = (
-        "Wilson intervals; first rate: learning rate of the first epoch. Pictures are split before they are "
-        "mirrored; no picture is on both sides. The probe is a logistic regression on the mean of each filter of the "
-        "top convolution as it was, fitted to the same training pictures: what training should reach."
+        f"On {top.images} held-out pictures; Wilson intervals; first rate: learning rate of the first epoch. Pictures "
+        "are split before they are mirrored; no picture is on both sides. The probe is a logistic regression on "
+        "the mean of each filter of the top convolution as it was, fitted to the same training pictures: what training "
+        "should reach."
     )
     return [views.Table([("network", False), *((name, True) for name in names)], lines, note)]
 
@@ -351,20 +362,23 @@ def _withheld(findings: FinetuningFindings) -> views.Text:
     )
 
 
-def _steady(findings: FinetuningFindings) -> list[views.Part]:
+def _steady(findings: FinetuningFindings) -> list[views.Section]:
     """Instability of every network, layer by layer, the new one first."""
     twin = any(item.phase == TWIN for item in findings.compared)
     new = [item for item in findings.compared if item.judged.layer == EXTRA_MAP]
     below = [item for item in findings.compared if item.judged.layer != EXTRA_MAP]
-    lines = [_line(item, "new", against=twin) for item in new]
-    if new:
-        control, held = _best_held(new[0])
-        lines.append([f"control: {control}", "new", f"{held:.4f}", *[""] * 7])
-    lines += [_line(item, item.judged.layer if item.phase is None else "below it", against=twin) for item in below]
-    if below:
-        held = below[0].judged.summary.best_constant
-        lines.append(["control: one place held for every picture", "below it", f"{held:.4f}", *[""] * 7])
-    return [views.Table(_COLUMNS, lines, _STEADY)]
+    both = (("Are its filters steadier? On pictures that no training saw", new), ("The layer below the new one", below))
+    return [views.Section(title, [_table(some, against=twin)]) for title, some in both if some]
+
+
+def _table(compared: Sequence[Compared], *, against: bool) -> views.Table:
+    """A layer of every network, with the best control on the same line."""
+    control, held = _best_held(compared[0])
+    summaries = [item.judged.summary for item in compared]
+    widest = 1.05 * max(held, *(value or 0.0 for each in summaries for value in (each.deviation, each.high)))
+    lines = [_line(item, held, widest, against=against) for item in compared]
+    legend = [("dot", "D"), ("range", "95 % interval"), ("aim", f"the best control, {control}: {held:.4f}")]
+    return views.Table(_COLUMNS, lines, _STEADY, legend)
 
 
 _STEADY = (
@@ -373,23 +387,23 @@ _STEADY = (
     "shows an effect where its interval excludes zero. A filter that stops moving is steady too: so watch whether it "
     "surely follows what is shown when that is moved by a known offset (slope: 1 follows all the way, 0 stays where "
     "it was; surely, where the interval of its own slope lies above 0.5), still tracks a landmark, and how much it "
-    "moves itself. Left out: filters that are silent, or have too few pictures."
+    "moves itself. Filters that are silent, or have too few pictures, are left out."
 )
 
 
-def _line(item: Compared, layer: str, *, against: bool) -> list[str | views.Strip]:
+def _line(item: Compared, held: float, widest: float, *, against: bool) -> list[views.Cell]:
     found = item.judged.summary
+    value, low, high = ends_on(found, widest)
+    mark = (round(100 * held / widest, 2), "aim", f"the best control {held:.4f}")
     return [
-        item.phase or BEFORE,
-        layer,
-        worded(found.deviation, ".4f"),
-        interval(found),
+        item.phase or f"{BEFORE} ({item.judged.layer})",
+        with_interval(found),
+        views.Strip(value, low, high, [mark], f"D {with_interval(found)}"),
         _apart(item.apart) if against and item.phase not in (None, TWIN) else "",
         "–" if item.shift is None else f"{item.shift.follow} of {item.shift.positions}",
         "–" if item.shift is None else slope(item.shift),
         worded(found.tracking_share, ".0%"),
         f"{found.spread:.3f}",
-        f"{found.null_filters}",
     ]
 
 
@@ -398,16 +412,35 @@ def _apart(apart: Apart | None) -> str:
 
 
 def _pairs(findings: FinetuningFindings) -> views.Section:
-    """The same filters of each network, side by side."""
-    shown = [
-        [replace(card, label=phase) for card in cards(EXTRA_MAP, some, findings.size, f"{phase}/")]
+    """The same filters of each network, one row of pictures above the other."""
+    shown = {
+        _ROWS.get(phase, phase): {
+            (item.found.filter, item.found.category, item.found.landmark): card
+            for item, card in zip(some, cards(EXTRA_MAP, some, findings.size, f"{phase}/"), strict=True)
+        }
         for phase, some in findings.filters.items()
-    ]
+    }
     told = views.Text(f"{_CHOSEN} {CARDS}", "quiet")
-    together = [card for pair in zip_longest(*shown) for card in pair if card]
-    return views.Section(
-        "The same filters of the new layer, with and without the filter loss", [told, views.Gallery(together, True)]
-    )
+    together = [
+        _together({row: found[key] for row, found in shown.items() if key in found})
+        for key in next(iter(shown.values()))
+    ]
+    return views.Section("The same filters, with and without the filter loss", [told, views.Gallery(together)])
+
+
+_ROWS: Mapping[Phase, str] = {"interpretable": "filter loss"}
+
+
+def _together(rows: Mapping[str, views.Card]) -> views.Card:
+    """A filter's cards as one, each a row of pictures by its name."""
+    spots = [replace(spot, caption=row) for row, card in rows.items() for spot in card.spots]
+    facts = [
+        (f"{name}, {row}", value, note)
+        for row, card in rows.items()
+        for name, value, note in card.facts
+        if name in ("D", "R²")
+    ]
+    return replace(next(iter(rows.values())), spots=spots, facts=facts)
 
 
 _CHOSEN = (
@@ -426,4 +459,5 @@ def _loading(network: Mapping[str, object]) -> views.Section:
             ),
             views.Code(yaml.safe_dump({"network": dict(network)}, sort_keys=False, default_flow_style=None)),
         ],
+        folded=True,
     )

@@ -340,9 +340,9 @@ def _drawings(found: GraphFindings) -> list[views.Part]:
 _CARDS = (
     "Of the strongest nodes of each layer those that follow best what training pictures show when it is moved, in "
     "the held-out pictures in which each is strongest. Circle: where the node is. “Under” names the nodes of the "
-    "layer above beside which it keeps its place. The share is of the 20 held-out pictures in which the node is "
-    "strongest: in so many it lies on that part."
+    "layer above beside which it keeps its place."
 )
+_PURE = " The share is of the 20 held-out pictures in which the node is strongest: in so many it lies on that part."
 
 
 def _cards(found: GraphFindings) -> list[views.Section]:
@@ -351,7 +351,7 @@ def _cards(found: GraphFindings) -> list[views.Section]:
     carded = {node.node for node in nodes}
     on, off = ([node for node in nodes if on_part(node) is wanted] for wanted in (True, False))
     cards, others = ([_card(found, node, carded) for node in some] for some in (on, off))
-    told = views.Text(_CARDS, "quiet")
+    told = views.Text(_CARDS + _PURE * any(node.purity is not None for node in nodes), "quiet")
     if not on:
         return [views.Section("Nodes", [told, views.Gallery(others, True)])]
     shown = [views.Section("Nodes that lie on a part", [told, views.Gallery(cards, True)])]
@@ -367,15 +367,14 @@ def _cards(found: GraphFindings) -> list[views.Section]:
 def _card(found: GraphFindings, node: Node, carded: set[int]) -> views.Card:
     unit = views.UnitKey(node.layer, node.filter)
     label = f": {found.units[unit]}" if unit in found.units else ""
-    links = [(f"filter {node.filter}{label}", quote(unit.page))]
+    links = [(f"{node.layer} filter {node.filter}{label}", quote(unit.page))]
     for parent in found.graph.parents.get(node.node, ())[:3]:
         links.append((f"under {named(found.graph.named[parent])}", f"#node/{parent}" if parent in carded else ""))
     on = f"on {node.concept or 'a part'}"
     facts = [] if node.purity is None else [(on, f"{node.purity:.0%}", "")]
     spots = [_spot(patch, found.size) for patch in found.patches.get(node.node, ())]
     part = (node.concept or "") if on_part(node) else ""
-    note = f"{node.layer} filter {node.filter}"
-    return views.Card(f"node {node.node}", f"node/{node.node}", note, spots, facts, links, label=part)
+    return views.Card(f"node {node.node}", f"node/{node.node}", "", spots, facts, links, label=part)
 
 
 def _spot(patch: Patch, size: tuple[int, int]) -> views.Spot:

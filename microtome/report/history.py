@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from microtome.report import views
-from microtome.report.comparison import SHOWN_TILES, Figure, number, signed
+from microtome.report.comparison import Figure, number
 from microtome.report.trends import Point, Trend, drawn
+from microtome.report.words import change as signed
 
 SHOWN_RUNS = 30
 SHOWN_MISSED = 3  # gates that the verdict names
+MOST_BESIDE = 4  # rows of a figure, such as layers, beside each other
 SHOWN_WHY = 120  # letters of why a run failed that the verdict has
 
 
@@ -143,7 +145,7 @@ def page(found: History, file: str) -> views.Page:
         page=file,
         title=f"History of {found.name}",
         headline=next(sentences(found)),
-        figures=_tiles(found),
+        figures=views.Figures([]),
         links=_links(found),
         sections=[*_short(found), *_gates(found), *_figures(found), _runs(found), *_reading(found)],
     )
@@ -170,7 +172,7 @@ def sentences(found: History) -> Iterator[str]:
 
 def _when(found: History) -> str:
     last = found.runs[-1]
-    end = last.last.partition(" ")[0] or last.day
+    end = last.last.partition(", ")[0] or last.day
     return f"from {found.runs[0].day} to {end}" if found.runs[0].day != end else f"on {end}"
 
 
@@ -213,7 +215,7 @@ def _missed(gate: str, verdict: PastVerdict) -> str:
 def _changed(found: History) -> Iterator[str]:
     """What became of the figures since the run before, in plain words."""
     if found.count == 1:
-        yield f"One finished run of {found.name} {_when(found)}: there is no trend yet."
+        yield f"{found.name} has one finished run, {_when(found)}: there is no trend yet."
     elif len(found.runs) == 1:
         yield (
             f"Nothing changed between the {found.count} finished runs of {found.name} {_when(found)}: every stage "
@@ -287,48 +289,27 @@ def _links(found: History) -> list[tuple[str, str]]:
     return [(text, place) for text, place in every if place]
 
 
-def _tiles(found: History) -> views.Figures:
-    shown = [(figure, figure.values[-1]) for figure in found.figures]
-    return views.Figures(
-        [
-            (figure.words, f"{_before(found, figure)}{number(now.value)}", _interval(now))
-            for figure, now in shown[:SHOWN_TILES]
-            if now is not None and now.value is not None
-        ]
-    )
-
-
-def _before(found: History, figure: PastFigure) -> str:
-    """What it was in the run before, and an arrow; nothing where it is the same, was not measured, or is of other
-    pictures or settings, with which nothing compares."""
-    pair = _pair(figure) if len(figure.values) > 1 and len(found.runs) - 1 not in found.breaks else None
-    return "" if pair is None or pair[0] == pair[1] else f"{number(pair[0])} → "
-
-
 def _short(found: History) -> list[views.Section]:
     """The verdict's further sentences."""
     more = list(sentences(found))[1:]
     return [views.Section("In short", [views.Listed(more)])] if more else []
 
 
-def _interval(figure: Figure) -> str:
-    if figure.low is None or figure.high is None:
-        return ""
-    return f"95 %: {number(figure.low)} to {number(figure.high)}"
-
-
 def _gates(found: History) -> list[views.Section]:
     if not found.gates:
         return []
     charts = [_legend(found, gates=True), views.Charts([_gate_chart(found, gate) for gate in found.gates])]
-    columns = [("gate", False), ("last", False), ("value", True), ("limit", True), ("missed", True), ("note", False)]
+    columns = [("gate", False), ("result", False), ("value", True), ("limit", True), ("missed", True), ("note", False)]
     lines = [_gate_line(gate) for gate in found.gates]
-    if not any(line[-1] for line in lines):
-        columns, lines = columns[:-1], [line[:-1] for line in lines]
-    note = "Missed: runs in which the gate failed or warned, of those that judged it."
+    several, noted = len(found.runs) > 1, any(line[-1] for line in lines)
+    kept = [place for place, (name, _) in enumerate(columns) if {"missed": several, "note": noted}.get(name, True)]
+    note = "Missed: runs in which the gate failed or warned, of those that judged it; all else is of the last run."
     if any(run.times > 1 for run in found.runs):
         note += " Runs in a row that measured the same count as one."
-    return [views.Section("Gates", [*(charts if len(found.runs) > 1 else ()), views.Table(columns, lines, note)])]
+    table = views.Table(
+        [columns[place] for place in kept], [[line[place] for place in kept] for line in lines], note * several
+    )
+    return [views.Section("Gates", [*(charts if several else ()), table])]
 
 
 def _legend(found: History, *, gates: bool = False) -> views.Text:
@@ -341,14 +322,23 @@ def _legend(found: History, *, gates: bool = False) -> views.Text:
     return views.Text("; ".join(told) + ".", "quiet")
 
 
-def _gate_line(gate: PastGate) -> list[str]:
+_MARKS = {
+    "passed": ("✓ passed", "good"),
+    "failed": ("✗ failed", "bad"),
+    "warned": ("! warned", "warned"),
+    "not judged": ("– not judged", "unjudged"),
+}
+"""What stands for a gate's verdict, and its state."""
+
+
+def _gate_line(gate: PastGate) -> list[views.Cell]:
     judged = [verdict for verdict in gate.verdicts if verdict]
     last = gate.verdicts[-1]
     missed = f"{gate.missed} of {len(judged)}"
     if last is None:
-        return [gate.gate, "not in the last run", "–", "–", missed, ""]
+        return [gate.gate, views.Badge("– not in the last run", "unjudged"), "–", "–", missed, ""]
     limit = "–" if last.limit is None else number(last.limit)
-    return [gate.gate, last.verdict, last.value.words, limit, missed, last.note]
+    return [gate.gate, views.Badge(*_MARKS[last.verdict]), last.value.words, limit, missed, last.note]
 
 
 def _gate_chart(found: History, gate: PastGate) -> tuple[str, str, str]:
@@ -375,7 +365,7 @@ def _ends(found: History) -> tuple[str, str]:
     first, last = found.runs[0], found.runs[-1]
     if first.day != last.day:
         return first.day, last.day
-    hours = tuple(run.moment.removeprefix(run.day).strip() for run in (first, last))
+    hours = tuple(run.moment.removeprefix(run.day).strip(", ") for run in (first, last))
     return (hours[0], hours[1]) if hours[0] != hours[1] else ("first", "last")
 
 
@@ -388,10 +378,40 @@ def _figures(found: History) -> list[views.Section]:
         charts = [_legend(found), views.Charts([_figure_chart(found, figure) for figure in moved])]
     if len(moved) < len(found.figures):
         charts.append(views.Text(_unmoved(len(found.figures) - len(moved)), "quiet"))
+    shown = _table(found) if len(found.runs) > 1 else _side_by_side(found) or _table(found)
+    return [views.Section("Headline figures", [*(charts if len(found.runs) > 1 else ()), shown])]
+
+
+def _table(found: History) -> views.Table:
+    """A line per figure and row; the lowest and highest values, and how many there are, are in its chart."""
     columns, lines = figure_table(found)
+    kept = [place for place, name in enumerate(columns) if name not in ("runs", "lowest", "highest")]
+    heads = [(columns[place], columns[place] not in ("figure", "of")) for place in kept]
     note = "Change: the last run's value less that of the run before it; its interval is not known here."
-    table = views.Table([(name, name not in ("figure", "of")) for name in columns], lines, note * (len(found.runs) > 1))
-    return [views.Section("Headline figures", [*(charts if len(found.runs) > 1 else ()), table])]
+    told = [[line[place] for place in kept] for line in _without_stage(found, lines)]
+    return views.Table(heads, told, note * (len(found.runs) > 1))
+
+
+def _without_stage(found: History, lines: Sequence[list[str]]) -> list[list[str]]:
+    """Lines that do not name the stage, where there is only one."""
+    if len({figure.stage for figure in found.figures}) > 1:
+        return list(lines)
+    return [[line[0], figure.row, *line[2:]] for line, figure in zip(lines, found.figures, strict=True)]
+
+
+def _side_by_side(found: History) -> views.Table | None:
+    """The figures of one run, those of its rows, such as layers, beside each other; None where they are too many."""
+    names = list(dict.fromkeys((figure.stage, figure.name) for figure in found.figures))
+    rows = list(dict.fromkeys(figure.row for figure in found.figures))
+    if len(rows) > MOST_BESIDE or len(names) * len(rows) != len(found.figures):
+        return None
+    words = {
+        (figure.stage, figure.name, figure.row): value.words if (value := figure.values[-1]) else "–"
+        for figure in found.figures
+    }
+    lines = [[name, *(words[stage, name, row] for row in rows)] for stage, name in names]
+    note = "In brackets 95 % intervals. From the next run on, each figure has a line over the runs here."
+    return views.Table([("figure", False), *((row or "value", True) for row in rows)], lines, note)
 
 
 def _unmoved(count: int) -> str:
@@ -456,6 +476,8 @@ def _runs(found: History) -> views.Section:
     if any(run.times > 1 for run in found.runs):
         told.append("Runs in a row whose every stage measured the same are one line, by the id of the last.")
     last, before = found.runs[-1], found.runs[-2] if len(found.runs) > 1 else None
+    if len(lines) == 1:  # there is none before
+        columns, lines = ["run", "begun", "status", "network", "see"], [[*lines[0][:4], lines[0][-1]]]
     table = views.Table([(name, False) for name in columns], lines[: -SHOWN_RUNS - 1 : -1], " ".join(told))
     if before is None or last.comparison or len(found.runs) - 1 in found.breaks:
         return views.Section("Runs", [table])
@@ -467,7 +489,8 @@ def _with_results(run: PastRun, *, first: bool) -> list[views.Cell]:
     links = [("report", run.report), ("comparison with the run before", run.comparison)]
     changed = "–" if first else ", ".join(run.changed) or "nothing"
     seen = [(text, place) for text, place in links if place]
-    return [views.Links([(run.run, "")]), run.begun, run.status, run.network, changed, views.Links(seen or [("–", "")])]
+    begun = run.begun if run.times > 1 else run.begun.replace(" ", "\N{NO-BREAK SPACE}")
+    return [views.Links([(run.run, "")]), begun, run.status, run.network, changed, views.Links(seen or [("–", "")])]
 
 
 def _without_results(run: UnfinishedRun) -> list[views.Cell]:
@@ -493,4 +516,5 @@ def _reading(found: History) -> Iterator[views.Section]:
                 "is sure: microtome compare draws the same pictures for both, and tells."
             ),
         ],
+        folded=True,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -12,6 +11,7 @@ import yaml
 
 from microtome.networks.preprocessing import Preprocessing
 from microtome.report import views
+from microtome.report.words import day
 
 _VERSIONS = ("microtome", "torch", "numpy", "pyarrow", "pillow", "python")
 
@@ -114,9 +114,8 @@ def overview(
         dataset=" and ".join(_dataset(index, audited.audit) for index in audited.indices),
         layers=layers,
         pages=pages,
-        footer=f"{'Imported' if audited.imported else 'Computed'} from "
-        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(started))} on, by microtome "
-        f"{first.environment['microtome']}; runs that changed nothing since then share these pages.",
+        footer=f"{'Imported' if audited.imported else 'Computed'} on {day(started)}, by microtome "
+        f"{first.environment['microtome']}. Runs that changed nothing since then share these pages.",
         units=units,
         baseline=_baseline(audited) if layers else "",
         found=_found(layers),

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from microtome.disentangle.graph_keys import Locator
 from microtome.disentangle.part_errors import PartComparison, PartShift, PartSummary
 from microtome.report import views
-from microtome.report.charts import lines
+from microtome.report.charts import errors
 
 SHOWN = 5  # pictures of a part
+SHOWN_PARTS = 6  # with their errors above the page
 SURE = 0.05
 
 
@@ -92,10 +93,10 @@ def page(found: PartsFindings) -> views.Page:
                 [views.Text(_FOUND, "quiet"), views.Gallery([_card(part, found.size) for part in found.located], True)],
             ),
             views.Section("Error over the number of boxes", [views.Text(_WAYS, "quiet"), _charts(found)]),
-            views.Section("Beside simpler ways", [_rivals(found.against)]),
+            views.Section("Beside simpler ways", [views.Text(_SIMPLER, "quiet"), _rivals(found.against)]),
             *([views.Section("Do they follow what is shown?", [_follow(found.follow)])] if found.follow else []),
             views.Section("What was chosen", [_choices(found.choices)], folded=True),
-            views.Section("Every figure", _every(found.figures), folded=True),
+            views.Section("Every figure", _every(found), folded=True),
         ],
         queries=[
             ("Part errors", "select * from part_summary"),
@@ -113,7 +114,11 @@ _FOUND = (
     "picture's diagonal. Pictures that no box was drawn in, from the nearest to the farthest."
 )
 _WAYS = (
-    "Mean distance to the annotated centre, by the picture's diagonal, in the pictures in which no box was drawn. "
+    "Mean distance to the annotated centre, by the picture's diagonal, in the pictures in which no box was drawn; 95 % "
+    "intervals over pictures and draws of boxes. The blend, the best simpler way, and the mean position; all parts on "
+    "one scale."
+)
+_SIMPLER = (
     "Blend: where it looks like the boxes, weighed against where they were. Exemplar: the cell that looks most like "
     "one boxed cell. Patterns, graph nodes: votes of units, or of the graph's nodes. Mean position: the mean "
     "annotated place, everywhere. Best filter: the one filter whose peak, moved by its mean displacement, is nearest "
@@ -122,34 +127,33 @@ _WAYS = (
 
 
 def _headline(found: PartsFindings) -> str:
-    best = found.against[0]
-    errors = [row.error for row in found.figures if row.method == Locator.BLEND]
-    boxes = sorted({row.boxes for row in found.figures})
-    drawn = f"{boxes[0]} to {boxes[-1]} boxes" if len(boxes) > 1 else f"{boxes[0]} boxes"
+    best, most = found.against[0], _from_most(found)
+    near, far = min(most, key=lambda row: row.error), max(most, key=lambda row: row.error)
     said = "nearer than" if best.high < 0 else "farther than" if best.low > 0 else "not surely nearer than"
+    reach = f"{near.error:.3f} ({near.part})" + (f" to {far.error:.3f} ({far.part})" if near is not far else "")
     return (
-        f"Shown a part in {drawn}, the blend of how it looks and where it sits then finds it in new pictures, on "
-        f"average {sum(errors) / len(errors):.3f} of the diagonal from its annotated centre ({_listed_parts(found)}). "
-        f"That is {said} the best of {len({row.rival for row in found.against})} simpler ways, {best.rival.value} "
-        f"(difference {_between(best)})."
+        f"Shown a part in {near.boxes} boxes, the blend of how it looks and where it sits then finds it in new "
+        f"pictures at {reach} of the diagonal from its annotated centre. Over all parts and numbers of boxes that is "
+        f"{said} the best of {len({row.rival for row in found.against})} simpler ways, {best.rival.value} (difference "
+        f"{_between(best)})."
     )
 
 
-def _listed_parts(found: PartsFindings) -> str:
-    return f"{', '.join(found.parts[:-1])} and {found.parts[-1]}" if len(found.parts) > 1 else found.parts[0]
+def _from_most(found: PartsFindings) -> list[PartSummary]:
+    """The blend's errors from the largest number of boxes, part by part."""
+    blend = [row for row in found.figures if row.method == Locator.BLEND]
+    most = max(row.boxes for row in blend)
+    return [row for row in blend if row.boxes == most]
 
 
 def _figures(found: PartsFindings) -> views.Figures:
-    """Mean error of the blend, of the best simpler way and of the mean position, over parts and numbers of boxes."""
-    shown = dict.fromkeys([Locator.BLEND, found.against[0].rival, Locator.MEAN_POSITION])
-    notes = {Locator.BLEND: "over all parts and numbers of boxes", found.against[0].rival: "the best simpler way"}
-    errors = {way: [row.error for row in found.figures if row.method == way] for way in shown}
-    told = [
-        (f"error, {way.value}", f"{sum(rows) / len(rows):.3f}", notes.get(way, "looks at nothing"))
-        for way, rows in errors.items()
-        if rows
-    ]
-    return views.Figures([*told, ("pictures", str(found.figures[0].images), "to find the parts in")])
+    """Errors of the blend, each with its interval."""
+    return views.Figures(
+        [
+            (f"{row.part}, {row.boxes} boxes", f"{row.error:.3f}", f"95 %: {row.low:.3f} to {row.high:.3f}")
+            for row in _from_most(found)[:SHOWN_PARTS]
+        ]
+    )
 
 
 def _rivals(against: Sequence[PartComparison]) -> views.Table:
@@ -190,14 +194,24 @@ def _choices(choices: Sequence[Choice]) -> views.Table:
     return views.Table(columns, rows, note)
 
 
+def _slopes(rows: Sequence[PartShift]) -> dict[tuple[str, Locator, int], str]:
+    """In words, by part, way and number of boxes."""
+    return {(row.part, row.method, row.boxes): f"{row.slope:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows}
+
+
 def _follow(rows: Sequence[PartShift]) -> views.Table:
-    cells = {(row.part, row.method, row.boxes): f"{row.slope:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows}
+    cells = _slopes(rows)
     note = (
         "The same parts are looked for again with what the pictures show moved by known random offsets. Slope: how far "
         "the place that is found moves with it, 95 % over pictures, draws averaged: 1 follows all the way, 0 stays "
         "where it was, as the mean position does. Between them, a place is drawn to where the boxes were."
     )
-    return _by_boxes(cells, "slope", note)
+    most = max(row.boxes for row in rows)
+    ways = dict.fromkeys(row.method for row in rows if row.method != Locator.MEAN_POSITION)
+    lines = [
+        [part, *(cells.get((part, way, most), "–") for way in ways)] for part in dict.fromkeys(row.part for row in rows)
+    ]
+    return views.Table([(f"slope, {most} boxes", False), *((way.value, True) for way in ways)], lines, note)
 
 
 def _by_boxes(cells: Mapping[tuple[str, Locator, int], str], what: str, note: str = "") -> views.Table:
@@ -225,15 +239,22 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def _charts(found: PartsFindings) -> views.Charts:
-    return views.Charts([_chart(part, [row for row in found.figures if row.part == part]) for part in found.parts])
+    """The blend, the best simpler way, and what looks at nothing; all others are in the tables."""
+    shown = dict.fromkeys([Locator.BLEND, found.against[0].rival, Locator.MEAN_POSITION])
+    rows = [row for way in shown for row in found.figures if row.method == way]
+    top = max(row.high for row in rows)
+    return views.Charts([_chart(part, [row for row in rows if row.part == part], top) for part in found.parts])
 
 
-def _chart(part: str, figures: Sequence[PartSummary]) -> tuple[str, str, str]:
-    rows = [{"x": row.boxes, "y": row.error, "line": row.method.value} for row in figures]
-    return lines(part, rows, "boxes", lead=Locator.BLEND.value)
+def _chart(part: str, figures: Sequence[PartSummary], top: float) -> tuple[str, str, str]:
+    rows = [
+        {"x": row.boxes, "y": row.error, "low": row.low, "high": row.high, "line": row.method.value} for row in figures
+    ]
+    return errors(part, rows, "boxes", lead=Locator.BLEND.value, top=top)
 
 
-def _every(figures: Sequence[PartSummary]) -> list[views.Part]:
+def _every(found: PartsFindings) -> list[views.Part]:
+    figures = found.figures
     keys = [(row.part, row.method, row.boxes) for row in figures]
     errors = [f"{row.error:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in figures]
     near = [f"{row.share:.0%} [{row.share_low:.0%}, {row.share_high:.0%}]" for row in figures]
@@ -241,6 +262,7 @@ def _every(figures: Sequence[PartSummary]) -> list[views.Part]:
     return [
         _by_boxes(dict(zip(keys, errors, strict=True)), "error"),
         _by_boxes(dict(zip(keys, near, strict=True)), "nearer than 0.1", note),
+        *([_by_boxes(_slopes(found.follow), "slope")] if found.follow else []),
     ]
 
 

@@ -15,11 +15,11 @@ import jinja2
 from markupsafe import Markup
 
 from microtome.report.overlay import FINE, SHEET
-from microtome.report.views import Conclusion, Links, Part, Report, Section, Table, UnitKey, large_of
+from microtome.report.views import Badge, Conclusion, Links, Part, Report, Section, Table, UnitKey, large_of
 
 _FOLDER = Path(__file__).parent / "templates"
 INDEX = "index.html"
-_MARKERS = {name: Markup(f"<!-- {name} -->") for name in ("mark", "verdict", "provenance")}
+_MARKERS = {name: Markup(f"<!-- {name} -->") for name in ("mark", "verdict", "ungated", "provenance")}
 # no name from data can look like one, for all are escaped
 
 
@@ -132,6 +132,7 @@ def _environment() -> jinja2.Environment:
         script=Markup(script), style=Markup(style), policy=policy(script), sheet=SHEET, fine=FINE, markers=_MARKERS
     )
     environment.tests["unit"] = lambda cell: isinstance(cell, UnitKey)
+    environment.tests["badge"] = lambda cell: isinstance(cell, Badge)
     environment.tests["links"] = lambda cell: isinstance(cell, Links)
     environment.filters |= {"large": large_of, "typeset": typeset, "apart": apart}
     environment.filters["place"] = lambda unit: quote(unit.page)

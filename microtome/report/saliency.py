@@ -27,6 +27,9 @@ EXPLAINED = {
     "grad-cam": "Weighted maps of the last layer that the head reads, enlarged. Coarse; follows the class.",
     "rise": "The class's probability under random masks. Asks for answers alone: the control that knows no gradient.",
 }
+NAMES = {"guided": "guided backprop", "input x gradient": "input × gradient", "smoothgrad": "SmoothGrad",
+         "grad-cam": "Grad-CAM", "rise": "RISE"}  # fmt: skip
+"""What the field calls the methods whose names it writes otherwise."""
 CONTROLS = {"edges": "the picture's edges", "centre": "the picture's centre"}
 MEASURES = {
     "deletion": "Deletion, lower is better: the area under the class's probability while the picture's 16 × 16 squares "
@@ -130,6 +133,10 @@ class State(Enum):
         """Alone."""
         return self.value[0]
 
+    def shown(self, text: str, value: str) -> views.Badge:
+        """With a value beside it, in its colour."""
+        return views.Badge(text, {"✓": "good", "✗": "bad", "?": "warned"}[self.mark], value)
+
 
 Verdict = Mapping[str, State]
 
@@ -139,13 +146,20 @@ def page(found: SaliencyFindings) -> views.Page:
     verdicts = {name: _verdict(found, name) for name in dict.fromkeys(row["method"] for row in found.tests)}
     tested = [_table(found, verdicts)] if verdicts else []
     judged = [_faithfulness(found.faithfulness)] if found.faithfulness else []
-    shown = [_gallery(found.pictures, verdicts)] if found.pictures else []
     return views.Page(
         name="saliency",
         page="saliency.html",
-        headline=_headline(verdicts),
-        figures=views.Figures(_tiles(verdicts)),
-        sections=[*tested, *shown, *judged, _made(found.methods), *_details(found.tests), _reading()],
+        headline=_headline(verdicts, _untested(found, verdicts)),
+        figures=views.Figures(_tiles(verdicts, _untested(found, verdicts))),
+        sections=[
+            *_gallery("One picture, by every method", found.pictures[:1], verdicts),
+            *tested,
+            *_gallery("More pictures", found.pictures[1:], verdicts, told=False),
+            *judged,
+            _made(found.methods),
+            *_details(found.tests),
+            _reading(),
+        ],
         queries=[
             ("Verdicts", "select * from reliability where passed is not null"),
             ("Saliency maps", "select * from saliency"),
@@ -154,43 +168,59 @@ def page(found: SaliencyFindings) -> views.Page:
     )
 
 
+def _untested(found: SaliencyFindings, verdicts: Mapping[str, Verdict]) -> list[str]:
+    """Methods that have maps, and no verdict; none where no test was asked for."""
+    drawn = (method for shown in found.pictures for method in shown.maps)
+    return [method for method in dict.fromkeys(drawn) if method not in verdicts] if verdicts else []
+
+
+def named(method: str) -> str:
+    """A method as the field calls it."""
+    return NAMES.get(method, method)
+
+
 def _over_all(verdict: Verdict) -> State:
     """Fails if any test fails; passes if all do."""
     states = set(verdict.values())
     return next((state for state in (State.FAILS, State.UNDECIDED) if state in states), State.PASSES)
 
 
-def _tiles(verdicts: Mapping[str, Verdict]) -> list[tuple[str, str, str]]:
+def _tiles(verdicts: Mapping[str, Verdict], untested: Sequence[str]) -> list[tuple[str, str, str]]:
     """How many methods came to what."""
     if not verdicts:
         return []
     states = [_over_all(verdict) for verdict in verdicts.values()]
     return [
-        ("methods tested", str(len(states)), ""),
+        ("methods tested", str(len(states)), f"all but {', '.join(map(named, untested))}" if untested else ""),
         ("pass every test", str(states.count(State.PASSES)), "the interval keeps every limit"),
         ("fail a test", str(states.count(State.FAILS)), "the interval lies beyond a limit"),
         ("undecided", str(states.count(State.UNDECIDED)), "the interval reaches across a limit"),
     ]
 
 
-def _headline(verdicts: Mapping[str, Verdict]) -> str:
+def _headline(verdicts: Mapping[str, Verdict], untested: Sequence[str]) -> str:
     if not verdicts:
         return "Maps of the predicted class. No test was asked for: add the stage reliability to know what to trust."
     by_state = {state: [name for name, verdict in verdicts.items() if _over_all(verdict) is state] for state in State}
     passed, failed, open_ = (by_state[state] for state in (State.PASSES, State.FAILS, State.UNDECIDED))
-    text = f"{_listed(passed) or 'No method'} {'passes' if len(passed) < 2 else 'pass'} every test. "
+    told = [f"{_listed(passed) or 'No method'} {'passes' if len(passed) < 2 else 'pass'} every test."]
     if open_:
-        text += f"Too few pictures to decide about {', '.join(open_)}. "
+        told.append(f"Undecided, since the pictures are too few: {_together(open_)}.")
     if failed:
-        text += (
-            f"{_listed(failed)} {'fails' if len(failed) == 1 else 'fail'} at least one: such pictures can look "
-            "convincing all the same."
-        )
-    return text.strip()
+        fails, those = ("fails", "its maps") if len(failed) == 1 else ("fail", "their maps")
+        told.append(f"{_listed(failed)} {fails} at least one: {those} can look convincing all the same.")
+    if untested:
+        told.append(f"Not tested: {_together(untested)}.")
+    return " ".join(told)
+
+
+def _together(names: Sequence[str]) -> str:
+    *most, last = map(named, names)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _listed(names: Sequence[str]) -> str:
-    text = ", ".join(names)
+    text = _together(names) if names else ""
     return text[:1].upper() + text[1:]
 
 
@@ -225,42 +255,50 @@ def _words(verdict: Verdict) -> str:
 
 
 def _table(found: SaliencyFindings, verdicts: Mapping[str, Verdict]) -> views.Section:
-    columns = [("method", False), *((_limited(test, found.limits), True) for test in JUDGED), ("known for", False)]
-    lines = []
-    for method, verdict in verdicts.items():
-        line: list[views.Cell] = [method]
-        for test in JUDGED:
-            mark = f"{verdict[test].value} " if test in verdict else ""
-            line.append(mark + _worst(found, method, test))
-        lines.append([*line, EXPLAINED.get(method, "")])
-    note = (
-        "Undecided: the 95 % interval over pictures, in brackets, reaches across the limit; more pictures may tell. "
-        "Input invariance: how far the map moves, as a share of its own size (0: not at all), when the same function "
-        "is computed on shifted pixels; mean over the worst shift's pictures, and every single picture has to keep the "
-        "limit (the table of every figure has 1 minus it). "
-        "Randomisation: how alike (cosine, 1 is equal) the map is to its own after the network's last layer was drawn "
-        "anew. Class sensitivity: how alike the maps of the two best classes of a picture are. Maps that are nowhere "
-        "negative (Grad-CAM) are compared about their means."
-    )
-    return views.Section("Verdict", [views.Table(columns, lines, note)])
+    columns = [("method", False), *((test, False) for test in JUDGED)]
+    lines = [[named(method), *_tested(found, method, verdict)] for method, verdict in verdicts.items()]
+    none = views.Badge("– not tested", "unjudged")
+    lines += [[named(method), *[none] * len(JUDGED)] for method in _untested(found, verdicts)]
+    note = "In brackets 95 % intervals over the pictures; undecided, where one reaches across the limit."
+    told = [f"{test[:1].upper()}{test[1:]}{_limit(found.limits.get(test))}: {_TESTS[test]}" for test in JUDGED]
+    return views.Section("Verdict", [views.Table(columns, lines, note), views.Listed(told)])
 
 
-def _limited(test: str, limits: Mapping[str, float]) -> str:
-    if test not in limits:
-        return test
-    return f"{test}, error ≤ {limits[test]:g}" if test == INVARIANCE else f"{test}, ≤ {limits[test]:g}"
+_TESTS = {
+    INVARIANCE: "how far the map moves, as a share of its own size, when the same function is computed on shifted "
+    "pixels; mean over the pictures of the worst shift, and every single picture has to keep the limit.",
+    "randomisation": "how alike (cosine, 1 is equal) the map stays after the network's last layer was drawn anew.",
+    "class sensitivity": "how alike (cosine) the maps of the two best classes of a picture are. Maps that are nowhere "
+    "negative (Grad-CAM) are compared about their means, in both.",
+}
+
+
+def _limit(limit: float | None) -> str:
+    return "" if limit is None else f", at most {limit:g}"
+
+
+def _tested(found: SaliencyFindings, method: str, verdict: Verdict) -> list[views.Cell]:
+    """What came of each test."""
+    return [
+        verdict[test].shown(verdict[test].value, _worst(found, method, test))
+        if test in verdict
+        else views.Badge("– void", "unjudged", "the twin is not the same function")
+        for test in JUDGED
+    ]
 
 
 def _worst(found: SaliencyFindings, method: str, test: str) -> str:
-    rows = _judged(found, method, test)
-    if not rows:
-        return "void: the twin is not the same function"
     pick = min if test == INVARIANCE else max
-    row = pick(rows, key=lambda item: item["value"])
+    row = pick(_judged(found, method, test), key=lambda item: item["value"])
     if test == INVARIANCE:
-        error, low, high = (max(0.0, 1 - row[key]) for key in ("value", "high", "low"))
-        return f"{error:.2f} [{low:.2f}, {high:.2f}]"
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        return _between(*(max(0.0, 1 - row[key]) for key in ("value", "high", "low")))
+    return _cell(row)
+
+
+def _between(value: float, low: float, high: float) -> str:
+    """With its interval, to two digits; what rounds to zero has no sign."""
+    value, low, high = (round(each, 2) + 0.0 for each in (value, low, high))
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _faithfulness(rows: Sequence[FaithfulnessRow]) -> views.Section:
@@ -269,10 +307,15 @@ def _faithfulness(rows: Sequence[FaithfulnessRow]) -> views.Section:
     for measure, words in MEASURES.items():
         mine = [row for row in rows if row["measure"] == measure]
         if mine:
-            heads = ("method", "value", "against chance", f"against {CONTROLS[mine[0]['control']]}")
-            columns = [(head, place > 0) for place, head in enumerate(heads)]
+            heads = (
+                "method",
+                "share" if measure == "pointing" else "area",
+                "against chance",
+                f"against {CONTROLS[mine[0]['control']]}",
+            )
+            columns = [(head, place == 1) for place, head in enumerate(heads)]
             parts.append(views.Text(f"{words} Chance has {mine[0]['chance']:.2f}; {mine[0]['n']} pictures."))
-            parts.append(views.Table(columns, [_faithful(row) for row in mine]))
+            parts.append(views.Table(columns, [_faithful(row) for row in mine], slim=True))
     note = (
         "Differences are paired, picture by picture, with 95 % intervals over the pictures: ✓, the interval lies on "
         "the good side of 0; ✗, on the bad side; ?, undecided, 0 lies within. The last column compares with the better "
@@ -281,30 +324,36 @@ def _faithfulness(rows: Sequence[FaithfulnessRow]) -> views.Section:
     return views.Section("Does the network use what is marked?", [views.Text(note, "quiet"), *parts])
 
 
-def _faithful(row: FaithfulnessRow) -> list[str | views.Strip]:
+def _faithful(row: FaithfulnessRow) -> list[views.Cell]:
     name = row["method"]
-    value = f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    value = f"{row['value']:.2f}"
     apart = _marked(row, row["apart"], row["apart_low"], row["apart_high"])
     beyond = _marked(row, row["beyond"], row["beyond_low"], row["beyond_high"])
-    return [CONTROLS.get(name, name), value, apart, "–" if name == row["control"] else beyond]
+    return [CONTROLS.get(name, named(name)), value, apart, "–" if name == row["control"] else beyond]
 
 
-def _marked(row: FaithfulnessRow, value: float, low: float, high: float) -> str:
+def _marked(row: FaithfulnessRow, value: float, low: float, high: float) -> views.Badge:
     lower_is_better = row["measure"] == "deletion"
     good, bad = (high < 0, low > 0) if lower_is_better else (low > 0, high < 0)
     state = State.PASSES if good else State.FAILS if bad else State.UNDECIDED
-    return f"{state.mark} {value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return state.shown(state.mark, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]")
 
 
 def _made(methods: Sequence[MethodRow]) -> views.Section:
     """How each method is made on this network, and which it cannot have."""
-    lines: list[list[str | views.Strip]] = [
-        [row["method"], row["note"] if row["drawn"] else f"left out: {row['note']}"] for row in methods
+    lines = [
+        [
+            named(row["method"]),
+            row["note"] if row["drawn"] else f"left out: {row['note']}",
+            EXPLAINED.get(row["method"], ""),
+        ]
+        for row in methods
     ]
     note = (
         "Maps and verdicts are of the same maps: by pixels in [0, 1]; where a method needs a picture of nothing, black."
     )
-    return views.Section("How the maps are made", [views.Table([("method", False), ("made here", False)], lines, note)])
+    columns = [("method", False), ("made here", False), ("known for", False)]
+    return views.Section("The methods, and how their maps are made", [views.Table(columns, lines, note)], folded=True)
 
 
 def _details(tests: Sequence[ReliabilityRow]) -> list[views.Section]:
@@ -322,29 +371,34 @@ def _details(tests: Sequence[ReliabilityRow]) -> list[views.Section]:
             [label, *(_cell(line.get(name)) for name in names)] for label, line in lines.items()
         ]
         parts.append(views.Text(f"{test[:1].upper()}{test[1:]}"))
-        parts.append(views.Table([("", False), *((name, True) for name in names)], cells))
+        parts.append(views.Table([("", False), *((named(name), True) for name in names)], cells))
     note = "Spearman's correlation and SSIM are in the table reliability. Controls: edges of the picture, noise."
-    return [views.Section("Every figure", [*parts, views.Text(note, "quiet")])]
+    return [views.Section("Every figure", [*parts, views.Text(note, "quiet")], folded=True)]
 
 
 def _cell(row: ReliabilityRow | None) -> str:
-    return "–" if row is None else f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    return "–" if row is None else _between(row["value"], row["low"], row["high"])
 
 
-def _gallery(pictures: Sequence[SaliencyMaps], verdicts: Mapping[str, Verdict]) -> views.Section:
+def _gallery(
+    title: str, pictures: Sequence[SaliencyMaps], verdicts: Mapping[str, Verdict], *, told: bool = True
+) -> list[views.Section]:
+    """Pictures with their maps, and where `told` how to read these; nothing without pictures."""
+    if not pictures:
+        return []
     cards = []
     for shown in pictures:
         spots = [views.Spot(shown.thumb, shown.file, shown.size, (), (), "picture")]
         for method, path in shown.maps.items():
             verdict = verdicts.get(method, {})
             mark = f" {_over_all(verdict).mark if verdict else '–'}" if verdicts else ""
-            told = _words(verdict) or "not tested"
-            spots.append(views.Spot(path, f"{method}: {told}", shown.size, (), (), f"{method}{mark}"))
-        note = f"predicted: {shown.predicted}" if shown.predicted else ""
-        cards.append(views.Card(shown.file, f"saliency/{shown.image}", note, spots))
-    note = "Red raises the score of the predicted class, blue lowers it; each map on its own scale (99th percentile)."
-    marks = " ✓: passes every test, ✗: fails one, ?: undecided in one, see above; –: not tested here."
-    return views.Section("Gallery", [views.Text(note + marks * bool(verdicts), "quiet"), views.Gallery(cards, True)])
+            words = _words(verdict) or "not tested"
+            spots.append(views.Spot(path, f"{named(method)}: {words}", shown.size, (), (), f"{named(method)}{mark}"))
+        cards.append(views.Card(shown.file, f"saliency/{shown.image}", "", spots, label=shown.predicted))
+    note = "Red raises the score of the class that is predicted, blue lowers it; each map on a scale of its own."
+    marks = " ✓: passes every test; ✗: fails one; ?: undecided in one; –: not tested."
+    text = views.Text(note + marks * bool(verdicts), "quiet")
+    return [views.Section(title, [*([text] if told else []), views.Gallery(cards, True)])]
 
 
 def colours(values: torch.Tensor) -> NDArray[np.uint8]:
@@ -370,4 +424,5 @@ def _reading() -> views.Section:
                 "picture should differ. Passing shows no map to be right; failing shows it to be wrong."
             )
         ],
+        folded=True,
     )

@@ -12,13 +12,13 @@ from microtome.report.words import worded
 
 SHOWN_FILTERS, SHOWN_IMAGES = 12, 5
 TOLD_LANDMARKS = 5  # of a filter, on its own page
+NARROW = 3  # columns of a table that fits beside another
 PAGE = "stability.html"
 ADVISED = 0.05  # share of tied or silent inferences from which the report advises another layer
 
 _COLUMNS = [
     ("category", False),
-    ("D", True),
-    ("95 %", True),
+    ("D, 95 %", True),
     ("", False),
     ("random places", True),
     ("centre", True),
@@ -105,11 +105,7 @@ def page(findings: StabilityFindings) -> views.Page:
         headline=_headline(best, next(layer for layer in findings.layers if layer.name == best.layer)),
         figures=_figures(best.summary),
         sections=[
-            *(
-                views.Section(layer.name, [_table(layer.rows, explained=not place), *_advice(layer.rows)])
-                for place, layer in enumerate(findings.layers)
-            ),
-            *_follow([layer for layer in findings.layers if layer.shift]),
+            *_beside(_steady(findings.layers), _follow([layer for layer in findings.layers if layer.shift])),
             *(_gallery(layer, findings.size) for layer in findings.layers),
             _reading(),
         ],
@@ -207,25 +203,26 @@ def _follow(layers: Sequence[StableLayer]) -> list[views.Section]:
     """The shift test; nothing where there was none."""
     columns = [
         ("layer, category", False),
-        ("follow", True),
-        ("slope", True),
+        ("surely follow", True),
+        ("slope, 95 %", True),
         ("R²", True),
         ("window inside", True),
         ("slope there, elsewhere", True),
         ("D of those that follow", True),
-        ("if frozen", True),
-        ("track a landmark", True),
-        ("all, if frozen", True),
+        ("theirs, if frozen", True),
+        ("of them track a landmark", True),
+        ("D of all, if frozen", True),
     ]
     note = (
         "Each picture is looked at again with its crop window moved by a known random offset. Slope: how far a filter "
         "moves with what is shown, mean over filters, 95 % over pictures; R²: share of its movement that the offset "
         "explains. It surely follows if the interval of its own slope lies above 0.5. Window inside: share of pictures "
         "in which the moved window stayed in the picture; elsewhere the picture goes on mirrored at its border. If "
-        "frozen: D if each filter stood at its own mean place in every picture. Track a landmark: of those that follow."
+        "frozen: D if each filter stood at its own mean place in every picture."
     )
     rows = [_follow_line(f"{layer.name}, {name}", found) for layer in layers for name, found in layer.shift.items()]
-    return [views.Section("Do the filters follow what is shown?", [views.Table(columns, rows, note)])] if rows else []
+    table = views.upright(views.Table(columns, rows, note))
+    return [views.Section("Do the filters follow what is shown?", [table])] if rows else []
 
 
 def _follow_line(name: str, found: ShiftSummary) -> list[str | views.Strip]:
@@ -244,16 +241,44 @@ def _follow_line(name: str, found: ShiftSummary) -> list[str | views.Strip]:
 
 
 def _figures(found: LayerSummary) -> views.Figures:
+    """What the headline does not say of the filters: how many are steadier than a place that looks at nothing."""
     between = "" if found.low is None else f"95 %: {found.low:.4f} to {found.high:.4f}"
+    judged = found.filters - found.null_filters
     return views.Figures(
         [
             ("instability D", worded(found.deviation, ".4f"), between),
-            ("random places", f"{found.random:.4f}", f"D of places that look at nothing, sd {found.random_sd:.4f}"),
-            ("best held place", f"{found.best_constant:.4f}", f"one for all pictures; the centre {found.centre:.4f}"),
-            ("track a landmark", worded(found.tracking_share, ".0%"), "of the filters, q ≤ 0.05"),
+            (
+                "steadier than a held place",
+                _share(found.beating_share, judged),
+                f"filters; its D {found.best_constant:.4f}",
+            ),
+            ("track a landmark", _share(found.tracking_share, judged), "filters, q ≤ 0.05"),
             ("own movement", f"{found.spread:.3f}", f"of the diagonal; {found.entropy:.2f} bits of place"),
         ]
     )
+
+
+def _share(share: float | None, judged: int) -> str:
+    """A share of the filters as a number of them."""
+    return "–" if share is None else f"{round(share * judged)} of {judged}"
+
+
+def _steady(layers: Sequence[StableLayer]) -> list[views.Section]:
+    return [
+        views.Section(f"How steady the filters of {layer.name} are", [_table(layer.rows), *_advice(layer.rows)])
+        for layer in layers
+    ]
+
+
+def _beside(steady: Sequence[views.Section], follow: Sequence[views.Section]) -> list[views.Section]:
+    """The layers and the shift test two by two, where all are narrow."""
+    sections = [*steady, *follow]
+    tables = [part for section in sections for part in section.parts if isinstance(part, views.Table)]
+    narrow = all(len(table.columns) <= NARROW for table in tables)
+    return [
+        replace(section, beside=narrow and place % 2 == 0 and place + 1 < len(sections))
+        for place, section in enumerate(sections)
+    ]
 
 
 def _over(row: Judged) -> str:
@@ -266,26 +291,61 @@ def interval(found: LayerSummary) -> str:
     return "" if found.low is None else f"[{found.low:.4f}, {found.high:.4f}]"
 
 
-def _table(rows: Sequence[Judged], *, explained: bool = True) -> views.Table:
-    """Deviations beside baselines."""
+def _table(rows: Sequence[Judged]) -> views.Table:
+    """Deviations beside baselines: of a single category a line each, of several a column each."""
     ends = [value or 0 for row in rows for value in (row.summary.high, row.summary.deviation, row.summary.random)]
+    widest = max(ends) * 1.05
     note = (
         "D: how much the distance from where a filter is highest to a landmark varies, over the pictures in which it "
-        "is highest, by the picture's diagonal; mean over landmarks and filters; low is steady. Steadier than it, "
-        "track a landmark: shares of the filters. Left out: filters that are silent, or have too few pictures."
+        "is highest, by the picture's diagonal; mean over landmarks and filters; low is steady. "
     )
     legend = [("dot", "D"), ("range", "95 % interval"), ("chance", "random places")]
     legend.append(("aim", "the best place held for every picture"))
-    lines = [_line(row, max(ends) * 1.05) for row in rows]
-    return views.Table(_COLUMNS, lines, note if explained else "", legend if explained else ())
+    if len(rows) == 1:
+        return views.Table(
+            [("", False), ("D, 95 %", True), ("", False)], _places(rows[0], widest), note + _PLACES, legend[:2]
+        )
+    note += "Steadier than it, track a landmark: shares of the filters. Left out: silent ones, or of too few pictures."
+    return views.Table(_COLUMNS, [_line(row, widest) for row in rows], note, legend)
 
 
-def _line(row: Judged, widest: float) -> list[str | views.Strip]:
+_PLACES = "The lines below the filters look at nothing: what is as steady as they are says nothing of a picture."
+
+
+def _places(row: Judged, widest: float) -> list[Sequence[views.Cell]]:
+    """The filters of a single category, and places that look at nothing, the steadiest first."""
+    found = row.summary
+    left = f" ({found.null_filters} left out)" if found.null_filters else ""
+    over = f"{found.filters - found.null_filters} filters on {_over(row)}{left}"
+    blind = [("the best cell, held for every picture", found.best_constant)]
+    blind += [("the exact centre of every picture", found.centre), ("random cells", found.random)]
+    lines: list[Sequence[views.Cell]] = [
+        [over, with_interval(found), views.Strip(*ends_on(found, widest), [], f"D {with_interval(found)}")]
+    ]
+    for name, value in sorted(blind, key=lambda place: place[1]):
+        strip = views.Strip(round(100 * value / widest, 2), None, None, [], f"{name} {value:.4f}")
+        lines.append([name, f"{value:.4f}", strip])
+    return lines
+
+
+def ends_on(found: LayerSummary, widest: float) -> tuple[float | None, float | None, float | None]:
+    """Value and interval on a line from 0 to 100."""
+    value, low, high = (
+        None if each is None else round(100 * each / widest, 2) for each in (found.deviation, found.low, found.high)
+    )
+    return value, low, high
+
+
+def with_interval(found: LayerSummary) -> str:
+    """The deviation and its interval."""
+    return f"{worded(found.deviation, '.4f')} {interval(found)}".strip()
+
+
+def _line(row: Judged, widest: float) -> list[views.Cell]:
     found = row.summary
     return [
         _over(row),
-        worded(found.deviation, ".4f"),
-        interval(found),
+        with_interval(found),
         _strip(found, widest),
         f"{found.random:.4f}",
         f"{found.centre:.4f}",
@@ -297,15 +357,11 @@ def _line(row: Judged, widest: float) -> list[str | views.Strip]:
 
 
 def _strip(found: LayerSummary, widest: float) -> views.Strip:
-    def place(value: float | None) -> float | None:
-        return None if value is None else round(100 * value / widest, 2)
-
     marks = [
-        (place(found.random) or 0.0, "chance", f"random places {found.random:.4f}"),
-        (place(found.best_constant) or 0.0, "aim", f"best held place {found.best_constant:.4f}"),
+        (round(100 * found.random / widest, 2), "chance", f"random places {found.random:.4f}"),
+        (round(100 * found.best_constant / widest, 2), "aim", f"best held place {found.best_constant:.4f}"),
     ]
-    text = f"D {worded(found.deviation, '.4f')}, 95 % {interval(found)}"
-    return views.Strip(place(found.deviation), place(found.low), place(found.high), marks, text)
+    return views.Strip(*ends_on(found, widest), marks, f"D {worded(found.deviation, '.4f')}, 95 % {interval(found)}")
 
 
 def _advice(rows: Sequence[Judged]) -> list[views.Text]:
@@ -405,4 +461,5 @@ def _reading() -> views.Section:
                 "filter, and the baselines in that row are flattered alike."
             ),
         ],
+        folded=True,
     )

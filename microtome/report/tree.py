@@ -222,10 +222,9 @@ class TreeFindings:
         alike = self.metric("alike", "network")
         return alike is not None and alike["value"] > 1 - SAME
 
-    @property
-    def rival(self) -> TreeMetricRow | None:
-        """Fidelity of the linear model that decides most nearly as the network; None where there is none."""
-        found = [row for model in LINEAR if (row := self.metric("fidelity", model))]
+    def rival(self, measure: LevelMeasure) -> TreeMetricRow | None:
+        """The linear model that does best by a measure; None where there is none."""
+        found = [row for model in LINEAR if (row := self.metric(measure, model))]
         return max(found, key=lambda row: row["value"], default=None)
 
 
@@ -356,18 +355,8 @@ def path_page(path: ParsePath) -> views.Page:
 
 
 def _headline(told: TreeFindings) -> str:
-    """What can be read aloud: how many ways, how far they speak for the network, and what does without them."""
-    text = f"Asked whether a picture shows {told.category}, the network decides in " + _ways(told)
-    if fidelity := told.metric("fidelity"):
-        rules = "That rule gives" if told.ways == 1 else "The rules of these ways give"
-        text += (
-            f" {rules} the network's own answer in {fidelity['value']:.0%} of {fidelity['images']} pictures that the "
-            f"tree did not grow from (95 % interval {fidelity['low']:.0%} to {fidelity['high']:.0%})"
-        )
-        if other := told.rival:
-            text += f"; the best plain linear model, {RIVALS[other['model']]}, gives it in {other['value']:.0%}"
-        text += "."
-    return text + _reasons(told)
+    """What can be read aloud; how far it speaks for the network say the figures below it."""
+    return f"Asked whether a picture shows {told.category}, the network decides in {_ways(told)}"
 
 
 def _ways(told: TreeFindings) -> str:
@@ -378,19 +367,6 @@ def _ways(told: TreeFindings) -> str:
     if mostly in (0, told.ways):
         return f"{told.ways} ways."
     return f"{told.ways} ways: {mostly} taken mostly by pictures that do, {told.ways - mostly} by others."
-
-
-def _reasons(told: TreeFindings) -> str:
-    """How nearly the rules' reasons are the network's; beside the best linear model's."""
-    own, rivals = told.metric("fitness"), [row for model in LINEAR if (row := told.metric("fitness", model))]
-    if own is None:
-        return ""
-    says = "it says" if told.ways == 1 else "they say"
-    text = f" What {says} each filter adds overlaps by {own['value']:.0%} with what it adds in the network"
-    if rivals:
-        best = max(rivals, key=lambda row: row["value"])
-        text += f", that of {RIVALS[best['model']]} by {best['value']:.0%}"
-    return text + "."
 
 
 def _nothing_to_explain(told: TreeFindings) -> str:
@@ -407,15 +383,24 @@ def _nothing_to_explain(told: TreeFindings) -> str:
 
 
 def _figures(told: TreeFindings) -> views.Figures:
-    items = [("ways to decide", str(told.ways), f"nodes below the root that new pictures take, of {len(told.top)}")]
+    """How far the ways to decide speak for the network, each figure beside the best linear model's."""
+    items = []
     if row := told.metric("fidelity"):
-        items.append(("answers as the network", f"{row['value']:.0%}", f"95 %: {row['low']:.0%} to {row['high']:.0%}"))
+        note = f"95 %: {row['low']:.0%} to {row['high']:.0%}, of {row['images']} pictures that it did not grow from"
+        items.append(("answers as the network", f"{row['value']:.0%}", note + _rival(told, "fidelity", ".0%")))
     if row := told.metric("auc"):
-        items.append(("AUC", f"{row['value']:.2f}", f"1 ranks pictures as the network; 95 %: {_between(row)}"))
+        note = f"95 %: {_between(row)}; 1 ranks pictures as the network" + _rival(told, "auc", ".2f")
+        items.append(("AUC", f"{row['value']:.2f}", note))
     if row := told.metric("fitness"):
-        note = f"overlap of what filters add; 95 %: {row['low']:.0%} to {row['high']:.0%}"
-        items.append(("reasons as the network", f"{row['value']:.0%}", note))
+        note = f"95 %: {row['low']:.0%} to {row['high']:.0%}; overlap of what it says filters add with what they add"
+        items.append(("reasons as the network", f"{row['value']:.0%}", note + _rival(told, "fitness", ".0%")))
     return views.Figures([*items, *_deleted(told)])
+
+
+def _rival(told: TreeFindings, measure: LevelMeasure, form: str) -> str:
+    """The linear model that does best by a measure, and how it does; nothing where there is none."""
+    best = told.rival(measure)
+    return f"; {RIVALS[best['model']]}: {best['value']:{form}}" if best else ""
 
 
 def _deleted(told: TreeFindings) -> list[tuple[str, str, str]]:

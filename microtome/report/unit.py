@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from microtome.report import views
@@ -50,23 +50,13 @@ def _headline(card: views.Unit | None) -> str:
     return {
         "below the limit": f"It detects nothing: {card.concept} comes nearest, with an IoU of {iou}{needs}.",
         "detector": f"{measured}. It was not tested against chance.",
-        "confirmed detector": f"{measured}{_beside(card)}.",
+        "confirmed detector": f"{measured}. The label holds on pictures that had no say in choosing it, and chance "
+        "does not reach it.",
         "detector, not confirmed": f"{measured}, but it is not confirmed: "
         f"{card.doubt or 'the label does not hold on other pictures, or against chance'}.",
     }[card.state] + causal
 
 
-def _beside(card: views.Unit) -> str:
-    """What its IoU is to be read beside."""
-    known = {name: value for name, value, _ in card.facts if value != "–"}
-    held = f", {known['held out']} on pictures that had no say in its label" if "held out" in known else ""
-    return held + (f"; chance stays below {known['by chance']}" if "by chance" in known else "")
-
-
 def _figures(card: views.Unit | None) -> views.Figures:
-    return views.Figures(tuple(_explained(card)) if card and not card.reason else ())
-
-
-def _explained(card: views.Unit) -> Iterator[tuple[str, str, str]]:
-    yield "IoU", card.iou, f"{card.interval + ', ' if card.interval else ''}overlap of its mask and the label, 0 to 1"
-    yield from card.facts
+    """What its IoU, which the headline says, is to be read beside."""
+    return views.Figures(tuple(card.facts) if card and not card.reason else ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import quote
@@ -153,8 +153,8 @@ class Layer:
 
     @property
     def brief(self) -> Sequence[tuple[str, str, str]]:
-        """Its figures on the overview: without the first, which stands in its line there, and the last ones."""
-        return self.figures[1:5]
+        """Its figures on the overview: without the last ones."""
+        return self.figures[:BRIEF]
 
     @property
     def cover(self) -> Sequence[Unit]:
@@ -190,28 +190,71 @@ class Links:
     kind: str = "links"
 
 
+BRIEF = 4  # figures of a layer on the overview
 COVER = 3  # pictures of a page, or units of a layer, on the overview
+
+
+@dataclass(frozen=True)
+class Badge:
+    """What came of a test, coloured, and a value beside it.
+
+    Args:
+        text: a sign and a word, for example `✓ passed`.
+        state: `good`, `bad`, `warned` or `unjudged`.
+        value: in words; may be empty.
+    """
+
+    text: str
+    state: str
+    value: str = ""
+    kind: str = "badge"
+
+
 SEVERAL, MANY = 4, 6  # pictures from which on a card is wide, and beyond which it takes a row
-MOST_ACROSS = 10  # pictures side by side on a card
-Cell = str | Strip | UnitKey | Links
+UPRIGHT = 2  # rows of a table that had better be columns
+LISTED = 100  # cells up to which a table stands as a list on a phone
+MOST_ACROSS = 9  # pictures side by side on a card; of more a half
+Cell = str | Strip | UnitKey | Links | Badge
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table. Cells are text, strips, links, or units, which are linked; the first of each row is its heading.
+    """A table. Cells are text, strips, links, badges or units, which are linked; the first of a row is its heading.
 
     Args:
         columns: heading, and whether the column holds numbers.
         rows: the cells.
         note: below it.
         legend: what its strips draw, and what that is: `dot`, `range`, or the kind of a mark.
+        slim: so narrow that it stays a table on a phone, where others stand as a list.
+        brief: that list is without the names of its columns, which go without saying.
     """
 
     columns: Sequence[tuple[str, bool]]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     legend: Sequence[tuple[str, str]] = ()
+    slim: bool = False
+    brief: bool = False
     kind: str = "table"
+
+    @property
+    def form(self) -> str:
+        """How it stands on a phone, for the style: a long one stays a table, too, and scrolls sideways."""
+        if self.slim:
+            return "slim"
+        listed = len(self.rows) * len(self.columns) <= LISTED
+        return f"stack{' brief' * self.brief}" if listed else ""
+
+
+def upright(table: Table) -> Table:
+    """A table of one or two rows as a line per column, of its name and what each row has; another one as it is."""
+    if not 1 <= len(table.rows) <= UPRIGHT:
+        return table
+    (head, *names), (over, *cells) = table.columns, zip(*table.rows, strict=True)
+    columns = [head, *((cell if isinstance(cell, str) else "", True) for cell in over)]
+    rows = [[name, *line] for (name, _), line in zip(names, cells, strict=True)]
+    return replace(table, columns=columns, rows=rows, slim=True)
 
 
 @dataclass(frozen=True)
@@ -280,7 +323,9 @@ class Spot:
 class Card:
     """Pictures of one thing, of a `unit` maybe; `links` lead to what it belongs to: text and place, which may be empty.
 
-    `label` is what it shows, in a word; a card of a unit bears the unit's own label.
+    `label` is what it shows, in a word; a card of a unit bears the unit's own label. `sheet` is a path, or data, of
+    what lies over all of its pictures, `SHEET` side by side, and dims what a unit does not light; `place` is where its
+    title leads, if not to itself.
     """
 
     title: str
@@ -291,6 +336,8 @@ class Card:
     links: Sequence[tuple[str, str]] = ()
     unit: UnitKey | None = None
     label: str = ""
+    sheet: str = ""
+    place: str = ""
 
     @property
     def across(self) -> int:
@@ -344,7 +391,7 @@ class Gallery:
     @property
     def form(self) -> str:
         """How its cards stand, for the style: every picture is to stay large enough to see what is in it."""
-        most = max((len(card.spots) for card in self.cards), default=0)
+        most = max((card.across if card.across < MANY else len(card.spots) for card in self.cards), default=0)
         return " long" if most > MANY else " wide" if self.wide or most >= SEVERAL else ""
 
 
@@ -496,9 +543,13 @@ class Page:
 
 
 def _various(spots: Sequence[Spot]) -> Sequence[Spot]:
-    """Some of them, one of each caption before the next of any: before and after, not before alone."""
+    """Some of them, one of each caption before the next of any: before and after, not before alone. Of more captions
+    than there is room for, the last is shown, too: methods stand from the plainest to the most elaborate."""
     first = {spot.caption: spot for spot in reversed(spots)}.values()
-    return [*(spot for spot in spots if spot in first), *(spot for spot in spots if spot not in first)][:COVER]
+    unlike = [spot for spot in spots if spot in first]
+    if len(unlike) > COVER:
+        return [*unlike[: COVER - 1], unlike[-1]]
+    return [*unlike, *(spot for spot in spots if spot not in first)][:COVER]
 
 
 @dataclass(frozen=True)
@@ -596,10 +647,13 @@ class Report:
 
 
 def _listed(card: Unit | None) -> list[str]:
-    """What the listing says of a unit: category, state, and where they were measured IoU, interval, held out, q."""
+    """What the listing says of a unit: category, state, and where they were measured IoU, interval, held out, q, by
+    chance, and the thumbnail of the picture in which it is highest."""
     if card is None:
-        return [""] * 6
+        return [""] * 8
     if card.reason:
-        return [card.category, card.state, "", "", "", ""]
+        return [card.category, card.state, *[""] * 6]
     known = {name: value for name, value, _ in card.facts}
-    return [card.category, card.state, card.iou, card.interval, known.get("held out", ""), known.get("q", "")]
+    measured = (known.get(name, "") for name in ("held out", "q", "by chance"))
+    thumb = card.pictures[0].thumb if card.pictures else ""
+    return [card.category, card.state, card.iou, card.interval, *measured, thumb]

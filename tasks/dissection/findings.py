@@ -282,5 +282,5 @@ def _annotations(
 def _annotated(name: str, mask: NDArray[np.bool_]) -> _Annotation:
     if not mask.any():
         return _Annotation(None, "", f"no {name} annotated here")
-    words = f"{name} over the whole picture" if mask.all() else f"{name} annotated on {percent(mask.mean())}"
+    words = f"{name} covers {'all' if mask.all() else percent(mask.mean())} of the picture"
     return _Annotation(mask, outline_path(mask), words)

@@ -39,7 +39,7 @@ def _pair(shown: Shown, job: str) -> Drifted:
         first, second = _names(before, after)
         return Drifted(first, second, layers)
     phase = next((phase for phase in NAMES if job == f"{NAME}:{phase}"), INTERPRETABLE)
-    return Drifted(BEFORE, NAMES[phase], layers)
+    return Drifted(BEFORE, NAMES[phase], layers, phase)
 
 
 def _names(before: Subject, after: Subject) -> list[str]:

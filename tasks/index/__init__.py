@@ -35,7 +35,8 @@ STAGE = Stage(
     options=IndexOptions,
     work="tasks.index.work:run",
     sharded="images",
-    cost=lambda _, pace: pace.pictures * (pace.read / 2 + pace.annotate),
+    # a picture is looked at and hashed, its annotation is read, put into the frame and written
+    cost=lambda _, pace: pace.pictures * (2e-4 + pace.read / 2 + 1.6 * pace.annotate),
     tables=(
         table(
             "images",

@@ -27,6 +27,7 @@ from tasks.index.result import annotations_file
 from tasks.session import Session
 from tasks.spans import span, spans
 
+_MOST_BYTES = 2**31 - 1  # of one array of binary values
 _ANNOTATIONS = pa.schema(
     [
         ("image", pa.int32()),
@@ -214,13 +215,24 @@ def _annotation_rows(first: int, framed: Sequence[_Framed]) -> pa.Table:
     return pa.table(
         {
             "image": list(range(first, first + len(framed))),
-            "planes": [item.planes.astype("<u2").tobytes() for item in framed],
+            "planes": _planes(framed),
             "plane_category": [item.plane_category for item in framed],
             "present": [item.present for item in framed],
             "whole": [item.whole for item in framed],
             "annotated": [item.annotated for item in framed],
         },
         schema=_ANNOTATIONS,
+    )
+
+
+def _planes(framed: Sequence[_Framed]) -> pa.Array | pa.ChunkedArray:
+    """Each picture's planes as one binary value."""
+    ends = np.cumsum([0, *(item.planes.nbytes for item in framed)])
+    if ends[-1] > _MOST_BYTES:
+        return pa.array([item.planes.astype("<u2").tobytes() for item in framed], pa.binary())
+    values = np.concatenate([item.planes.ravel() for item in framed]).astype("<u2", copy=False)  # all at once
+    return pa.Array.from_buffers(
+        pa.binary(), len(framed), [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(values)]
     )
 
 

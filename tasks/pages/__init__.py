@@ -57,8 +57,8 @@ STAGE = Stage(
     threads="all",
     cost=lambda options, pace: (
         1
-        + 5e-3 * pace.units
-        + 4e-4 * pace.pictures
+        + 4e-3 * pace.units
+        + 1.3e-4 * pace.pictures
         + min(pace.pictures, options.top_images * pace.units) * (pace.read + 1e-3)
     ),
     files=("microtome/report/templates",),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from storage.tables import float64, int32, int64, string, table
 from tasks.options import Lighting
+from tasks.pace import Pace
 from tasks.stage import Stage
 
 
@@ -16,6 +17,12 @@ class TallyOptions(Lighting):
     """Pictures whose lit pixels count in a concept's IoU: those annotated in its category, or all."""
 
 
+def cost(options: TallyOptions, pace: Pace) -> float:
+    """Maps are read, and pixels that units light are counted; each unit has a row for each concept."""
+    lit = options.tail * pace.units * pace.size[0] * pace.size[1] / 4  # masks have half the input's sides
+    return 1e-6 * pace.units * pace.concepts + pace.pictures * (1e-4 + 1.5e-9 * pace.values + 1.1e-8 * lit)
+
+
 STAGE = Stage(
     name="tally",
     about="Counts, picture by picture, which pixels each unit lights and on which concepts they fall.",
@@ -24,7 +31,7 @@ STAGE = Stage(
     determined_by=frozenset({"device"}),
     threads="one",
     sharded="images",
-    cost=lambda _, pace: pace.pictures * (pace.annotate + 1e-6 * pace.units),
+    cost=cost,
     tables=(
         table(
             "iou",

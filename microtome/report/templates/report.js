@@ -98,8 +98,8 @@
   all(".listing").forEach((listing) => {
     const read = JSON.parse(listing.querySelector("script").textContent);
     const alone = listing.dataset.listing !== "pages";
-    const units = read.units.map(([layer, number, concept, category, state, iou, between, held, q], place) => ({
-      number, concept, category, state, iou, between, held, q, place, shown: read.layers[layer][0], layer: plain(read.layers[layer][0]),
+    const units = read.units.map(([layer, number, concept, category, state, iou, between, held, q, chance, thumb], place) => ({
+      number, concept, category, state, iou, between, held, q, chance, thumb: alone ? "" : thumb, place, shown: read.layers[layer][0], layer: plain(read.layers[layer][0]),
       text: plain(`${concept} ${category}`),
       to: alone ? `#${read.layers[layer][0]}/${number}` : `${read.layers[layer][1]}/${number}.html`,
     }));
@@ -117,14 +117,29 @@
       if (head) item.dataset.h = head;
       return item;
     };
+    const ends = (unit) => (unit.between.match(/[\d.]+/g) || []).map(Number);
+    const widest = Math.max(0, ...units.flatMap((unit) => [Number(unit.iou) || 0, Number(unit.chance) || 0, ...ends(unit)]));
+    const drawn = (unit) => {
+      const item = Object.assign(document.createElement("td"), { className: "strip" });
+      if (unit.iou === "" || !widest) return item;
+      const bar = Object.assign(document.createElement("i"), { className: "line" }), [low, high] = ends(unit);
+      for (const [name, value] of [["v", Number(unit.iou)], ["a", low], ["b", high], ["n", Number(unit.chance) || undefined]]) {
+        if (value !== undefined) bar.style.setProperty(`--${name}`, (100 * value / widest).toFixed(2));
+      }
+      bar.append(document.createElement("i"));
+      item.append(bar);
+      return item;
+    };
+    const STATES = { "confirmed detector": ["✓ confirmed detector", "good"], "detector, not confirmed": ["? detector, not confirmed", "warned"] };
     const line = (unit) => {
-      const row = document.createElement("tr"), head = document.createElement("th");
+      const row = document.createElement("tr"), head = document.createElement("th"), [state, mark] = STATES[unit.state] || [unit.state, "quiet"];
       head.scope = "row";
+      if (unit.thumb) head.append(Object.assign(new Image(40, 40), { src: unit.thumb, alt: `where unit ${unit.number} is highest`, loading: "lazy" }));
       head.append(Object.assign(document.createElement("a"), { href: unit.to, textContent: `${unit.shown} unit ${unit.number}` }));
       const label = cell("", "", "label");
       label.append(Object.assign(document.createElement("b"), { textContent: unit.concept || "–" }));
       if (unit.category) label.append(" ", Object.assign(document.createElement("span"), { className: "quiet", textContent: unit.category }));
-      row.append(head, label, cell(`${unit.iou} ${unit.between}`.trim(), "IoU", "n"), cell(unit.held, "held out", "n"), cell(unit.q, "q", "n"), cell(unit.state));
+      row.append(head, label, drawn(unit), cell(`${unit.iou} ${unit.between}`.trim(), "IoU", "n"), cell(unit.held, "held out", "n"), cell(unit.q, "q", "n"), cell(state, "", mark));
       return row;
     };
     const show = () => {
