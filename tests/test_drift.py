@@ -521,7 +521,7 @@ def test_the_page_begins_with_the_verdict():
     made = page(found(row()))
     drifted = "conv drifted: 40% [30%, 50%] of its 50 units carry another label, where redrawing the pictures would "
     drifted += "relabel 20%."
-    assert made.headline == f"{drifted} {kept}"
+    assert made.headline == f"{drifted}\n{kept}"
     assert made.figures.items[:3] == [
         ("another label", "40%", "95 %: 30% to 50%"),
         ("if pictures are redrawn", "20%", "change by that alone, before"),
@@ -542,18 +542,18 @@ def test_the_page_begins_with_the_verdict():
         ({"changed_high": 0.95}, "Unit numbers no longer mean the same in conv: 40% [30%, 95%] of its 50 units carry"),
         ({"changed_share": 0.0, "changed_low": 0.0, "random_share": 0.0}, "The labels of conv hold: each of its 50"),
         ({"bootstrap": 100}, "conv drifted: 40% [30%, 50%] of its 50 units carry another label, where redrawing the "
-            "pictures would relabel 20%. 5 of its 10 detectors still detect their concept, 3 detect nothing any more; "
+            "pictures would relabel 20%.\n5 of its 10 detectors still detect their concept, 3 detect nothing any more; "
             "with so few resamples no unit's change of IoU can be sure."),
         ({"random_share": None}, "conv drifted: 40% [30%, 50%] of its 50 units carry another label, where"),
         (
             {"redrawn_share": None, "changed_low": None, "changed_high": None, "fallen": None},
-            "conv drifted: 40% of its 50 units carry another label. 5 of its 10 detectors still detect their concept, "
+            "conv drifted: 40% of its 50 units carry another label.\n5 of its 10 detectors still detect their concept, "
             "3 detect nothing any more.",
         ),
         ({"lost": 0}, "conv drifted: 40% [30%, 50%] of its 50 units carry another label, where redrawing the pictures "
-            "would relabel 20%. 5 of its 10 detectors still detect their concept, none is lost; the IoU"),
+            "would relabel 20%.\n5 of its 10 detectors still detect their concept, none is lost; the IoU"),
         ({"detectors_before": 0}, "conv drifted: 40% [30%, 50%] of its 50 units carry another label, where redrawing "
-            "the pictures would relabel 20%. It had no detector at IoU > 0.04, and has 8."),
+            "the pictures would relabel 20%.\nIt had no detector at IoU > 0.04, and has 8."),
     ],
 )  # fmt: skip
 def test_verdicts(changes, verdict):

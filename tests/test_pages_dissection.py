@@ -36,7 +36,7 @@ UNASKED = {
 }  # fmt: skip
 
 
-BEYOND = "units whose best IoU is above chance (q ≤ 0.05); random weights can have them, too"
+BEYOND = "units whose best IoU shuffled annotations do not reach (q ≤ 0.05); random weights can have them, too"
 
 
 def page(**changes):
@@ -51,8 +51,8 @@ def page(**changes):
 
 def test_the_opening_sentence_says_what_is_confirmed_first():
     assert page().headline == (
-        "1 of 3 units (95 % interval 0 to 2) are confirmed detectors: their label holds on pictures that had no say in "
-        "choosing it, and chance does not reach it (q ≤ 0.05)."
+        "1 of 3 units (95 % interval 0 to 2) are confirmed detectors: their label holds on held-out pictures, which "
+        "had no say in choosing it, and shuffled annotations do not reach it (q ≤ 0.05)."
     )
     assert page(**UNASKED).headline == (
         "2 of 3 units (95 % interval 1 to 3) lie above IoU 0.04 over 1,200 pictures, luck included. Without "
@@ -70,7 +70,7 @@ def test_confirmed_detectors_stand_before_the_raw_count():
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({}, f"{BEYOND}; exchanges within 6 sources, across them 2"),
+        ({}, f"{BEYOND}; shuffled within 6 sources, 2 when across them"),
         ({"strata": 1}, BEYOND),
         (UNASKED, "not asked for"),
     ],
@@ -88,18 +88,18 @@ def test_cards_tell_the_confirmed_from_the_raw():
     facts = {name: value for name, value, _ in cards[0].facts}
     assert facts["q"] == "≤ 0.015"
     told, alone = ({name: note for name, _, note in made.units[0].facts}["q"] for made in (page(), page(strata=1)))
-    assert told.endswith("believed; p ≤ 0.005 within sources, 0.01 across; 200 exchanges can show no less")
-    assert alone.endswith("believed; p ≤ 0.005; 200 exchanges can show no less")
+    assert told.endswith("better ones; p ≤ 0.005 within sources, 0.01 across; 200 shuffles can show no less")
+    assert alone.endswith("better ones; p ≤ 0.005; 200 shuffles can show no less")
 
 
 def test_a_p_value_that_no_exchange_reached_is_the_least_that_they_can_show():
-    assert page().least == "200 exchanges can show no less"
+    assert page().least == "the smallest value that 200 shuffles of the annotations can give"
     (made,) = pages([DissectedLayer(LAYER, [UNIT | {"p_value": 2 / 201}], {}, (8, 8))])
     assert made.least == ""
     assert {name: value for name, value, _ in made.units[0].facts}["q"] == "0.015"
     (unasked,) = pages([DissectedLayer(LAYER | UNASKED, [UNIT | {"p_value": None, "q_value": None}], {}, (8, 8))])
     (asked,) = [fact for fact in unasked.units[0].facts if fact[0] == "q"]
-    assert asked == ("q", "–", "share of false discoveries if this and all better units are believed")
+    assert asked == ("q", "–", "expected share of false discoveries among this unit and all better ones")
 
 
 def test_the_overview_says_how_many_and_of_what():

@@ -89,7 +89,7 @@ def test_headline_counts_layers_whose_interval_excludes_zero():
         "What the filters of 2 layers answer to is shared out among 4 nodes, patterns that keep their place beside "
         "each other. Of the 4 nodes shown here 0 lie on one part in most pictures. They keep their distance to the "
         "parts more steadily than the raw filters do in 1 of 2 layers, and than they would frozen at their own mean "
-        "places in 2 (95 % intervals)."
+        "places in both layers (95 % intervals)."
     )
     assert made.figures.items == [
         ("nodes", "4", "part patterns of 2 layers"),
@@ -186,7 +186,7 @@ def test_where_nodes_lie_on_parts_only_these_are_drawn_and_named():
     (drawing,) = Over(graph, SIZE).parts(FOUND.over[0])
     assert drawing.levels[0].dots == [(10.0, 8.0, "node 0 (wing)")]
     assert drawing.levels[1].links == [(50.0, 24.0, 10.0, 8.0, "node 2 (wing) under node 0 (wing)")]
-    assert drawing.words == [(30.0, 16.0, "wing"), (77.7, 35.5, "tail (long)")]
+    assert drawing.words == [(50.0, 24.0, "wing"), (77.7, 35.5, "tail (long)")]  # of nodes surely on it
     made = page(replace(FOUND, graph=graph))
     on, off = (section for section in made.sections if "part" in section.heading and section.parts[1].kind == "gallery")
     assert [(card.title, card.label) for card in on.parts[1].cards] == [

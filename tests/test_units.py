@@ -191,23 +191,28 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "Its IoU with wing is 0.100 [0.080, 0.120]. The label holds on pictures that had no say in choosing it, "),
+        ({}, "Its IoU with wing is 0.100 [0.080, 0.120]. The label holds on held-out pictures, too, and shuffled "),
         ({"confirmed": None}, "Its IoU with wing is 0.100 [0.080, 0.120]. It was not tested against chance."),
         ({"confirmed": False}, "Its IoU with wing is 0.100 [0.080, 0.120], but it is not confirmed"),
         (
             {"confirmed": False, "heldout_iou": 0.04, "q_value": 0.06},
-            "Its IoU with wing is 0.100 [0.080, 0.120], but it is not confirmed: on "
-            "pictures that did not choose the label its IoU is 0.040, not above 0.04, and chance may reach it (q =",
+            "Its IoU with wing is 0.100 [0.080, 0.120], but it is not confirmed: on the half of the pictures that was "
+            "not used to choose the label its IoU is 0.040, not above 0.04, and chance may reach it (q =",
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.0012, "iou_low": 0.0, "iou_high": 0.0021},
-            "It detects nothing: wing comes nearest, with an IoU of 0.0012 [0.0000, 0.0021]; a detector needs more "
-            "than 0.04.",
+            "No annotated concept reaches the limit. The nearest is wing, with an IoU of 0.0012 [0.0000, 0.0021]: more "
+            "than chance reaches (q = 0.015).",
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.01, "iou_low": 0.005, "iou_high": 0.02, "q_value": 0.5},
-            "It detects nothing: wing comes nearest, with an IoU of 0.010 [0.005, 0.020]; a detector needs more than "
-            "0.04, and chance reaches as much (q = 0.5).",
+            "No annotated concept reaches the limit. The nearest is wing, with an IoU of 0.010 [0.005, 0.020]: chance "
+            "reaches as much (q = 0.5).",
+        ),
+        (
+            {"iou_low": 0.03},
+            "Its IoU with wing is 0.100 [0.030, 0.120]. The label holds on held-out pictures, too, and shuffled "
+            "annotations do not reach it; but its interval reaches below the limit of 0.04.",
         ),
         ({"concept": None, "category": None, "iou": 0.0, "detector": False}, "It meets no annotated concept"),
         ({"reason": "dead: it has the same value everywhere"}, "This unit is dead: it has the same value everywhere."),

@@ -29,6 +29,15 @@ class OwnCounts:
     activation: NDArray[np.int64]
     label: NDArray[np.int64]
 
+    def detecting(self, min_iou: float) -> NDArray[np.bool_]:
+        """(detectors,) whether the IoU of each with its own label lies above `min_iou` over these pictures."""
+        sums = [part.sum(0) for part in (self.intersection, self.activation, self.label)]
+        return iou(*sums) > min_iou
+
+    def of(self, chosen: NDArray[np.bool_]) -> OwnCounts:
+        """Of some detectors: (detectors,) whether each is among them."""
+        return OwnCounts(*(part[:, chosen] for part in (self.intersection, self.activation, self.label)))
+
     def kept(self, weight: NDArray[np.int64], min_iou: float) -> float:
         """Share of the detectors whose IoU with their own label lies above `min_iou` over weighted pictures."""
         sums = [weight @ part for part in (self.intersection, self.activation, self.label)]

@@ -19,7 +19,8 @@ EXPLAINED = {
     MeasureKind.UNITS_CHANGED: "change of units: how far the layer's values moved, by their own size",
     MeasureKind.UNITS_KEPT: "strongest units kept: share of the picture's strongest units that still are",
     MeasureKind.SALIENCY: "saliency, spearman: rank correlation of the gradient map with the one before, 1 is unmoved",
-    MeasureKind.LABELS_KEPT: "detectors that keep their label: share that still detect their own concept",
+    MeasureKind.LABELS_KEPT: "detectors that keep their label: of those that detect their own concept on "
+    "the same pictures unchanged, the share that still do",
     MeasureKind.TREE_NODE_KEPT: "second-layer node kept: share of pictures that the tree decides in the same way",
     MeasureKind.TREE_PATH_KEPT: "share of the path kept: how much of a picture's way through the tree stays",
     MeasureKind.NODES_SHIFTED: "shift of strongest nodes: how far the graph's patterns moved, by the picture's side",
@@ -133,10 +134,9 @@ def _groups(found: AttackFindings) -> Iterator[views.Section]:
     }
     asked = {what: measures for what, measures in groups.items() if measures}
     note: list[views.Part] = [_note()]
-    for number, (what, measures) in enumerate(asked.items()):
+    for what, measures in asked.items():
         tables = [_moved(found, measures[at : at + WIDEST]) for at in range(0, len(measures), WIDEST)]
-        together = number == 0 and len(asked) > 1 and all(len(some) <= WIDEST for some in list(asked.values())[:2])
-        yield views.Section(what, [views.Text(_about(measures), "quiet"), *tables, *note], beside=together)
+        yield views.Section(what, [*note, views.Text(_about(measures), "quiet"), *tables])
         note = []
 
 
@@ -154,8 +154,10 @@ def _headline(found: AttackFindings) -> str:
     flips = [(kind, found.figures[kind, FLIPPED]) for kind in found.kinds]
     strongest, row = max(flips, key=lambda item: (item[1]["value"], -item[0].eps))
     control = found.figures[_noise(strongest), FLIPPED]
+    attacks = [other["value"] for kind, other in flips if not kind.name.startswith(CONTROL)]
+    said = "The strongest attack" if attacks.count(row["value"]) == 1 else "The weakest of the attacks that flip most"
     return (
-        f"The strongest attack, {_short(strongest.name)} that moves no pixel by more than {strongest.eps:g} of 255 "
+        f"{said}, {_short(strongest.name)} that moves no pixel by more than {strongest.eps:g} of 255 "
         f"grey levels, flips {_cell(row, FLIPPED)} of {row['n']} predictions; random noise of the same size flips "
         f"{_cell(control, FLIPPED)}."
     )

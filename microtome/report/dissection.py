@@ -203,13 +203,14 @@ def _layer(number: int, layer: DissectedLayer) -> views.Layer:
         figures=_figures(row, units),
         charts=_charts(units),
         found=_found(row, units),
-        least=f"{row['permutations']} exchanges can show no less"
+        least=f"the smallest value that {row['permutations']} shuffles of the annotations can give"
         if any(_least(unit["p_value"], row["permutations"]) for unit in units)
         else "",
         units=sorted(cards, key=lambda card: (-card.iou_sort, card.number)),
         categories=sorted({card.category for card in cards if card.category}),
         advice=[*_advice(row), *filter(None, [layer.doubt])],
         mask=layer.mask,
+        limit=row["min_iou"],
     )
 
 
@@ -243,14 +244,21 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
 
 
 def _unconfirmed(row: UnitRow, limit: float) -> str:
-    """Why a unit is no detector, or none that is confirmed: which of the tests it fails."""
-    held, q = row["heldout_iou"], row["q_value"]
+    """What to hold against a unit's label: which of the tests it fails; of a confirmed one how far down its interval
+    reaches, of one below the limit whether chance reaches as much."""
+    held, q, low = row["heldout_iou"], row["q_value"], row["iou_low"]
     if not row["detector"]:
-        chance = f", and chance reaches as much (q = {q:.2g})" if q is not None and q > LEVEL else ""
-        return f"a detector needs more than {limit:g}{chance}"
+        if q is None:
+            return ""
+        return f"chance reaches as much (q = {q:.2g})" if q > LEVEL else f"more than chance reaches (q = {q:.2g})"
+    if row["confirmed"]:
+        return f"its interval reaches below the limit of {limit:g}" if low is not None and low <= limit else ""
     reasons = []
     if held is not None and held <= limit:
-        reasons.append(f"on pictures that did not choose the label its IoU is {overlap(held)}, not above {limit:g}")
+        reasons.append(
+            f"on the half of the pictures that was not used to choose the label its IoU is {overlap(held)}, not above "
+            f"{limit:g}"
+        )
     if q is not None and q > LEVEL:
         reasons.append(f"chance may reach it (q = {q:.2g}, not at most {LEVEL:g})")
     return ", and ".join(reasons) if row["confirmed"] is False else ""
@@ -435,7 +443,7 @@ def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str,
         (
             "by chance",
             overlap(row["null_p95"]),
-            "in 95 % of exchanges of annotations between pictures no label has a higher IoU",
+            "in 95 % of shuffles of annotations between pictures no label has a higher IoU",
         ),
         (
             "q",
@@ -457,14 +465,14 @@ def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str,
 
 def _discoveries(row: UnitRow, exchanges: int, *, mixed: bool) -> str:
     """What q is, and which p it is made from."""
-    told = "share of false discoveries if this and all better units are believed"
+    told = "expected share of false discoveries among this unit and all better ones"
     p, across = row["p_value"], row["p_value_across"]
     if p is None:
         return told
     told += f"; p {_least(p, exchanges) or '= '}{p:.2g}{' within sources' * mixed}"
     if mixed and across is not None:
         told += f", {_least(across, exchanges)}{across:.2g} across"
-    return told + (f"; {exchanges} exchanges can show no less" if _least(p, exchanges) else "")
+    return told + (f"; {exchanges} shuffles can show no less" if _least(p, exchanges) else "")
 
 
 def _least(p: float | None, exchanges: int) -> str:
@@ -482,8 +490,8 @@ def _headline(row: LayerRow) -> str:
         )
     sure = _within(row["confirmed_low"], row["confirmed_high"])
     return (
-        f"{row['confirmed']} of {row['units']} units{sure} are confirmed detectors: their label holds on pictures that "
-        f"had no say in choosing it, and chance does not reach it (q ≤ {LEVEL:g})."
+        f"{row['confirmed']} of {row['units']} units{sure} are confirmed detectors: their label holds on held-out "
+        f"pictures, which had no say in choosing it, and shuffled annotations do not reach it (q ≤ {LEVEL:g})."
     )
 
 
@@ -569,7 +577,7 @@ def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, st
             str(row["unique_per_unit"]),
             _joined(
                 between(row["unique_per_unit_low"], row["unique_per_unit_high"], anew=per_unit),
-                "labels of detectors (unique, per unit)",
+                f"labels of detectors (unique, per unit){_of_confirmed(units)}",
             ),
         ),
         ("mean IoU of the labels", f"{row['mean_iou']:.4f}", _mean(row, units)),
@@ -590,6 +598,13 @@ def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, st
     ]
 
 
+def _of_confirmed(units: Sequence[UnitRow]) -> str:
+    """How many concepts confirmed detectors have, where any were looked for."""
+    if all(unit["confirmed"] is None for unit in units):
+        return ""
+    return f"; of confirmed ones {len({unit['concept'] for unit in units if unit['confirmed']})}"
+
+
 def _joined(*parts: str) -> str:
     return "; ".join(filter(None, parts))
 
@@ -597,10 +612,12 @@ def _joined(*parts: str) -> str:
 def _chance(row: LayerRow) -> str:
     if row["significant"] is None:
         return "not asked for"
-    within = f"units whose best IoU is above chance (q ≤ {LEVEL:g}); random weights can have them, too"
+    within = (
+        f"units whose best IoU shuffled annotations do not reach (q ≤ {LEVEL:g}); random weights can have them, too"
+    )
     if row["strata"] == 1:
         return within
-    return f"{within}; exchanges within {row['strata']} sources, across them {row['significant_across']}"
+    return f"{within}; shuffled within {row['strata']} sources, {row['significant_across']} when across them"
 
 
 def _advice(row: LayerRow) -> list[str]:
@@ -650,5 +667,10 @@ def _bars(category: str, concepts: Mapping[str, Sequence[bool | None]], most: in
         for concept, states in concepts.items()
     ]
     bars.sort(key=lambda bar: (-(bar.confirmed or 0), -bar.detectors, bar.concept))
-    rest = f" (the first {MOST_BARS} of {len(bars)})" if len(bars) > MOST_BARS else ""
-    return views.ConceptBars(f"{category}{rest}", bars[:MOST_BARS], most)
+    counted = sum(bar.confirmed != 0 for bar in bars)
+    rest = f" (the first {MOST_BARS} of {counted})" if counted > MOST_BARS else ""
+    never = [bar for bar in bars if bar.confirmed == 0]
+    shown = [bar for bar in bars if bar.confirmed != 0][:MOST_BARS]
+    return views.ConceptBars(
+        f"{category}{rest}", shown, most, ", ".join(f"{bar.concept} ({bar.detectors})" for bar in never)
+    )

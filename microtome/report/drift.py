@@ -236,7 +236,7 @@ def _headline(pair: Drifted, most: DriftedLayer) -> str:
     if all(layer.same for layer in pair.layers):
         units = sum(layer.row["units"] for layer in pair.layers)
         return f"Nothing drifted: the labels, IoUs and thresholds of all {units} units are equal in both networks."
-    return f"{_verdict(most.row)} {_kept(most.row)}"
+    return f"{_verdict(most.row)}\n{_kept(most.row)}"
 
 
 def _verdict(row: DriftLayerRow) -> str:

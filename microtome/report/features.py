@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from microtome.quantify.intervals import wilson
 from microtome.report import views
-from microtome.report.words import figured, median, percent, worded
+from microtome.report.words import figured, median, worded
 
 NATURAL_IMAGES, CROPS = 4, 4
 PAGE = "features.html"
@@ -86,26 +86,10 @@ def page(found: FeatureFindings) -> views.Page:
         name="features",
         page=PAGE,
         headline=_headline(rows, len(beyond)),
-        figures=_figures([row for row in rows if not row["unreached"]]),
+        figures=views.Figures([]),
         sections=[views.Section("Units", [*_reading(), views.Gallery(cards, True)])],
         queries=[("Synthetic pictures", "select * from features order by ratio desc")],
     )
-
-
-def _figures(made: Sequence[FeatureRow]) -> views.Figures:
-    """How far made pictures go beyond natural ones, and how fine they are: the middle, and between which ends."""
-    ratios = [row["ratio"] for row in made if row["ratio"] is not None]
-    fine = [row["high_frequency"] for row in made]
-    tiles = []
-    if ratios:
-        ends = f"{min(ratios):.2f} to {max(ratios):.2f} among {len(ratios)} units, a sample drawn by the audit's seed"
-        tiles.append(
-            ("median ratio", worded(median(ratios), ".2f"), f"of the peak over the highest natural one; {ends}")
-        )
-    if fine:
-        ends = f"{min(fine):.0%} to {max(fine):.0%}"
-        tiles.append(("median fine detail", percent(median(fine)), f"of a picture's energy; {ends}"))
-    return views.Figures(tiles)
 
 
 def of_units(found: FeatureFindings) -> views.Told:
@@ -121,15 +105,20 @@ def of_units(found: FeatureFindings) -> views.Told:
 
 
 def _headline(rows: Sequence[FeatureRow], beyond: int) -> str:
-    low, high = wilson(beyond, len(rows))
-    text = (
-        f"{beyond} of {len(rows)} synthetic pictures drive their unit beyond its highest natural activation, which is "
-        f"{low:.0%} to {high:.0%} of such units (95 % interval)"
-    )
+    """How far beyond natural pictures made ones go: what a unit can answer to is not what it meets."""
+    ratios = [row["ratio"] for row in rows if not row["unreached"] and row["ratio"] is not None]
     missed = sum(row["unreached"] for row in rows)
-    if missed:
-        text += f"; of {missed} unit{'s' if missed > 1 else ''} no picture could be made, as no gradient reaches it"
-    return text + "."
+    lost = f"Of {missed} unit{'s' * (missed > 1)} none could be made: no gradient reaches it." if missed else ""
+    if not ratios:
+        return lost or "No unit has a natural activation to compare with."
+    low, high = wilson(beyond, len(ratios))
+    far = f"reach {worded(median(ratios), '.2f')} times their unit's highest natural activation in the middle"
+    ends = f", {min(ratios):.2f} to {max(ratios):.2f} in all" if len(ratios) > 1 else ""
+    above = (
+        f"{beyond} of {len(ratios)} exceed it (of such units 95 %: {low:.0%} to {high:.0%}), so what they show a unit "
+        "never met."
+    )
+    return " ".join(filter(None, [f"Made pictures {far}{ends}.", above, lost]))
 
 
 def _reading() -> list[views.Text]:

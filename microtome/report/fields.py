@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
@@ -13,10 +13,6 @@ from microtome.report import views
 from microtome.report.words import median, worded
 
 PAGE = "fields.html"
-HEADLINE = (
-    "How wide units truly see, measured by covering one place of a picture after another, beside what the layer's "
-    "kernels and strides allow."
-)
 COVERED = 3  # pictures beside a map
 REACH = 0.75  # of the theoretical field: what lies farther out cannot matter
 
@@ -113,8 +109,8 @@ def page(found: FieldFindings) -> views.Page:
         subject="receptive fields",
         title="Receptive fields",
         page=PAGE,
-        headline=HEADLINE,
-        figures=views.Figures([_tile(layer) for layer in _by_layer(rows).items()]),
+        headline=_headline(_by_layer(rows)),
+        figures=views.Figures([]),
         sections=sections,
         queries=[("Receptive fields", "select * from occlusion"), ("Minimal images", "select * from minimal_images")],
     )
@@ -132,12 +128,16 @@ def _wide(rows: Sequence[OcclusionRow]) -> list[float]:
     return [(row["size_x"] + row["size_y"]) / 2 for row in rows]
 
 
-def _tile(layer: tuple[str, Sequence[OcclusionRow]]) -> tuple[str, str, str]:
-    """How wide the units of a layer see."""
-    name, rows = layer
-    sizes = _wide(rows)
-    span = f"median of {len(rows)} units, {min(sizes):.0f} to {max(sizes):.0f}" if len(rows) > 1 else "one unit"
-    return name, f"{worded(median(sizes), '.0f')} px", f"{span}; {rows[0]['theoretical']:g} px possible"
+def _headline(layers: Mapping[str, Sequence[OcclusionRow]]) -> str:
+    """How wide the units of each layer see: a layer's figure is that of some units, and it says of how many."""
+    told = []
+    for name, rows in layers.items():
+        sizes = _wide(rows)
+        units = (
+            f"median of {len(rows)} units, {min(sizes):.0f} to {max(sizes):.0f}" if len(rows) > 1 else "one unit alone"
+        )
+        told.append(f"{worded(median(sizes), '.0f')} of {rows[0]['theoretical']:g} possible in {name} ({units})")
+    return f"Where a picture is covered, units answer to so many pixels across: {'; '.join(told)}."
 
 
 def middle_of(heat: NDArray[np.float32], theoretical: float) -> NDArray[np.float32]:
@@ -224,7 +224,7 @@ def _minimal(found: FieldFindings) -> views.Section:
         for shown in found.stripped
     ]
     text = (
-        "A picture is cut into segments of one colour each; they go, what costs the prediction least first, until "
+        "A picture is cut into segments of similar colour; they go, what costs the prediction least first, until "
         "the next would change it. What is left suffices for the prediction, and may show what it rests on."
     )
     return views.Section("Minimal images", [views.Text(text, "quiet"), views.Gallery(cards)])

@@ -20,6 +20,8 @@ SHOWN_PATCHES = 5
 SHOWN_IMAGES, DRAWN = 3, 12
 LISTED = 8  # nodes of each layer, where a picture is looked up
 PARENTS = 2  # of a node, that are drawn
+FIRST = 6  # cards that are not folded
+SURELY = 0.8  # purity from which a node's part is written over a picture
 ON_PART = 0.5  # purity from which a node is said to show its part
 Figures = Mapping[tuple[str, Measure, Of], "LayerFigure"]
 Places = Mapping[int, tuple[float, float]]  # of nodes, by number
@@ -108,10 +110,10 @@ def page(found: GraphFindings) -> views.Page:
             ]
         ),
         sections=[
-            *_cards(found),
             views.Section("The graph over pictures that it was not learned from", _drawings(found)),
             views.Section("Are nodes steadier than filters?", _steadiness(found)),
             *_follow(found),
+            *_cards(found),
             views.Section("Learning", [views.Text(_LEARNING, "quiet"), _learning(found.figures)], folded=True),
         ],
         queries=[
@@ -148,9 +150,8 @@ def _headline(found: GraphFindings) -> str:
     if apart:
         still = [row for row in found.figures if row.of is Of.OWN_FROZEN]
         text += (
-            f". They keep their distance to the parts more steadily than the raw filters do in {_sure(apart)} of "
-            f"{_layers(len(apart))}, and than they would frozen at their own mean places in {_sure(still)} (95 % "
-            "intervals)"
+            f". They keep their distance to the parts more steadily than the raw filters do in {_of(apart)}, and than "
+            f"they would frozen at their own mean places in {_of(still)} (95 % intervals)"
         )
     return text + "."
 
@@ -159,9 +160,12 @@ def _layers(count: int) -> str:
     return f"{count} layer{'s' * (count != 1)}"
 
 
-def _sure(rows: Sequence[LayerFigure]) -> int:
-    """In how many the whole interval lies below zero."""
-    return sum(row.high is not None and row.high < 0 for row in rows)
+def _of(rows: Sequence[LayerFigure]) -> str:
+    """In how many layers the whole interval lies below zero."""
+    sure = sum(row.high is not None and row.high < 0 for row in rows)
+    if sure == len(rows) > 1:
+        return "both layers" if sure == 2 else f"all {sure} layers"
+    return f"{sure} of {_layers(len(rows))}" if sure else "no layer"
 
 
 def _shares(rows: Sequence[LayerFigure]) -> str:
@@ -177,8 +181,10 @@ _STEADY_NOTE = (
     "Over pictures that the graph was not learned from. Instability: how much the distance from a node, or a filter, "
     "to a landmark varies over the 20 pictures in which it is highest, by the picture's diagonal; lower is steadier; "
     "in brackets 95 % intervals over pictures, paired where two are subtracted. What never moves is steady, too, so "
-    "nodes stand beside themselves frozen at their own mean places. Track a landmark: share whose places vary with "
-    "one (q, the share of false discoveries, at most 0.05). Own movement: how much the position itself varies."
+    "nodes stand beside themselves frozen at their own mean places. Nodes are those that the page shows, chosen in the "
+    "pictures that the graph was learned from; filters are all of the graph's. Track a landmark: share whose "
+    "places vary with one (q, the share of false discoveries, at most 0.05). Own movement: how much the position "
+    "itself varies."
 )
 
 
@@ -301,10 +307,10 @@ class Over:
         ]
 
     def _words(self, drawn: Sequence[int], at: Places) -> list[tuple[float, float, str]]:
-        """Each part that nodes lie on, in the middle of them."""
+        """Each part that nodes lie on in nearly all pictures, in the middle of them."""
         by_part: dict[str, list[tuple[float, float]]] = {}
         for node in map(self._named, drawn):
-            if on_part(node):
+            if on_part(node) and (node.purity or 0.0) >= SURELY:
                 by_part.setdefault(node.concept or "", []).append(at[node.node])
         return [(round(mean(x), 1), round(mean(y), 1), part) for part, places in by_part.items()
                 for x, y in [zip(*places, strict=True)]]  # fmt: skip
@@ -332,7 +338,7 @@ def _drawings(found: GraphFindings) -> list[views.Part]:
     text = (
         f"Of each layer the {which}, each joined to up to {PARENTS} nodes of the layer above beside which it keeps "
         "its place. A dot and a line say what they are when pointed at. Words stand for the parts that nodes lie on "
-        "in most pictures, which need not be what is there in this one."
+        f"in at least {SURELY:.0%} of other pictures, which need not be what is there in this one."
     )
     return [views.Text(text, "quiet"), *(part for picture in found.over for part in over.parts(picture))]
 
@@ -353,8 +359,8 @@ def _cards(found: GraphFindings) -> list[views.Section]:
     cards, others = ([_card(found, node, carded) for node in some] for some in (on, off))
     told = views.Text(_CARDS + _PURE * any(node.purity is not None for node in nodes), "quiet")
     if not on:
-        return [views.Section("Nodes", [told, views.Gallery(others, True)])]
-    shown = [views.Section("Nodes that lie on a part", [told, views.Gallery(cards, True)])]
+        return _some("Nodes", told, others)
+    shown = _some("Nodes that lie on a part", told, cards)
     text = (
         "They follow what is shown, too, at places beside the annotated parts, or now on one part and now on another."
     )
@@ -362,6 +368,13 @@ def _cards(found: GraphFindings) -> list[views.Section]:
         f"{len(off)} nodes that lie on no one part", [views.Text(text, "quiet"), views.Gallery(others, True)], True
     )
     return [*shown, rest] if off else shown
+
+
+def _some(heading: str, told: views.Text, cards: Sequence[views.Card]) -> list[views.Section]:
+    """The first cards, and the others folded: nodes of one part look alike."""
+    first = views.Section(heading, [told, views.Gallery(cards[:FIRST], True)])
+    rest = views.Section(f"{len(cards) - FIRST} more of them", [views.Gallery(cards[FIRST:], True)], folded=True)
+    return [first, rest] if len(cards) > FIRST else [first]
 
 
 def _card(found: GraphFindings, node: Node, carded: set[int]) -> views.Card:
@@ -455,15 +468,16 @@ def _of_unit(nodes: Sequence[Node], graph: PatternGraph, cards: set[int]) -> vie
         ]
         for node in sorted(nodes, key=lambda node: -node.score)[:LISTED]
     ]
+    told = [place for place in range(len(columns)) if any(line[place] != "–" for line in lines)]
     note = (
         "The graph shares out what a filter answers to among nodes, each a pattern that keeps its place beside others. "
-        "On it: share of its strongest pictures in which it lies on that part. Deviation: how far it strays, by the "
-        "side of the picture. The strongest nodes stand first. Under: the nodes of the layer above beside which it "
-        "keeps its place, with the part of those that lie on one."
+        "On it: share of its strongest pictures in which it lies on that part. Deviation: how far it strays, as a "
+        "share of the picture's side. The strongest nodes stand first. Under: the nodes of the layer above beside "
+        "which it keeps its place, with the part of those that lie on one."
     )
     links = [(f"node {node.node}", f"graph.html#node/{node.node}") for node in nodes if node.node in cards]
     parts: list[views.Part] = [
-        views.Table(columns, lines, note),
+        views.Table([columns[place] for place in told], [[line[place] for place in told] for line in lines], note),
         views.Links([*links, ("The page of the graph", "graph.html")]),
     ]
     return views.Section("Its place in the explanatory graph", parts)

@@ -19,6 +19,7 @@ from microtome.report.views import Badge, Conclusion, Links, Part, Report, Secti
 
 _FOLDER = Path(__file__).parent / "templates"
 INDEX = "index.html"
+LONGEST = 30  # signs of a file's name below a picture
 _MARKERS = {name: Markup(f"<!-- {name} -->") for name in ("mark", "verdict", "ungated", "provenance")}
 # no name from data can look like one, for all are escaped
 
@@ -108,6 +109,11 @@ def apart(text: str) -> list[str]:
     return re.split(r"(?<=[.?!])\s+(?=[A-Z“])|(?<=[a-z)\]]\.)\s+(?=\d)|\n+(?=\S)", text.strip())
 
 
+def short(file: str) -> str:
+    """A file's name with its middle left out, where it is long: both ends tell pictures apart."""
+    return file if len(file) <= LONGEST else f"{file[: LONGEST // 3]}…{file[-(2 * LONGEST // 3 - 1) :]}"
+
+
 def policy(script: str) -> str:
     """Content-Security-Policy of a page: nothing from outside, one known script."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -134,7 +140,7 @@ def _environment() -> jinja2.Environment:
     environment.tests["unit"] = lambda cell: isinstance(cell, UnitKey)
     environment.tests["badge"] = lambda cell: isinstance(cell, Badge)
     environment.tests["links"] = lambda cell: isinstance(cell, Links)
-    environment.filters |= {"large": large_of, "typeset": typeset, "apart": apart}
+    environment.filters |= {"large": large_of, "typeset": typeset, "apart": apart, "short": short}
     environment.filters["place"] = lambda unit: quote(unit.page)
     environment.filters["svg"] = Markup  # charts are our own, and their text was escaped when they were drawn
     return environment

@@ -132,8 +132,13 @@ def of_units(found: StabilityFindings) -> views.Told:
     return told
 
 
+def _surest(item: FilterOnLandmark) -> tuple[float, float]:
+    """What sorts landmarks that a filter surely follows first, then those beside which it is steadiest."""
+    return 1.0 if item.q_value is None else item.q_value, 9.0 if item.deviation is None else item.deviation
+
+
 def _of_unit(items: Sequence[FilterOnLandmark], card: views.Card | None) -> views.Section:
-    some = sorted(items, key=lambda item: (item.deviation is None, item.deviation or 0.0))[:TOLD_LANDMARKS]
+    some = sorted(items, key=_surest)[:TOLD_LANDMARKS]
     columns = [("landmark", False), ("of", False), ("D", True), ("R²", True), ("q", True)]
     lines: list[Sequence[views.Cell]] = [
         [
@@ -156,7 +161,7 @@ def _of_unit(items: Sequence[FilterOnLandmark], card: views.Card | None) -> view
             views.Gallery([replace(card, unit=None, links=[("among those that follow best", f"{PAGE}#{card.anchor}")])])
         )
     return views.Section(
-        "How steadily it sits on landmarks", [*parts, views.Links([("The page of location stability", PAGE)])]
+        "Does it follow a landmark?", [*parts, views.Links([("The page of location stability", PAGE)])]
     )
 
 
@@ -164,7 +169,9 @@ def _headline(row: Judged, layer: StableLayer) -> str:
     found = row.summary
     tested = list(layer.shift.values())[-1] if layer.shift else None
     if tested and tested.low is not None:  # of whom it is sure that they follow, resamples alone can say
-        return _headline_of_shift(row, tested)
+        return _headline_of_shift(
+            row, tested, "pairs of a filter and a category" if len(layer.shift) > 1 else "filters"
+        )
     less = "less than" if (found.deviation or 9) < found.best_constant else "no less than"
     return (
         f"The distance of the filters of {row.layer} to landmarks varies by {worded(found.deviation, '.4f')} of the "
@@ -173,10 +180,11 @@ def _headline(row: Judged, layer: StableLayer) -> str:
     )
 
 
-def _headline_of_shift(row: Judged, found: ShiftSummary) -> str:
+def _headline_of_shift(row: Judged, found: ShiftSummary, whose: str) -> str:
     """Steadiness is claimed of filters that follow alone."""
     said = (
-        f"When what is shown is moved, {found.follow} of {found.positions} filters of {row.layer} surely move with it "
+        f"When what is shown is moved, {found.follow:,} of {found.positions:,} {whose} of {row.layer} surely move with "
+        "it "
         f"(mean slope {slope(found)}; 1 follows all the way, 0 stays where it was). "
     )
     if not found.follow:

@@ -222,6 +222,11 @@ class TreeFindings:
         alike = self.metric("alike", "network")
         return alike is not None and alike["value"] > 1 - SAME
 
+    def single(self, measure: LevelMeasure) -> TreeMetricRow | None:
+        """The root's: one rule for all; None where it was not measured."""
+        own = (r for r in self.metrics if (r["metric"], r["model"], r["against"]) == (measure, "tree", None))
+        return next((row for row in own if row["depth"] == 1), None)
+
     def rival(self, measure: LevelMeasure) -> TreeMetricRow | None:
         """The linear model that does best by a measure; None where there is none."""
         found = [row for model in LINEAR if (row := self.metric(measure, model))]
@@ -329,8 +334,9 @@ _QUERIES = [
 def _withheld(told: TreeFindings, said: str) -> views.Page:
     """Of a network whose decisions are not worth a tree: the sentence, and no figures."""
     advice = (
-        "A tree of such decisions would be a tree of chance, so none is shown. Look at how the network was trained and "
-        f"whether the output that the audit file names is the one that stands for {told.category}."
+        "A tree of such decisions would be one of chance. More pictures might tell them apart; otherwise look at how "
+        "the network was trained and whether the output that the audit file names is the one that stands for "
+        f"{told.category}."
     )
     return views.Page(
         name="decision tree",
@@ -338,7 +344,7 @@ def _withheld(told: TreeFindings, said: str) -> views.Page:
         page="tree.html",
         headline=said,
         figures=views.Figures([]),
-        sections=[views.Section("Nothing to explain", [views.Text(advice, style="advice")])],
+        sections=[views.Section("Why there is none", [views.Text(advice, style="advice")])],
         queries=_QUERIES,
     )
 
@@ -360,13 +366,17 @@ def _headline(told: TreeFindings) -> str:
 
 
 def _ways(told: TreeFindings) -> str:
-    """How many, and who takes them."""
+    """How many, and how many pictures of the category take the first of them."""
     if told.ways == 1:
         return "one way: a single rule holds for every picture."
-    mostly = sum(node.visits > node.others for node in map(told.nodes.__getitem__, told.top))
-    if mostly in (0, told.ways):
-        return f"{told.ways} ways."
-    return f"{told.ways} ways: {mostly} taken mostly by pictures that do, {told.ways - mostly} by others."
+    visits = [told.nodes[number].visits for number in told.top]
+    if not sum(visits):
+        return f"{told.ways} ways, none of which a held-out picture of {told.category} takes."
+    first = max(told.top, key=lambda number: told.nodes[number].visits)
+    return (
+        f"{told.ways} ways; {max(visits)} of {sum(visits)} held-out pictures of {told.category} take the same one, "
+        f"{told.nodes[first].name}."
+    )
 
 
 def _nothing_to_explain(told: TreeFindings) -> str:
@@ -378,12 +388,12 @@ def _nothing_to_explain(told: TreeFindings) -> str:
     return (
         f"The network itself is right about {told.category} in {right['value']:.0%} [{right['low']:.0%}, "
         f"{right['high']:.0%}] of {right['images']} held-out pictures, where the same answer to all is right in "
-        f"{share:.0%}: there is nothing to explain."
+        f"{share:.0%}. The two cannot be told apart, so no tree is shown."
     )
 
 
 def _figures(told: TreeFindings) -> views.Figures:
-    """How far the ways to decide speak for the network, each figure beside the best linear model's."""
+    """How far the ways to decide speak for the network, each figure beside one rule's and the best linear model's."""
     items = []
     if row := told.metric("fidelity"):
         note = f"95 %: {row['low']:.0%} to {row['high']:.0%}, of {row['images']} pictures that it did not grow from"
@@ -398,18 +408,20 @@ def _figures(told: TreeFindings) -> views.Figures:
 
 
 def _rival(told: TreeFindings, measure: LevelMeasure, form: str) -> str:
-    """The linear model that does best by a measure, and how it does; nothing where there is none."""
-    best = told.rival(measure)
-    return f"; {RIVALS[best['model']]}: {best['value']:{form}}" if best else ""
+    """How one rule for all pictures does by a measure, and the best linear model; nothing of what there is not."""
+    one, best = told.single(measure), told.rival(measure)
+    alone = f"; one rule for all: {one['value']:{form}}" if one and told.ways > 1 else ""
+    return alone + (f"; {RIVALS[best['model']]}: {best['value']:{form}}" if best else "")
 
 
 def _deleted(told: TreeFindings) -> list[tuple[str, str, str]]:
     """What deleting filters does, beyond others as active."""
-    row = told.metric("deletion", against="random filters")
-    if not row:
+    apart, own = told.metric("deletion", against="random filters"), told.metric("deletion")
+    if not apart or not own:
         return []
-    note = f"of the network's decision, beyond 8 others; 95 %: {row['low']:+.0%} to {row['high']:+.0%}"
-    return [("lost without 8 named filters", f"{row['value']:+.0%}", note)]
+    ends = f"{apart['low']:+.0%} to {apart['high']:+.0%}"
+    note = f"of the network's score, by removing 8 that nodes name; beyond 8 others as active, 95 %: {ends}"
+    return [("the score moves by", f"{own['value']:.0%}", note)]
 
 
 def _between(row: TreeMetricRow) -> str:
@@ -417,7 +429,12 @@ def _between(row: TreeMetricRow) -> str:
 
 
 def _cell(row: TreeMetricRow | None) -> str:
-    return "–" if row is None else f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    """A figure with its interval; of a difference that is zero in every picture, which has none, that it is."""
+    if row is None:
+        return "–"
+    if row["against"] and row["value"] == row["low"] == row["high"] == 0:
+        return "the same"
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 DECISIONS: tuple[LevelMeasure, ...] = (
@@ -512,12 +529,6 @@ def _how(told: TreeFindings) -> views.Text:
         text += (
             f" Rules weigh {WEIGHED[told.features]}, are fitted to all pictures that visit them, and held to the rule "
             "above."
-        )
-    one, other = told.metric("deletion"), told.metric("deletion", "random filters")
-    if one and other:
-        text += (
-            f" Without the eight filters that a node names the network's decision moves by {one['value']:.0%} of its "
-            f"size, without eight others as active by {other['value']:.0%}."
         )
     return views.Text(text, "quiet")
 
@@ -649,19 +660,26 @@ def explanation(
         "The table is the picture's way through the tree, its parse path. Estimate: what the node's rule makes of the "
         f"network's own score ({own}), which is that for {path.category} less the highest other one, before softmax. "
         "Cosine: how nearly the node's reasons point the way the picture's do, 1 at most. Beside the bars, in brackets "
-        "and as a line, stands what a filter or a part adds in the network itself."
+        "and as a line, stands what a filter or a part adds in the network itself. A part stands for the filters whose "
+        "nearest landmark it is: what one near the wing answers to need not be the wing."
     )
     bars = [(_filter(share), share.here, share.own) for share in filters[:SHOWN_FILTERS]]
     linked = [units.get(share.number) for share in filters[:SHOWN_FILTERS]]
     spot = _spot(path.spotted, f"network {own}")
     parts: list[views.Part] = [
-        views.Gallery([views.Card(path.nodes[0].name, f"path/{path.name}", "its way to decide", [spot])]),
+        views.Gallery([views.Card(path.nodes[0].name, f"path/{path.name}", _taken(path), [spot])]),
         signed_bars(f"What filters add, by {path.nodes[0].name}", bars, linked),
     ]
     if path.parts:
         rows = [(share.name, share.here, share.own) for share in path.parts]
         parts.append(signed_bars(f"What parts add, by {path.nodes[0].name}", rows))
     return [*parts, views.Table(columns, lines), *([views.Text(note, "quiet")] if explained else [])]
+
+
+def _taken(path: ParsePath) -> str:
+    """How many held-out pictures of the category take its way to decide."""
+    visits = path.nodes[0].visits
+    return f"its way to decide, as of {visits} of {path.category}" if visits else "its way to decide"
 
 
 def words(path: ParsePath) -> list[str]:
@@ -683,7 +701,9 @@ def _filter(share: FilterShare) -> str:
 
 
 def of_units(told: TreeFindings) -> views.Told:
-    """What each filter does in decisions for the category."""
+    """What each filter does in decisions for the category; nothing where these are not worth a tree."""
+    if _nothing_to_explain(told):
+        return {}
     return {key: [_of_unit(told, role)] for key, role in told.roles.items()}
 
 
@@ -693,7 +713,7 @@ def _of_unit(told: TreeFindings, role: FilterRole) -> views.Section:
         f"(before softmax), by size number {role.rank} of {role.of} filters."
     )
     if role.part:
-        text += f" It stands for {role.part}."
+        text += f" Of the parts, {role.part} is the landmark nearest to where it is high."
     links = [(told.nodes[node].name, f"tree.html#{_anchor(node)}") for node in role.nodes]
     where = [views.Text("Among the strongest in these ways to decide:", "quiet")] if links else []
     parts: list[views.Part] = [

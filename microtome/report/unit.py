@@ -46,12 +46,13 @@ def _headline(card: views.Unit | None) -> str:
     causal = f" {card.causal}" if card.causal else ""
     iou = card.iou + (f" {card.interval}" if card.interval else "")
     measured = f"Its IoU with {card.concept} is {iou}"
-    needs = f"; {card.doubt}" if card.doubt else ""
+    beside = f": {card.doubt}" if card.doubt else ""
     return {
-        "below the limit": f"It detects nothing: {card.concept} comes nearest, with an IoU of {iou}{needs}.",
+        "below the limit": f"No annotated concept reaches the limit. The nearest is {card.concept}, with an IoU of "
+        f"{iou}{beside}.",
         "detector": f"{measured}. It was not tested against chance.",
-        "confirmed detector": f"{measured}. The label holds on pictures that had no say in choosing it, and chance "
-        "does not reach it.",
+        "confirmed detector": f"{measured}. The label holds on held-out pictures, too, and shuffled annotations do "
+        f"not reach it{'; but ' + card.doubt if card.doubt else ''}.",
         "detector, not confirmed": f"{measured}, but it is not confirmed: "
         f"{card.doubt or 'the label does not hold on other pictures, or against chance'}.",
     }[card.state] + causal

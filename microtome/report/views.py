@@ -62,7 +62,7 @@ class Unit:
     Args:
         masks: path of a sheet that lies over the pictures, `SHEET` side by side, and dims what the unit does not light.
         causal: what the network loses without it, in a sentence; empty where nobody asked.
-        doubt: why it is no detector, or none that is confirmed; empty of any other unit.
+        doubt: what to hold against its label, and why it is no confirmed detector; empty where there is nothing.
     """
 
     number: int
@@ -82,6 +82,11 @@ class Unit:
     masks: str = ""
     causal: str = ""
     doubt: str = ""
+
+    @property
+    def sure(self) -> float:
+        """The lower end of its IoU's interval, or the IoU, on the line of its layer."""
+        return self.scale.value if self.scale.low is None else self.scale.low
 
     @property
     def firm(self) -> bool:
@@ -108,11 +113,18 @@ class ConceptBar(NamedTuple):
 
 @dataclass(frozen=True)
 class ConceptBars:
-    """Detectors per concept of one category; `most` is the number that fills the width, one for all categories."""
+    """Detectors per concept of one category; `most` is the number that fills the width, one for all categories, and
+    `never` names the concepts of which no detector is confirmed."""
 
     title: str
     bars: Sequence[ConceptBar]
     most: int
+    never: str = ""
+
+    @property
+    def asked(self) -> bool:
+        """Whether anybody asked which of them are confirmed."""
+        return bool(self.never) or any(bar.confirmed is not None for bar in self.bars)
 
 
 @dataclass(frozen=True)
@@ -136,8 +148,8 @@ class Detected:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's page; `found` is its line on the overview, `least` what ≤ means before a p-value; empty where none
-    stands there."""
+    """A layer's page; `found` is its line on the overview, `least` what ≤ means before a q-value, empty where none
+    stands there, `limit` the IoU above which a unit is a detector."""
 
     name: str
     page: str
@@ -150,6 +162,7 @@ class Layer:
     mask: tuple[int, int]
     found: Detected | None = None
     least: str = ""
+    limit: float = 0.0
 
     @property
     def brief(self) -> Sequence[tuple[str, str, str]]:
@@ -158,8 +171,11 @@ class Layer:
 
     @property
     def cover(self) -> Sequence[Unit]:
-        """Units that stand for it elsewhere: the best of each concept, confirmed ones first; then any others."""
-        shown = sorted((unit for unit in self.units if unit.pictures), key=lambda unit: not unit.confirmed)
+        """Units that stand for it elsewhere: the best of each concept by the lower end of its interval, confirmed ones
+        first; then any others."""
+        shown = sorted(
+            (unit for unit in self.units if unit.pictures), key=lambda unit: (not unit.confirmed, -unit.sure)
+        )
         best = {unit.concept: unit for unit in reversed(shown)}
         firsts = [unit for unit in shown if best[unit.concept] is unit]
         return [*firsts, *(unit for unit in shown if best[unit.concept] is not unit)][:COVER]
@@ -637,11 +653,14 @@ class Report:
 
     @cached_property
     def listing(self) -> Mapping[str, object]:
-        """All units, as the search reads them: layers as (name, folder, page), units as lists of their values."""
+        """All units, as the search reads them: layers as (name, folder, limit), units as lists of their values."""
         layers = {unit.key.layer: unit for unit in self.units}
         place = {name: number for number, name in enumerate(layers)}
+        limits = {layer.name: layer.limit for layer in self.layers}
         return {
-            "layers": [[name, quote(unit.key.page.rpartition("/")[0])] for name, unit in layers.items()],
+            "layers": [
+                [name, quote(unit.key.page.rpartition("/")[0]), limits.get(name, 0.0)] for name, unit in layers.items()
+            ],
             "units": [[place[unit.key.layer], unit.key.number, unit.label, *_listed(unit.card)] for unit in self.units],
         }
 

@@ -81,6 +81,7 @@ class Shard:
         for start in range(0, len(chosen), BATCH):
             some = chosen[start : start + BATCH]
             batch = _attacked(network, self._source, some, how=how.attack, session=self._session)
+            tally.begin(self._witness, batch)
             for called, other in ((how.name, batch.changed), (f"noise like {how.name}", batch.control)):
                 tally.take(called, self._witness, batch, other)
             if start < SHOWN:
@@ -195,12 +196,18 @@ class _Witness:
 
 @dataclass
 class _Tally:
-    """What one attack and its control moved, batch by batch."""
+    """What one attack and its control moved, batch by batch, and what detectors count where nothing did."""
 
     measured: dict[tuple[str, AttackMeasure], list[NDArray[np.float64]]] = field(
         default_factory=lambda: defaultdict(list)
     )
     counted: dict[tuple[str, str], list[OwnCounts]] = field(default_factory=lambda: defaultdict(list))
+    unchanged: dict[str, list[OwnCounts]] = field(default_factory=lambda: defaultdict(list))
+
+    def begin(self, witness: _Witness, batch: _Batch) -> None:
+        """One batch, as it is."""
+        for layer, counts in witness.counts(batch, batch.pictures):
+            self.unchanged[layer].append(counts)
 
     def take(self, name: str, witness: _Witness, batch: _Batch, other: torch.Tensor) -> None:
         """One batch, changed in one way."""
@@ -211,7 +218,8 @@ class _Tally:
             self.counted[name, layer].append(counts)
 
     def rows(self, witness: _Witness) -> Iterator[Row]:
-        """Means over the pictures; shares of the detectors that still detect their own label on them."""
+        """Means over the pictures; of the detectors that detect their own label on these pictures as they are, the
+        share that still does: on a sample some do not, whoever attacks it."""
         for (name, measure), parts in self.measured.items():
             values = np.concatenate(parts)
             values = values[np.isfinite(values)]  # explanations speak of their own category only
@@ -219,9 +227,12 @@ class _Tally:
                 interval = share_interval(values) if measure.kind in SHARES else mean_interval(values)
                 yield _row(name, measure, interval, len(values))
         for (name, layer), counted in self.counted.items():
-            counts = joined_counts(counted)
-            interval = counts.kept_interval(witness.detectors[layer].min_iou)
-            yield _row(name, AttackMeasure(MeasureKind.LABELS_KEPT, layer), interval, len(counts.label))
+            least = witness.detectors[layer].min_iou
+            detecting = joined_counts(self.unchanged[layer]).detecting(least)
+            if detecting.any():
+                counts = joined_counts(counted).of(detecting)
+                interval = counts.kept_interval(least)
+                yield _row(name, AttackMeasure(MeasureKind.LABELS_KEPT, layer), interval, len(counts.label))
 
 
 def _row(name: str, measure: AttackMeasure, interval: tuple[float, float, float], count: int) -> Row:

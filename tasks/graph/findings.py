@@ -58,10 +58,11 @@ def _patches(shown: Shown, made: DrawnGraph, index: Index, node: int) -> list[Pa
 
 
 def _units(shown: Shown) -> dict[UnitKey, str]:
-    """What the report's dissection calls every filter; nothing where there is none."""
+    """What the report's dissection calls every filter that is a detector, as sure as it was asked to be."""
     if not shown.has("dissection"):
         return {}
     return {
-        UnitKey(row["layer"], row["unit"]): str(row["concept"]) if row["detector"] else "no concept"
+        UnitKey(row["layer"], row["unit"]): str(row["concept"])
         for row in shown.result("dissection", Dissection).rows("units")
+        if row["detector"] and row["confirmed"] is not False
     }

@@ -168,13 +168,14 @@ class TreeShown:
         return [share for place in near for share in self.grown.parsed.filter_shares(place, node)[:STRONGEST]]
 
     def _typical(self) -> list[int]:
-        """Held-out pictures of the category, one from each of the nodes most visited."""
-        by_node: dict[int, int] = {}
+        """Held-out pictures of the category: some of the way that most of them take, and one of the next."""
+        by_node: dict[int, list[int]] = {}
         for place, row in enumerate(self.grown.pictures):
             if row["positive"] and row["split"] != TRAIN:
-                by_node.setdefault(self.grown.parsed.paths[place][0], place)
-        nodes = sorted((self.nodes[number] for number in by_node), key=_by_visits)
-        return [by_node[node.number] for node in nodes[:SHOWN_PATHS]]
+                by_node.setdefault(self.grown.parsed.paths[place][0], []).append(place)
+        ways = sorted(by_node, key=lambda number: _by_visits(self.nodes[number]))
+        other = [by_node[number][0] for number in ways[1:2]]
+        return [*(place for number in ways[:1] for place in by_node[number][: SHOWN_PATHS - len(other)]), *other]
 
     def _node(self, number: int) -> ShownNode:
         node = self.nodes[number]

@@ -94,12 +94,12 @@
     filter();
   });
 
-  const MOST = 200;
+  const STEP = 200;
   all(".listing").forEach((listing) => {
     const read = JSON.parse(listing.querySelector("script").textContent);
     const alone = listing.dataset.listing !== "pages";
     const units = read.units.map(([layer, number, concept, category, state, iou, between, held, q, chance, thumb], place) => ({
-      number, concept, category, state, iou, between, held, q, chance, thumb: alone ? "" : thumb, place, shown: read.layers[layer][0], layer: plain(read.layers[layer][0]),
+      number, concept, category, state, iou, between, held, q, chance, thumb: alone ? "" : thumb, place, limit: read.layers[layer][2], shown: read.layers[layer][0], layer: plain(read.layers[layer][0]),
       text: plain(`${concept} ${category}`),
       to: alone ? `#${read.layers[layer][0]}/${number}` : `${read.layers[layer][1]}/${number}.html`,
     }));
@@ -123,7 +123,7 @@
       const item = Object.assign(document.createElement("td"), { className: "strip" });
       if (unit.iou === "" || !widest) return item;
       const bar = Object.assign(document.createElement("i"), { className: "line" }), [low, high] = ends(unit);
-      for (const [name, value] of [["v", Number(unit.iou)], ["a", low], ["b", high], ["n", Number(unit.chance) || undefined]]) {
+      for (const [name, value] of [["t", unit.limit], ["v", Number(unit.iou)], ["a", low], ["b", high], ["n", Number(unit.chance) || undefined]]) {
         if (value !== undefined) bar.style.setProperty(`--${name}`, (100 * value / widest).toFixed(2));
       }
       bar.append(document.createElement("i"));
@@ -142,14 +142,18 @@
       row.append(head, label, drawn(unit), cell(`${unit.iou} ${unit.between}`.trim(), "IoU", "n"), cell(unit.held, "held out", "n"), cell(unit.q, "q", "n"), cell(state, "", mark));
       return row;
     };
+    let most = STEP;
     const show = () => {
       const firm = (unit) => !find("firm").checked || unit.state === "confirmed detector";
       const some = units.filter((unit) => firm(unit) && found(find("q").value, unit)).sort(order[find("order").value]);
-      listing.querySelector("[data-found]").replaceChildren(...some.slice(0, MOST).map(line));
-      listing.querySelector("[data-count]").textContent = `${some.length} of ${units.length} units`;
-      listing.querySelector("[data-more]").textContent = some.length > MOST ? `The first ${MOST} are shown; say more to see fewer.` : "";
+      const found = some.length === units.length ? `${units.length} units` : `${some.length} of ${units.length} units`;
+      listing.querySelector("[data-found]").replaceChildren(...some.slice(0, most).map(line));
+      listing.querySelector("[data-count]").textContent = some.length > most ? `${found}, the first ${most} shown` : found;
+      more.hidden = some.length <= most;
     };
-    all("[data-state]", listing).forEach((control) => control.addEventListener("input", show));
+    const more = listing.querySelector("[data-more]");
+    more.addEventListener("click", () => { most += STEP; show(); });
+    all("[data-state]", listing).forEach((control) => control.addEventListener("input", () => { most = STEP; show(); }));
     show();
   });
   all("[data-seek]").forEach((form) => {
