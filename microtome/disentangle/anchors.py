@@ -9,11 +9,16 @@ They are learned without labels, from training pictures and copies of them that 
 drawn at random are found again in every picture and averaged over the better half, a few times. With p and q the places
 of an anchor before and after,
 
-    slope = sum_xy cov(o, q - p) / sum_xy var(o),    displacement = (p - home) / slope,
-    sigma^2 = mean over pictures of ||(q - p) / slope - o||^2 / 4      of one place, along one axis
+    slope = sum_xy cov(o, q - p) / sum_xy var(o)
+    sigma^2 = mean over pictures of ||(q - p) / slope - o||^2 / 4                of one place, along one axis
+    doubt = mean over pictures of sum_c P(c) ||c - p||^2 / 2 / slope^2           the same
 
-and those with the least sigma are kept: the ones that follow what is shown. All places are relative image coordinates.
-The constants were chosen on cats, dogs and creatures.
+Of the half with the least sigma, which follows what is shown, those with the least doubt are kept: what is found in one
+place of a picture, and not in several. A picture has one displacement, on which all of them agree:
+
+    displacement = mean over anchors of (p - home) / slope
+
+All places are relative image coordinates. The constants were chosen on cats, dogs and creatures.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from torch.nn import functional
 from microtome.disentangle.graph_inference import LayerMaps, Seen, Upper
 
 PATCHES = 300  # drawn at random
-KEPT = 30  # those that follow best
+KEPT = 30  # those of the half that follows best whose place is least in doubt
 ROUNDS = 3
 DIRECTIONS = 64  # of the vectors' space, those along which they vary most
 SPREAD = 0.19  # of the weights about a patch's centre, in the frame
@@ -80,7 +85,7 @@ class Anchors:
         fields = fields_of(layer.maps, self.mean, self.basis)
         found = torch.stack([similarity(field, self.templates, self.weights) for field in fields])
         place = places(found / self.scale[:, None, None], layer.x, layer.y)
-        moved = (place - self.home) / self.slope[:, None]
+        moved = ((place - self.home) / self.slope[:, None]).mean(1, keepdim=True).expand_as(place)
         score = found.flatten(2).amax(2) / self.scale
         return Upper(moved, self.sigma, follows=True), anchors_seen(self.home + moved, score)
 
@@ -120,12 +125,12 @@ def learn_anchors(
         advance(1)
     found = torch.stack([similarity(field, templates, weights) for field in fields])
     scale = found[: len(offset)].transpose(0, 1).flatten(1).double().std(1).clamp(min=1e-12).to(found)
-    where = places(found / scale[:, None, None], layer.x, layer.y)
-    before, after = where[: len(offset)], where[len(offset) :]
-    slope, sigma = followed(before, after, offset)
-    kept = torch.argsort(sigma, stable=True)[:KEPT]
-    home = where.mean(0)
-    usual = (found[: len(offset)].flatten(2).amax(2) / scale).mean(0)
+    found = found / scale[:, None, None]
+    where, plain = places(found, layer.x, layer.y), found[: len(offset)]
+    slope, sigma = followed(where[: len(offset)], where[len(offset) :], offset)
+    doubt = variances(plain, layer.x, layer.y).mean(0) / slope.square()
+    kept = chosen_anchors(sigma, doubt)
+    home, usual = where.mean(0), plain.flatten(2).amax(2).mean(0)
     return Anchors(mean, basis, templates[kept], weights, *(own[kept] for own in (scale, usual, home, slope, sigma)))
 
 
@@ -145,6 +150,16 @@ def followed(before: torch.Tensor, after: torch.Tensor, offset: torch.Tensor) ->
     slope = slope.clamp(LEAST_SLOPE, MOST_SLOPE)
     left = apart / slope[:, None] - offset[:, None]
     return slope, (left.square().sum(2).mean(0) / 4).sqrt().clamp(min=LEAST_SIGMA)
+
+
+def chosen_anchors(sigma: torch.Tensor, doubt: torch.Tensor) -> torch.Tensor:
+    """Places of the KEPT anchors with the least doubt among the half with the least sigma, the best first.
+
+    Args:
+        sigma, doubt: (anchors,).
+    """
+    follow = torch.argsort(sigma, stable=True)[: (len(sigma) + 1) // 2]
+    return follow[torch.argsort(doubt[follow], stable=True)[:KEPT]]
 
 
 def unit_vectors(maps: torch.Tensor) -> torch.Tensor:
@@ -214,9 +229,21 @@ def places(found: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tenso
     Returns:
         (pictures, anchors, 2).
     """
+    across, down = _chances(found)
+    return torch.stack([(across * x.to(found)).sum(2), (down * y.to(found)).sum(2)], 2)
+
+
+def variances(found: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """(pictures, anchors) variance of a place under exp(BETA s), along one axis; arguments as for `places`."""
+    place = places(found, x, y)
+    apart = [(axis.to(found) - place[..., [number]]).square() for number, axis in enumerate((x, y))]
+    return torch.stack([(own * chance).sum(2) for own, chance in zip(apart, _chances(found), strict=True)]).mean(0)
+
+
+def _chances(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """P of each column and of each row: (pictures, anchors, columns), (pictures, anchors, rows)."""
     chance = (BETA * found).flatten(2).softmax(2).reshape(found.shape)
-    across, down = x.to(found), y.to(found)
-    return torch.stack([(chance.sum(2) * across).sum(2), (chance.sum(3) * down).sum(2)], 2)
+    return chance.sum(2), chance.sum(3)
 
 
 def _patches(fields: torch.Tensor, weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -114,7 +114,7 @@ STAGE = Stage(
         table(
             "graph_anchors",
             "A row per anchor: a patch of the top layer that its nodes hang on; none with `rule: paper`.",
-            anchor=int32("number of the anchor, the one that follows best first"),
+            anchor=int32("number of the anchor, the one whose place is least in doubt first"),
             home_x=float64("mean x in the training pictures and their moved copies, in widths of the picture"),
             home_y=float64("mean y, in heights of the picture"),
             slope=float64("of its displacement on the offset of what is shown, in the training pictures"),
