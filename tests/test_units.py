@@ -329,7 +329,7 @@ def test_a_unit_is_found_in_any_writing(browser, folder, text, numbers):  # noqa
 @pytest.mark.browser
 def test_the_search_lives_in_the_address_and_leads_to_units(browser, folder):  # noqa: F811
     tab, heard = opened(browser, folder / "units.html")
-    assert tab.text_content("[data-count]") == "512 of 512 units"
+    assert tab.text_content("[data-count]") == "512 units, the first 200 shown"
     assert tab.locator("[data-found] tr").count() == 200
     tab.fill("[data-state=q]", "<script>")
     tab.select_option("[data-state=order]", "unit")

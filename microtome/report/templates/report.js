@@ -146,9 +146,9 @@
     const show = () => {
       const firm = (unit) => !find("firm").checked || unit.state === "confirmed detector";
       const some = units.filter((unit) => firm(unit) && found(find("q").value, unit)).sort(order[find("order").value]);
-      const found = some.length === units.length ? `${units.length} units` : `${some.length} of ${units.length} units`;
+      const told = some.length === units.length ? `${units.length} units` : `${some.length} of ${units.length} units`;
       listing.querySelector("[data-found]").replaceChildren(...some.slice(0, most).map(line));
-      listing.querySelector("[data-count]").textContent = some.length > most ? `${found}, the first ${most} shown` : found;
+      listing.querySelector("[data-count]").textContent = some.length > most ? `${told}, the first ${most} shown` : told;
       more.hidden = some.length <= most;
     };
     const more = listing.querySelector("[data-more]");
