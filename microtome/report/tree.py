@@ -679,7 +679,7 @@ def explanation(
 def _taken(path: ParsePath) -> str:
     """How many held-out pictures of the category take its way to decide."""
     visits = path.nodes[0].visits
-    return f"its way to decide, as of {visits} of {path.category}" if visits else "its way to decide"
+    return f"the way of {visits} of {path.category}" if visits else "its way to decide"
 
 
 def words(path: ParsePath) -> list[str]:
