@@ -127,7 +127,8 @@ def test_what_is_made_of_a_run(tmp_path, monkeypatch):
 
 def unit(number: int, masks: str = "") -> views.Unit:
     pictures = [views.Picture(f"{number}.webp", "")] * 2
-    return views.Unit(number, "", "wing", "", True, True, "", "", (), None, pictures, "", 0.0, 0.0, masks)
+    scale = views.IouScale(0.0, None, None, None, 0.0)
+    return views.Unit(number, "", "wing", "", True, True, "", "", (), scale, pictures, "", 0.0, 0.0, masks)
 
 
 def report(layers=(), pages=()) -> views.Report:
