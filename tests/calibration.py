@@ -18,6 +18,7 @@ from microtome.quantify.intervals import (
     ENDS,
     mean_interval,
     paired_interval,
+    paired_shares,
     resampled_interval,
     share_ends,
     share_interval,
@@ -119,10 +120,32 @@ def _differences(count: int) -> Iterator[Case]:
 
         return sample
 
+    def hits_apart(one: float, other: float) -> Callable[[Generator], tuple[float, float, float]]:
+        def sample(rng: Generator) -> tuple[float, float, float]:
+            common, two = rng.random(count), rng.random((2, count))
+            hits = [
+                np.where(two[side] < 0.5, common, two[side] * 2 - 1) < share for side, share in ((0, one), (1, other))
+            ]
+            return *paired_shares(hits[0].astype(float), hits[1].astype(float))[1:], one - other
+
+        return sample
+
+    def beside_chance(share: float) -> Callable[[Generator], tuple[float, float, float]]:
+        def sample(rng: Generator) -> tuple[float, float, float]:
+            chance = rng.beta(2, 6, count)
+            hits = rng.random(count) < np.clip(share + 0.1 * (chance - 0.25), 0, 1)
+            return *paired_shares(hits.astype(float), chance)[1:], share - 0.25
+
+        return sample
+
     def shifted(rng: Generator) -> tuple[float, float, float]:
         noise = rng.exponential(1, count)
         return *mean_interval(noise + rng.normal(0.2, 0.3, count) - noise)[1:], 0.2
 
+    for one, other in ((0.5, 0.5), (0.8, 0.6), (0.7, 0.3), (0.95, 0.9), (0.95, 0.5)):
+        yield Case("paired difference of shares", f"hits, {one:g} and {other:g}", count, hits_apart(one, other))
+    for share in (0.3, 0.6, 0.9):
+        yield Case("paired difference of shares", f"beside chance, {share:g}", count, beside_chance(share))
     yield Case("paired difference", "of means", count, shifted)
     for one, other in ((0.5, 0.5), (0.8, 0.6), (0.7, 0.3)):
         yield Case("paired difference", f"of shares, {one:g} and {other:g}", count, apart(one, other))

@@ -65,7 +65,7 @@ def test_intervals_hold_the_truth():
     for case in cases():
         found[case.interval, case.images].append(case.coverage(samples))
         count("simulated intervals", samples)
-    assert len(found) == 10 * len(IMAGES)
+    assert len(found) == 11 * len(IMAGES)
     for (interval, images), covered in found.items():
         allowed = 2.6 * np.sqrt(0.95 * 0.05 / (samples * len(covered)))
         low = SMALL_SAMPLES.get(interval, 0.93) if images < 50 else 0.93

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from microtome.quantify.intervals import mean_interval, wilson
+from microtome.quantify.intervals import mean_interval, paired_shares, wilson
 from microtome.visualize.faithfulness import (
     SQUARES,
     STEPS,
@@ -121,7 +121,9 @@ def test_pointing():
     figure = scored("pointing", found.hit, chance=found.chance, control=found.hit)
     assert (figure.beyond, figure.beats) == (0, False)
     assert (figure.low, figure.high) == wilson(2, 4)
-    assert figure.apart_low == mean_interval(found.hit - found.chance)[1]
+    assert (figure.apart, figure.apart_low, figure.apart_high) == paired_shares(found.hit, found.chance)
+    blur_like = scored("deletion", found.hit, chance=found.chance, control=found.hit)
+    assert blur_like.apart_low == mean_interval(found.hit - found.chance)[1]
     large, none = np.ones((1, 224, 224), bool), np.zeros((1, 224, 224), bool)
     assert pointable(np.concatenate([objects[:1], large, none])).tolist() == [True, False, False]
 

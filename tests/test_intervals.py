@@ -11,6 +11,7 @@ from microtome.quantify.intervals import (
     expanded_ends,
     mean_interval,
     paired_interval,
+    paired_shares,
     resampled_interval,
     share_ends,
     share_interval,
@@ -163,3 +164,34 @@ def test_shares_of_each_image_count_by_their_own_spread():
     assert trials > 10
     expected = literal_wilson(share * trials, trials)
     assert share_interval(values) == pytest.approx((share, *expected), abs=1e-12)
+
+
+def literal_newcombe(one, other):
+    """Newcombe 1998, paired, from the four counts of a table."""
+    n = len(one)
+    both, first, second = (
+        sum(pair == kind for pair in zip(one, other, strict=True)) for kind in ((1, 1), (1, 0), (0, 1))
+    )
+    none = n - both - first - second
+    p, q = (both + first) / n, (both + second) / n
+    (l1, u1), (l2, u2) = literal_wilson(both + first, n), literal_wilson(both + second, n)
+    margins = (both + first) * (second + none) * (both + second) * (first + none)
+    phi = (both * none - first * second) / margins**0.5 if margins else 0.0
+    low = (p - l1) ** 2 - 2 * phi * (p - l1) * (u2 - q) + (u2 - q) ** 2
+    high = (u1 - p) ** 2 - 2 * phi * (u1 - p) * (q - l2) + (q - l2) ** 2
+    return p - q, p - q - low**0.5, p - q + high**0.5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_two_shares_over_the_same_images_have_newcombes_interval(seed):
+    rng = np.random.default_rng(seed)
+    one, other = (rng.random((2, 15)) < [[0.8], [0.4]]).astype(float)
+    assert paired_shares(one, other) == pytest.approx(literal_newcombe(one.tolist(), other.tolist()), abs=1e-12)
+
+
+def test_hits_in_all_images_are_not_surely_far_above_what_hardly_varies():
+    """Eight of eight beside a chance of a fifth: resamples alone would say [0.8, 0.8]."""
+    apart, low, high = paired_shares(np.ones(8), np.full(8, 0.2))
+    assert apart == pytest.approx(0.8)
+    assert low == pytest.approx(0.8 - np.hypot(1 - wilson(8, 8)[0], wilson(1.6, 8)[1] - 0.2))
+    assert high == pytest.approx(0.8 + (0.2 - wilson(1.6, 8)[0]))

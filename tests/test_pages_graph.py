@@ -87,9 +87,10 @@ def test_headline_counts_layers_whose_interval_excludes_zero():
     made = page(FOUND)
     assert made.headline == (
         "What the filters of 2 layers answer to is shared out among 4 nodes, patterns that keep their place beside "
-        "each other. Of the 4 nodes shown here 0 lie on one part in most pictures. They keep their distance to the "
-        "parts more steadily than the raw filters do in 1 of 2 layers, and than they would frozen at their own mean "
-        "places in both layers (95 % intervals)."
+        "each other. Of the 4 nodes shown here 0 lie on one part in most pictures. These nodes, chosen in the pictures "
+        "that the graph was learned from as those that follow best, keep their distance to the parts more steadily "
+        "than all raw filters together do in 1 of 2 layers, and than they would frozen at their own mean places in "
+        "both layers (95 % intervals)."
     )
     assert made.figures.items == [
         ("nodes", "4", "part patterns of 2 layers"),

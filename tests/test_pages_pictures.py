@@ -173,8 +173,8 @@ def test_features_name_their_unit_and_are_told_on_its_page():
     made = features.page(found)
     assert made.headline == (
         "Made pictures reach 1.50 times their unit's highest natural activation in the middle. 1 of 1 exceed it (of "
-        "such units 95 %: 21% to 100%), so what they show a unit never met. Of 1 unit none could be made: no gradient "
-        "reaches it."
+        "such units 95 %: 21% to 100%): they lie beyond anything in these pictures. Of 1 unit none could be made: no "
+        "gradient reaches it."
     )
     assert [card.unit for card in made.sections[0].parts[-1].cards] == [("conv", 3), ("conv", 4)]
     assert features.page(features.FeatureFindings([lost], (8, 8))).headline.startswith("Of 1 unit none could be made")

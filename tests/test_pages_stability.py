@@ -87,10 +87,10 @@ def test_steadiness_is_claimed_of_filters_that_follow_alone() -> None:
     )
     page = stability_page(tested)
     assert page.headline == (
-        "When what is shown is moved, 5 of 8 pairs of a filter and a category of conv surely move with it (mean slope "
-        "0.61 [0.55, 0.67]; 1 follows all the way, 0 stays where it was). The distance of those to landmarks varies by "
-        "0.0444 of the picture's diagonal; frozen, each at its own mean place, theirs would by 0.0777. All filters "
-        "together (0.0500) are steadier than one place held for every picture (0.1000)."
+        "When what is shown is moved, 5 of 8 pairs of a filter and a category of conv surely move with it (the mean "
+        "slope over all is 0.61 [0.55, 0.67]; 1 follows all the way, 0 stays where it was). The distance of those to "
+        "landmarks varies by 0.0444 of the picture's diagonal; frozen, each at its own mean place, theirs would by "
+        "0.0777. All filters together (0.0500) are steadier than one place held for every picture (0.1000)."
     )
     loose = Judged("conv", "bird", None, replace(SUMMARY, best_constant=0.0499))
     worse = replace(tested, layers=[replace(tested.layers[0], rows=[loose])])

@@ -202,7 +202,7 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
         (
             {"detector": False, "confirmed": False, "iou": 0.0012, "iou_low": 0.0, "iou_high": 0.0021},
             "No annotated concept reaches the limit. The nearest is wing, with an IoU of 0.0012 [0.0000, 0.0021]: more "
-            "than chance reaches (q = 0.015).",
+            "than chance reaches (q ≤ 0.015).",
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.01, "iou_low": 0.005, "iou_high": 0.02, "q_value": 0.5},

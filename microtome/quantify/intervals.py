@@ -144,6 +144,29 @@ def share_ends(share: float, variance: float, images: int) -> tuple[float, float
     return wilson(share * trials, trials)
 
 
+def paired_shares(one: Floats, other: Floats) -> tuple[float, float, float]:
+    """The difference of two shares over the same images, and its 95 % interval: one minus other, low, high.
+
+    Newcombe's square-and-add interval for paired data (1998), from the two shares' own intervals:
+
+        low = d - sqrt((p - l1)^2 - 2 r (p - l1) (u2 - q) + (u2 - q)^2),   high likewise with (u1 - p) and (q - l2)
+
+    r is the correlation of the two over the images, 0 where either does not vary. By resamples alone, a share of 1 less
+    one that hardly varies would have next to no interval.
+
+    Args:
+        one, other: (images,) 1 for a hit, else 0; or shares, 0 to 1.
+    """
+    (p, l1, u1), (q, l2, u2) = share_interval(one), share_interval(other)
+    spread = float(np.sqrt(one.var() * other.var()))
+    r = float(((one - p) * (other - q)).mean()) / spread if spread > 0 else 0.0
+
+    def added(mine: float, its: float) -> float:
+        return float(np.sqrt(max(0.0, mine**2 - 2 * r * mine * its + its**2)))
+
+    return p - q, p - q - added(p - l1, u2 - q), p - q + added(u1 - p, q - l2)
+
+
 def resampled_interval(value: float, drawn: Floats) -> tuple[float, float]:
     """The interval of a value whose resamples are biased: images drawn twice make a resample steadier than the data.
 

@@ -239,18 +239,23 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
         q_sort=1.0 if row["q_value"] is None else row["q_value"],
         masks=found.sheets.get(row["unit"], ""),
         causal=_causal(row),
-        doubt=_unconfirmed(row, layer["min_iou"]),
+        doubt=_unconfirmed(row, layer["min_iou"], layer["permutations"]),
     )
 
 
-def _unconfirmed(row: UnitRow, limit: float) -> str:
+def _unconfirmed(row: UnitRow, limit: float, exchanges: int) -> str:
     """What to hold against a unit's label: which of the tests it fails; of a confirmed one how far down its interval
     reaches, of one below the limit whether chance reaches as much."""
     held, q, low = row["heldout_iou"], row["q_value"], row["iou_low"]
     if not row["detector"]:
         if q is None:
             return ""
-        return f"chance reaches as much (q = {q:.2g})" if q > LEVEL else f"more than chance reaches (q = {q:.2g})"
+        if q > LEVEL:
+            return f"chance reaches as much (q = {q:.2g})"
+        beyond = f"more than chance reaches (q {_least(row['p_value'], exchanges) or '= '}{q:.2g})"
+        chance = row["null_p95"]
+        lost = held is not None and chance is not None and held <= chance
+        return f"{beyond}, but not on held-out pictures" if lost else beyond
     if row["confirmed"]:
         return f"its interval reaches below the limit of {limit:g}" if low is not None and low <= limit else ""
     reasons = []

@@ -115,8 +115,8 @@ def _headline(rows: Sequence[FeatureRow], beyond: int) -> str:
     far = f"reach {worded(median(ratios), '.2f')} times their unit's highest natural activation in the middle"
     ends = f", {min(ratios):.2f} to {max(ratios):.2f} in all" if len(ratios) > 1 else ""
     above = (
-        f"{beyond} of {len(ratios)} exceed it (of such units 95 %: {low:.0%} to {high:.0%}), so what they show a unit "
-        "never met."
+        f"{beyond} of {len(ratios)} exceed it (of such units 95 %: {low:.0%} to {high:.0%}): they lie beyond anything "
+        "in these pictures."
     )
     return " ".join(filter(None, [f"Made pictures {far}{ends}.", above, lost]))
 

@@ -150,7 +150,8 @@ def _headline(found: GraphFindings) -> str:
     if apart:
         still = [row for row in found.figures if row.of is Of.OWN_FROZEN]
         text += (
-            f". They keep their distance to the parts more steadily than the raw filters do in {_of(apart)}, and than "
+            ". These nodes, chosen in the pictures that the graph was learned from as those that follow best, keep "
+            f"their distance to the parts more steadily than all raw filters together do in {_of(apart)}, and than "
             f"they would frozen at their own mean places in {_of(still)} (95 % intervals)"
         )
     return text + "."
@@ -469,11 +470,14 @@ def _of_unit(nodes: Sequence[Node], graph: PatternGraph, cards: set[int]) -> vie
         for node in sorted(nodes, key=lambda node: -node.score)[:LISTED]
     ]
     told = [place for place in range(len(columns)) if any(line[place] != "–" for line in lines)]
+    words = {
+        "on it": " On it: share of its strongest pictures in which it lies on that part.",
+        "under": " Under: the nodes of the layer above beside which it keeps its place, with their parts.",
+    }
     note = (
-        "The graph shares out what a filter answers to among nodes, each a pattern that keeps its place beside others. "
-        "On it: share of its strongest pictures in which it lies on that part. Deviation: how far it strays, as a "
-        "share of the picture's side. The strongest nodes stand first. Under: the nodes of the layer above beside "
-        "which it keeps its place, with the part of those that lie on one."
+        "The graph shares out what a filter answers to among nodes, each a pattern that keeps its place beside others; "
+        "the strongest stand first. Deviation: how far it strays, as a share of the picture's side."
+        + "".join(words.get(columns[place][0], "") for place in told)
     )
     links = [(f"node {node.node}", f"graph.html#node/{node.node}") for node in nodes if node.node in cards]
     parts: list[views.Part] = [

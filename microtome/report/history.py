@@ -470,7 +470,7 @@ def _runs(found: History) -> views.Section:
     lines: list[list[views.Cell]] = []
     for place, run in enumerate(found.runs):
         lines += [_without_results(other) for other in found.unfinished if other.after == place]
-        lines.append(_with_results(run, first=place == 0))
+        lines.append(_with_results(run, first=place == 0, broken=place in found.breaks))
     lines += [_without_results(other) for other in found.unfinished if other.after == len(found.runs)]
     told = [f"The latest {SHOWN_RUNS} of {len(lines)}."] if len(lines) > SHOWN_RUNS else []
     if any(run.times > 1 for run in found.runs):
@@ -485,9 +485,10 @@ def _runs(found: History) -> views.Section:
     return views.Section("Runs", [table, text, views.Code(f"microtome compare {before.run} {last.run}")])
 
 
-def _with_results(run: PastRun, *, first: bool) -> list[views.Cell]:
+def _with_results(run: PastRun, *, first: bool, broken: bool) -> list[views.Cell]:
     links = [("report", run.report), ("comparison with the run before", run.comparison)]
-    changed = "–" if first else ", ".join(run.changed) or "nothing"
+    nothing = "its pictures, or the version that framed them" if broken else "nothing"
+    changed = "–" if first else ", ".join(run.changed) or nothing
     seen = [(text, place) for text, place in links if place]
     begun = run.begun if run.times > 1 else run.begun.replace(" ", "\N{NO-BREAK SPACE}")
     return [views.Links([(run.run, "")]), begun, run.status, run.network, changed, views.Links(seen or [("–", "")])]

@@ -185,7 +185,7 @@ def _headline_of_shift(row: Judged, found: ShiftSummary, whose: str) -> str:
     said = (
         f"When what is shown is moved, {found.follow:,} of {found.positions:,} {whose} of {row.layer} surely move with "
         "it "
-        f"(mean slope {slope(found)}; 1 follows all the way, 0 stays where it was). "
+        f"(the mean slope over all is {slope(found)}; 1 follows all the way, 0 stays where it was). "
     )
     if not found.follow:
         return said + "Of none can it be said that it is steady on anything."
@@ -224,7 +224,8 @@ def _follow(layers: Sequence[StableLayer]) -> list[views.Section]:
     note = (
         "Each picture is looked at again with its crop window moved by a known random offset. Slope: how far a filter "
         "moves with what is shown, mean over filters, 95 % over pictures; R²: share of its movement that the offset "
-        "explains. It surely follows if the interval of its own slope lies above 0.5. Window inside: share of pictures "
+        "explains. It surely follows if the interval of its own slope lies above 0.5; of many with a slope of "
+        "just 0.5, 2.5 % would by luck. Window inside: share of pictures "
         "in which the moved window stayed in the picture; elsewhere the picture goes on mirrored at its border. If "
         "frozen: D if each filter stood at its own mean place in every picture."
     )

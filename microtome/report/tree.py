@@ -409,7 +409,7 @@ def _figures(told: TreeFindings) -> views.Figures:
 
 def _rival(told: TreeFindings, measure: LevelMeasure, form: str) -> str:
     """How one rule for all pictures does by a measure, and the best linear model; nothing of what there is not."""
-    one, best = told.single(measure), told.rival(measure)
+    one, best = told.single(measure), told.rival(measure) if measure != "fitness" else None  # not told its reasons
     alone = f"; one rule for all: {one['value']:{form}}" if one and told.ways > 1 else ""
     return alone + (f"; {RIVALS[best['model']]}: {best['value']:{form}}" if best else "")
 
@@ -417,10 +417,14 @@ def _rival(told: TreeFindings, measure: LevelMeasure, form: str) -> str:
 def _deleted(told: TreeFindings) -> list[tuple[str, str, str]]:
     """What deleting filters does, beyond others as active."""
     apart, own = told.metric("deletion", against="random filters"), told.metric("deletion")
-    if not apart or not own:
+    other = told.metric("deletion", "random filters")
+    if not apart or not own or not other:
         return []
     ends = f"{apart['low']:+.0%} to {apart['high']:+.0%}"
-    note = f"of the network's score, by removing 8 that nodes name; beyond 8 others as active, 95 %: {ends}"
+    note = (
+        f"of the network's score, by removing 8 filters that nodes name; by 8 others as active {other['value']:.0%} "
+        f"(difference {apart['value']:+.0%}, 95 %: {ends})"
+    )
     return [("the score moves by", f"{own['value']:.0%}", note)]
 
 

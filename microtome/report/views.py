@@ -673,6 +673,7 @@ def _listed(card: Unit | None) -> list[str]:
     if card.reason:
         return [card.category, card.state, *[""] * 6]
     known = {name: value for name, value, _ in card.facts}
+    state = f"{card.state}, interval below the limit" if card.confirmed and card.doubt else card.state
     measured = (known.get(name, "") for name in ("held out", "q", "by chance"))
     thumb = card.pictures[0].thumb if card.pictures else ""
-    return [card.category, card.state, card.iou, card.interval, *measured, thumb]
+    return [card.category, state, card.iou, card.interval, *measured, thumb]

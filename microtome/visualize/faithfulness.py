@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from microtome.quantify.intervals import mean_interval, share_interval
+from microtome.quantify.intervals import mean_interval, paired_shares, share_interval
 from microtome.visualize.attribution import at_rest, over_channels
 from microtome.visualize.names import MethodName
 
@@ -164,7 +164,8 @@ class Scored:
     Args:
         value, low, high: mean; Wilson's interval for pointing, else bootstrap.
         chance: mean of the same under random orders, or of a random pixel.
-        apart, apart_low, apart_high: mean difference to chance in pairs, and its bootstrap interval.
+        apart, apart_low, apart_high: mean difference to chance in pairs, and its interval: Newcombe's for pointing,
+            else bootstrap.
         better: whether that interval lies on the good side of 0.
         beyond, beyond_low, beyond_high: the same difference to the control.
         beats: whether that interval lies on the good side of 0.
@@ -193,8 +194,11 @@ def scored(measure: str, values: Floats, *, chance: Floats, control: Floats) -> 
         measure: of MEASURES.
         values, chance, control: (pictures,).
     """
-    value, low, high = share_interval(values) if measure == "pointing" else mean_interval(values)
-    apart, beyond = mean_interval(values - chance), mean_interval(values - control)
+    shares = measure == "pointing"
+    value, low, high = share_interval(values) if shares else mean_interval(values)
+    apart, beyond = (
+        paired_shares(values, other) if shares else mean_interval(values - other) for other in (chance, control)
+    )
     better, beats = (is_good(measure, low, high) for _, low, high in (apart, beyond))
     return Scored(value, low, high, float(chance.mean()), *apart, better, *beyond, beats, len(values))
 

@@ -130,9 +130,10 @@
       item.append(bar);
       return item;
     };
-    const STATES = { "confirmed detector": ["✓ confirmed detector", "good"], "detector, not confirmed": ["? detector, not confirmed", "warned"] };
+    const MARKS = { "confirmed detector": ["✓ ", "good"], "detector, not confirmed": ["? ", "warned"] };
+    const marked = (state) => { const known = Object.keys(MARKS).find((name) => state.startsWith(name)); return known ? [MARKS[known][0] + state, MARKS[known][1]] : [state, "quiet"]; };
     const line = (unit) => {
-      const row = document.createElement("tr"), head = document.createElement("th"), [state, mark] = STATES[unit.state] || [unit.state, "quiet"];
+      const row = document.createElement("tr"), head = document.createElement("th"), [state, mark] = marked(unit.state);
       head.scope = "row";
       if (unit.thumb) head.append(Object.assign(new Image(40, 40), { src: unit.thumb, alt: `where unit ${unit.number} is highest`, loading: "lazy" }));
       head.append(Object.assign(document.createElement("a"), { href: unit.to, textContent: `${unit.shown} unit ${unit.number}` }));
@@ -144,7 +145,7 @@
     };
     let most = STEP;
     const show = () => {
-      const firm = (unit) => !find("firm").checked || unit.state === "confirmed detector";
+      const firm = (unit) => !find("firm").checked || unit.state.startsWith("confirmed detector");
       const some = units.filter((unit) => firm(unit) && found(find("q").value, unit)).sort(order[find("order").value]);
       const told = some.length === units.length ? `${units.length} units` : `${some.length} of ${units.length} units`;
       listing.querySelector("[data-found]").replaceChildren(...some.slice(0, most).map(line));
