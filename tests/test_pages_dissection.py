@@ -214,7 +214,7 @@ def test_intervals_with_thresholds_of_their_own_stand_beside_the_others():
 
 
 def test_concepts_that_a_mask_never_meets_are_spoken_of():
-    near = {"concept": "wing", "category": "part", "iou": 0.1, "iou_low": None, "iou_high": None}
+    near = {"concept": "wing", "category": "part", "iou": 0.1, "iou_low": None, "iou_high": None, "pictures": 9}
 
     def note(count: int) -> str:
         layer = DissectedLayer(LAYER, [UNIT], {}, (8, 8), nearest={0: [near] * count})

@@ -14,7 +14,7 @@ from PIL import Image
 
 from microtome.report import views
 from microtome.report.charts import histogram
-from microtome.report.dissection import DissectedLayer, Failure, HistogramRow, NearestRow, TopImage, of_units, pages
+from microtome.report.dissection import DissectedLayer, Failure, HistogramRow, NearConcept, TopImage, of_units, pages
 from microtome.report.overlay import FINE, SHEET, dim_path, mask_sheet, outline_path
 from microtome.report.render import render, render_units
 from microtome.report.unit import unit_pages
@@ -144,9 +144,9 @@ def test_values_on_the_threshold_itself_are_not_drawn_as_above_it():
     assert (below.count("M"), above.count("M")) == (1, 2)
 
 
-NEAREST: list[NearestRow] = [
-    {"concept": "wing", "category": "part", "iou": 0.1, "iou_low": 0.08, "iou_high": 0.12},
-    {"concept": "bird", "category": "object", "iou": 0.05, "iou_low": None, "iou_high": None},
+NEAREST: list[NearConcept] = [
+    {"concept": "wing", "category": "part", "iou": 0.1, "iou_low": 0.08, "iou_high": 0.12, "pictures": 52},
+    {"concept": "bird", "category": "object", "iou": 0.05, "iou_low": None, "iou_high": None, "pictures": 1200},
 ]
 VALUES: HistogramRow = {"start": 0.0, "width": 0.5, "counts": [90, 5, 3, 2]}
 
@@ -260,12 +260,12 @@ def test_an_iou_keeps_digits_that_tell_it_from_nothing(value, words):
 def test_nearest_concepts_stand_with_their_intervals_beside_chance_and_held_out():
     sections = {section.heading: section for section in told()[0].sections}
     (table,) = sections["Nearest concepts"].parts
-    assert [row[:4] for row in table.rows] == [
-        ["wing", "part", "0.100", "[0.080, 0.120]"],
-        ["bird", "object", "0.050", "–"],
+    assert [row[:5] for row in table.rows] == [
+        ["wing", "part", "52", "0.100", "[0.080, 0.120]"],
+        ["bird", "object", "1,200", "0.050", "–"],
     ]
     assert [kind for kind, _ in table.legend] == ["dot", "range", "limit", "null", "held"]
-    marks = [[text for _, _, text in row[4].marks] for row in table.rows]
+    marks = [[text for _, _, text in row[5].marks] for row in table.rows]
     assert marks == [["limit 0.04", "chance 0.020", "held out 0.090"], ["limit 0.04", "chance 0.020"]]
     assert "held" not in dict(told(heldout_iou=None)[0].sections[1].parts[0].legend)
 

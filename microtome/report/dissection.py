@@ -76,6 +76,12 @@ class NearestRow(TypedDict):
     iou_high: float | None
 
 
+class NearConcept(NearestRow):
+    """The row, and in how many pictures the concept is annotated."""
+
+    pictures: int
+
+
 class HistogramRow(TypedDict):
     """What pages read of a row of the table `histograms`."""
 
@@ -176,7 +182,7 @@ class DissectedLayer:
     top: Mapping[int, Sequence[TopImage]]
     mask: tuple[int, int]
     sheets: Mapping[int, str] = field(default_factory=dict)
-    nearest: Mapping[int, Sequence[NearestRow]] = field(default_factory=dict)
+    nearest: Mapping[int, Sequence[NearConcept]] = field(default_factory=dict)
     histograms: Mapping[int, HistogramRow] = field(default_factory=dict)
     doubt: str = ""
     failures: Mapping[int, Sequence[Failure]] = field(default_factory=dict)
@@ -380,11 +386,12 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     chance, limit, held = row["null_p95"], layer.summary["min_iou"], row["heldout_iou"]
     ends = [value for item in rows for value in (item["iou_high"], item["iou"]) if value is not None]
     widest = 1.05 * max([*ends, limit, chance or 0.0, held or 0.0])
-    columns = [("concept", False), ("of", False), ("IoU", True), ("95 %", True), ("", False)]
+    columns = [("concept", False), ("of", False), ("pictures", True), ("IoU", True), ("95 %", True), ("", False)]
     lines: list[Sequence[views.Cell]] = [
         [
             item["concept"],
             item["category"],
+            f"{item['pictures']:,}",
             overlap(item["iou"]),
             _between(item),
             _strip(item, row, limit, widest, label=place == 0),
@@ -392,7 +399,8 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
         for place, item in enumerate(rows)
     ]
     note = (
-        "IoU: pixels in both the unit's mask and the concept's annotation, over pixels in either, over all pictures."
+        "Pictures: in so many the concept is annotated. IoU: pixels in both the unit's mask and the concept's "
+        "annotation, over pixels in either, over all pictures."
         + (" All other concepts have an IoU of 0: its mask nowhere meets them." if len(rows) < NEAREST else "")
     )
     legend = [
@@ -406,11 +414,11 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     yield views.Section("Nearest concepts", [views.Table(columns, lines, note, legend)], beside=beside)
 
 
-def _between(row: NearestRow) -> str:
+def _between(row: NearConcept) -> str:
     return interval(row["iou"], row["iou_low"], row["iou_high"]) or "–"
 
 
-def _strip(item: NearestRow, row: UnitRow, limit: float, widest: float, *, label: bool) -> views.Strip:
+def _strip(item: NearConcept, row: UnitRow, limit: float, widest: float, *, label: bool) -> views.Strip:
     def at(value: float) -> float:
         return round(100 * value / widest, 2)
 

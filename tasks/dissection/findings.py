@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.report.dissection import DissectedLayer, Failure, HistogramRow, LayerRow, NearestRow, TopImage, UnitRow
+from microtome.report.dissection import DissectedLayer, Failure, HistogramRow, LayerRow, NearConcept, TopImage, UnitRow
 from microtome.report.overlay import dim_path, mask_sheet, outline_path
 from microtome.report.words import percent
 from storage.tables import ReadRow
@@ -49,7 +49,7 @@ def _layer(shown: Shown, made: Dissection, seen: Inputs, number: int) -> Dissect
         _top_images(shown, index, top, overlays),
         index.frame.masks,
         _sheets(shown, f"assets/masks/{number:03d}", top, overlays),
-        _by_unit(made.rows("nearest", layer=name)),
+        _by_unit(made.rows("nearest", layer=name), index),
         {row["unit"]: cast(HistogramRow, row) for row in seen.thresholds.rows("histograms", layer=name)},
         doubt_of_iou(shown, name),
         _failures(shown, index, failed, overlays),
@@ -198,10 +198,12 @@ def _failures(shown: Shown, index: Index, failed: Sequence[_Failed], overlays: _
     return found
 
 
-def _by_unit(rows: list[ReadRow]) -> dict[int, list[NearestRow]]:
-    found: dict[int, list[NearestRow]] = defaultdict(list)
+def _by_unit(rows: list[ReadRow], index: Index) -> dict[int, list[NearConcept]]:
+    concepts = index.table("concepts").select(["concept_id", "images"]).to_pylist()
+    pictures = {row["concept_id"]: row["images"] for row in concepts}
+    found: dict[int, list[NearConcept]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["rank"]):
-        found[row["unit"]].append(cast(NearestRow, row))
+        found[row["unit"]].append(cast(NearConcept, {**row, "pictures": pictures[row["concept_id"]]}))
     return found
 
 
