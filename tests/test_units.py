@@ -260,12 +260,12 @@ def test_an_iou_keeps_digits_that_tell_it_from_nothing(value, words):
 def test_nearest_concepts_stand_with_their_intervals_beside_chance_and_held_out():
     sections = {section.heading: section for section in told()[0].sections}
     (table,) = sections["Nearest concepts"].parts
-    assert [row[:5] for row in table.rows] == [
-        ["wing", "part", "52", "0.100", "[0.080, 0.120]"],
-        ["bird", "object", "1,200", "0.050", "–"],
+    assert [row[:4] for row in table.rows] == [
+        ["wing", "part", "52", "0.100 [0.080, 0.120]"],
+        ["bird", "object", "1,200", "0.050"],
     ]
     assert [kind for kind, _ in table.legend] == ["dot", "range", "limit", "null", "held"]
-    marks = [[text for _, _, text in row[5].marks] for row in table.rows]
+    marks = [[text for _, _, text in row[4].marks] for row in table.rows]
     assert marks == [["limit 0.04", "chance 0.020", "held out 0.090"], ["limit 0.04", "chance 0.020"]]
     assert "held" not in dict(told(heldout_iou=None)[0].sections[1].parts[0].legend)
 

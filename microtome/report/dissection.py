@@ -386,14 +386,13 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     chance, limit, held = row["null_p95"], layer.summary["min_iou"], row["heldout_iou"]
     ends = [value for item in rows for value in (item["iou_high"], item["iou"]) if value is not None]
     widest = 1.05 * max([*ends, limit, chance or 0.0, held or 0.0])
-    columns = [("concept", False), ("of", False), ("pictures", True), ("IoU", True), ("95 %", True), ("", False)]
+    columns = [("concept", False), ("of", False), ("pictures", True), ("IoU, 95 %", True), ("", False)]
     lines: list[Sequence[views.Cell]] = [
         [
             item["concept"],
             item["category"],
             f"{item['pictures']:,}",
-            overlap(item["iou"]),
-            _between(item),
+            f"{overlap(item['iou'])} {_between(item)}".removesuffix(" –"),
             _strip(item, row, limit, widest, label=place == 0),
         ]
         for place, item in enumerate(rows)
@@ -407,8 +406,8 @@ def _nearest(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
         ("dot", "IoU"),
         *([("range", "its 95 % interval over pictures")] if row["iou_low"] is not None else []),
         ("limit", f"limit {limit:g}, above which a unit is a detector"),
-        *([("null", "what its best label stays below in 95 % of exchanges")] if chance is not None else []),
-        *([("held", "IoU on pictures that had no say in choosing the label")] if held else []),
+        *([("null", "what its best label stays below in 95 % of shuffles")] if chance is not None else []),
+        *([("held", "IoU on held-out pictures")] if held else []),
     ]
     beside = row["unit"] in layer.histograms
     yield views.Section("Nearest concepts", [views.Table(columns, lines, note, legend)], beside=beside)
