@@ -11,7 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -177,10 +177,19 @@ class Bucket:
         wanted = list(names)
         if wanted and self._provider.removes_many:
             with self._worded(""):
-                self._store.delete(wanted)
+                self._remove_all(wanted)
         elif wanted:
             with ThreadPoolExecutor(_REMOVED) as pool:
                 list(pool.map(self._remove, wanted))
+
+    def _remove_all(self, names: Sequence[str]) -> None:
+        """In one request, once more where nobody answers: the library does not repeat what it takes for a change."""
+        from obstore.exceptions import BaseError
+
+        try:
+            self._store.delete(names)
+        except BaseError:
+            self._store.delete(names)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError), self._worded(name):

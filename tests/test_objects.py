@@ -232,6 +232,28 @@ def test_what_is_there_is_removed_though_something_else_is_not(place):
 
 
 @every_store
+def test_a_removal_that_nobody_answers_is_asked_for_again(place, monkeypatch):
+    """As where a server drops the connection under load: removing twice is removing once."""
+    from obstore.exceptions import GenericError
+
+    bucket = Bucket(place)
+    bucket.put("a", b"1")
+    store, asked = bucket._store, []
+
+    class Dropping:
+        def delete(self, names):
+            asked.append(names)
+            if len(asked) == 1:
+                raise GenericError("error sending request")
+            store.delete(names)
+
+    monkeypatch.setattr(bucket, "_store", Dropping())
+    if bucket._provider.removes_many:
+        bucket.delete(["a"])
+        assert (asked, objects(place)) == ([["a"]] * 2, {})
+
+
+@every_store
 def test_what_one_machine_began_another_takes_up(place, machine):
     draft = StageStore(open_files(place)).draft(STAGE, ())
     draft.write("first", b"content")
