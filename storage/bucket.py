@@ -183,7 +183,8 @@ class Bucket:
                 list(pool.map(self._remove, wanted))
 
     def _remove_all(self, names: Sequence[str]) -> None:
-        """In one request, once more where nobody answers: the library does not repeat what it takes for a change."""
+        """In one request, made once more if it fails: the library does not repeat what it takes for a change, and to
+        remove twice is to remove once."""
         from obstore.exceptions import BaseError
 
         try:

@@ -245,6 +245,8 @@ def test_filters_have_as_many_nodes_as_explain_the_second_half(found):
     counts = nodes.there.sum(1)
     assert set(counts.tolist()) <= set(COUNTS)
     assert int(counts.max()) <= 4  # each filter answers to one place of the thing, a little wider than half a cell
+    first, second = nodes.mu[:, 0], nodes.mu[:, 1]  # its strongest places, which are neighbours
+    assert bool(((first - second).norm(dim=1) < 2 / SIDE).all())
 
 
 def test_absent_nodes_take_nothing_and_leave_the_others_as_they_are():

@@ -145,3 +145,16 @@ def test_own_counts_are_literal_and_a_resample_weighs_pictures():
     value, low, high = counts.kept_interval(0.15)
     assert low <= value <= high
     assert counts.kept_interval(-1.0) == (1, *wilson(5, 5))  # all are kept in all resamples, of five pictures
+    for limit in (0.05, 0.15, 0.2, 0.3):
+        found = [counts.of(np.arange(3) == d).kept(np.ones(5, np.int64), limit) for d in range(3)]
+        assert counts.detecting(limit).tolist() == [share == 1 for share in found]  # each by itself
+
+
+def test_only_detectors_that_detect_on_the_unchanged_pictures_can_lose_their_label():
+    """Two detectors, of which the first finds its label in neither: it is asked of the second alone, which keeps it."""
+    label = np.full((4, 2), 10)
+    before = OwnCounts(np.array([[0, 10]] * 4), label, label)
+    after = OwnCounts(np.array([[0, 9]] * 4), label, label)
+    assert after.kept(np.ones(4, np.int64), 0.5) == 0.5  # a loss that the change did not cause
+    assert before.detecting(0.5).tolist() == [False, True]
+    assert after.of(before.detecting(0.5)).kept_interval(0.5) == (1, *wilson(4, 4))
