@@ -14,7 +14,15 @@ from microtome.disentangle.graph_inference import Seen
 from microtome.disentangle.graph_keys import Measure, Of
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.intervals import paired_interval, resampled_interval
-from microtome.quantify.shift import CategoryShift, Shifted, category_shift, frozen_resampled, shift_summary
+from microtome.quantify.shift import (
+    CategoryShift,
+    Shifted,
+    category_shift,
+    false_discovery_of_following,
+    frozen_resampled,
+    shift_summary,
+)
+from microtome.quantify.significance import LEVEL
 from microtome.quantify.stability import (
     CategoryStability,
     Inferences,
@@ -173,7 +181,9 @@ def _shift_tested(
 
 def _followed(name: Of, tested: CategoryShift) -> list[GraphMetric]:
     """Who follows what is shown, and what standing still would reach."""
-    found = shift_summary([tested], np.ones(len(tested.deviation), bool))
+    found = shift_summary(
+        [tested], np.ones(len(tested.deviation), bool), false_discovery_of_following([tested]) <= LEVEL
+    )
     rows = [
         GraphMetric(Measure.SLOPE, name, found.slope or 0.0, found.low, found.high, found.positions),
         GraphMetric(Measure.FOLLOWS, name, found.follow / max(1, found.positions), n=found.positions),
