@@ -184,17 +184,59 @@ def test_features_name_their_unit_and_are_told_on_its_page():
     assert section.parts[-1].cards[0].links == [("on the page of features", "features.html#features/conv/3")]
 
 
+def field_row(unit: int, size: int, whole: int) -> fields.OcclusionRow:
+    return {
+        "layer": "conv", "unit": unit, "size_x": size, "size_y": 20, "theoretical": 55.0, "images": 4, "whole": whole,
+        "file": "f",
+    }  # fmt: skip
+
+
 def test_a_field_stands_beside_the_pictures_that_it_was_measured_over():
-    row = {"layer": "conv", "unit": 3, "size_x": 30, "size_y": 20, "theoretical": 55.0, "images": 4, "file": "f"}
     seen = fields.CoveredPicture("t.webp", "a.jpg", (40.0, 30.0))
-    found = fields.FieldFindings([fields.MeasuredField(row, "map.webp", (80, 80), [seen])], [], (96, 96))
+    found = fields.FieldFindings(
+        [fields.MeasuredField(field_row(3, 30, 2), "m.webp", (80, 80), [seen])], [], (96, 96), 11
+    )
     made = fields.page(found)
     gallery = made.sections[0].parts[1]
     first, second = gallery.cards[0].spots
-    assert first.circles == [(40.0, 40.0, 27.5)]
-    assert (second.thumb, second.circles) == ("t.webp", [(40.0, 30.0, 12.5)])
-    assert [fact[:2] for fact in gallery.cards[0].facts][-1] == ("pictures", "4")
+    assert (first.circles, first.boxes) == ((), [(40.0, 40.0, 65.0, 65.0)])  # 55, and five on either side
+    assert (second.thumb, second.boxes) == ("t.webp", [(40.0, 30.0, 30, 20)])
+    assert [fact[:2] for fact in gallery.cards[0].facts][-1] == ("pictures", "4, 2 show it whole")
     assert set(fields.of_units(found)) == {("conv", 3)}
+
+
+def test_fields_that_the_edge_cuts_are_left_out_of_the_median_and_counted():
+    def made(*rows: fields.OcclusionRow) -> views.Page:
+        return fields.page(
+            fields.FieldFindings([fields.MeasuredField(row, "m.webp", (80, 80)) for row in rows], [], (96, 96), 11)
+        )
+
+    page = made(field_row(1, 30, 1), field_row(2, 50, 4), field_row(3, 10, 0))
+    assert page.headline == (
+        "Where a picture is covered, units answer to so many pixels across: 30 of 55 possible in conv (median of 2 "
+        "units, 25 to 35; 1 more left out, whose field the picture's edge cuts in every picture)."
+    )
+    cut = page.sections[0].parts[1].cards[2]
+    assert (cut.note, cut.facts[0][1]) == ("cut by the edge", "at least 10 × 20 px")
+    assert (
+        "nothing sure in conv, as the picture's edge cuts the field of each of 1 units"
+        in made(cut_row := field_row(3, 10, 0)).headline
+    )
+    assert cut_row["whole"] == 0
+
+
+def test_a_minimal_image_stands_beside_what_chance_would_leave():
+    row: fields.MinimalRow = {
+        "image": 7, "segments": 30, "kept": 2, "score": 9.0, "whole_score": 18.0, "area": 0.1, "file": "f", "target": 3,
+        "target_name": "deer", "kept_at_random": 0.25,
+    }  # fmt: skip
+    unnamed: fields.MinimalRow = {**row, "target_name": None, "kept_at_random": 0.75}
+    stripped = [fields.StrippedPicture(each, "a.png", "t.webp", "l.webp") for each in (row, unnamed)]
+    (section,) = fields.page(fields.FieldFindings([], stripped, (96, 96), 11)).sections[1:]
+    text, gallery = section.parts
+    assert "the prediction stays in 50 % of the draws [" in text.text
+    assert [card.facts[0][1] for card in gallery.cards] == ["deer", "class 3"]
+    assert [card.facts[-1][1] for card in gallery.cards] == ["25 %", "75 %"]
 
 
 def test_each_picture_stands_once_by_the_weakest_attack_that_flips_it():

@@ -325,6 +325,7 @@ class Spot:
         circles: x, y, radius.
         crosses: x, y.
         caption: below the picture.
+        boxes: x, y of the middle, width, height.
     """
 
     thumb: str
@@ -333,6 +334,7 @@ class Spot:
     circles: Sequence[tuple[float, float, float]]
     crosses: Sequence[tuple[float, float]]
     caption: str = ""
+    boxes: Sequence[tuple[float, float, float, float]] = ()
 
 
 @dataclass(frozen=True)
