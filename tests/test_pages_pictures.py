@@ -34,7 +34,8 @@ def marks(made):
 
 
 def test_the_limits_stand_on_the_page():
-    _, told = verdicts(randomised=(0.1, 0.05, 0.15)).sections[0].parts
+    table, told = verdicts(randomised=(0.1, 0.05, 0.15)).sections[0].parts
+    assert "Each of the 3 verdicts stands for itself" in table.note
     assert [line.partition(":")[0] for line in told.items] == [
         "Input invariance, at most 0.001", "Randomisation, at most 0.2", "Class sensitivity, at most 0.8",
     ]  # fmt: skip
@@ -48,12 +49,12 @@ def test_the_limits_stand_on_the_page():
         (
             (0.15, 0.05, 0.25),
             ("? undecided", "warned", "0.15 [0.05, 0.25]"),
-            "No method passes every test. Undecided, since the pictures are too few: gradient.",
+            "No method passes every test. Undecided, since pictures or draws are too few: gradient.",
         ),
         (
             (0.25, 0.15, 0.35),
             ("? undecided", "warned", "0.25 [0.15, 0.35]"),
-            "No method passes every test. Undecided, since the pictures are too few: gradient.",
+            "No method passes every test. Undecided, since pictures or draws are too few: gradient.",
         ),
         (
             (0.4, 0.3, 0.5),
