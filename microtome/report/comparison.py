@@ -27,11 +27,6 @@ SHOWN_MOVED = 3  # concepts gained, and lost, with pictures
 SHOWN_LISTED = 8  # concepts that a line lists
 SHOWN_UNITS = 4  # units that a line of a table lists
 SHOWN_LABELS = 3  # layers whose labels the verdict tells of
-RENAMED = {
-    "unique detectors, per category": "different concepts, as papers count",
-    "unique detectors, per unit": "different concepts",
-}
-"""Headlines of dissections, as records of runs keep them, and as the pages call them."""
 
 
 @dataclass(frozen=True)

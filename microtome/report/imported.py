@@ -161,9 +161,9 @@ def _headline(layers: Sequence[ImportedLayer]) -> str:
     recomputed = sum(layer.source["recomputed"] for layer in layers)
     return (
         f"{last.tally['detectors']:,} of {last.source['units']:,} units of {last.source['layer']} are detectors by "
-        f"{_name(layers)}'s file (IoU > {last.tally['min_iou']:g}); unique detectors: "
-        f"{last.tally['unique_per_category']:,} per category, as the papers count, and "
-        f"{last.tally['unique_per_unit']:,} per unit. All {recomputed:,} "
+        f"{_name(layers)}'s file (IoU > {last.tally['min_iou']:g}), of "
+        f"{last.tally['unique_per_unit']:,} different concepts; {last.tally['unique_per_category']:,}, as the papers "
+        f"count. All {recomputed:,} "
         f"IoUs of {_counted(len(layers), 'layer')} follow from the counts beside them. How sure they are, the file "
         "does not say."
     )

@@ -315,6 +315,37 @@ class Charts:
 
 
 @dataclass(frozen=True)
+class TrendCard:
+    """A figure over runs.
+
+    Args:
+        title: what it is.
+        of: of which layer or the like; may be empty.
+        marks: what its gates say.
+        value: in the last run, with its interval.
+        told: what became of it, in a sentence; may be empty.
+        svg: the line.
+        text: the line in words.
+    """
+
+    title: str
+    of: str
+    marks: Sequence[Badge]
+    value: str
+    told: str
+    svg: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Trends:
+    """Figures over runs, side by side."""
+
+    cards: Sequence[TrendCard]
+    kind: str = "trends"
+
+
+@dataclass(frozen=True)
 class Spot:
     """A picture with circles (what a filter looks at) and crosses (where it should look).
 
@@ -503,7 +534,9 @@ class SignedBars:
     kind: str = "bars"
 
 
-Part = Table | Text | Listed | Links | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars | Plates
+Part = (
+    Table | Text | Listed | Links | Code | Figures | Charts | Trends | Gallery | Outline | Drawing | SignedBars | Plates
+)
 
 
 @dataclass(frozen=True)
