@@ -203,8 +203,8 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
         (
             {"detector": False, "confirmed": False, "iou": 0.0012, "iou_low": 0.0, "iou_high": 0.0021},
             "Yet it answers to wing more than chance explains (q ≤ 0.015). Where a part is annotated, wing covers 50 % "
-            "of what it lights, and it lights 3 % of wing: an IoU of 0.0012 [0.0000, 0.0021], and a detector needs more "
-            "than 0.04.",
+            "of what it lights, and it lights 3 % of wing: an IoU of 0.0012 [0.0000, 0.0021], and a detector needs "
+            "more than 0.04.",
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.01, "iou_low": 0.005, "iou_high": 0.02, "q_value": 0.5},

@@ -272,7 +272,7 @@ class Table:
         """How it stands on a phone, for the style: a long one stays a table, too, and scrolls sideways."""
         if self.slim:
             return "slim"
-        listed = len(self.rows) * len(self.columns) <= LISTED
+        listed = self.brief or len(self.rows) * len(self.columns) <= LISTED
         return f"stack{' brief' * self.brief}" if listed else ""
 
 
