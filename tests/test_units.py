@@ -382,6 +382,15 @@ def test_what_lies_over_a_units_pictures_is_switched_and_stays_so(browser, folde
     tab.wait_for_load_state()  # its script reads the address
     assert tab.url.endswith("unit/layer/3.html?annotation=false&mask=false")
     assert (seen(".m"), seen(".note")) == (False, False)
+    tab.focus("[data-state=overlays]")  # and from no field of words
+    tab.keyboard.press("p")
+    tab.wait_for_url("**/unit/layer/2.html*")
+    tab.keyboard.press("n")
+    tab.wait_for_url("**/unit/layer/3.html*")
+    tab.locator(".plate .pic").first.click()
+    tab.keyboard.press("p")  # an enlarged picture stays
+    assert tab.locator("dialog[open]").count() == 1
+    tab.keyboard.press("Escape")
     tab.click("[rel=prev]")
     tab.wait_for_load_state()
     tab.check("[data-state=mask]")

@@ -613,7 +613,7 @@ def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, st
             str(row["unique_per_unit"]),
             _joined(
                 between(row["unique_per_unit_low"], row["unique_per_unit_high"], anew=per_unit),
-                f"labels of detectors (unique, per unit){_of_confirmed(units)}",
+                f"one label a unit{_of_confirmed(units)}",
             ),
         ),
         ("mean IoU of the labels", f"{row['mean_iou']:.4f}", _mean(row, units)),
@@ -623,7 +623,7 @@ def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, st
             str(row["unique_per_category"]),
             _joined(
                 between(row["unique_low"], row["unique_high"], anew=unique),
-                "a unit may count in every category (unique, per category)",
+                "each unit once in every category",
             ),
         ),
         (
@@ -648,12 +648,10 @@ def _joined(*parts: str) -> str:
 def _chance(row: LayerRow) -> str:
     if row["significant"] is None:
         return "not asked for"
-    within = (
-        f"units whose best IoU shuffled annotations do not reach (q ≤ {LEVEL:g}); random weights can have them, too"
-    )
+    beyond = f"units with q ≤ {LEVEL:g}, as random weights can have, too"
     if row["strata"] == 1:
-        return within
-    return f"{within}; shuffled within {row['strata']} sources, {row['significant_across']} when across them"
+        return beyond
+    return f"{beyond}; shuffled across the {row['strata']} sources, {row['significant_across']}"
 
 
 def _advice(row: LayerRow) -> list[str]:
