@@ -230,12 +230,16 @@ def test_charts_come_in_the_order_in_which_they_matter():
 def test_marks_below_the_axis_tell_what_changed():
     changes = [Change("code", "code of tally"), Change("network", "files of the network"), Change("gates", "gates: a")]
     runs = [run(1), replace(run(2), changed=changes), run(3)]
-    assert [each.below.marks for each in runs] == [
+    assert [each.marks for each in runs] == [
         [], [("N", "network: files of the network"), ("C", "code: code of tally")], [],
     ]  # fmt: skip
     legend = next(part.text for part in parts_of(page(history(runs=runs), "h.html"), "text"))
     assert "N another network, C other code" in legend
-    assert (run(1).below.day, run(1).below.hour) == ("1 May", "12:00")
+    assert [(each.day, each.hour) for each in history().below] == [
+        ("1 May", "12:00"), ("2 May", "12:00"), ("3 May", "12:00"),
+    ]  # fmt: skip
+    years = history(runs=[replace(run(1), started=MAY - 365 * 86400), run(2), run(3)])
+    assert [(each.day, each.hour) for each in years.below] == [("1 May", "2025"), ("2 May", "2026"), ("3 May", "2026")]
 
 
 def test_a_run_that_measured_by_other_settings_is_no_finding(tmp_path):
@@ -482,7 +486,7 @@ def test_runs_of_the_same_results_are_one_and_lead_to_what_there_is(tmp_path):
         files.write(f"stages/report/{run}/index.html", b"x")
     files.write("reports/compare-run-4-run-1.html", b"x")
     found = past(files, "nightly")
-    assert [(run.run, run.times, run.below.day) for run in found.runs] == [
+    assert [(run.run, run.times, below.day) for run, below in zip(found.runs, found.below, strict=True)] == [
         ("run-2", 2, "10 Sep"), ("run-4", 1, "13 Sep"), ("run-5", 1, "14 Sep"),
     ]  # fmt: skip
     assert found.runs[0].begun == "10 September 2001, 01:46 UTC (2 runs to 11 September 2001, 01:46 UTC)"

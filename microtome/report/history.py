@@ -74,11 +74,10 @@ class PastRun:
         return day(self.started) if self.times == 1 else f"{day(self.started)} ({self.times} runs to {day(self.last)})"
 
     @property
-    def below(self) -> Run:
-        """What stands of it below an axis."""
+    def marks(self) -> list[tuple[str, str]]:
+        """A letter of each kind of thing that is not as in the run before, and what it is in words."""
         told = {kind: [change.words for change in self.changed if change.kind == kind] for kind in MARKED}
-        marks = [(MARKED[kind], f"{kind}: {'; '.join(words)}") for kind, words in told.items() if words]
-        return Run(*stamp(self.started), marks)
+        return [(MARKED[kind], f"{kind}: {'; '.join(words)}") for kind, words in told.items() if words]
 
 
 @dataclass(frozen=True)
@@ -238,6 +237,16 @@ class History:
         """Runs that looked at other pictures than the run before, or measured by other settings."""
         seen = [run.pictures for run in self.runs]
         return [place for place in range(1, len(seen)) if seen[place] != seen[place - 1] or self.runs[place].otherwise]
+
+    @cached_property
+    def below(self) -> list[Run]:
+        """What stands of each run below an axis: its hour and day; of runs of several years the year in place of it."""
+        stamps = [stamp(run.started) for run in self.runs]
+        several = len({year for _, _, year in stamps}) > 1
+        return [
+            Run(day, year if several else hour, run.marks)
+            for run, (day, hour, year) in zip(self.runs, stamps, strict=True)
+        ]
 
     @property
     def broken(self) -> bool:
@@ -520,7 +529,7 @@ _LETTERS = {
 
 def _legend(found: History) -> views.Text:
     """What the charts are drawn with."""
-    told = ["A dot is a run, its hour (UTC) and day below; the band is its 95 % interval, where it has one"]
+    told = ["A dot is a run, when it began below (UTC); the band is its 95 % interval, where it has one"]
     told += (
         ["a ring, a sure move since the run before"]
         if any(any(_surely(found, figure)) for figure in found.figures)
@@ -597,7 +606,7 @@ def _svg(found: History, drawn: _Drawn) -> str:
         text = f"{day(run.started)}, {run.run}: {value.words}{said}"
         points.append(Point(value.value, value.low, value.high, missed, sure[place], text))
     limits = [[verdict.limit if verdict else None for verdict in gate.verdicts] for gate in drawn.gates]
-    return trend_of(Trend(points, [run.below for run in found.runs], found.breaks, limits))
+    return trend_of(Trend(points, found.below, found.breaks, limits))
 
 
 _MARKS = {

@@ -12,7 +12,7 @@ from markupsafe import escape
 
 WIDTH, HEIGHT = 360, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 22, 10, 48  # margins; below, a line of marks and two of words
-_SIGN = 6.4  # width of a sign of what stands below the axis
+_SIGN = 7  # width of a sign of what stands below the axis
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Run:
     """What stands below the axis.
 
     Args:
-        day, hour: when it began.
+        day, hour: when it began; the year may stand in place of the hour.
         marks: a letter for each kind of thing that is not as in the run before, and in words.
     """
 
