@@ -233,8 +233,9 @@ def test_marks_below_the_axis_tell_what_changed():
     assert [each.marks for each in runs] == [
         [], [("N", "network: files of the network"), ("C", "code: code of tally")], [],
     ]  # fmt: skip
-    legend = next(part.text for part in parts_of(page(history(runs=runs), "h.html"), "text"))
-    assert "N another network, C other code" in legend
+    legend = parts_of(page(history(runs=runs), "h.html"), "trends")[0].legend
+    assert legend[-2:] == [("N", "another network than before"), ("C", "other code than before")]
+    assert [kind for kind, _ in legend[:-2]] == ["dot", "band", "moved", "limit", "missed"]
     assert [(each.day, each.hour) for each in history().below] == [
         ("1 May", "12:00"), ("2 May", "12:00"), ("3 May", "12:00"),
     ]  # fmt: skip

@@ -502,7 +502,7 @@ def _trends(found: History) -> Iterator[views.Section]:
     first = sorted(groups["first"], key=lambda each: (not each.failing, sure.get(id(each.figure), 0)))
     what = " and ".join([*(["missed gates"] if missed else []), *(["what surely moved"] if sure else [])])
     more = first[SHOWN_CARDS:]
-    legend = [_legend(found)]
+    legend = _legend(found)
     for heading, some, folded in (
         (f"{what[:1].upper()}{what[1:]}", first[:SHOWN_CARDS], False),
         (f"{_counted(len(more), 'more figure')} that surely moved", more, True),
@@ -511,7 +511,7 @@ def _trends(found: History) -> Iterator[views.Section]:
         (f"{_counted(len(groups['rest']), 'figure')} that moved, not surely", groups["rest"], True),
     ):
         if some:
-            yield views.Section(heading, [*legend, views.Trends([_card(found, each) for each in some])], folded)
+            yield views.Section(heading, [views.Trends([_card(found, each) for each in some], legend)], folded)
             legend = []
 
 
@@ -520,27 +520,26 @@ def _counted(count: int, what: str) -> str:
 
 
 _LETTERS = {
-    "network": "another network",
-    "pictures": "other pictures",
-    "settings": "other settings",
-    "code": "other code",
+    "network": "another network than before",
+    "pictures": "other pictures than before",
+    "settings": "other settings than before",
+    "code": "other code than before",
 }
 
 
-def _legend(found: History) -> views.Text:
+def _legend(found: History) -> list[tuple[str, str]]:
     """What the charts are drawn with."""
-    told = ["A dot is a run, when it began below (UTC); the band is its 95 % interval, where it has one"]
-    told += (
-        ["a ring, a sure move since the run before"]
-        if any(any(_surely(found, figure)) for figure in found.figures)
-        else []
-    )
-    told += ["dashed, a gate's limit; a cross, a run that missed it"] if found.gates else []
-    told += ["a dotted upright, other pictures or settings from there on"] if found.breaks else []
     kinds = {change.kind for run in found.runs for change in run.changed}
-    marks = [f"{letter} {_LETTERS[kind]}" for kind, letter in MARKED.items() if kind in kinds]
-    told += [f"a letter below, what is not as in the run before: {', '.join(marks)}"] if marks else []
-    return views.Text("; ".join(told) + ".", "quiet")
+    moved = any(any(_surely(found, figure)) for figure in found.figures)
+    gates = [("limit", "limit of a gate"), ("missed", "missed")] if found.gates else []
+    return [
+        ("dot", "a run, when it began below (UTC)"),
+        ("band", "95 % interval"),
+        *([("moved", "a sure move since the run before")] if moved else []),
+        *gates,
+        *([("break", "other pictures or settings from there on")] if found.breaks else []),
+        *((letter, _LETTERS[kind]) for kind, letter in MARKED.items() if kind in kinds),
+    ]
 
 
 def _surely(found: History, figure: PastFigure) -> list[bool]:

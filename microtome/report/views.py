@@ -352,9 +352,10 @@ class TrendCard:
 
 @dataclass(frozen=True)
 class Trends:
-    """Figures over runs, side by side."""
+    """Figures over runs, side by side; `legend` are kinds of what is drawn, and what each is: `line`, or a letter."""
 
     cards: Sequence[TrendCard]
+    legend: Sequence[tuple[str, str]] = ()
     kind: str = "trends"
 
 
