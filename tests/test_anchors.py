@@ -31,7 +31,8 @@ from microtome.disentangle.graph import (
     learn,
 )
 from microtome.disentangle.graph_inference import SPREAD, LayerMaps, Nodes, Upper, entities_seen_from, look, shift_of
-from microtome.disentangle.graph_metrics import chosen_nodes
+from microtome.disentangle.graph_metrics import chosen_filters, chosen_nodes
+from microtome.networks import LayerGeometry
 from tests.test_graph import seen_at
 
 SIDE = 11
@@ -364,3 +365,19 @@ def test_the_nodes_that_follow_best_among_the_strong_are_chosen(monkeypatch):
     one, two = (seen_at(place[:, None], score[:, None]) for place in (before, after))
     assert chosen_nodes(one, two, offset, count=2).tolist() == [3, 0]
     assert chosen_nodes(one, None, None, count=2).tolist() == [3, 0]
+
+
+def test_filters_are_chosen_as_the_nodes_are(monkeypatch):
+    monkeypatch.setattr("microtome.disentangle.graph_metrics.STRONG", 3)
+    rng = np.random.default_rng(1)
+    of = LayerGeometry("toy", 4, (12, 12), (4.0, 4.0), (8.0, 8.0), (24.0, 24.0), False)
+    cell, step = rng.integers(3, 9, (10, 2)), rng.integers(-2, 3, (10, 2))
+    maps = np.zeros((2, 10, 4, 12, 12), np.float32)
+    heights = (2.0, 0.5, 4.0, 1.0)  # filter 1 follows too, but is not among the strong
+    for phase, moved in ((0, 0), (1, 1)):
+        for number, goes in enumerate((0, 1, 1, rng.random((10, 1)) < 0.5)):
+            row, column = (cell + moved * goes * step).T
+            maps[phase, np.arange(10), number, row, column] = heights[number]
+    offset = step[:, ::-1] * 8 / 96
+    assert chosen_filters((maps[0], maps[1]), of, offset, size=(96, 96), count=2).tolist() == [2, 3]
+    assert chosen_filters((maps[0], None), of, None, size=(96, 96), count=2).tolist() == [2, 0]
