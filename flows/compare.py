@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -145,10 +146,12 @@ def _about(side: Side, name: str) -> ComparedRun:
         ("status", run.status),
     ]
     described = f"{_network(run)}, begun on {day(run.started)}"
+    network = audit.get("network", {})
+    known = ComparedRun(name, run.run_id, facts, "", described, random="load" in network and not network.get("weights"))
     if "report" not in side.stages:
-        return ComparedRun(name, run.run_id, facts, "", described)
+        return known
     units = frozenset(side.stages["report"].names("unit/"))
-    return ComparedRun(name, run.run_id, facts, f"../{run.stages['report']['folder']}/index.html", described, units)
+    return replace(known, report=f"../{run.stages['report']['folder']}/index.html", units=units)
 
 
 def _network(run: RunRecord) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.console import warn
 from flows.reports import FOLDER, publish
 from flows.text import flat, printable, text_table
 from microtome.errors import InputError, suggest
-from microtome.report.comparison import RENAMED, Figure
+from microtome.report.comparison import Figure
 from microtome.report.history import (
+    Change,
     History,
     PastFigure,
     PastGate,
@@ -27,6 +28,10 @@ from microtome.report.history import (
 from microtome.report.words import day
 from storage import Files, RunRecord, RunStore
 from storage.runs import FigureRun, GateRun, verdict
+from tasks.headlines import metric_of, recorded
+
+_KINDS = {"network": "network", "dataset": "pictures", "datasets": "pictures", "gates": "gates", "workspace": "place"}
+"""What a part of the audit file changes; any other part is settings."""
 
 SHOWING = ("pages", "report")
 """Stages that measure nothing: a report names its run's predecessors, and so is another one each time."""
@@ -45,7 +50,7 @@ def history(files: Files, name: str) -> tuple[str, Path | None]:
                  for gate in found.gates]  # fmt: skip
         tables.append(text_table(["gate", "last", "value", "limit", "missed"], lines))
     text = "\n\n".join([*tables, "\n".join(map(printable, sentences(found)))])
-    footer = f"Of the runs of {name}; the last, {found.runs[-1].run}, began on {found.runs[-1].last}."
+    footer = f"Of the runs of {name}; the last, {found.runs[-1].run}, began on {day(found.runs[-1].last)}."
     return text, publish(files, page(found, f"history-{file_name(name)}.html"), f"history of {name}", footer)
 
 
@@ -74,12 +79,13 @@ def past(files: Files, name: str) -> History:
         raise InputError(f"history: must be the name of an audit with a finished run, got {name!r}: {what}{hint}")
     alike = _alike(runs)
     last = [some[-1] for some in alike]
+    figures = _figures([_measured(files, run) for run in last])
     pages = _Pages(files, frozenset(files.names(FOLDER)))
     return History(
         name,
         [_past_run(some, before, pages) for some, before in zip(alike, [None, *alike], strict=False)],
-        _gates(last),
-        _figures([_measured(files, run) for run in last]),
+        _gates(last, figures),
+        figures,
         [_unfinished(run, alike) for run in mine if not run.finished],
     )
 
@@ -139,7 +145,7 @@ class _Pages:
 def _measured(files: Files, run: RunRecord) -> Sequence[FigureRun]:
     """A run's headlines: as recorded; of older records from its stages, those that are left."""
     if run.figures:
-        return run.figures
+        return recorded(run)
     from flows.claiming import reading
     from tasks.comparison import Side
 
@@ -152,15 +158,14 @@ def _past_run(some: Sequence[RunRecord], before: Sequence[RunRecord] | None, pag
     first, last = some[0], some[-1]
     return PastRun(
         last.run_id,
-        day(first.started).partition(", ")[0],
-        day(first.started),
+        first.started,
         last.status,
         last.network,
-        _changed(before[-1], first) if before else [],
+        list(_changed(before[-1], first)) if before else [],
         _measuring(before[-1], first) if before else [],
         _pictures(last),
         len(some),
-        day(last.started),
+        last.started,
         pages.report(last),
         pages.comparison(before, some) if before else "",
     )
@@ -171,13 +176,21 @@ def _pictures(run: RunRecord) -> str:
     return " ".join(sorted(stage["folder"] for name, stage in run.stages.items() if name.partition(":")[0] == "index"))
 
 
-def _changed(before: RunRecord, run: RunRecord) -> list[str]:
-    """What is not as in the run before, in words: keys of the audit file, files, microtome's version."""
-    found = [f"{key}: {was}, now {now}" for key, was, now in _keys(before, run)]
-    read = dict.fromkeys([*before.inputs, *run.inputs])
-    found += [f"files of the {of}" for of in read if before.inputs.get(of) != run.inputs.get(of)]
+def _changed(before: RunRecord, run: RunRecord) -> Iterator[Change]:
+    """What is not as in the run before: keys of the audit file, files, microtome's version, the code of its stages."""
+    for key, was, now in _keys(before, run):
+        yield Change(_KINDS.get(key.partition(".")[0], "settings"), f"{key}: {was}, now {now}")
+    for of in dict.fromkeys([*before.inputs, *run.inputs]):
+        if before.inputs.get(of) != run.inputs.get(of):
+            yield Change("network" if of == "network" else "pictures", f"files of the {of}")
     versions = [record.about.get("environment", {}).get("microtome") for record in (before, run)]
-    return [*found, *([f"microtome {versions[1]}"] if versions[0] != versions[1] else [])]
+    if versions[0] != versions[1]:
+        yield Change("code", f"microtome {versions[1]}")
+    code = [{name: stage.get("code") for name, stage in record.stages.items()} for record in (before, run)]
+    shared = [name for name in code[1] if name not in SHOWING and code[0].get(name) and code[1][name]]
+    made = [name for name in shared if code[0][name] != code[1][name]]
+    if made:
+        yield Change("code", f"code of {', '.join(made)}")
 
 
 def _keys(before: RunRecord, run: RunRecord) -> list[tuple[str, str, str]]:
@@ -197,17 +210,35 @@ def _measuring(before: RunRecord, run: RunRecord) -> list[str]:
     ]
 
 
-def _gates(runs: Sequence[RunRecord]) -> list[PastGate]:
+def _gates(runs: Sequence[RunRecord], figures: Sequence[PastFigure] = ()) -> list[PastGate]:
     """Every gate that any of the runs has, those of the last run first, by its latest title."""
     named = [_by_demand(run.gates) for run in runs]
     keys = dict.fromkeys(key for gates in reversed(named) for key in gates)
-    return [
+    found = [
         PastGate(
             next(gates[key]["gate"] for gates in reversed(named) if key in gates),
             [_verdict(gates[key]) if key in gates else None for gates in named],
         )
         for key in keys
     ]
+    return [replace(gate, figure=_judged(gate, figures)) for gate in found]
+
+
+def _judged(gate: PastGate, figures: Sequence[PastFigure]) -> int | None:
+    """The place of the headline figure that a gate judges: of its metric and row, with its value in every run."""
+    metric, _, row = gate.gate.rpartition(": ")[0].partition(" of ")
+    parts = row.split(", ") if row else []
+
+    def same(figure: PastFigure) -> bool:
+        told = figure.row.split(", ") if figure.row else []
+        rows = len(told) == len(parts) and all(
+            f" {part}".endswith(f" {one}") for part, one in zip(parts, told, strict=True)
+        )
+        pairs = [(v.value, f) for v, f in zip(gate.verdicts, figure.values, strict=True) if v and f]
+        return (rows or not parts) and bool(pairs) and all(one.value == other.value for one, other in pairs)
+
+    found = [n for n, f in enumerate(figures) if metric_of(f.stage, f.name) == metric and same(f)]
+    return found[0] if len(found) == 1 else None
 
 
 def _by_demand(gates: Sequence[GateRun]) -> dict[str, GateRun]:
@@ -239,7 +270,7 @@ def _figures(measured: Sequence[Sequence[FigureRun]]) -> list[PastFigure]:
     return [
         PastFigure(
             stage,
-            RENAMED.get(name, name),
+            name,
             row,
             [_figure(figures[key]) if (key := (stage, name, row)) in figures else None for figures in named],
         )

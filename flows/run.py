@@ -156,7 +156,13 @@ def outcome_of(run: RunRecord, done: Mapping[str, tuple[Artifact, bool, float]],
         status: `gate failed` takes the place of `done` where one did.
     """
     stages = {
-        name: StageRun(folder=artifact.folder, cached=cached, seconds=round(seconds, 3), digest=artifact.digest)
+        name: StageRun(
+            folder=artifact.folder,
+            cached=cached,
+            seconds=round(seconds, 3),
+            digest=artifact.digest,
+            code=str(artifact.manifest["code"]),
+        )
         for name, (artifact, cached, seconds) in done.items()
     }
     gates = tuple(done["gates"][0].json("gates.json")) if "gates" in done else ()

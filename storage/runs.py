@@ -29,6 +29,7 @@ class StageRun(TypedDict):
     cached: NotRequired[bool]
     seconds: NotRequired[Seconds]
     digest: NotRequired[str]
+    code: NotRequired[str]  # digest of what made it; a record of an earlier version may lack it
 
 
 class GateRun(TypedDict):

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from microtome.errors import InputError
 from microtome.quantify import held
-from microtome.report.comparison import RENAMED, ComparedFigure, Figure
+from microtome.report.comparison import ComparedFigure, Figure
 from storage import Artifact, Files, RunRecord, StageStore
 from storage.runs import FigureRun, finished_stages
 from storage.tables import ReadRow
 from tasks.dissection.result import Dissection
-from tasks.headlines import headlines
+from tasks.headlines import headlines, recorded
 from tasks.index.result import Index
 from tasks.stability import STAGE as STABILITY
 from tasks.tally.result import Tally
@@ -57,7 +57,7 @@ class Side:
     @property
     def figures(self) -> Sequence[FigureRun]:
         """Its headlines: as they were recorded, or from its stages."""
-        return self.run.figures or headlines(self.stages)
+        return recorded(self.run) or headlines(self.stages)
 
     @property
     def seed(self) -> object:
@@ -176,9 +176,7 @@ def compared_figures(
             apart = (
                 Figure(b.value - a.value, low, high) if known and a.value is not None and b.value is not None else None
             )
-            found.append(
-                ComparedFigure(stage, RENAMED.get(name, name), both_names(row, other), a, b, apart or Figure(None))
-            )
+            found.append(ComparedFigure(stage, name, both_names(row, other), a, b, apart or Figure(None)))
     return found
 
 

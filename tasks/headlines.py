@@ -6,10 +6,25 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from storage import Artifact
-from storage.runs import FigureRun
+from storage.runs import FigureRun, RunRecord
 from storage.tables import ReadRow
 from tasks.registry import BY_NAME, METRICS
 from tasks.stage import Headline, Metric
+
+_RENAMED = {
+    "unique detectors, per category": "different concepts, as papers count",
+    "unique detectors, per unit": "different concepts",
+}
+"""Headlines as records of earlier versions call them, and as they are called now."""
+
+
+def recorded(run: RunRecord) -> list[FigureRun]:
+    """The headline figures that a run's record keeps, by the names that they have now.
+
+    Args:
+        run: of any version; one that kept none has none.
+    """
+    return [{**figure, "figure": _RENAMED.get(figure["figure"], figure["figure"])} for figure in run.figures]
 
 
 def headlines(stages: Mapping[str, Artifact]) -> list[FigureRun]:
@@ -24,6 +39,17 @@ def headlines(stages: Mapping[str, Artifact]) -> list[FigureRun]:
         for headline in BY_NAME[name.partition(":")[0]].headlines
         for figure in _figures(name, headline, artifact)
     ]
+
+
+def metric_of(stage: str, words: str) -> str:
+    """What a gate calls a headline figure, `table.column`; empty where no stage has one of this name any more.
+
+    Args:
+        stage: the name of its job.
+        words: the figure's name.
+    """
+    known = BY_NAME.get(stage.partition(":")[0])
+    return next((headline.metric for headline in known.headlines if headline.words == words), "") if known else ""
 
 
 def _figures(stage: str, headline: Headline, artifact: Artifact) -> list[FigureRun]:

@@ -150,14 +150,50 @@ def test_the_verdict(figure, words):
     assert sentences(found(figure))[0].startswith(words)
 
 
-def test_further_figures_that_surely_differ():
-    more = [replace(detectors(3, 9, 5, 7), name=name) for name in "abcd"]
+def test_figures_that_surely_differ_are_named():
+    more = [replace(detectors(3, 9, 5, 7), name=name) for name in ("a", "b, luck included", "c", "d")]
     told = sentences(found(detectors(31, 31, 0, 0), detectors(27, 31, 2, 6), detectors(1, 2, -1, 3), *more))
-    assert told[0].startswith("new has more detectors in 4 than old: 31 against 27")  # what surely differs comes first
-    assert told[1] == "4 figures of 4 surely differ, too; 2 figures of 4 may be the same in both."
-    assert sentences(found(detectors(27, 31, 2, 6), more[0]))[1] == "A of 4 surely differs, too."
-    both = found(detectors(27, 31, 2, 6), replace(more[0], row="9"), *more)
-    assert sentences(both)[1] == "1 figure of 9 and 4 figures of 4 surely differ, too."
+    assert told[0] == ("new surely differs from old in 5 of 7 figures: detectors, a, b (luck included), c, d of 4.")
+    assert told[1].startswith("new has more detectors in 4 than old: 31 against 27")  # what surely differs comes first
+    both = found(detectors(27, 31, 2, 6), replace(more[0], row="9"), replace(more[0], row="", stage="tree"))
+    assert sentences(both)[0] == "new surely differs from old in 3 of 3 figures: detectors of 4; a of 9; a."
+    rows = [replace(more[0], row=str(n)) for n in range(5)]
+    assert sentences(found(*rows, replace(detectors(1, 1, 0, 0), name="a")))[0].endswith(
+        "5 of 6 figures: a in 5 of 6 rows."
+    )
+    many = sentences(found(*(replace(more[0], row=str(n), name=str(n)) for n in range(9))))
+    assert many[0].endswith("5 of 5; and 3 more.")
+
+
+def test_one_figure_that_surely_differs_is_the_verdict():
+    one = detectors(27, 31, 2, 6)
+    assert sentences(found(one))[1].startswith("3 of 4 units")  # with no others
+    same = replace(detectors(1, 2, -1, 3), name="a")
+    assert sentences(found(one, same))[1] == "The other figure that can be judged may be the same in both."
+    assert sentences(found(one, same, same))[1].startswith("The other 2 figures that can be judged may be")
+
+
+def test_a_control_of_one_is_said_to_be_one():
+    whole = found(detectors(27, 31, 2, 6))
+    one = sentences(replace(whole, first=replace(whole.first, random=True)))
+    assert one[1].startswith("old is one random initialisation: another would give other figures, and the intervals")
+    both = replace(whole, first=replace(whole.first, random=True), second=replace(whole.second, random=True))
+    assert sentences(both)[1].startswith("Both are random initialisations: another")
+    assert not any("initialisation" in sentence for sentence in sentences(whole))
+
+
+def test_figures_of_other_stages_that_may_be_the_same_are_folded():
+    figures = [detectors(1, 2, -1, 3), *(replace(detectors(1, 2, -1, 3), stage="tree", name=n) for n in "ab")]
+    figures.append(replace(detectors(27, 31, 2, 6), stage="tree", name="c"))
+    view = page(found(*figures), "c.html")
+    sections = {section.heading: section for section in view.sections}
+    assert [row[0] for row in sections["Headline figures of dissection"].parts[0].rows] == ["detectors"]
+    assert [row[0] for row in sections["Headline figures of tree"].parts[0].rows] == ["c"]
+    folded = sections["2 more figures that may be the same, or have no interval"]
+    assert folded.folded
+    assert [row[0] for row in folded.parts[0].rows] == ["a", "b"]
+    alone = page(found(figures[1]), "c.html")
+    assert [section.folded for section in alone.sections if section.heading == "Headline figures"] == [False]
 
 
 def test_what_became_of_units_and_concepts():

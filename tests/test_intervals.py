@@ -14,6 +14,7 @@ from microtome.quantify.intervals import (
     paired_interval,
     paired_shares,
     resampled_interval,
+    separate_interval,
     share_ends,
     share_interval,
     wilson,
@@ -196,6 +197,26 @@ def test_hits_in_all_images_are_not_surely_far_above_what_hardly_varies():
     assert apart == pytest.approx(0.8)
     assert low == pytest.approx(0.8 - np.hypot(1 - wilson(8, 8)[0], wilson(1.6, 8)[1] - 0.2))
     assert high == pytest.approx(0.8 + (0.2 - wilson(1.6, 8)[0]))
+
+
+def test_a_difference_of_two_intervals_by_hand():
+    apart, low, high = separate_interval((10, 8, 13), (20, 16, 22))
+    assert (apart, low, high) == pytest.approx((10, 10 - 5, 10 + math.hypot(2, 2)))
+    assert separate_interval((3, 3, 3), (4, 4, 4)) == (1, 1, 1)
+    assert separate_interval((3, 4, 5), (3, 1, 2))[1:] == pytest.approx((-math.hypot(2, 2), math.hypot(0, 0)))
+
+
+@pytest.mark.parametrize(("shared", "least", "most"), [(0.0, 0.93, 0.97), (0.8, 0.98, 1.0)])
+def test_a_difference_of_two_intervals_holds_that_of_means(shared, least, most):
+    """Of means over pictures of their own in 95 of 100; over pictures that move both alike in more."""
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(400):
+        both = np.sqrt(shared) * rng.normal(size=40)
+        runs = [both + np.sqrt(1 - shared) * rng.normal(size=40) + place for place in (0.0, 0.3)]
+        _, low, high = separate_interval(*(mean_interval(run) for run in runs))
+        held.append(low <= 0.3 <= high)
+    assert least <= np.mean(held) <= most
 
 
 def test_several_tests_of_a_unit_are_made_one_by_simes_rule():

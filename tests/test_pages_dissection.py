@@ -36,7 +36,7 @@ UNASKED = {
 }  # fmt: skip
 
 
-BEYOND = "units whose best IoU shuffled annotations do not reach (q ≤ 0.05); random weights can have them, too"
+BEYOND = "units with q ≤ 0.05, as random weights can have, too"
 
 
 def page(**changes):
@@ -70,7 +70,7 @@ def test_confirmed_detectors_stand_before_the_raw_count():
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({}, f"{BEYOND}; shuffled within 6 sources, 2 when across them"),
+        ({}, f"{BEYOND}; shuffled across the 6 sources, 2"),
         ({"strata": 1}, BEYOND),
         (UNASKED, "not asked for"),
     ],

@@ -49,12 +49,12 @@ def test_the_limits_stand_on_the_page():
         (
             (0.15, 0.05, 0.25),
             ("? undecided", "warned", "0.15 [0.05, 0.25]"),
-            "No method passes every test. Undecided, since pictures or draws are too few: gradient.",
+            "No method passes every test. Undecided, since an interval reaches across a limit: gradient.",
         ),
         (
             (0.25, 0.15, 0.35),
             ("? undecided", "warned", "0.25 [0.15, 0.35]"),
-            "No method passes every test. Undecided, since pictures or draws are too few: gradient.",
+            "No method passes every test. Undecided, since an interval reaches across a limit: gradient.",
         ),
         (
             (0.4, 0.3, 0.5),

@@ -18,7 +18,7 @@ from microtome.visualize.methods import methods
 from storage import StageStore
 from tasks.activations.result import Maps
 from tasks.adversarial.concepts import Annotated, Detectors
-from tasks.adversarial.work import Inputs
+from tasks.adversarial.work import BATCH, Inputs, Shard
 from tasks.execution import inputs_of
 from tasks.reliability.work import Bench
 from tasks.saliency.work import objects
@@ -272,6 +272,25 @@ def test_own_counts_are_those_of_the_tally(done):
     scores = iou(*(part.sum(0) for part in (counts.intersection, counts.activation, counts.label)))
     for unit, score in zip(detectors.units, scores, strict=True):
         assert score == pytest.approx(units[int(unit)]["iou"], rel=1e-3)
+
+
+def test_detectors_count_on_unchanged_pictures_once_for_all_attacks(done, monkeypatch):
+    plan = Plan(Request(done[0]))
+    job = plan.job("adversarial")
+    seen, counted = read_by(job, plan), []
+    count = Detectors.counts
+    monkeypatch.setattr(Detectors, "counts", lambda self, *args: counted.append(self) or count(self, *args))
+    shard = Shard(job.options, seen, Session(plan.files, plan.settings, Silent()).of(job))
+    left: dict[str, list[dict[str, object]]] = {}
+    draft = SimpleNamespace(
+        write=lambda *_: None, leave=lambda name, tables: left.update({name: tables["adversarial"]})
+    )
+    for name in ("001", "000", "002"):
+        shard(draft, name)
+    batches = -(-job.options.images // BATCH)
+    assert len(counted) == (1 + 2 * 3) * batches  # each attack and its noise
+    found = rows(done, "adversarial")
+    assert [row for name in sorted(left) for row in left[name]] == found[: sum(map(len, left.values()))]
 
 
 def test_fields_and_minimal_images(done):

@@ -162,8 +162,9 @@ def dissected(shown=0, **changes):
         for missed, share in ((True, 1.0), (True, 0.999), (False, 0.5))
     ]
     return DissectedLayer(
-        LAYER, units, {0: [top]}, (8, 8), {}, {0: NEAREST}, {0: VALUES}, failures={0: failures[:shown]}
-    )
+        LAYER, units, {0: [top]}, (8, 8), {}, {0: NEAREST}, {0: VALUES}, failures={0: failures[:shown]},
+        shares={0: (0.5, 0.03)},
+    )  # fmt: skip
 
 
 def told(**changes):
@@ -201,20 +202,33 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.0012, "iou_low": 0.0, "iou_high": 0.0021},
-            "No annotated concept reaches the limit. The nearest is wing, with an IoU of 0.0012 [0.0000, 0.0021]: more "
-            "than chance reaches (q ≤ 0.015).",
+            "Yet it answers to wing more than chance explains (q ≤ 0.015). Where a part is annotated, wing covers 50 % "
+            "of what it lights, and it lights 3 % of wing: an IoU of 0.0012 [0.0000, 0.0021], and a detector needs "
+            "more than 0.04.",
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.01, "iou_low": 0.005, "iou_high": 0.02, "q_value": 0.5},
-            "No annotated concept reaches the limit. The nearest is wing, with an IoU of 0.010 [0.005, 0.020]: chance "
-            "reaches as much (q = 0.5).",
+            "The nearest to what it lights is wing, no nearer than chance brings some concept (q = 0.5). Where a",
+        ),
+        (
+            {"detector": False, "confirmed": False, "iou": 0.03, "iou_low": 0.02, "iou_high": 0.05, "q_value": None},
+            "The nearest to what it lights is wing. Where a part is annotated, wing covers 50 % of what it lights, and "
+            "it lights 3 % of wing: an IoU of 0.030 [0.020, 0.050], and a detector needs more than 0.04, which its "
+            "interval reaches: other",
+        ),
+        (
+            {"detector": False, "confirmed": False, "iou": 0.03, "heldout_iou": 0.0001},
+            "It answers to wing more than chance explains (q ≤ 0.015), but not on held-out pictures, so",
         ),
         (
             {"iou_low": 0.03},
             "Its IoU with wing is 0.100 [0.030, 0.120]. The label holds on held-out pictures, too, and shuffled "
             "annotations do not reach it; but its interval reaches below the limit of 0.04.",
         ),
-        ({"concept": None, "category": None, "iou": 0.0, "detector": False}, "It meets no annotated concept"),
+        (
+            {"concept": None, "category": None, "iou": 0.0, "detector": False},
+            "What it lights meets nothing that is annotated.",
+        ),
         ({"reason": "dead: it has the same value everywhere"}, "This unit is dead: it has the same value everywhere."),
     ],
 )
@@ -368,6 +382,15 @@ def test_what_lies_over_a_units_pictures_is_switched_and_stays_so(browser, folde
     tab.wait_for_load_state()  # its script reads the address
     assert tab.url.endswith("unit/layer/3.html?annotation=false&mask=false")
     assert (seen(".m"), seen(".note")) == (False, False)
+    tab.focus("[data-state=overlays]")  # and from no field of words
+    tab.keyboard.press("p")
+    tab.wait_for_url("**/unit/layer/2.html*")
+    tab.keyboard.press("n")
+    tab.wait_for_url("**/unit/layer/3.html*")
+    tab.locator(".plate .pic").first.click()
+    tab.keyboard.press("p")  # an enlarged picture stays
+    assert tab.locator("dialog[open]").count() == 1
+    tab.keyboard.press("Escape")
     tab.click("[rel=prev]")
     tab.wait_for_load_state()
     tab.check("[data-state=mask]")

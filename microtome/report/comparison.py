@@ -26,12 +26,9 @@ SHOWN_CONCEPTS = 25
 SHOWN_MOVED = 3  # concepts gained, and lost, with pictures
 SHOWN_LISTED = 8  # concepts that a line lists
 SHOWN_UNITS = 4  # units that a line of a table lists
+SHOWN_NAMED = 6  # kinds of figures that surely differ
+FEW_ROWS = 2  # of a figure that the verdict names
 SHOWN_LABELS = 3  # layers whose labels the verdict tells of
-RENAMED = {
-    "unique detectors, per category": "different concepts, as papers count",
-    "unique detectors, per unit": "different concepts",
-}
-"""Headlines of dissections, as records of runs keep them, and as the pages call them."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +228,7 @@ class ComparedRun:
         report: where its report lies, from the page; empty where there is none.
         described: its network and when it began.
         units: files of the report's pages of single units.
+        random: whether its weights are random ones.
     """
 
     name: str
@@ -239,6 +237,7 @@ class ComparedRun:
     report: str
     described: str = ""
     units: frozenset[str] = frozenset()
+    random: bool = False
 
     def unit(self, key: views.UnitKey) -> str:
         """Where a unit's page lies, from the page; empty where there is none."""
@@ -316,7 +315,7 @@ def page(found: Comparison, file: str) -> views.Page:
         sections=[
             *_short(found),
             *_moved(found),
-            *([views.Section("Headline figures", [_figures(found)])] if found.figures else []),
+            *_headlines(found),
             *([section for layer in found.layers for section in _labelled(found, layer)] if imported else _all(found)),
             *differences,
             views.Section("The two runs", _runs(found), folded=True),
@@ -337,15 +336,68 @@ def _all(found: Comparison) -> list[views.Section]:
 
 
 def sentences(found: Comparison) -> list[str]:
-    """The verdict: that two dissections do not measure alike, where they do not; the first figure that surely differs,
-    or that both have; then what became of the units."""
+    """The verdict: that two dissections do not measure alike, where they do not; which figures surely differ; the first
+    of them in numbers, or the first that both have; that a control is of one only; then what became of the units."""
     apart = [] if found.imported else found.cautions
     known = [figure for figure in found.figures if figure.difference.value is not None]
     lead = next((figure for figure in known if figure.sure), known[0] if known else None)
-    told = [] if lead is None else [_verdict(found, lead), *_others(found, lead)]
+    told = [] if lead is None else [*_which(found), _verdict(found, lead), *_others(found, lead)]
     labels = _labels([layer.matched for layer in found.layers[:SHOWN_LABELS] if layer.matched])
     agreed = [_agreed(found, layer) for layer in found.layers if layer.agreements]
-    return [*apart, *told, *labels, *agreed, *_gone(found)]
+    return [*apart, *told, *_control(found), *labels, *agreed, *_gone(found)]
+
+
+def _which(found: Comparison) -> list[str]:
+    """Which figures surely differ, by name, where they are several."""
+    judged = [figure for figure in found.figures if figure.difference.low is not None]
+    sure = [figure for figure in judged if figure.sure]
+    if len(sure) < 2:
+        return []
+    names = _named_together(sure, judged)
+    more = f"; and {len(names) - SHOWN_NAMED} more" if len(names) > SHOWN_NAMED else ""
+    told = "; ".join(names[:SHOWN_NAMED])
+    return [
+        f"{_first(found.second.name)} surely differs from {found.first.name} in {len(sure)} of {len(judged)} figures: "
+        f"{told}{more}."
+    ]
+
+
+def _named_together(sure: Sequence[ComparedFigure], judged: Sequence[ComparedFigure]) -> list[str]:
+    """Figures by name: those of the same few rows together, one of many rows with how many these are."""
+    rows: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for figure in sure:
+        rows[figure.stage, figure.name].append(figure.row)
+    together: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    counted = []
+    for (stage, name), found in rows.items():
+        if len(found) <= FEW_ROWS:
+            together[tuple(found)].append(_plain(name))
+        else:
+            every = sum((figure.stage, figure.name) == (stage, name) for figure in judged)
+            share = f"all {every}" if len(found) == every else f"{len(found)} of {every}"
+            counted.append(f"{_plain(name)} in {share} rows")
+    few = [", ".join(names) + (f" of {' and '.join(of)}" if any(of) else "") for of, names in together.items()]
+    return [*few, *counted]
+
+
+def _plain(name: str) -> str:
+    """A figure's name that can stand in a list: what follows its comma in brackets."""
+    head, comma, rest = name.partition(", ")
+    return f"{head} ({rest})" if comma else name
+
+
+def _control(found: Comparison) -> list[str]:
+    """What a network with random weights is worth as a control, where there is one of them only."""
+    random = [run.name for run in (found.first, found.second) if run.random]
+    if not random:
+        return []
+    what = (
+        f"{_first(random[0])} is one random initialisation" if len(random) == 1 else "Both are random initialisations"
+    )
+    return [
+        f"{what}: another would give other figures, and the intervals, which are over pictures, do not hold how far "
+        "these spread. Whether a difference is more than that, audits of more of them tell, each with another “seed”."
+    ]
 
 
 def _verdict(found: Comparison, figure: ComparedFigure) -> str:
@@ -374,24 +426,13 @@ def _first(name: str) -> str:
 
 
 def _others(found: Comparison, lead: ComparedFigure) -> list[str]:
-    """How many further figures surely differ, and of what, and how many may be the same."""
+    """How many further figures may be the same, where no sentence counts those that differ."""
     others = [figure for figure in found.figures if figure is not lead and figure.difference.low is not None]
-    sure = [figure for figure in others if figure.sure]
-    open_ = [figure for figure in others if not figure.sure] if lead.sure else []
-    told = [f"{_counted(sure)} surely differ{'s' * (len(sure) == 1)}, too"] if sure else []
-    told += [f"{_counted(open_)} may be the same in both"] if open_ else []
-    text = "; ".join(told)
-    return [f"{text[:1].upper()}{text[1:]}."] if text else []
-
-
-def _counted(figures: Sequence[ComparedFigure]) -> str:
-    """How many figures, by what they are of; the one by its name."""
-    if len(figures) == 1:
-        return f"{figures[0].name}{f' of {figures[0].row}' if figures[0].row else ''}"
-    rows = Counter(figure.row for figure in figures)
-    return " and ".join(
-        f"{count} figure{'s' * (count > 1)}{f' of {row}' if row else ''}" for row, count in rows.items()
-    )
+    if not others or not lead.sure or any(figure.sure for figure in others):
+        return []
+    return ["The other figure that can be judged may be the same in both."] if len(others) == 1 else [
+        f"The other {len(others)} figures that can be judged may be the same in both."
+    ]  # fmt: skip
 
 
 def _labels(layers: Sequence[DriftedLayer]) -> list[str]:
@@ -510,10 +551,34 @@ def _runs(found: Comparison) -> list[views.Part]:
     return [views.Table(columns, lines, note)]
 
 
-def _figures(found: Comparison) -> views.Table:
+def _headlines(found: Comparison) -> list[views.Section]:
+    """Figures that surely differ, and all of the dissection, by stage; folded the others, which may be the same."""
+    shown: dict[str, list[ComparedFigure]] = defaultdict(list)
+    others = []
+    for figure in found.figures:
+        if figure.sure or figure.stage in ("", "dissection"):
+            shown[figure.stage].append(figure)
+        else:
+            others.append(figure)
+    if not shown:
+        return [views.Section("Headline figures", [_figures(found, others)])] if others else []
+    several = len(others) > 1
+    rest = (
+        f"{len(others)} more figure{'s' * several} that may be the same, or {'have' if several else 'has'} no interval"
+    )
+    return [
+        *(
+            views.Section(f"Headline figures{f' of {stage}' * (len(shown) > 1)}", [_figures(found, figures)])
+            for stage, figures in shown.items()
+        ),
+        *([views.Section(rest, [_figures(found, others)], folded=True)] if others else []),
+    ]
+
+
+def _figures(found: Comparison, figures: Sequence[ComparedFigure]) -> views.Table:
     columns = [("figure", False), ("of", False), (f"{found.first.name} → {found.second.name}", True)]
     columns += [("difference", True)]
-    stages, widest = {figure.stage for figure in found.figures}, _widest(found.figures)
+    stages, widest = {figure.stage for figure in figures}, _widest(found.figures)
     lines: list[list[str | views.Strip]] = [
         [
             figure.name,
@@ -522,7 +587,7 @@ def _figures(found: Comparison) -> views.Table:
             difference_words(figure),
             _strip(figure, widest[figure.stage, figure.name]) if figure.difference.low is not None else "",
         ]
-        for figure in found.figures
+        for figure in figures
     ]
     if found.imported:
         note = "95 % intervals where an audit measured; what was imported has none, and so has no difference."

@@ -174,6 +174,7 @@ class DissectedLayer:
         nearest: unit -> its nearest concepts, the label first.
         histograms: unit -> its values.
         failures: unit -> pictures in which it and its label part most.
+        shares: unit -> how much of what it lights its label covers, and how much of its label it lights.
         doubt: that IoU does not surely notice wrong labels here; empty where it does, or where nobody tested it.
     """
 
@@ -186,6 +187,7 @@ class DissectedLayer:
     histograms: Mapping[int, HistogramRow] = field(default_factory=dict)
     doubt: str = ""
     failures: Mapping[int, Sequence[Failure]] = field(default_factory=dict)
+    shares: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def pages(layers: Sequence[DissectedLayer]) -> list[views.Layer]:
@@ -245,23 +247,45 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
         q_sort=1.0 if row["q_value"] is None else row["q_value"],
         masks=found.sheets.get(row["unit"], ""),
         causal=_causal(row),
-        doubt=_unconfirmed(row, layer["min_iou"], layer["permutations"]),
+        doubt=_unconfirmed(row, layer["min_iou"]),
+        instead="" if row["detector"] or not row["concept"] else _instead(row, found),
     )
 
 
-def _unconfirmed(row: UnitRow, limit: float, exchanges: int) -> str:
-    """What to hold against a unit's label: which of the tests it fails; of a confirmed one how far down its interval
-    reaches, of one below the limit whether chance reaches as much."""
+def _instead(row: UnitRow, found: DissectedLayer) -> str:
+    """What a unit below the limit answers to: its nearest concept, how it and what the unit lights overlap, and whether
+    that is more than chance."""
+    name, category, limit = row["concept"], row["category"] or "concept", found.summary["min_iou"]
+    iou = f"an IoU of {overlap(row['iou'])} {interval(row['iou'], row['iou_low'], row['iou_high'])}".strip()
+    high = row["iou_high"]
+    reach = ", which its interval reaches: other pictures may make it one" if high is not None and high > limit else ""
+    told = f"{iou}, and a detector needs more than {limit:g}{reach}"
+    if shares := found.shares.get(row["unit"]):
+        known = f"Where a{'n' if category[0] in 'aeiou' else ''} {category} is annotated, {name} covers"
+        told = f"{known} {percent(shares[0])} of what it lights, and it lights {percent(shares[1])} of {name}: {told}"
+    else:
+        told = f"That is {told}"
+    return f"{_beyond_chance(row, found.summary['permutations'])}. {told}."
+
+
+def _beyond_chance(row: UnitRow, exchanges: int) -> str:
+    """How surely a unit answers to the concept that is nearest to what it lights."""
+    name, q, held, chance = row["concept"], row["q_value"], row["heldout_iou"], row["null_p95"]
+    if q is None:
+        return f"The nearest to what it lights is {name}"
+    if q > LEVEL:
+        return f"The nearest to what it lights is {name}, no nearer than chance brings some concept (q = {q:.2g})"
+    beyond = f"to {name} more than chance explains (q {_least(row['p_value'], exchanges) or '= '}{q:.2g})"
+    if held is not None and chance is not None and held <= chance:
+        return f"It answers {beyond}, but not on held-out pictures, so that it may be luck"
+    return f"Yet it answers {beyond}"
+
+
+def _unconfirmed(row: UnitRow, limit: float) -> str:
+    """What to hold against a detector's label: the tests that it fails; of a confirmed one its interval."""
     held, q, low = row["heldout_iou"], row["q_value"], row["iou_low"]
     if not row["detector"]:
-        if q is None:
-            return ""
-        if q > LEVEL:
-            return f"chance reaches as much (q = {q:.2g})"
-        beyond = f"more than chance reaches (q {_least(row['p_value'], exchanges) or '= '}{q:.2g})"
-        chance = row["null_p95"]
-        lost = held is not None and chance is not None and held <= chance
-        return f"{beyond}, but not on held-out pictures" if lost else beyond
+        return ""
     if row["confirmed"]:
         return f"its interval reaches below the limit of {limit:g}" if low is not None and low <= limit else ""
     reasons = []
@@ -589,7 +613,7 @@ def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, st
             str(row["unique_per_unit"]),
             _joined(
                 between(row["unique_per_unit_low"], row["unique_per_unit_high"], anew=per_unit),
-                f"labels of detectors (unique, per unit){_of_confirmed(units)}",
+                f"one label a unit{_of_confirmed(units)}",
             ),
         ),
         ("mean IoU of the labels", f"{row['mean_iou']:.4f}", _mean(row, units)),
@@ -599,7 +623,7 @@ def _figures(row: LayerRow, units: Sequence[UnitRow]) -> list[tuple[str, str, st
             str(row["unique_per_category"]),
             _joined(
                 between(row["unique_low"], row["unique_high"], anew=unique),
-                "a unit may count in every category (unique, per category)",
+                "each unit once in every category",
             ),
         ),
         (
@@ -624,12 +648,10 @@ def _joined(*parts: str) -> str:
 def _chance(row: LayerRow) -> str:
     if row["significant"] is None:
         return "not asked for"
-    within = (
-        f"units whose best IoU shuffled annotations do not reach (q ≤ {LEVEL:g}); random weights can have them, too"
-    )
+    beyond = f"units with q ≤ {LEVEL:g}, as random weights can have, too"
     if row["strata"] == 1:
-        return within
-    return f"{within}; shuffled within {row['strata']} sources, {row['significant_across']} when across them"
+        return beyond
+    return f"{beyond}; shuffled across the {row['strata']} sources, {row['significant_across']}"
 
 
 def _advice(row: LayerRow) -> list[str]:

@@ -161,9 +161,9 @@ def _headline(layers: Sequence[ImportedLayer]) -> str:
     recomputed = sum(layer.source["recomputed"] for layer in layers)
     return (
         f"{last.tally['detectors']:,} of {last.source['units']:,} units of {last.source['layer']} are detectors by "
-        f"{_name(layers)}'s file (IoU > {last.tally['min_iou']:g}); unique detectors: "
-        f"{last.tally['unique_per_category']:,} per category, as the papers count, and "
-        f"{last.tally['unique_per_unit']:,} per unit. All {recomputed:,} "
+        f"{_name(layers)}'s file (IoU > {last.tally['min_iou']:g}), of "
+        f"{last.tally['unique_per_unit']:,} different concepts; {last.tally['unique_per_category']:,}, as the papers "
+        f"count. All {recomputed:,} "
         f"IoUs of {_counted(len(layers), 'layer')} follow from the counts beside them. How sure they are, the file "
         "does not say."
     )
@@ -192,8 +192,8 @@ def _figures(layers: Sequence[ImportedLayer]) -> views.Figures:
     return views.Figures(
         [
             ("detectors", f"{last.tally['detectors']:,}", of),
-            ("unique, per category", f"{last.tally['unique_per_category']:,}", "the papers' count"),
-            ("unique, per unit", f"{last.tally['unique_per_unit']:,}", "one label per unit"),
+            ("different concepts", f"{last.tally['unique_per_unit']:,}", "one label a unit"),
+            ("concepts as papers count", f"{last.tally['unique_per_category']:,}", "each unit once in every category"),
             ("mean IoU", f"{last.tally['mean_iou']:.4f}", "of the labels"),
             ("computed again", f"{last.source['recomputed']:,}", _difference(last.source)),
         ]
@@ -212,14 +212,14 @@ def _layers(layers: Sequence[ImportedLayer]) -> views.Table:
         columns = [("layer", False), ("units", True), ("different labels", True)]
         rows = [[at.source["layer"], f"{at.source['units']:,}", f"{at.source['labels']:,}"] for at in layers]
         return views.Table(columns, rows)
-    names = ("units", "detectors", "unique, per category", "per unit", "mean IoU", "IoUs computed again")
+    names = ("units", "detectors", "different concepts", "as papers count", "mean IoU", "IoUs computed again")
     lines = [
         [
             layer.source["layer"],
             f"{layer.source['units']:,}",
             f"{layer.tally['detectors']:,}",
-            f"{layer.tally['unique_per_category']:,}",
             f"{layer.tally['unique_per_unit']:,}",
+            f"{layer.tally['unique_per_category']:,}",
             f"{layer.tally['mean_iou']:.4f}",
             f"{layer.source['recomputed']:,}",
         ]

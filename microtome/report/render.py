@@ -97,7 +97,8 @@ def explained_once(sections: Sequence[Section]) -> list[Section]:
 def typeset(text: str) -> str:
     """Words of a page as they are set: a true minus before a number, no break before a percent or in an interval."""
     signed = re.sub(r"(?<![\w.,)\]-])-(?=\d)", "\u2212", text)
-    return re.sub(r"\[[\d.,%+\u2212\u00a0 ]+\]", _unbroken, re.sub(r"(?<=\d) ?%", "\u00a0%", signed))
+    compared = re.sub(r"\b([pq]) ([=≤]) (?=\d)", "\\1\u00a0\\2\u00a0", signed)
+    return re.sub(r"\[[\d.,%+\u2212\u00a0 ]+\]", _unbroken, re.sub(r"(?<=\d) ?%", "\u00a0%", compared))
 
 
 def _unbroken(interval: re.Match[str]) -> str:

@@ -205,7 +205,7 @@ def _headline(verdicts: Mapping[str, Verdict], untested: Sequence[str]) -> str:
     passed, failed, open_ = (by_state[state] for state in (State.PASSES, State.FAILS, State.UNDECIDED))
     told = [f"{_listed(passed) or 'No method'} {'passes' if len(passed) < 2 else 'pass'} every test."]
     if open_:
-        told.append(f"Undecided, since pictures or draws are too few: {_together(open_)}.")
+        told.append(f"Undecided, since an interval reaches across a limit: {_together(open_)}.")
     if failed:
         fails, those = ("fails", "its maps") if len(failed) == 1 else ("fail", "their maps")
         told.append(f"{_listed(failed)} {fails} at least one: {those} can look convincing all the same.")

@@ -10,8 +10,9 @@ from itertools import groupby
 
 from markupsafe import escape
 
-WIDTH, HEIGHT = 420, 150
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 26  # margins, of which the axes' words take two
+WIDTH, HEIGHT = 360, 190
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 22, 10, 48  # margins; below, a line of marks and two of words
+_SIGN = 7  # width of a sign of what stands below the axis
 
 
 @dataclass(frozen=True)
@@ -20,41 +21,66 @@ class Point:
 
     Args:
         value, low, high: with its 95 % interval.
-        limit: of a gate.
         missed: whether the run's gate failed, or warned.
+        sure: whether it surely differs from the run before.
         text: run and value, in words.
     """
 
     value: float | None
     low: float | None = None
     high: float | None = None
-    limit: float | None = None
     missed: bool = False
+    sure: bool = False
     text: str = ""
 
 
 @dataclass(frozen=True)
+class Run:
+    """What stands below the axis.
+
+    Args:
+        day, hour: when it began; the year may stand in place of the hour.
+        marks: a letter for each kind of thing that is not as in the run before, and in words.
+    """
+
+    day: str
+    hour: str
+    marks: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
 class Trend:
-    """A figure over the runs, oldest first, and the runs at which the pictures changed."""
+    """A figure over the runs, oldest first.
+
+    Args:
+        points: one for each run.
+        runs: the same runs.
+        breaks: numbers of those that cannot be compared with the run before.
+        limits: of each of its gates, in each run; None where there was none.
+    """
 
     points: Sequence[Point]
+    runs: Sequence[Run]
     breaks: Sequence[int] = ()
+    limits: Sequence[Sequence[float | None]] = ()
 
     @cached_property
     def ticks(self) -> list[float]:
-        """Round numbers from end to end of the axis, which holds zero and all that is drawn; whole ones for counts."""
-        drawn = [
-            number
-            for point in self.points
-            if point.value is not None
-            for number in (point.value, point.low, point.high, point.limit)
-            if number is not None
-        ]
+        """Round numbers from end to end of an axis that holds all that is drawn, six at most; whole ones for counts.
+
+        It begins at zero, unless what is drawn is far from zero beside what it differs in.
+        """
+        known = [point for point in self.points if point.value is not None]
+        drawn = [end for point in known for end in (point.value, point.low, point.high) if end is not None]
+        drawn += [limit for limits in self.limits for limit in limits if limit is not None and known]
         low, high = min(drawn, default=0.0), max(drawn, default=0.0)
-        low, high = min(low, 0.0), max(high, 0.0)
+        if (low > 0 and high - low >= low / 2) or low == high > 0:
+            low = 0.0
+        if (high < 0 and high - low >= -high / 2) or low == high < 0:
+            high = 0.0
         step = _step(high - low or 1.0, whole=all(float(number).is_integer() for number in drawn))
-        first, last = math.floor(low / step), max(math.ceil(high / step), 1 if low == 0 else 0)
-        return [place * step for place in range(first, last + 1)]
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        return [place * step for place in range(first, max(last, first + 1) + 1)]
 
 
 def _step(span: float, *, whole: bool) -> float:
@@ -64,16 +90,11 @@ def _step(span: float, *, whole: bool) -> float:
     return max(step, 1.0) if whole else step
 
 
-def drawn(trend: Trend, ends: tuple[str, str]) -> str:
-    """The trend as SVG.
-
-    Args:
-        trend: what is drawn.
-        ends: what stands below its first and its last run, in words.
-    """
+def drawn(trend: Trend) -> str:
+    """The trend as SVG."""
     frame = _Frame(trend)
-    parts = [*_axes(frame, ends), *_breaks(frame), *_band(frame), *_limits(frame), *_line(frame), *_dots(frame)]
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" class="trend">{"".join(parts)}</svg>'
+    parts = [*_axes(frame), *_below(frame), *_breaks(frame), *_band(frame), *_limits(frame), *_line(frame)]
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" class="trend">{"".join([*parts, *_dots(frame)])}</svg>'
 
 
 @dataclass(frozen=True)
@@ -85,7 +106,7 @@ class _Frame:
     def x(self, run: int) -> float:
         """Of a run."""
         count = len(self.trend.points)
-        share = 0.5 if count == 1 else run / (count - 1)
+        share = 0.5 if count == 1 else (run + 0.25) / (count - 0.5)  # off the axis, on which whiskers would not show
         return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 1)
 
     def y(self, value: float) -> float:
@@ -93,22 +114,47 @@ class _Frame:
         low, high = self.trend.ticks[0], self.trend.ticks[-1]
         return round(_TOP + (high - value) / (high - low) * (HEIGHT - _TOP - _BOTTOM), 1)
 
+    @property
+    def step(self) -> float:
+        """From a run to the next."""
+        return self.x(1) - self.x(0) if len(self.trend.points) > 1 else WIDTH
 
-def _axes(frame: _Frame, ends: tuple[str, str]) -> Iterator[str]:
-    ticks = "".join(f"M{_LEFT - 4} {frame.y(value)}h4" for value in frame.trend.ticks)
-    yield f'<path class="axis" d="M{_LEFT} {_TOP}V{HEIGHT - _BOTTOM}M{_LEFT} {frame.y(0)}H{WIDTH - _RIGHT}{ticks}"/>'
+
+def _axes(frame: _Frame) -> Iterator[str]:
+    right, bottom = WIDTH - _RIGHT + 12, HEIGHT - _BOTTOM
+    grid = "".join(f"M{_LEFT} {frame.y(value)}H{right}" for value in frame.trend.ticks)
+    yield f'<path class="grid" d="{grid}"/><path class="axis" d="M{_LEFT} {bottom}H{right}"/>'
     for value in frame.trend.ticks:
         text = f"{value:,.6g}".replace("-", "−")
         yield f'<text x="{_LEFT - 7}" y="{frame.y(value) + 4}" text-anchor="end">{text}</text>'
-    yield f'<text x="{_LEFT}" y="{HEIGHT - 8}">{escape(ends[0])}</text>'
-    if len(frame.trend.points) > 1:
-        yield f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{escape(ends[1])}</text>'
+
+
+def _below(frame: _Frame) -> Iterator[str]:
+    """When runs began, as many as there is room for, the last always; and what was not as before, of all."""
+    bottom = HEIGHT - _BOTTOM
+    runs = frame.trend.runs
+    longest = max((len(run.hour if len({run.day for run in runs}) == 1 else run.day) for run in runs), default=0)
+    every = max(1, math.ceil(_SIGN * longest / frame.step))
+    before = ""
+    for number, run in enumerate(runs):
+        x = frame.x(number)
+        yield f'<path class="axis" d="M{x} {bottom}v3"/>'
+        for place, (letter, words) in enumerate(run.marks):
+            off = x + 8 * (place - (len(run.marks) - 1) / 2)
+            title = f"<title>{escape(words)}</title>"
+            yield f'<text class="mark" x="{off:.1f}" y="{bottom + 14}" text-anchor="middle">{letter}{title}</text>'
+        if (len(runs) - 1 - number) % every:
+            continue
+        yield f'<text x="{x}" y="{bottom + 28}" text-anchor="middle">{escape(run.hour)}</text>'
+        if run.day != before:
+            yield f'<text class="day" x="{x}" y="{bottom + 42}" text-anchor="middle">{escape(run.day)}</text>'
+        before = run.day
 
 
 def _breaks(frame: _Frame) -> Iterator[str]:
     for run in frame.trend.breaks:
         x = round((frame.x(run) + frame.x(run - 1)) / 2, 1)
-        title = "<title>other pictures from here on</title>"
+        title = "<title>other pictures or settings from here on</title>"
         yield f'<path class="break" d="M{x} {_TOP}V{HEIGHT - _BOTTOM}">{title}</path>'
 
 
@@ -140,13 +186,14 @@ def _band(frame: _Frame) -> Iterator[str]:
 
 
 def _limits(frame: _Frame) -> Iterator[str]:
-    """A gate's limit, which may change from run to run: each run's reaches half of the way to its neighbours."""
-    count = len(frame.trend.points)
-    reach = 20 if count == 1 else (WIDTH - _LEFT - _RIGHT) / (count - 1) / 2
-    for limit, runs in groupby(enumerate(frame.trend.points), lambda item: item[1].limit):
-        if limit is not None:
+    """Gates' limits, which may change from run to run: each run's reaches half of the way to its neighbours."""
+    for limits in frame.trend.limits:
+        for limit, runs in groupby(enumerate(limits), lambda item: item[1]):
+            if limit is None:
+                continue
             numbers = [run for run, _ in runs]
-            start, end = max(frame.x(numbers[0]) - reach, _LEFT), min(frame.x(numbers[-1]) + reach, WIDTH - _RIGHT + 8)
+            start = max(frame.x(numbers[0]) - frame.step / 2, _LEFT)
+            end = min(frame.x(numbers[-1]) + frame.step / 2, WIDTH - _RIGHT + 12)
             yield f'<path class="limit" d="M{start:.1f} {frame.y(limit)}H{end:.1f}"/>'
 
 
@@ -163,6 +210,8 @@ def _dots(frame: _Frame) -> Iterator[str]:
         if point.value is None:
             continue
         x, y, title = frame.x(run), frame.y(point.value), f"<title>{escape(point.text)}</title>"
+        if point.sure:
+            yield f'<circle class="moved" cx="{x}" cy="{y}" r="{size + 3.3}"/>'
         if point.missed:
             yield f'<path class="missed" d="M{x - 4} {y - 4}l8 8m0-8l-8 8">{title}</path>'
         else:

@@ -42,14 +42,12 @@ def _headline(card: views.Unit | None) -> str:
     if card.reason:
         return f"This unit is {card.reason}."
     if not card.concept:
-        return "It meets no annotated concept above its threshold, and so has no label."
+        return "What it lights meets nothing that is annotated. Its pictures below show what they have in common."
     causal = f" {card.causal}" if card.causal else ""
     iou = card.iou + (f" {card.interval}" if card.interval else "")
     measured = f"Its IoU with {card.concept} is {iou}"
-    beside = f": {card.doubt}" if card.doubt else ""
     return {
-        "below the limit": f"No annotated concept reaches the limit. The nearest is {card.concept}, with an IoU of "
-        f"{iou}{beside}.",
+        "below the limit": card.instead,
         "detector": f"{measured}. It was not tested against chance.",
         "confirmed detector": f"{measured}. The label holds on held-out pictures, too, and shuffled annotations do "
         f"not reach it{'; but ' + card.doubt if card.doubt else ''}.",

@@ -63,6 +63,7 @@ class Unit:
         masks: path of a sheet that lies over the pictures, `SHEET` side by side, and dims what the unit does not light.
         causal: what the network loses without it, in a sentence; empty where nobody asked.
         doubt: what to hold against its label, and why it is no confirmed detector; empty where there is nothing.
+        instead: of one below the limit, what it answers to, in a sentence.
     """
 
     number: int
@@ -82,6 +83,7 @@ class Unit:
     masks: str = ""
     causal: str = ""
     doubt: str = ""
+    instead: str = ""
 
     @property
     def sure(self) -> float:
@@ -166,8 +168,8 @@ class Layer:
 
     @property
     def brief(self) -> Sequence[tuple[str, str, str]]:
-        """Its figures on the overview: without the last ones."""
-        return self.figures[:BRIEF]
+        """Its figures on the overview: without the last ones, and of each no more remarks than fit on a line or two."""
+        return [(name, value, _brief(note)) for name, value, note in self.figures[:BRIEF]]
 
     @property
     def cover(self) -> Sequence[Unit]:
@@ -179,6 +181,16 @@ class Layer:
         best = {unit.concept: unit for unit in reversed(shown)}
         firsts = [unit for unit in shown if best[unit.concept] is unit]
         return [*firsts, *(unit for unit in shown if best[unit.concept] is not unit)][:COVER]
+
+
+def _brief(note: str) -> str:
+    """The first of some remarks, and those after it as long as they are short together."""
+    told, *more = note.split("; ")
+    for each in more:
+        if len(f"{told}; {each}") > NOTED:
+            break
+        told = f"{told}; {each}"
+    return told
 
 
 @dataclass(frozen=True)
@@ -207,6 +219,7 @@ class Links:
 
 
 BRIEF = 4  # figures of a layer on the overview
+NOTED = 45  # letters of what stands below each
 COVER = 3  # pictures of a page, or units of a layer, on the overview
 
 
@@ -259,7 +272,7 @@ class Table:
         """How it stands on a phone, for the style: a long one stays a table, too, and scrolls sideways."""
         if self.slim:
             return "slim"
-        listed = len(self.rows) * len(self.columns) <= LISTED
+        listed = self.brief or len(self.rows) * len(self.columns) <= LISTED
         return f"stack{' brief' * self.brief}" if listed else ""
 
 
@@ -312,6 +325,38 @@ class Charts:
 
     charts: Sequence[tuple[str, str, str]]
     kind: str = "charts"
+
+
+@dataclass(frozen=True)
+class TrendCard:
+    """A figure over runs.
+
+    Args:
+        title: what it is.
+        of: of which layer or the like; may be empty.
+        marks: what its gates say.
+        value: in the last run, with its interval.
+        told: what became of it, in a sentence; may be empty.
+        svg: the line.
+        text: the line in words.
+    """
+
+    title: str
+    of: str
+    marks: Sequence[Badge]
+    value: str
+    told: str
+    svg: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Trends:
+    """Figures over runs, side by side; `legend` are kinds of what is drawn, and what each is: `line`, or a letter."""
+
+    cards: Sequence[TrendCard]
+    legend: Sequence[tuple[str, str]] = ()
+    kind: str = "trends"
 
 
 @dataclass(frozen=True)
@@ -515,7 +560,9 @@ class SignedBars:
     kind: str = "bars"
 
 
-Part = Table | Text | Listed | Links | Code | Figures | Charts | Gallery | Outline | Drawing | SignedBars | Plates
+Part = (
+    Table | Text | Listed | Links | Code | Figures | Charts | Trends | Gallery | Outline | Drawing | SignedBars | Plates
+)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,12 @@ def day(seconds: float) -> str:
     return f"{at.tm_mday} {_MONTHS[at.tm_mon - 1]} {at.tm_year}, {at.tm_hour:02d}:{at.tm_min:02d} UTC"
 
 
+def stamp(seconds: float) -> tuple[str, str, str]:
+    """The same below an axis: its day, its hour (UTC), its year: 1 Dec, 05:08, 2026."""
+    at = time.gmtime(seconds)
+    return f"{at.tm_mday} {_MONTHS[at.tm_mon - 1][:3]}", f"{at.tm_hour:02d}:{at.tm_min:02d}", str(at.tm_year)
+
+
 def decimals(values: Sequence[float], digits: int) -> int:
     """Digits behind the point that show the largest of some values to so many digits; none for whole numbers."""
     if all(float(value).is_integer() for value in values):

@@ -72,16 +72,18 @@ class Shard:
         self._witness = _Witness.of(inputs, self._network, self._chosen, session.device)
         self._called = inputs.network.named(self._network, self._source.batch(self._chosen[:1], session.device))
         self._session = session
+        self._unchanged: dict[int, dict[str, OwnCounts]] = {}  # by a batch's place: the same for every attack
 
     def __call__(self, draft: Draft, name: str) -> None:
         """Write the first pictures of an attack, and leave its rows."""
         how, network, chosen = self._attacks[int(name)], self._network, self._chosen
-        tally = _Tally()
+        tally = _Tally(self._unchanged)
         shown: list[AttackedNumbers] = []
         for start in range(0, len(chosen), BATCH):
             some = chosen[start : start + BATCH]
             batch = _attacked(network, self._source, some, how=how.attack, session=self._session)
-            tally.begin(self._witness, batch)
+            if start not in self._unchanged:
+                self._unchanged[start] = dict(self._witness.counts(batch, batch.pictures))
             for called, other in ((how.name, batch.changed), (f"noise like {how.name}", batch.control)):
                 tally.take(called, self._witness, batch, other)
             if start < SHOWN:
@@ -196,18 +198,17 @@ class _Witness:
 
 @dataclass
 class _Tally:
-    """What one attack and its control moved, batch by batch, and what detectors count where nothing did."""
+    """What one attack and its control moved, batch by batch.
 
+    Args:
+        unchanged: what each layer's detectors count where nothing did, by batch, in the order of the pictures.
+    """
+
+    unchanged: Mapping[int, Mapping[str, OwnCounts]]
     measured: dict[tuple[str, AttackMeasure], list[NDArray[np.float64]]] = field(
         default_factory=lambda: defaultdict(list)
     )
     counted: dict[tuple[str, str], list[OwnCounts]] = field(default_factory=lambda: defaultdict(list))
-    unchanged: dict[str, list[OwnCounts]] = field(default_factory=lambda: defaultdict(list))
-
-    def begin(self, witness: _Witness, batch: _Batch) -> None:
-        """One batch, as it is."""
-        for layer, counts in witness.counts(batch, batch.pictures):
-            self.unchanged[layer].append(counts)
 
     def take(self, name: str, witness: _Witness, batch: _Batch, other: torch.Tensor) -> None:
         """One batch, changed in one way."""
@@ -228,7 +229,7 @@ class _Tally:
                 yield _row(name, measure, interval, len(values))
         for (name, layer), counted in self.counted.items():
             least = witness.detectors[layer].min_iou
-            detecting = joined_counts(self.unchanged[layer]).detecting(least)
+            detecting = joined_counts([part[layer] for part in self.unchanged.values()]).detecting(least)
             if detecting.any():
                 counts = joined_counts(counted).of(detecting)
                 interval = counts.kept_interval(least)

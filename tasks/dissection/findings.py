@@ -53,7 +53,18 @@ def _layer(shown: Shown, made: Dissection, seen: Inputs, number: int) -> Dissect
         {row["unit"]: cast(HistogramRow, row) for row in seen.thresholds.rows("histograms", layer=name)},
         doubt_of_iou(shown, name),
         _failures(shown, index, failed, overlays),
+        _shares(seen, name, labels),
     )
+
+
+def _shares(seen: Inputs, layer: str, labels: Mapping[int, int | None]) -> dict[int, tuple[float, float]]:
+    """Unit -> how much of what it lights its label covers, and how much of its label it lights; of units with a label
+    that light anything where its category is annotated."""
+    counts = [seen.tally.column(layer, name, len(labels)) for name in ("intersection", "activation", "label_pixels")]
+    place = {concept: at for at, concept in enumerate(seen.index.concepts.number.tolist())}
+    cells = {unit: (unit, place[concept]) for unit, concept in labels.items() if concept is not None}
+    met = {unit: [float(count[cell]) for count in counts] for unit, cell in cells.items()}
+    return {unit: (both / lit, both / label) for unit, (both, lit, label) in met.items() if lit and label}
 
 
 def _by_image(pairs: Iterable[Pair]) -> dict[int, list[int]]:

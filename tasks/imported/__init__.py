@@ -29,8 +29,8 @@ STAGE = Stage(
     work="tasks.imported.work:run",
     headlines=(
         Headline("layers.detectors", "detectors, luck included"),
-        Headline("layers.unique_per_category", "unique detectors, per category"),
-        Headline("layers.unique_per_unit", "unique detectors, per unit"),
+        Headline("layers.unique_per_category", "different concepts, as papers count"),
+        Headline("layers.unique_per_unit", "different concepts"),
         Headline("layers.mean_iou", "mean IoU of the labels"),
     ),
     page=PageOf("tasks.imported.findings:findings", "microtome.report.imported:page"),

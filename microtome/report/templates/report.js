@@ -32,7 +32,7 @@
   });
   if (address.toString()) put();
 
-  // One switch for all that lies over pictures, wherever it stands on the page, and the key m.
+  // One switch for all that lies over pictures, wherever it stands on the page, and the key m; n and p lead on and back.
   const overlays = all('[data-shows="overlay"]');
   const uncover = (shown) => {
     document.documentElement.classList.toggle("no-overlay", !shown);
@@ -43,8 +43,10 @@
   if (overlays.length) uncover(overlays[0].checked);
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("select, textarea, input:not([type=checkbox])");
-    if (event.key !== "m" || event.ctrlKey || event.metaKey || event.altKey || typing || !overlays.length) return;
-    overlays[0].click();
+    if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
+    const turns = document.querySelector("dialog[open]") ? {} : { n: 'a[rel="next"]', p: 'a[rel="prev"]' };
+    const place = { m: '[data-shows="overlay"]', ...turns }[event.key];
+    if (place) document.querySelector(place)?.click();
   });
   all("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
 
