@@ -1,7 +1,7 @@
 """Does the filter loss make filters steadier, and do they follow parts? Five folds, all categories, with controls.
 
     python benchmarks/interpretable.py DATA --keep FOLDER [--categories cat dog] [--strength S ...] [--folds K]
-        [--backbone efficientnet-lite0 --rate auto]
+        [--backbone efficientnet-lite0 --rate auto --side 416]
 
 DATA holds animal-parts/, negatives/ and weights/squeezenet1_0.safetensors. For every category and fold a squeezenet1_0
 is fine-tuned on the category against the negatives: with masks and filter loss, with masks alone (`twin`); same seed,
@@ -39,7 +39,7 @@ from microtome.networks.normalisation import Normalisation
 from microtome.quantify import stability
 from microtome.quantify.shift import following
 
-SIZE, SHIFT, RESAMPLES = (224, 224), 0.15, 1000
+SHIFT, RESAMPLES = 0.15, 1000
 SCALE = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 TWIN, INTERPRETABLE, AUTO = "twin", "interpretable", "auto"
 BACKBONES = {
@@ -73,7 +73,12 @@ def network(options, mask):
     """Of the options `data`, `backbone` and `head`."""
     load, file = BACKBONES[options.backbone]
     weights = str(options.data / file) if file else None
-    return interpretable_cnn(load, size=SIZE, weights=weights, mask=mask, head=options.head)
+    return interpretable_cnn(load, size=size(options), weights=weights, mask=mask, head=options.head)
+
+
+def size(options) -> tuple[int, int]:
+    """Of the network's input, in pixels: a larger one has more cells."""
+    return options.side, options.side
 
 
 def answers(base, source: Source, *, mirror: bool) -> torch.Tensor:
@@ -103,9 +108,9 @@ def features_of(options, category: str) -> dict[str, np.ndarray]:
         open_dataset("folder", data / "negatives", {}),
     )
     wanted = chosen(animals.records, categories=[category])
-    frame = Frame(SIZE, crop="object")
+    frame = Frame(size(options), crop="object")
     still, moved = Source(animals, frame, SCALE, wanted), Source(animals, frame, SCALE, wanted, shift=SHIFT)
-    negatives = Source(others, Frame(SIZE), SCALE, range(len(others.records)))
+    negatives = Source(others, Frame(size(options)), SCALE, range(len(others.records)))
     marks = [still.landmarks(image) for image in range(len(still))]
     features = torch.cat([answers(base, still, mirror=True), answers(base, negatives, mirror=True)], 1)
     return {
@@ -234,7 +239,9 @@ class Measured:
 def measured(item: dict, name: str, layer, network: str, seed: int) -> Measured:
     of, centres = item["of"][network], stability.cell_centres(layer)
     found = stability.Inferences(*(of[f"{layer.name}.{key}"] for key in ("cell", "score", "tied")))
-    judged = stability.category_stability(name, found, layer, item["points"], protocol=stability.Protocol(SIZE, 1000))
+    judged = stability.category_stability(
+        name, found, layer, item["points"], protocol=stability.Protocol(item["size"], 1000)
+    )
     images = len(found.cell)
     weights = np.random.default_rng([1, seed]).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
     weights = np.concatenate([np.ones((1, images), np.int64), weights])
@@ -338,6 +345,7 @@ def report(options, layers, items: dict[str, dict], measures: dict[str, dict]) -
         line: dict = {
             "backbone": options.backbone,
             "category": group[0] if len(group) == 1 else "all",
+            "side": options.side,
             "rate": options.rate,
             "epochs": options.epochs,
         }
@@ -362,6 +370,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--head", default="linear")
     parser.add_argument("--backbone", choices=list(BACKBONES), default="squeezenet1_0")
+    parser.add_argument("--side", type=int, default=224, help="of pictures, in pixels")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--some", type=int, help="of the folds; all")
     parser.add_argument("--threads", type=int, default=2)
@@ -385,8 +394,10 @@ def main() -> None:
             if category not in sources:
                 sources[category] = prepared(options, category)
             folds[category].append(one(options, sources[category], category, fold))
-    layers = walk(network(options, None).requires_grad_(False).eval(), SIZE, list(LAYERS))
-    items = {category: together(found, sources[category]) for category, found in folds.items()}
+    layers = walk(network(options, None).requires_grad_(False).eval(), size(options), list(LAYERS))
+    items = {
+        category: {**together(found, sources[category]), "size": size(options)} for category, found in folds.items()
+    }
     measures = {
         category: {
             layer.name: {name: measured(item, category, layer, name, number) for name in options.variants}

@@ -13,9 +13,11 @@ from microtome.disentangle.anchors import (
     fields_of,
     followed,
     learn_anchors,
+    likeliest,
     patch_weights,
     places,
     similarity,
+    usual_and_error,
     variances,
 )
 from microtome.disentangle.graph import (
@@ -29,7 +31,8 @@ from microtome.disentangle.graph import (
     learn,
 )
 from microtome.disentangle.graph_inference import SPREAD, LayerMaps, Nodes, Upper, entities_seen_from, look, shift_of
-from microtome.disentangle.graph_metrics import chosen_nodes
+from microtome.disentangle.graph_metrics import chosen_filters, chosen_nodes
+from microtome.networks import LayerGeometry
 from tests.test_graph import seen_at
 
 SIDE = 11
@@ -61,7 +64,7 @@ def found():
 
 
 def literal_places(anchors, layer, image):
-    """Peak of s and mean place of every anchor in a picture, cell by cell."""
+    """Peak of s, mean place and variance of every anchor in a picture, cell by cell."""
     maps = layer.maps[image].tolist()
     filters, rows, columns = len(maps), len(maps[0]), len(maps[0][0])
     basis, mean = anchors.basis.tolist(), anchors.mean.tolist()
@@ -90,7 +93,10 @@ def literal_places(anchors, layer, image):
         whole = sum(chance.values())
         x = sum(own * float(layer.x[c]) for (_, c), own in chance.items()) / whole
         y = sum(own * float(layer.y[r]) for (r, _), own in chance.items()) / whole
-        found.append((highest, x, y))
+        apart = sum(
+            own * ((float(layer.x[c]) - x) ** 2 + (float(layer.y[r]) - y) ** 2) for (r, c), own in chance.items()
+        )
+        found.append((highest, x, y, apart / whole / 2))
     return np.array(found)
 
 
@@ -100,8 +106,11 @@ def test_anchors_are_found_as_the_formula_says(found):
     upper, seen = anchors.above(one)
     wanted = literal_places(anchors, layer, 0)
     np.testing.assert_allclose(seen.score[0, 0].numpy(), wanted[:, 0], rtol=1e-9)
-    own = [(wanted[a, 1:] - anchors.home[a].numpy()) / float(anchors.slope[a]) for a in range(len(wanted))]
-    moved = np.tile(sum(own) / len(own), (len(own), 1))  # all of them agree on one
+    own = [(wanted[a, 1:3] - anchors.home[a].numpy()) / float(anchors.slope[a]) for a in range(len(wanted))]
+    unsure = np.mean([wanted[a, 3] / float(anchors.slope[a]) ** 2 for a in range(len(wanted))])
+    usual, error = float(anchors.usual_move) ** 2, float(anchors.error) ** 2
+    share = usual / (usual + error + unsure)
+    moved = np.tile(share * sum(own) / len(own), (len(own), 1))  # all of them agree on one
     np.testing.assert_allclose(upper.displacement[0].numpy(), moved, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(seen.position[0, 0].numpy(), anchors.home.numpy() + moved, rtol=1e-8)
     np.testing.assert_allclose(
@@ -132,6 +141,46 @@ def test_slope_and_sigma_are_the_literal_ones():
         assert float(sigma[number]) == pytest.approx(max(math.sqrt(left), module.LEAST_SIGMA))
 
 
+def test_how_far_things_lie_apart_and_how_well_that_is_measured_are_the_literal_ones():
+    rng = np.random.default_rng(1)
+    meant, offset = rng.normal(0, 0.1, (40, 2)), rng.normal(0, 0.1, (40, 2))
+    before, after = meant + rng.normal(0, 0.03, (40, 2)), meant + offset + rng.normal(0, 0.03, (40, 2))
+    usual, error = usual_and_error(*map(torch.from_numpy, (before, after, offset)))
+    wanted = np.mean([sum((after[i] - before[i] - offset[i]) ** 2) for i in range(40)]) / 4
+    every = [*before, *after]
+    middle = sum(every) / 80
+    whole = np.mean([sum((own - middle) ** 2) for own in every]) / 2
+    assert float(error) == pytest.approx(math.sqrt(wanted))
+    assert float(usual) == pytest.approx(math.sqrt(whole - wanted))
+
+
+def test_the_likeliest_displacement_is_nearest_to_what_is_meant():
+    rng = np.random.default_rng(2)
+    meant, offset = rng.normal(0, 0.1, (4000, 2)), rng.normal(0, 0.1, (4000, 2))
+    before, after = (own + rng.normal(0, 0.06, (4000, 2)) for own in (meant, meant + offset))
+    measured = torch.from_numpy(before)
+    usual, error = usual_and_error(measured, torch.from_numpy(after), torch.from_numpy(offset))
+    assert float(error) == pytest.approx(0.06, abs=0.002)
+
+    def missed(by):
+        found = likeliest(measured, usual, torch.full((4000, 1), by)).numpy()
+        return np.mean((found - meant) ** 2)
+
+    wide = math.sqrt(0.1**2 + 0.1**2 / 2)  # of things in pictures and in moved copies
+    assert float(usual) == pytest.approx(wide, abs=0.003)
+    assert missed(float(error)) < missed(0.0)  # nearer than what is measured
+    literal = [d * wide**2 / (wide**2 + 0.06**2) for d in before[:5]]
+    np.testing.assert_allclose(likeliest(measured[:5], torch.tensor(wide), torch.full((5, 1), 0.06)), literal)
+
+
+def test_what_nothing_measures_is_as_usual_and_what_is_exact_is_taken():
+    still, offset = torch.zeros(6, 2), torch.tensor([[0.1, -0.1]] * 3 + [[-0.1, 0.1]] * 3)
+    usual, error = usual_and_error(still, still + offset, offset)
+    assert float(error) == 0
+    assert torch.allclose(likeliest(offset, usual, error.expand(6, 1)), offset)
+    assert torch.allclose(likeliest(offset, usual, torch.full((6, 1), 1e6)), torch.zeros(6, 2), atol=1e-9)
+
+
 def test_a_frozen_place_has_the_least_slope_and_a_wide_sigma():
     still, offset = torch.full((6, 1, 2), 0.5), torch.tensor([[0.1, -0.1]] * 3 + [[-0.1, 0.1]] * 3)
     slope, sigma = followed(still, still, offset)
@@ -143,6 +192,7 @@ def test_anchors_follow_a_thing_that_lies_elsewhere_in_pictures_never_seen(found
     anchors = found[0]
     offset = torch.tensor([[0.12, -0.1]]).double().repeat(10, 1)
     before, after = (anchors.above(scene(10, 9, offset=own)[0])[0].displacement for own in (0 * offset, offset))
+    assert float(anchors.error) < 0.1 * float(anchors.usual_move)  # the thing is all there is
     assert float(((after - before) - offset[:, None]).norm(dim=2).median()) < 0.5 / SIDE
 
 
@@ -315,3 +365,19 @@ def test_the_nodes_that_follow_best_among_the_strong_are_chosen(monkeypatch):
     one, two = (seen_at(place[:, None], score[:, None]) for place in (before, after))
     assert chosen_nodes(one, two, offset, count=2).tolist() == [3, 0]
     assert chosen_nodes(one, None, None, count=2).tolist() == [3, 0]
+
+
+def test_filters_are_chosen_as_the_nodes_are(monkeypatch):
+    monkeypatch.setattr("microtome.disentangle.graph_metrics.STRONG", 3)
+    rng = np.random.default_rng(1)
+    of = LayerGeometry("toy", 4, (12, 12), (4.0, 4.0), (8.0, 8.0), (24.0, 24.0), False)
+    cell, step = rng.integers(3, 9, (10, 2)), rng.integers(-2, 3, (10, 2))
+    maps = np.zeros((2, 10, 4, 12, 12), np.float32)
+    heights = (2.0, 0.5, 4.0, 1.0)  # filter 1 follows too, but is not among the strong
+    for phase, moved in ((0, 0), (1, 1)):
+        for number, goes in enumerate((0, 1, 1, rng.random((10, 1)) < 0.5)):
+            row, column = (cell + moved * goes * step).T
+            maps[phase, np.arange(10), number, row, column] = heights[number]
+    offset = step[:, ::-1] * 8 / 96
+    assert chosen_filters((maps[0], maps[1]), of, offset, size=(96, 96), count=2).tolist() == [2, 3]
+    assert chosen_filters((maps[0], None), of, None, size=(96, 96), count=2).tolist() == [2, 0]

@@ -480,6 +480,15 @@ def test_steadiness_says_who_follows_what_is_shown_and_what_standing_still_would
     assert frozen == pytest.approx(np.mean([frozen_at_mean(thing, own) for own in score[..., 0].T]), rel=1e-5)
     assert found["instability of those that follow", "nodes"].n == 2
     assert ("instability of those that follow", "filters") not in found
+    beside = steadiness(layer, every, alike=np.array([1]), size=(96, 96), permutations=9).rows
+    alike = {(row.metric, row.of): row for row in beside}
+    assert [row for row in beside if row.of not in ("filters chosen alike", "nodes minus filters chosen alike")] == rows
+    own, filters, apart = (
+        alike["instability", of] for of in ("nodes", "filters chosen alike", "nodes minus filters chosen alike")
+    )
+    assert (filters.n, apart.value) == (1, own.value - filters.value)
+    assert apart.high < 0
+    assert alike["slope when moved", "filters chosen alike"].value == 0
     still = steadiness(replace(layer, moved=None), every, size=(96, 96), permutations=9)
     assert still.slopes == {}
     assert {row.metric for row in rows} - {row.metric for row in still.rows} == {

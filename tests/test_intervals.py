@@ -18,7 +18,7 @@ from microtome.quantify.intervals import (
     share_interval,
     wilson,
 )
-from microtome.quantify.significance import false_discovery, null_p95
+from microtome.quantify.significance import any_of, false_discovery, false_discovery_of_pairs, null_p95
 
 
 def quantile(values, share):
@@ -216,3 +216,28 @@ def test_a_difference_of_two_intervals_holds_that_of_means(shared, least, most):
         _, low, high = separate_interval(*(mean_interval(run) for run in runs))
         held.append(low <= 0.3 <= high)
     assert least <= np.mean(held) <= most
+
+
+def test_several_tests_of_a_unit_are_made_one_by_simes_rule():
+    p = np.array([[0.01, 0.5, np.nan, np.nan], [0.04, 0.6, 0.03, np.nan], [0.03, 0.7, 0.2, np.nan]])
+    # (0.01 x 3, 0.03 x 3 / 2, 0.04), (1.5, 0.9, 0.7), (0.03 x 2, 0.2)
+    np.testing.assert_allclose(any_of(p), [0.03, 0.7, 0.06, np.nan])
+    rng = np.random.default_rng(0)
+    assert np.mean(any_of(rng.random((9, 20000))) <= 0.05) == pytest.approx(0.05, abs=0.006)
+
+
+def test_pairs_are_believed_among_all_pairs_and_all_units():
+    p = np.array([[0.001, 0.5, np.nan], [0.02, 0.6, 0.03]])
+    pairs = [[0.005, 0.6, np.nan], [0.05, 0.6, 0.05]]
+    units = [0.006, 0.6, 0.045]  # of 0.002, 0.6 and 0.03
+    wanted = np.maximum(pairs, [units, units])
+    np.testing.assert_allclose(false_discovery_of_pairs(p), wanted)
+    rng, believed = np.random.default_rng(1), []
+    for _ in range(300):
+        null = rng.random((6, 40))
+        real = np.arange(40) < 10
+        null[0, real] = rng.random(10) * 1e-4
+        q = false_discovery_of_pairs(null) <= 0.05
+        believed.append((q.any(0)[~real].sum() / max(1, q.any(0).sum()), q.any(0)[real].mean()))
+    false, found = np.mean(believed, axis=0)
+    assert false <= 0.05 < 0.9 < found

@@ -16,6 +16,7 @@ from microtome.report.graph import (
     Over,
     OverPicture,
     Patch,
+    _at_the_sides,
     lookup_page,
     lookup_rows,
     page,
@@ -50,14 +51,16 @@ def steady(layer, difference=(-0.02, -0.03, -0.01)):
         for of, (value, low, high) in {
             Of.NODES: (0.05, 0.04, 0.06),
             Of.FILTERS: (0.07, 0.06, 0.08),
-            Of.DIFFERENCE: difference,
+            Of.ALIKE: (0.06, 0.05, 0.07),
+            Of.DIFFERENCE: (-0.04, -0.05, -0.03),
+            Of.ALIKE_DIFFERENCE: difference,
             Of.OWN_FROZEN: (-0.03, -0.04, -0.02),
         }.items()
     ]
     rows += [LayerFigure(layer, Measure.INSTABILITY, of, None, 0.2) for of in (Of.RANDOM, Of.CENTRE, Of.CONSTANT)]
     rows += [
         LayerFigure(layer, measure, of, None, value)
-        for of, share, spread in ((Of.NODES, 0.5, 0.111), (Of.FILTERS, 0.25, 0.222))
+        for of, share, spread in ((Of.NODES, 0.5, 0.111), (Of.ALIKE, 0.75, 0.333), (Of.FILTERS, 0.25, 0.222))
         for measure, value in ((Measure.TRACKS, share), (Measure.SPREAD, spread))
     ]
     return rows
@@ -87,10 +90,9 @@ def test_headline_counts_layers_whose_interval_excludes_zero():
     made = page(FOUND)
     assert made.headline == (
         "What the filters of 2 layers answer to is shared out among 4 nodes, patterns that keep their place beside "
-        "each other. Of the 4 nodes shown here 0 lie on one part in most pictures. These nodes, chosen in the pictures "
-        "that the graph was learned from as those that follow best, keep their distance to the parts more steadily "
-        "than all raw filters together do in 1 of 2 layers, and than they would frozen at their own mean places in "
-        "both layers (95 % intervals)."
+        "each other. Of the 4 nodes shown here 0 lie on one part in most pictures. They keep their distance to the "
+        "parts more steadily than as many raw filters, chosen as they were, in 1 of 2 layers, and than they would "
+        "frozen at their own mean places in both layers (95 % intervals)."
     )
     assert made.figures.items == [
         ("nodes", "4", "part patterns of 2 layers"),
@@ -104,14 +106,18 @@ def test_steadiness_is_told_of_nodes_filters_and_places_that_look_at_nothing():
     assert [row[0] for row in table.rows] == [
         f"{layer}, {what}"
         for layer in ("top", "low")
-        for what in ("nodes", "filters", "best place held for all pictures", "random places")
+        for what in (
+            "nodes", "the same nodes frozen", "filters chosen alike", "all filters", "best place held for all pictures",
+            "random places",
+        )
+    ]  # fmt: skip
+    assert [row[1:] for row in table.rows[:5]] == [
+        ["0.050 [0.040, 0.060]", "", "50%", "0.11"],
+        ["0.080", "-0.030 [-0.040, -0.020]", "", ""],
+        ["0.060 [0.050, 0.070]", "-0.020 [-0.030, -0.010]", "75%", "0.33"],
+        ["0.070 [0.060, 0.080]", "-0.040 [-0.050, -0.030]", "25%", "0.22"],
+        ["0.200", "", "", ""],
     ]
-    assert table.rows[0][1:] == [
-        "0.050 [0.040, 0.060]", "-0.020 [-0.030, -0.010]", "-0.030 [-0.040, -0.020]", "50%", "0.11"
-    ]  # fmt: skip
-    assert [row[1:] for row in table.rows[1:3]] == [
-        ["0.070 [0.060, 0.080]", "", "", "25%", "0.22"], ["0.200", "", "", "", ""]
-    ]  # fmt: skip
     assert {len(row) for row in table.rows} == {len(table.columns)}
 
 
@@ -132,7 +138,7 @@ def test_the_shift_test_is_said_of_nodes_and_filters():
     table = part_of(made, "Do they follow what is shown?", "table")
     assert table.rows == [
         ["low, nodes", "0.800 [0.700, 0.900]", "90%", "0.050", "0.060", "0.040"],
-        ["low, filters", "0.400 [0.700, 0.900]", "45%", "0.070", "0.060", "–"],
+        ["low, all filters", "0.400 [0.700, 0.900]", "45%", "0.070", "0.060", "–"],
     ]
     assert len(table.columns) == len(table.rows[0])
 
@@ -187,7 +193,9 @@ def test_where_nodes_lie_on_parts_only_these_are_drawn_and_named():
     (drawing,) = Over(graph, SIZE).parts(FOUND.over[0])
     assert drawing.levels[0].dots == [(10.0, 8.0, "node 0 (wing)")]
     assert drawing.levels[1].links == [(50.0, 24.0, 10.0, 8.0, "node 2 (wing) under node 0 (wing)")]
-    assert drawing.words == [(50.0, 24.0, "wing"), (77.7, 35.5, "tail (long)")]  # of nodes surely on it
+    wing, tail = drawing.words  # of nodes surely on them
+    assert wing == views.Word(2.0, 24.0, "wing", (50.0, 24.0), True)
+    assert tail == views.Word(2.0, 35.5, "tail (long)", (77.7, 35.5), True)  # the side beyond is too near to it
     made = page(replace(FOUND, graph=graph))
     on, off = (section for section in made.sections if "part" in section.heading and section.parts[1].kind == "gallery")
     assert [(card.title, card.label) for card in on.parts[1].cards] == [
@@ -228,6 +236,15 @@ def test_a_parent_without_a_card_is_named_and_not_linked():
     graph = PatternGraph([node(1, "top", 1.0, chosen=False), node(2, "low", 1.0)], {2: [1]})
     (card,) = part_of(page(replace(FOUND, graph=graph, over=[])), "Nodes", "gallery").cards
     assert card.links[1] == ("under node 1", "")
+
+
+def test_words_stand_at_the_sides_apart_from_each_other_and_from_what_they_name():
+    parts = {"a": (10.0, 20.0), "b": (90.0, 20.5), "c": (60.0, 20.2), "d": (40.0, 119.0)}
+    words = {word.text: word for word in _at_the_sides(parts, (120, 100))}
+    assert [words[name].rightwards for name in "abcd"] == [False, True, False, True]
+    assert all(abs(word.x - parts[name][0]) >= 23 for name, word in words.items())
+    assert (words["a"].y, words["c"].y) == (20.0, 30.0)  # a line below
+    assert words["d"].y == 117.5  # in the picture
 
 
 def test_only_chosen_nodes_have_cards():

@@ -111,12 +111,12 @@ def attacked(before_name, after_name):
     flipped, lost = AttackMeasure(MeasureKind.FLIPPED), AttackMeasure(MeasureKind.LOGIT_LOST)
     figures = {}
     for kind, value in zip(kinds, (0.3125, 0.0), strict=True):
-        row = {"attack": kind.name, "eps": 4.0, "n": 48}
+        row = {"attack": kind.name, "eps": 4.0, "n": 48, "detectors": None}
         figures[kind, flipped] = {**row, "measure": str(flipped), "value": value, "low": 0.0, "high": 0.45}
         figures[kind, lost] = {**row, "measure": str(lost), "value": -0.001, "low": -0.04, "high": 0.03}
     row = {"attack": "pgd", "norm": "linf", "eps": 4.0, "image": 3, "before": 5, "after": 1, "file": "f"}
     picture = AttackedPicture({**row, "before_name": before_name, "after_name": after_name}, "a.jpg", "t", "c", "d")
-    return adversarial.page(AttackFindings(figures, [picture], (8, 8)))
+    return adversarial.page(AttackFindings(figures, [picture], (8, 8), 20))
 
 
 def test_one_figure_is_rounded_in_one_way():
@@ -127,7 +127,7 @@ def test_one_figure_is_rounded_in_one_way():
         "predictions; random noise of the same size flips 0% [0%, 45%]."
     )
     assert made.figures.items == [("PGD, 4/255", "31%", "predictions flipped, 95 %: 0% to 45%; noise of that size 0%")]
-    assert tables[0].rows[0] == ["PGD, 4/255", "31% [0%, 45%]", "0.00 [-0.04, 0.03]"]
+    assert tables[0].rows[0] == ["PGD, 4/255", "31% [0%, 45%]", "0% [0%, 45%]", *["0.00 [-0.04, 0.03]"] * 2]
     assert all(len(table.columns) <= 5 for table in tables)
 
 
@@ -184,23 +184,65 @@ def test_features_name_their_unit_and_are_told_on_its_page():
     assert section.parts[-1].cards[0].links == [("on the page of features", "features.html#features/conv/3")]
 
 
+def field_row(unit: int, size: int, whole: int) -> fields.OcclusionRow:
+    return {
+        "layer": "conv", "unit": unit, "size_x": size, "size_y": 20, "theoretical": 55.0, "images": 4, "whole": whole,
+        "file": "f",
+    }  # fmt: skip
+
+
 def test_a_field_stands_beside_the_pictures_that_it_was_measured_over():
-    row = {"layer": "conv", "unit": 3, "size_x": 30, "size_y": 20, "theoretical": 55.0, "images": 4, "file": "f"}
     seen = fields.CoveredPicture("t.webp", "a.jpg", (40.0, 30.0))
-    found = fields.FieldFindings([fields.MeasuredField(row, "map.webp", (80, 80), [seen])], [], (96, 96))
+    found = fields.FieldFindings(
+        [fields.MeasuredField(field_row(3, 30, 2), "m.webp", (80, 80), [seen])], [], (96, 96), 11
+    )
     made = fields.page(found)
     gallery = made.sections[0].parts[1]
     first, second = gallery.cards[0].spots
-    assert first.circles == [(40.0, 40.0, 27.5)]
-    assert (second.thumb, second.circles) == ("t.webp", [(40.0, 30.0, 12.5)])
-    assert [fact[:2] for fact in gallery.cards[0].facts][-1] == ("pictures", "4")
+    assert (first.circles, first.boxes) == ((), [(40.0, 40.0, 65.0, 65.0)])  # 55, and five on either side
+    assert (second.thumb, second.boxes) == ("t.webp", [(40.0, 30.0, 30, 20)])
+    assert [fact[:2] for fact in gallery.cards[0].facts][-1] == ("pictures", "4, 2 show it whole")
     assert set(fields.of_units(found)) == {("conv", 3)}
+
+
+def test_fields_that_the_edge_cuts_are_left_out_of_the_median_and_counted():
+    def made(*rows: fields.OcclusionRow) -> views.Page:
+        return fields.page(
+            fields.FieldFindings([fields.MeasuredField(row, "m.webp", (80, 80)) for row in rows], [], (96, 96), 11)
+        )
+
+    page = made(field_row(1, 30, 1), field_row(2, 50, 4), field_row(3, 10, 0))
+    assert page.headline == (
+        "Where a picture is covered, units answer to so many pixels across: 30 of 55 possible in conv (median of 2 "
+        "units, 25 to 35; 1 more left out, whose field the picture's edge cuts in every picture)."
+    )
+    cut = page.sections[0].parts[1].cards[2]
+    assert (cut.note, cut.facts[0][1]) == ("cut by the edge", "at least 10 × 20 px")
+    assert (
+        "nothing sure in conv, as the picture's edge cuts the field of each of 1 units"
+        in made(cut_row := field_row(3, 10, 0)).headline
+    )
+    assert cut_row["whole"] == 0
+
+
+def test_a_minimal_image_stands_beside_what_chance_would_leave():
+    row: fields.MinimalRow = {
+        "image": 7, "segments": 30, "kept": 2, "score": 9.0, "whole_score": 18.0, "area": 0.1, "file": "f", "target": 3,
+        "target_name": "deer", "kept_at_random": 0.25,
+    }  # fmt: skip
+    unnamed: fields.MinimalRow = {**row, "target_name": None, "kept_at_random": 0.75}
+    stripped = [fields.StrippedPicture(each, "a.png", "t.webp", "l.webp") for each in (row, unnamed)]
+    (section,) = fields.page(fields.FieldFindings([], stripped, (96, 96), 11)).sections[1:]
+    text, gallery = section.parts
+    assert "the prediction stays in 50 % of the draws [" in text.text
+    assert [card.facts[0][1] for card in gallery.cards] == ["deer", "class 3"]
+    assert [card.facts[-1][1] for card in gallery.cards] == ["25 %", "75 %"]
 
 
 def test_each_picture_stands_once_by_the_weakest_attack_that_flips_it():
     flipped = AttackMeasure(MeasureKind.FLIPPED)
     kinds = [AttackKind(name, eps) for eps in (1.0, 4.0) for name in ("fgsm", "noise like fgsm")]
-    row = {"measure": str(flipped), "value": 0.5, "low": 0.2, "high": 0.8, "n": 4}
+    row = {"measure": str(flipped), "value": 0.5, "low": 0.2, "high": 0.8, "n": 4, "detectors": None}
     figures = {(kind, flipped): {**row, "attack": kind.name, "eps": kind.eps} for kind in kinds}
 
     def picture(eps, image, after):
@@ -208,7 +250,7 @@ def test_each_picture_stands_once_by_the_weakest_attack_that_flips_it():
         return AttackedPicture({**row, "before_name": "cat", "after_name": f"n{after}"}, "a.jpg", "t", "c", "d")
 
     shown = [picture(4.0, 3, 1), picture(1.0, 3, 1), picture(1.0, 4, 5), picture(4.0, 4, 2)]
-    first, others, kept, *_ = adversarial.page(AttackFindings(figures, shown, (8, 8))).sections
+    first, others, kept, *_ = adversarial.page(AttackFindings(figures, shown, (8, 8), 20)).sections
 
     def cards(section):
         return [(card.title, card.anchor.rpartition("/")[2]) for card in section.parts[-1].cards]
@@ -217,3 +259,33 @@ def test_each_picture_stands_once_by_the_weakest_attack_that_flips_it():
     assert cards(others) == [("FGSM, 4/255", "3")]
     assert cards(kept) == [("FGSM, 1/255", "4")]
     assert [section.folded for section in (first, others, kept)] == [False, True, True]
+
+
+def test_noise_stands_beside_each_attack_and_detectors_are_counted():
+    flipped, kept = AttackMeasure(MeasureKind.FLIPPED), AttackMeasure(MeasureKind.LABELS_KEPT, "conv")
+    figures = {}
+    for name, value in (("pgd", 0.5), ("noise like pgd", 0.1)):
+        for measure, detectors in ((flipped, None), (kept, 17)):
+            row = {
+                "attack": name,
+                "eps": 0.25,
+                "measure": str(measure),
+                "value": value,
+                "low": 0.05,
+                "high": 0.8,
+                "n": 64,
+                "detectors": detectors,
+            }
+            figures[AttackKind(name, 0.25), measure] = row
+    sections = adversarial.page(AttackFindings(figures, [], (8, 8), 7)).sections
+    tables = [part for section in sections for part in section.parts if isinstance(part, views.Table)]
+    assert [name for name, _ in tables[0].columns] == ["attack", "prediction flipped", "by noise"]
+    assert tables[0].rows == [["PGD, 0.25/255", "50% [5%, 80%]", "10% [5%, 80%]"]]
+    assert tables[1].rows == [["PGD, 0.25/255", "50% [5%, 80%] of 17", "10% [5%, 80%] of 17"]]
+    note = sections[0].parts[0].text
+    assert "in 7 steps of a quarter of the bound, from one random start" in note
+    assert "survives no 8-bit file" in note
+    whole = {(AttackKind(kind.name, 4.0), measure): {**row, "eps": 4.0} for (kind, measure), row in figures.items()}
+    note = adversarial.page(AttackFindings(whole, [], (8, 8), 1)).sections[0].parts[0].text
+    assert "in one step of the whole bound" in note
+    assert "8-bit" not in note

@@ -30,12 +30,15 @@ SUMMARY = LayerSummary(
     entropy=2.5,
     tied_share=0.0,
     silent_share=0.0,
+    sure_tracking_share=0.4,
 )
-NULL = replace(SUMMARY, deviation=None, low=None, high=None, tracking_share=None, beating_share=None)
+NULL = replace(
+    SUMMARY, deviation=None, low=None, high=None, tracking_share=None, beating_share=None, sure_tracking_share=None
+)
 
 
 def on(number: int, r2: float | None, q: float | None, landmark: str = "head") -> FilterOnLandmark:
-    return FilterOnLandmark(number, "bird", landmark, 0.0512, r2, q)
+    return FilterOnLandmark(number, "bird", landmark, 0.0512, r2, None, q)
 
 
 def pictured(number: int) -> Pictured:
@@ -58,12 +61,16 @@ def test_a_single_category() -> None:
     page = stability_page(stable(("conv", "bird", None, SUMMARY)))
     assert page.headline == (
         "The distance of the filters of conv to landmarks varies by 0.0500 of the picture's diagonal, less than that "
-        "of one place held for every picture (0.1000); 50% of them surely follow a landmark."
+        "of one place held for every picture (0.1000). From picture to picture 3 of 7 surely follow a landmark, if "
+        "only a little."
     )
-    assert page.figures.items[0] == ("instability D", "0.0500", "95 %: 0.0400 to 0.0600")
-    assert [item[1] for item in page.figures.items[1:3]] == ["5 of 7", "4 of 7"]
-    assert page.figures.items[3] == ("own movement", "0.123", "of the diagonal; 2.50 bits of place")
-    (table,) = parts_of(page, "table")
+    assert page.figures.items == [
+        ("follow a landmark", "3 of 7", "filters, surely"),
+        ("instability D", "0.0500", "95 %: 0.0400 to 0.0600"),
+        ("steadier than a held place", "5 of 7", "filters; its D 0.1000"),
+    ]
+    table, follow = parts_of(page, "table")
+    assert follow.rows == [["landmark", "3 of 7"]]
     assert [line[:2] for line in table.rows] == [
         ["7 filters on bird (1 left out)", "0.0500 [0.0400, 0.0600]"],
         ["the best cell, held for every picture", "0.1000"],
@@ -76,39 +83,46 @@ def test_a_single_category() -> None:
     assert not [part for part in parts_of(page, "text") if part.style == "advice"]
 
 
-SHIFT = ShiftSummary(8, 5, 0.61, 0.55, 0.67, 0.4, 0.63, 0.58, 0.75, 0.06, 0.0444, 0.0777, 0.25)
+SHIFT = ShiftSummary(
+    8, 5, 0.61, 0.55, 0.67, 0.4, 0.63, 0.58, 0.75, 0.06, 0.0555, 0.0888, 0.125,
+    filters=7, sure=4, sure_deviation=0.0444, sure_frozen=0.0777, sure_tracking=0.25,
+)  # fmt: skip
 
 
 def test_steadiness_is_claimed_of_filters_that_follow_alone() -> None:
-    found = stable(("conv", "bird", None, SUMMARY))
-    tested = replace(
-        found,
-        layers=[replace(found.layers[0], shift={"bird": replace(SHIFT, follow=1), "cat": SHIFT, "all: mean": SHIFT})],
-    )
+    found = stable(("conv", "bird", None, SUMMARY), ("conv", None, "lowest", SUMMARY))
+    several = {"bird": replace(SHIFT, sure=1), "all: mean": SHIFT}
+    tested = replace(found, layers=[replace(found.layers[0], shift=several)])
     page = stability_page(tested)
     assert page.headline == (
-        "When what is shown is moved, 5 of 8 pairs of a filter and a category of conv surely move with it (the mean "
-        "slope over all is 0.61 [0.55, 0.67]; 1 follows all the way, 0 stays where it was). The distance of those to "
-        "landmarks varies by 0.0444 of the picture's diagonal; frozen, each at its own mean place, theirs would by "
-        "0.0777. All filters together (0.0500) are steadier than one place held for every picture (0.1000)."
+        "When what is shown is moved, 4 of 7 filters of conv surely go along more than half of the way (mean slope "
+        "over all 0.61 [0.55, 0.67]; 1 goes all the way, 0 stays where it was). From picture to picture 3 of 7 surely "
+        "follow a landmark, if only a little. The distance of the filters of conv to landmarks varies by 0.0500 of "
+        "the picture's diagonal, less than that of one place held for every picture (0.1000). Of those that move with "
+        "the picture it varies by 0.0444; frozen, each at its own mean place, theirs would by 0.0777."
     )
+    assert page.figures.items[0] == ("go along with a shift", "4 of 7", "filters, surely")
     loose = Judged("conv", "bird", None, replace(SUMMARY, best_constant=0.0499))
     worse = replace(tested, layers=[replace(tested.layers[0], rows=[loose])])
-    assert "(0.0500) are no steadier than" in stability_page(worse).headline
-    table = next(part for part in parts_of(page, "table") if part.columns[1][0] == "surely follow")
-    assert table.rows[-1] == [
-        "conv, all: mean", "5 of 8", "0.61 [0.55, 0.67]", "0.40", "75%", "0.63, 0.58",
-        "0.0444", "0.0777", "25%", "0.0600",
-    ]  # fmt: skip
-    assert len(table.columns) == len(table.rows[0])
+    assert "no less than that of one place held" in stability_page(worse).headline
+    _, follow, more = parts_of(page, "table")
+    assert [name for name, _ in follow.columns] == ["category", "landmark", "slope, 95 %", "along"]
+    assert follow.rows == [["all categories", "3", "0.61 [0.55, 0.67]", "4"], ["bird", "3", "0.61 [0.55, 0.67]", "1"]]
+    assert follow.note.startswith("Counted are filters, of 7. ")
+    assert [row[1] for row in more.rows] == ["0.40", "75%", "0.63", "0.58", "0.0444", "0.0777", "25%", "0.0600"]
+
+
+def test_the_shift_test_of_a_single_category_and_of_nobody() -> None:
+    found = stable(("conv", "bird", None, SUMMARY))
     alone = stability_page(replace(found, layers=[replace(found.layers[0], shift={"bird": SHIFT})]))
     steady, follow = alone.sections[:2]
-    assert (steady.beside, follow.parts[0].rows[0]) == (True, ["surely follow", "5 of 8"])
-    assert follow.parts[0].columns == [("layer, category", False), ("conv, bird", True)]
-    nobody = replace(SHIFT, follow=0, following_deviation=None, following_frozen=None, following_tracking=None)
+    assert (steady.beside, follow.parts[0].rows) == (
+        True, [["landmark", "3 of 7"], ["slope, 95 %", "0.61 [0.55, 0.67]"], ["along", "4 of 7"]],
+    )  # fmt: skip
+    nobody = replace(SHIFT, sure=0, sure_deviation=None, sure_frozen=None, sure_tracking=None)
     layers = [replace(found.layers[0], shift={"bird": nobody})]
-    assert "Of none can it be said that it is steady" in stability_page(replace(found, layers=layers)).headline
-    unsure = [replace(found.layers[0], shift={"bird": replace(SHIFT, follow=0, low=None, high=None)})]
+    assert "Of none of them can it be said that it is steady" in stability_page(replace(found, layers=layers)).headline
+    unsure = [replace(found.layers[0], shift={"bird": replace(SHIFT, slope=None, low=None, high=None)})]
     assert stability_page(replace(found, layers=unsure)).headline == stability_page(found).headline
 
 
@@ -117,25 +131,28 @@ def test_several_categories_are_judged_by_the_audits_rule() -> None:
     lowest = replace(SUMMARY, deviation=0.02)
     mean = replace(SUMMARY, deviation=0.07)
     findings = stable(*rows, ("conv", None, "lowest", lowest), ("conv", None, "highest-activation", mean))
-    assert "varies by 0.0200" in stability_page(findings).headline
-    other = replace(findings, rule="highest-activation")
-    assert "varies by 0.0700" in stability_page(other).headline
-    (table,) = parts_of(stability_page(findings), "table")
-    assert [row[0] for row in table.rows] == ["bird", "cat", "all: lowest", "all: highest-activation"]
-    assert [cell for cell in table.rows[0] if isinstance(cell, str)] == [
-        "bird", "0.0500 [0.0400, 0.0600]", "0.2000", "0.1500", "0.1000", "75%", "50%", "1",
-    ]  # fmt: skip
-    assert [mark[:2] for mark in table.rows[0][2].marks] == [(95.24, "chance"), (47.62, "aim")]
+    page = stability_page(findings)
+    assert "varies by 0.0200" in page.headline
+    other = stability_page(replace(findings, rule="highest-activation"))
+    assert "varies by 0.0700" in other.headline
+    table, follow = parts_of(page, "table")
+    assert [row[0] for row in table.rows] == ["all categories", "bird", "cat"] == [row[0] for row in follow.rows]
+    assert table.rows[0][1] == "0.0200 [0.0400, 0.0600]" == page.figures.items[1][1] + " [0.0400, 0.0600]"
+    assert parts_of(other, "table")[0].rows[0][1] == "0.0700 [0.0400, 0.0600]"
+    assert [cell for cell in table.rows[1] if isinstance(cell, str)] == ["bird", "0.0500 [0.0400, 0.0600]", "0.1000"]
+    assert [mark[:2] for mark in table.rows[1][2].marks] == [(95.24, "chance"), (47.62, "aim")]
+    assert "each filter in the category in which it is steadiest" in table.note
+    assert "Of 8 filters up to 1 are left out" in table.note
 
 
 def test_the_steadiest_layer_heads_the_page_and_one_without_deviation_comes_last() -> None:
     page = stability_page(stable(("dark", "bird", None, NULL), ("conv", "bird", None, SUMMARY)))
-    assert page.headline.startswith("The distance of the filters of conv")
+    assert "The distance of the filters of conv" in page.headline
     dark = parts_of(page, "table")[0].rows[0]
     assert (dark[1], dark[2].value, dark[2].low, dark[2].text) == ("–", None, None, "D –")
     alone = stability_page(stable(("dark", "bird", None, NULL)))
     assert "varies by – of the picture's diagonal, no less than" in alone.headline
-    assert alone.figures.items[0] == ("instability D", "–", "")
+    assert alone.figures.items[1] == ("instability D", "–", "")
 
 
 def test_ties_and_silence_are_advised_against() -> None:
@@ -151,10 +168,14 @@ def test_a_filters_card() -> None:
     (gallery,) = parts_of(stability_page(stable(("conv", "bird", None, SUMMARY))), "gallery")
     (card,) = gallery.cards
     assert (card.title, card.anchor, card.note) == ("filter 3", "conv/3", "follows head of bird")
-    assert [fact[:2] for fact in card.facts] == [("D", "0.051"), ("R²", "0.50"), ("q", "0.012")]
+    assert [fact[:2] for fact in card.facts] == [("D", "0.051"), ("R²", "0.50")]
     (spot,) = card.spots
     assert (spot.circles, spot.crosses) == ([(10.0, 20.1, 10.0)], [(11.1, 21.2)])
     assert spot.alt == "one.png: filter 3 and head"
+    unsure = stable(("conv", "bird", None, SUMMARY))
+    unsure = replace(unsure, layers=[replace(unsure.layers[0], filters=[replace(pictured(3), found=on(3, 0.5, 0.06))])])
+    (gallery,) = parts_of(stability_page(unsure), "gallery")
+    assert gallery.cards[0].note == "most with, not surely: head of bird"
 
 
 def test_leading_filters_are_sure_ones_first_each_once() -> None:
@@ -162,6 +183,8 @@ def test_leading_filters_are_sure_ones_first_each_once() -> None:
     again, best, none = on(1, 0.2, 0.01, "tail"), on(4, 0.4, 0.0), on(5, None, None)
     assert leading([none, unknown, unsure, again, sure, best], 12) == [best, sure, unsure, unknown]
     assert leading([unsure, again, sure, best], 2) == [best, sure]
+    tail = on(6, 0.1, 0.01, "tail")  # the best of each landmark before the next of any
+    assert leading([sure, best, tail, unsure], 3) == [best, tail, sure]
 
 
 def epochs(*phases: str) -> list[Epoch]:
@@ -302,14 +325,14 @@ def test_a_training_that_stepped_back_says_so() -> None:
 def test_fine_tuning_says_who_follows() -> None:
     compared = [
         Compared("interpretable", layer("extra_map", 0.05), None, SHIFT),
-        Compared("twin", layer("extra_map", 0.07), None, replace(SHIFT, follow=7, low=None)),
+        Compared("twin", layer("extra_map", 0.07), None, replace(SHIFT, sure=6, low=None)),
     ]
     page = finetuning_page(tuned("interpretable", "twin", compared=compared))
     assert page.headline.endswith(
-        "When what is shown is moved, 5 of 8 of its filters surely follow, 7 of 8 of the twin's."
+        "When what is shown is moved, 4 of 7 of its filters surely follow, 6 of 7 of the twin's."
     )
     table = parts_of(page, "table")[0]
-    assert [row[4:6] for row in table.rows] == [["5 of 8", "0.61 [0.55, 0.67]"], ["7 of 8", "0.61"]]
+    assert [row[4:6] for row in table.rows] == [["4 of 7", "0.61 [0.55, 0.67]"], ["6 of 7", "0.61"]]
     assert len(table.columns) == len(table.rows[0])
 
 

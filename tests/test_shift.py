@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import t as student
 
 from microtome.datasets.base import Landmark, Record
 from microtome.datasets.frame import Frame, moved
@@ -13,11 +14,13 @@ from microtome.quantify import stability as science
 from microtome.quantify.shift import (
     Shifted,
     category_shift,
+    false_discovery_of_following,
     following,
     frozen_deviation,
     frozen_resampled,
     shift_summary,
 )
+from microtome.quantify.significance import false_discovery
 
 NAN = np.nan
 
@@ -69,6 +72,58 @@ def test_a_blob_follows_a_constant_is_frozen_and_noise_does_neither():
     assert found.r2[0] > 0.8 > 0.05 > found.r2[2]
     assert found.low[2] < 0 < found.high[2]
     assert found.follows.tolist() == [True, False, False]
+
+
+def literal_p(before, after, offset, pictures):
+    """Of a slope of 0.5 at most, word by word."""
+    o = np.array([offset[i] for i in pictures]) - np.mean([offset[i] for i in pictures], axis=0)
+    d = np.array([after[i] - before[i] for i in pictures])
+    d = d - d.mean(0)
+    u = [sum(o[i][axis] * (d[i][axis] - 0.5 * o[i][axis]) for axis in (0, 1)) for i in range(len(pictures))]
+    n = len(u)
+    return student.sf(sum(u) / math.sqrt(n / (n - 1) * sum(each**2 for each in u)), n - 2)
+
+
+def test_the_p_value_of_a_slope_is_the_literal_one_and_says_what_its_interval_says():
+    rng = np.random.default_rng(5)
+    before, offset, share = rng.random((40, 60, 2)), rng.normal(size=(40, 2)), rng.uniform(0, 1.5, (60, 1))
+    after = before + offset[:, None] * share + rng.normal(size=(40, 60, 2))
+    counts = rng.random((40, 60)) < 0.8
+    found = following(before, after, offset, counts, weights=weights_of(40, 1000))
+    for f in range(60):
+        shown = np.flatnonzero(counts[:, f])
+        assert found.p_value[f] == pytest.approx(literal_p(before[:, f], after[:, f], offset, shown), rel=1e-9)
+    assert ((found.p_value <= 0.025) == found.follows).mean() >= 0.9  # one-sided, as the lower end is
+    exact = following(before[:, :2], before[:, :2] + np.array([0.5, 1])[:, None] * offset[:, None], offset,
+                      counts[:, :2], weights=weights_of(40, 1))  # fmt: skip
+    assert exact.p_value[0] == pytest.approx(0.5, abs=0.5)
+    assert exact.p_value[1] < 1e-3
+
+
+def half_followers(rng, world, pictures, positions):
+    """Positions of slope 0.5: half of the way and noise; whole in half of the pictures, standing or jumping else."""
+    offset = rng.uniform(0.075, 0.15, (pictures, 2)) * rng.choice([-1, 1], (pictures, 2)) * 224
+    if world == "noise":
+        return offset, 0.5 * offset[:, None] + rng.normal(0, 20, (pictures, positions, 2))
+    goes = rng.random((pictures, positions, 1)) < 0.5
+    jump = rng.integers(-12, 13, (pictures, positions, 2)) * 16 * (rng.random((pictures, positions, 2)) < 0.5)
+    return offset, np.where(goes, offset[:, None], 0 if world == "standing" else jump)
+
+
+@pytest.mark.parametrize("pictures", [20, 90])
+@pytest.mark.parametrize("world", ["noise", "standing", "jumping"])
+def test_positions_of_a_slope_of_a_half_hardly_ever_pass(world, pictures):
+    """P(p <= level) is at most the level, give or take, far into the tail, where many tests are corrected."""
+    rng, p = np.random.default_rng([6, pictures]), []
+    for _ in range(40):
+        offset, moved = half_followers(rng, world, pictures, 100)
+        start = np.zeros_like(moved)
+        counts, none = np.ones(moved.shape[:2], bool), np.zeros((0, pictures), int)
+        p.append(following(start, moved, offset, counts, weights=none).p_value)
+    p = np.concatenate(p)
+    for level, most in ((0.05, 1.45), (0.005, 1.6), (0.001, 2.0)):
+        assert (p <= level).mean() <= level * most, level
+    assert (false_discovery(p) <= 0.05).mean() == 0
 
 
 def test_a_drift_common_to_all_pictures_is_not_following():
@@ -153,7 +208,8 @@ def test_a_category_says_who_follows_and_what_standing_still_would_reach():
 def test_a_layers_summary_is_over_filters_that_are_not_null_then_over_categories():
     (_, one, _), (_, two, _) = judged(), judged(1)
     every = np.ones(3, bool)
-    alone, both = shift_summary([one], every), shift_summary([one, two], every)
+    rates = false_discovery_of_following([one, two]) <= 0.05
+    alone, both = shift_summary([one], every, rates[:1]), shift_summary([one, two], every, rates)
     assert (alone.positions, alone.follow, both.positions, both.follow) == (2, 1, 4, 2)
     assert alone.slope == pytest.approx(one.following.slope[:2].mean())
     assert both.slope == pytest.approx(np.mean([c.following.slope[:2].mean() for c in (one, two)]))
@@ -163,9 +219,13 @@ def test_a_layers_summary_is_over_filters_that_are_not_null_then_over_categories
     assert alone.following_frozen == one.frozen[0]
     assert alone.following_tracking == 1
     assert alone.frozen == pytest.approx(one.frozen[:2].mean())
-    still = shift_summary([one], np.array([False, True, False]))
+    assert (alone.filters, alone.sure, both.filters, both.sure) == (2, 1, 2, 1)
+    assert (alone.sure_deviation, alone.sure_frozen, alone.sure_tracking) == (one.deviation[0], one.frozen[0], 1)
+    assert both.sure_deviation == pytest.approx(np.mean([one.deviation[0], two.deviation[0]]))
+    still = shift_summary([one], np.array([False, True, False]), rates[:1])
     assert (still.follow, still.slope, still.following_deviation, still.following_tracking) == (0, 0, None, None)
-    nothing = shift_summary([one], np.array([False, False, True]))
+    assert (still.sure, still.sure_deviation) == (0, None)
+    nothing = shift_summary([one], np.array([False, False, True]), rates[:1])
     assert (nothing.positions, nothing.slope, nothing.low) == (0, None, None)
 
 

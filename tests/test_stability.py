@@ -7,6 +7,7 @@ from microtome.networks import LayerGeometry
 from microtome.quantify import stability as science
 from microtome.quantify import stability_summary as summary
 from microtome.quantify.partiou import PartFit
+from microtome.quantify.significance import false_discovery_of_pairs
 from microtome.quantify.stability import Inferences, Protocol
 from tests import literal
 
@@ -250,6 +251,17 @@ def two_categories() -> tuple[list[science.CategoryStability], list[science.Infe
     return both, found, science.resampled(both, Protocol(SIZE), resamples=40, seed=0)
 
 
+def test_who_surely_tracks_is_over_all_that_the_layer_was_asked() -> None:
+    both, _, _ = two_categories()
+    rates = summary.false_discovery_of_tracking(both)
+    names = [(number, name) for number, item in enumerate(both) for name in item.landmarks]
+    p = np.array([np.where(np.isnan(both[n].deviation), np.nan, both[n].landmarks[name].p_value) for n, name in names])
+    np.testing.assert_array_equal([rates[n][name] for n, name in names], false_discovery_of_pairs(p))
+    assert [np.isnan(next(iter(marks.values()))[1]) for marks in rates] == [True, False]  # NULL in the first alone
+    sure = summary.surely_tracking([{"a": np.array([0.04, 0.06, np.nan])}, {"b": np.array([0.9, 0.9, 0.05])}])
+    assert sure.tolist() == [True, False, True]
+
+
 def literal_interval(value: float, means: list[float]) -> list[float]:
     return [float(np.quantile(means, share)) - sum(means) / len(means) + value for share in (0.025, 0.975)]
 
@@ -257,24 +269,26 @@ def literal_interval(value: float, means: list[float]) -> list[float]:
 def test_a_layer_in_one_category() -> None:
     both, found, drawn = two_categories()
     kept = np.array([True, True, True, False])
-    got = summary.category_summary(both[0], drawn[:, 0], kept, found[0])
+    sure = both[0].tracking
+    got = summary.category_summary(both[0], drawn[:, 0], kept, found[0], sure=sure)
     assert (got.images, got.filters, got.null_filters) == (40, 3, 2)  # of the three that count only filter 0 is left
     assert got.deviation == both[0].deviation[0]
     assert [got.low, got.high] == pytest.approx(literal_interval(got.deviation, drawn[:, 0, 0].tolist()), rel=1e-12)
     assert got.tracking_share == float(both[0].tracking[0])
+    assert got.sure_tracking_share == float(sure[0])
     assert got.beating_share == float(both[0].deviation[0] < both[0].baselines.best_constant)
     assert got.silent_share == pytest.approx((found[0].score[:, :3] <= 0).mean())
     assert got.spread == pytest.approx(both[0].spread.deviation[:3].mean())
-    none = summary.category_summary(both[0], drawn[:, 0], np.array([False, True, True, False]), found[0])
+    none = summary.category_summary(both[0], drawn[:, 0], np.array([False, True, True, False]), found[0], sure=sure)
     assert (none.deviation, none.low, none.tracking_share, none.beating_share) == (None, None, None, None)
-    assert summary.category_summary(both[0], drawn[:0, 0], kept, found[0]).low is None
+    assert summary.category_summary(both[0], drawn[:0, 0], kept, found[0], sure=sure).low is None
 
 
 @pytest.mark.parametrize("rule", summary.RULES)
 def test_a_layer_over_all_categories(rule: str) -> None:
     both, found, drawn = two_categories()
     every = np.ones(4, bool)
-    got = summary.pooled_summary(both, drawn, every, found[1], rule=rule)
+    got = summary.pooled_summary(both, drawn, every, found[1], rule=rule, sure=both[1].tracking)
     resamples = summary.pooled_resamples(both, drawn, rule)
     deviation = np.array([item.deviation for item in both])
     choice = summary.chosen_category(both, rule) if rule != "mean" else None

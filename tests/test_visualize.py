@@ -5,6 +5,7 @@ import copy
 import hashlib
 import itertools
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,15 @@ from microtome.visualize.attribution import (
 )
 from microtome.visualize.features import FeatureRecipe, diverse, high_frequency_share, visualise
 from microtome.visualize.methods import integrated_gradients, methods, notes, rise, smoothgrad
-from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
+from microtome.visualize.occlusion import (
+    DRAWS,
+    Occluder,
+    discrepancy,
+    kept_at_random,
+    minimal_image,
+    receptive_field,
+    superpixels,
+)
 from microtome.visualize.reliability import (
     Invariance,
     Limits,
@@ -818,6 +827,7 @@ def test_a_convolution_has_the_field_of_its_kernel(kernel, width):
     centre = tuple(at + kernel / 2 for at in cell)
     field = receptive_field([np.abs(heat)], [centre], occluder=Occluder(width, 1), threshold=1e-4)
     assert field.size == (kernel, kernel)
+    assert (field.images, field.whole) == (1, 1)
 
 
 def test_a_cell_beyond_the_picture_counts_as_its_nearest_pixel():
@@ -829,6 +839,24 @@ def test_a_cell_beyond_the_picture_counts_as_its_nearest_pixel():
     )
     np.testing.assert_array_equal(inside.heat, beyond.heat)
     assert beyond.size == (1, 1)
+    assert (inside.whole, beyond.whole) == (0, 0)
+
+
+def test_a_field_is_whole_where_it_ends_before_the_picture_does():
+    """What stands out is cut by an edge of three pictures, each another; of the fourth it is not."""
+    field = np.zeros((60, 60))
+    field[20:31, 22:33] = 1.0  # about (25.5, 27.5)
+    cut = [field[24:, :], field[:, 27:], field[:29, :], field]
+    shift = [(24, 0), (0, 27), (0, 0), (0, 0)]
+    maps = [np.pad(item, [(0, 60 - item.shape[0]), (0, 60 - item.shape[1])], constant_values=np.nan) for item in cut]
+    centres = [(25.5 - row, 27.5 - column) for row, column in shift]
+    own = [
+        receptive_field([heat], [centre], occluder=Occluder(1, 1)) for heat, centre in zip(maps, centres, strict=True)
+    ]
+    assert [found.whole for found in own] == [0, 0, 1, 1]  # NaN beyond the lower edge is no picture's edge
+    together = receptive_field(maps, centres, occluder=Occluder(1, 1))
+    assert (together.size, together.images) == ((11, 11), 4)
+    assert together.whole == 2
 
 
 def test_a_class_decided_by_one_patch_has_it_as_its_minimal_image():
@@ -844,6 +872,12 @@ def test_a_class_decided_by_one_patch_has_it_as_its_minimal_image():
     assert np.flatnonzero(found.kept).tolist() == [4]
     assert len(found.order) == 8
     assert found.scores[0] == found.scores[-1] == pytest.approx(10)
+    assert found.predicted == 0
+    kept = kept_at_random(Patch(), picture, (y * 3 + x).astype(np.int64), found, seed=0)
+    assert kept.shape == (DRAWS,)
+    assert kept.mean() == pytest.approx(1 / 9, abs=0.1)  # one segment of nine is left, and the mean is too dark
+    nothing = replace(found, order=[])
+    assert kept_at_random(Patch(), picture, (y * 3 + x).astype(np.int64), nothing, seed=0).all()
     smooth = np.stack([x, y, x + y], 2).astype(np.float32)[..., :3].repeat(4, 0).repeat(4, 1) / 4
     assert superpixels(smooth, 9).max() >= 4
 

@@ -16,9 +16,15 @@ of an anchor before and after,
 Of the half with the least sigma, which follows what is shown, those with the least doubt are kept: what is found in one
 place of a picture, and not in several. A picture has one displacement, on which all of them agree:
 
-    displacement = mean over anchors of (p - home) / slope
+    d = mean over anchors of (p - home) / slope;  d' of the same picture, moved
+    error^2 = mean over training pictures of ||d' - d - o||^2 / 4                of one d, along one axis
+    usual^2 = variance of d over training pictures and their moved copies, along one axis, less error^2; at least 0
+    unsure  = mean over anchors of sum_c P(c) ||c - p||^2 / 2 / slope^2          of one picture
+    displacement = usual^2 / (usual^2 + error^2 + unsure) d
 
-All places are relative image coordinates. The constants were chosen on cats, dogs and creatures.
+the mean of what it may be, once d is measured: Gauss's, about 0 before. So a picture counts as it is where its anchors
+are found in one place, and as usual where they are not. All places are relative image coordinates. The constants were
+chosen on cats, dogs and creatures.
 """
 
 from __future__ import annotations
@@ -56,6 +62,7 @@ class Anchors:
         usual: (anchors,) mean over the training pictures of the highest s / scale.
         slope: (anchors,) on the offset, by which displacements are divided.
         sigma: (anchors,) deviation of a displacement, along one axis.
+        usual_move, error: () deviations of what they agree on, along one axis: of displacements, and of measuring one.
     """
 
     mean: torch.Tensor
@@ -67,6 +74,8 @@ class Anchors:
     home: torch.Tensor
     slope: torch.Tensor
     sigma: torch.Tensor
+    usual_move: torch.Tensor
+    error: torch.Tensor
 
     def sureness(self, seen: Seen) -> torch.Tensor:
         """(pictures, anchors) BETA times the highest s / scale, less what it is in training pictures: in logarithms.
@@ -84,9 +93,12 @@ class Anchors:
         """
         fields = fields_of(layer.maps, self.mean, self.basis)
         found = torch.stack([similarity(field, self.templates, self.weights) for field in fields])
-        place = places(found / self.scale[:, None, None], layer.x, layer.y)
-        moved = ((place - self.home) / self.slope[:, None]).mean(1, keepdim=True).expand_as(place)
-        score = found.flatten(2).amax(2) / self.scale
+        found = found / self.scale[:, None, None]
+        place, doubt = places(found, layer.x, layer.y), variances(found, layer.x, layer.y)
+        unsure = (doubt / self.slope.square()).mean(1, keepdim=True)
+        measured = agreed(place, self.home, self.slope)
+        moved = likeliest(measured, self.usual_move, (self.error.square() + unsure).sqrt())
+        moved, score = moved[:, None].expand_as(place), found.flatten(2).amax(2)
         return Upper(moved, self.sigma, follows=True), anchors_seen(self.home + moved, score)
 
 
@@ -130,8 +142,48 @@ def learn_anchors(
     slope, sigma = followed(where[: len(offset)], where[len(offset) :], offset)
     doubt = variances(plain, layer.x, layer.y).mean(0) / slope.square()
     kept = chosen_anchors(sigma, doubt)
-    home, usual = where.mean(0), plain.flatten(2).amax(2).mean(0)
-    return Anchors(mean, basis, templates[kept], weights, *(own[kept] for own in (scale, usual, home, slope, sigma)))
+    usual = plain.flatten(2).amax(2).mean(0)
+    scale, usual, home, slope, sigma = (own[kept] for own in (scale, usual, where.mean(0), slope, sigma))
+    moves = agreed(where[:, kept], home, slope)
+    spread = usual_and_error(moves[: len(offset)], moves[len(offset) :], offset)
+    return Anchors(mean, basis, templates[kept], weights, scale, usual, home, slope, sigma, *spread)
+
+
+def agreed(place: torch.Tensor, home: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+    """(pictures, 2) d: the displacement on which anchors agree.
+
+    Args:
+        place: (pictures, anchors, 2).
+        home, slope: (anchors, 2) and (anchors,).
+    """
+    return ((place - home) / slope[:, None]).mean(1)
+
+
+def usual_and_error(
+    before: torch.Tensor, after: torch.Tensor, offset: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """() deviation of displacements, and () that of measuring one, along one axis.
+
+    Args:
+        before, after: (pictures, 2) d of pictures, and of the same moved.
+        offset: (pictures, 2) by which.
+    """
+    error = (after - before - offset).square().sum(1).mean() / 4
+    both = torch.cat([before, after])
+    whole = (both - both.mean(0)).square().sum(1).mean() / 2
+    return (whole - error).clamp(min=0).sqrt(), error.sqrt()
+
+
+def likeliest(measured: torch.Tensor, usual: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+    """(pictures, 2) displacements: means of the Gauss that is left of one about 0, `usual` wide, by a measurement.
+
+    Args:
+        measured: (pictures, 2).
+        usual: () deviation of displacements, along one axis.
+        error: (pictures, 1) of measuring each, along one axis.
+    """
+    whole = usual.square() + error.square()
+    return measured * usual.square() / whole.clamp(min=1e-12)
 
 
 def followed(before: torch.Tensor, after: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

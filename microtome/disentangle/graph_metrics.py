@@ -14,7 +14,15 @@ from microtome.disentangle.graph_inference import Seen
 from microtome.disentangle.graph_keys import Measure, Of
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.intervals import paired_interval, resampled_interval
-from microtome.quantify.shift import CategoryShift, Shifted, category_shift, frozen_resampled, shift_summary
+from microtome.quantify.shift import (
+    CategoryShift,
+    Shifted,
+    category_shift,
+    false_discovery_of_following,
+    frozen_resampled,
+    shift_summary,
+)
+from microtome.quantify.significance import LEVEL
 from microtome.quantify.stability import (
     CategoryStability,
     Inferences,
@@ -96,7 +104,14 @@ class JudgedLayer:
     moved: MovedLayer | None = None
 
 
-def steadiness(layer: JudgedLayer, nodes: NDArray[np.int64], *, size: tuple[int, int], permutations: int) -> Steadiness:
+def steadiness(
+    layer: JudgedLayer,
+    nodes: NDArray[np.int64],
+    *,
+    alike: NDArray[np.int64] | None = None,
+    size: tuple[int, int],
+    permutations: int,
+) -> Steadiness:
     """Location instability of some nodes and of the raw filters, by one rule, on the same pictures.
 
     Each node and each filter in its own top pictures. Resamples are paired. Nodes must not have been chosen by looking
@@ -105,16 +120,19 @@ def steadiness(layer: JudgedLayer, nodes: NDArray[np.int64], *, size: tuple[int,
     Args:
         layer: in the pictures.
         nodes: places among its nodes.
+        alike: places among its filters, chosen as the nodes were: chosen ones beside all would owe it to the choice.
         size: (height, width) of the network's input.
         permutations: of the tracking test.
     """
     protocol, maps, landmarks = Protocol(size, TOP_IMAGES), layer.maps, layer.landmarks
     found, places = _as_filters(layer.seen, nodes, size)
+    groups = {Of.FILTERS: np.arange(maps.shape[1])} | ({} if alike is None else {Of.ALIKE: alike})
+    entries = [(Of.NODES, found, places), *((name, infer(maps[:, some]), None) for name, some in groups.items())]
     judged = {
         name: category_stability(
             name, own, layer.geometry, landmarks, protocol=protocol, permutations=permutations, centres=centres
         )
-        for name, own, centres in ((Of.NODES, found, places), (Of.FILTERS, infer(maps), None))
+        for name, own, centres in entries
     }
     drawn = {name: resampled([item], protocol, resamples=RESAMPLES, seed=0)[:, 0] for name, item in judged.items()}
     rows = [
@@ -122,14 +140,16 @@ def steadiness(layer: JudgedLayer, nodes: NDArray[np.int64], *, size: tuple[int,
     ]
     still = _frozen_at_their_own(judged[Of.NODES], places_of(layer.seen, nodes, size), landmarks, protocol)
     rivals = {
-        Of.DIFFERENCE: (float(np.nanmean(judged[Of.FILTERS].deviation)), np.nanmean(drawn[Of.FILTERS], 1)),
-        Of.OWN_FROZEN: still,
+        apart: (float(np.nanmean(judged[name].deviation)), np.nanmean(drawn[name], 1))
+        for name, apart in ((Of.FILTERS, Of.DIFFERENCE), (Of.ALIKE, Of.ALIKE_DIFFERENCE))
+        if name in judged
     }
+    rivals[Of.OWN_FROZEN] = still
     own = float(np.nanmean(judged[Of.NODES].deviation)), np.nanmean(drawn[Of.NODES], 1)
     for name, rival in rivals.items():
         between = paired_interval((own[0], rival[0]), (own[1], rival[1]))
         rows.append(GraphMetric(Measure.INSTABILITY, name, *between, len(maps)))
-    tested = _shift_tested(layer, nodes, judged, protocol)
+    tested = _shift_tested(layer, nodes, groups, judged=judged, protocol=protocol)
     rows += [row for name, item in tested.items() for row in _followed(name, item)]
     bases = judged[Of.FILTERS].baselines
     frozen = {Of.RANDOM: bases.random, Of.CENTRE: bases.centre, Of.CONSTANT: bases.best_constant}
@@ -153,15 +173,23 @@ def _frozen_at_their_own(
 
 
 def _shift_tested(
-    layer: JudgedLayer, nodes: NDArray[np.int64], judged: Mapping[Of, CategoryStability], protocol: Protocol
+    layer: JudgedLayer,
+    nodes: NDArray[np.int64],
+    groups: Mapping[Of, NDArray[np.int64]],
+    *,
+    judged: Mapping[Of, CategoryStability],
+    protocol: Protocol,
 ) -> dict[Of, CategoryShift]:
-    """The shift test of nodes and filters; empty where nothing was moved."""
+    """The shift test of nodes, and of groups of filters; empty where nothing was moved."""
     moved, grid = layer.moved, cell_centres(layer.geometry)
     if moved is None:
         return {}
     pairs = {
         Of.NODES: (places_of(layer.seen, nodes, protocol.size), places_of(moved.seen, nodes, protocol.size)),
-        Of.FILTERS: (grid[infer(layer.maps).cell], grid[infer(moved.maps).cell]),
+        **{
+            name: (grid[infer(layer.maps[:, some]).cell], grid[infer(moved.maps[:, some]).cell])
+            for name, some in groups.items()
+        },
     }
     pictures = len(moved.shifted.offset)
     weights = np.random.default_rng(0).multinomial(pictures, np.full(pictures, 1 / pictures), size=RESAMPLES)
@@ -173,7 +201,9 @@ def _shift_tested(
 
 def _followed(name: Of, tested: CategoryShift) -> list[GraphMetric]:
     """Who follows what is shown, and what standing still would reach."""
-    found = shift_summary([tested], np.ones(len(tested.deviation), bool))
+    found = shift_summary(
+        [tested], np.ones(len(tested.deviation), bool), false_discovery_of_following([tested]) <= LEVEL
+    )
     rows = [
         GraphMetric(Measure.SLOPE, name, found.slope or 0.0, found.low, found.high, found.positions),
         GraphMetric(Measure.FOLLOWS, name, found.follow / max(1, found.positions), n=found.positions),
@@ -200,14 +230,52 @@ def chosen_nodes(seen: Seen, moved: Seen | None, offset: Floats | None, *, count
         places among the layer's nodes, the best first.
     """
     score = seen.score.flatten(1).double().cpu().numpy().mean(0)
-    strong: NDArray[np.int64] = np.argsort(-score, kind="stable")[:STRONG]
-    strong = strong[score[strong] > 0]
     if moved is None or offset is None:
-        first: NDArray[np.int64] = strong[:count]
-        return first
-    before, after = (item.position.flatten(1, 2).double().cpu().numpy()[:, strong] for item in (seen, moved))
-    left = np.square(after - before - offset[:, None]).sum(2).mean(0)
-    best: NDArray[np.int64] = strong[np.argsort(left, kind="stable")[:count]]
+        return _strong(score)[:count]
+    before, after = (item.position.flatten(1, 2).double().cpu().numpy() for item in (seen, moved))
+    return _best_followers(score, after - before - offset[:, None], count)
+
+
+def chosen_filters(
+    copies: tuple[NDArray[np.float32], NDArray[np.float32] | None],
+    geometry: LayerGeometry,
+    offset: Floats | None,
+    *,
+    size: tuple[int, int],
+    count: int,
+) -> NDArray[np.int64]:
+    """Filters chosen as `chosen_nodes` are, on the same evidence: the fair ones to set beside these.
+
+    Args:
+        copies: (images, filters, rows, columns) maps in the training pictures, and in the same, moved.
+        geometry: of the layer.
+        offset: (pictures, 2) x, y in sides of the frame.
+        size: (height, width) of the network's input.
+        count: how many at most.
+
+    Returns:
+        places among the filters, the best first.
+    """
+    own, moved = copies
+    found = infer(own)
+    score = found.score.astype(np.float64).mean(0)
+    if moved is None or offset is None:
+        return _strong(score)[:count]
+    grid = cell_centres(geometry) / np.array(size[::-1])
+    return _best_followers(score, grid[infer(moved).cell] - grid[found.cell] - offset[:, None], count)
+
+
+def _strong(score: Floats) -> NDArray[np.int64]:
+    """The STRONG of the highest mean score, the highest first; none that is not above zero."""
+    strong: NDArray[np.int64] = np.argsort(-score, kind="stable")[:STRONG]
+    return strong[score[strong] > 0]
+
+
+def _best_followers(score: Floats, left: Floats, count: int) -> NDArray[np.int64]:
+    """Of the strong those with the least mean square of what is left of their (pictures, places, 2) displacement."""
+    strong = _strong(score)
+    square = np.square(left[:, strong]).sum(2).mean(0)
+    best: NDArray[np.int64] = strong[np.argsort(square, kind="stable")[:count]]
     return best
 
 

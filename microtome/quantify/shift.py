@@ -5,6 +5,15 @@
 
 Over pictures I; x and y have intercepts of their own. A position that follows has slope 1, a frozen one 0, one that
 jumps about whatever is shown 0 as well, with an R^2 near 0. A steady position that does not follow may just be frozen.
+
+Whether a slope lies above LIMIT is tested by its score, the residuals of a slope of LIMIT itself:
+
+    u_I = sum_xy o_I (d_I - LIMIT o_I), o and d less their means      t = sum_I u_I / sqrt(n / (n - 1) sum_I u_I^2)
+
+by Student's distribution of n - 2. Nothing is asked of the displacements' distribution; of positions that follow in
+half of the pictures and jump anywhere in the others, whose slope is LIMIT, quantiles of resamples call up to four times
+as many sure as they should. Of many positions, the surely following are those whose false discovery rate is at most
+5 % (`false_discovery_of_pairs`).
 """
 
 from __future__ import annotations
@@ -16,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.quantify.intervals import ENDS
+from microtome.quantify.significance import false_discovery_of_pairs
 from microtome.quantify.stability import CategoryStability, LandmarkStability, Protocol
 
 Floats = NDArray[np.float64]
@@ -31,6 +41,7 @@ class Following:
         r2: share of the displacement's variance that the offset explains; 0 of a position that never moves.
         low, high: 95 % percentile interval of the slope over pictures; NaN where nothing was resampled.
         drawn: (resamples, positions) slopes.
+        p_value: of a slope of LIMIT at most, by its score.
     """
 
     slope: Floats
@@ -38,10 +49,11 @@ class Following:
     low: Floats
     high: Floats
     drawn: Floats
+    p_value: Floats
 
     @property
     def follows(self) -> NDArray[np.bool_]:
-        """Those of which it is sure."""
+        """Those of which it is sure, each taken alone."""
         return self.low > LIMIT
 
 
@@ -62,8 +74,25 @@ def following(
     drawn, _ = _regressed(moved, offset, counts, weights.astype(float))
     low, high = np.quantile(drawn, ENDS, axis=0) if len(drawn) else np.full((2, len(slope)), np.nan)
     few = counts.sum(0) < 3
-    slope, r2, low, high = (np.where(few, np.nan, values) for values in (slope, r2, low, high))
-    return Following(slope, r2, low, high, drawn)
+    each = (slope, r2, low, high, _above(moved, offset, counts))
+    slope, r2, low, high, p_value = (np.where(few, np.nan, values) for values in each)
+    return Following(slope, r2, low, high, drawn, p_value)
+
+
+def _above(moved: Floats, offset: Floats, counts: NDArray[np.bool_]) -> Floats:
+    """(positions,) p-value of a slope of LIMIT at most. SciPy is imported where it is asked."""
+    from scipy.special import stdtr
+
+    pictures = np.maximum(counts.sum(0), 3)
+    o, d = (
+        np.where(counts[..., None], values - np.where(counts[..., None], values, 0).sum(0) / pictures[:, None], 0)
+        for values in (np.broadcast_to(offset[:, None], moved.shape), moved)
+    )
+    score = (o * (d - LIMIT * o)).sum(2)
+    noise = np.sqrt((score**2).sum(0) * pictures / (pictures - 1))
+    t = np.divide(score.sum(0), noise, out=np.zeros(len(noise)), where=noise > 0)
+    found: Floats = stdtr(pictures - 2.0, -t)
+    return found
 
 
 def _regressed(moved: Floats, offset: Floats, counts: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
@@ -188,6 +217,11 @@ class CategoryShift:
     frozen: Floats
     tracking: NDArray[np.bool_]
 
+    @property
+    def p_value(self) -> Floats:
+        """(filters,) of a slope of LIMIT at most; NaN where NULL."""
+        return np.where(np.isfinite(self.deviation), self.following.p_value, np.nan)
+
 
 def category_shift(
     item: CategoryStability,
@@ -238,13 +272,17 @@ class ShiftSummary:
     """The shift test of a layer, in one category or as the mean over several; None where there is nothing to average.
 
     Args:
-        positions, follow: filters that are not NULL, in each category, and those of them that surely follow.
+        positions, follow: filters that are not NULL, in each category, and those of them whose slope's interval, each
+            taken alone, lies above LIMIT.
         slope, low, high, r2: means over them; the interval is over pictures.
         slope_inside, slope_mirrored, inside_share: slopes where the crop window stayed in the picture and where it did
             not, and the share of pictures in which it did.
         frozen: mean instability of the filters' own mean places.
         following_deviation, following_frozen, following_tracking: of those that follow: their instability, that of
             their mean places, and the share that tracks a landmark.
+        filters, sure: that are not NULL, in one category at least, and those of them that surely follow in one at
+        least. sure_deviation, sure_frozen, sure_tracking: as of those that follow, of the sure ones in their
+        categories.
     """
 
     positions: int
@@ -260,17 +298,35 @@ class ShiftSummary:
     following_deviation: float | None
     following_frozen: float | None
     following_tracking: float | None
+    filters: int
+    sure: int
+    sure_deviation: float | None
+    sure_frozen: float | None
+    sure_tracking: float | None
 
 
-def shift_summary(categories: Sequence[CategoryShift], kept: NDArray[np.bool_]) -> ShiftSummary:
+def false_discovery_of_following(categories: Sequence[CategoryShift]) -> Floats:
+    """(categories, filters) false discovery rate of each filter's following in each category, over all of them.
+
+    Args:
+        categories: all of a layer.
+    """
+    return false_discovery_of_pairs(np.array([item.p_value for item in categories]))
+
+
+def shift_summary(
+    categories: Sequence[CategoryShift], kept: NDArray[np.bool_], believed: NDArray[np.bool_]
+) -> ShiftSummary:
     """Of the filters that count.
 
     Args:
         categories: one, or several to be pooled.
         kept: (filters,) which filters count.
+        believed: (categories, filters) which surely follow, of all that were asked of the layer.
     """
     alive = [kept & np.isfinite(item.deviation) & np.isfinite(item.following.slope) for item in categories]
-    sure = [own & item.following.follows for own, item in zip(alive, categories, strict=True)]
+    alone = [own & item.following.follows for own, item in zip(alive, categories, strict=True)]
+    sure = [own & those for own, those in zip(alive, believed, strict=True)]
     drawn = [item.following.drawn[:, own].mean(1) for own, item in zip(alive, categories, strict=True) if own.any()]
     ends = np.quantile(np.mean(drawn, axis=0), ENDS) if drawn and len(drawn[0]) else (None, None)
 
@@ -283,7 +339,7 @@ def shift_summary(categories: Sequence[CategoryShift], kept: NDArray[np.bool_]) 
     of = [item.following for item in categories]
     return ShiftSummary(
         positions=int(sum(own.sum() for own in alive)),
-        follow=int(sum(own.sum() for own in sure)),
+        follow=int(sum(own.sum() for own in alone)),
         slope=mean(alive, [item.slope for item in of]),
         low=None if ends[0] is None else float(ends[0]),
         high=None if ends[1] is None else float(ends[1]),
@@ -292,7 +348,12 @@ def shift_summary(categories: Sequence[CategoryShift], kept: NDArray[np.bool_]) 
         slope_mirrored=mean(alive, [item.mirrored for item in categories]),
         inside_share=float(np.mean([item.inside_share for item in categories])),
         frozen=mean(alive, [item.frozen for item in categories]),
-        following_deviation=mean(sure, [item.deviation for item in categories]),
-        following_frozen=mean(sure, [item.frozen for item in categories]),
-        following_tracking=mean(sure, [item.tracking for item in categories]),
+        following_deviation=mean(alone, [item.deviation for item in categories]),
+        following_frozen=mean(alone, [item.frozen for item in categories]),
+        following_tracking=mean(alone, [item.tracking for item in categories]),
+        filters=int(np.any(alive, axis=0).sum()),
+        sure=int(np.any(sure, axis=0).sum()),
+        sure_deviation=mean(sure, [item.deviation for item in categories]),
+        sure_frozen=mean(sure, [item.frozen for item in categories]),
+        sure_tracking=mean(sure, [item.tracking for item in categories]),
     )

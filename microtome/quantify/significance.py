@@ -56,3 +56,31 @@ def false_discovery(p: ArrayLike) -> Floats:
     q = found[rising] * (len(rising) / np.arange(1, len(rising) + 1))
     found[rising] = np.minimum(np.minimum.accumulate(q[::-1])[::-1], 1.0)
     return found
+
+
+def any_of(p: Floats) -> Floats:
+    """(units,) p-value of each unit's being null in every one of several tests (Simes 1986).
+
+    The least p_j m / j, p_j the j-th smallest of a unit's m p-values: never above Bonferroni's m times the smallest,
+    and sound where the tests depend on each other positively, as those of one unit on the same pictures do.
+
+    Args:
+        p: (tests, units); NaN where a unit was not tested. NaN for a unit that was tested nowhere.
+    """
+    rising = np.sort(p, axis=0)  # NaN come last
+    tests = np.isfinite(p).sum(0)
+    found: Floats = np.fmin.reduce(rising * tests / np.arange(1, len(p) + 1)[:, None], axis=0)
+    return found
+
+
+def false_discovery_of_pairs(p: Floats) -> Floats:
+    """(tests, units) smallest false discovery rate at which a pair is believed, over all pairs and over all units.
+
+    The larger of a pair's own among all pairs, and of its unit's among all units, whose p-value is `any_of` its tests:
+    of the pairs that are believed and of the units that they belong to, so small a share is false.
+
+    Args:
+        p: (tests, units) p-values; NaN of pairs that were not tested, which stays.
+    """
+    found: Floats = np.maximum(false_discovery(p.ravel()).reshape(p.shape), false_discovery(any_of(p)))
+    return found

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.quantify.intervals import resampled_interval
+from microtome.quantify.significance import LEVEL, false_discovery_of_pairs
 from microtome.quantify.stability import CategoryStability, Inferences
 
 Floats = NDArray[np.float64]
@@ -46,6 +47,31 @@ def pooled(categories: Sequence[CategoryStability], rule: Rule) -> Floats:
     choice = chosen_category(categories, rule)
     picked = np.take_along_axis(deviation, np.maximum(choice, 0)[None], 0)[0]
     return np.where(choice >= 0, picked, np.nan)
+
+
+def false_discovery_of_tracking(categories: Sequence[CategoryStability]) -> list[Mapping[str, Floats]]:
+    """Per category, by landmark: (filters,) false discovery rate of tracking it, over all that the layer was asked.
+
+    Args:
+        categories: all of a layer; NULL filters are not asked.
+    """
+    tests = [
+        np.where(np.isfinite(item.deviation), mark.p_value, np.nan)
+        for item in categories
+        for mark in item.landmarks.values()
+    ]
+    each = iter(false_discovery_of_pairs(np.array(tests)))
+    return [{name: next(each) for name in item.landmarks} for item in categories]
+
+
+def surely_tracking(rates: Sequence[Mapping[str, Floats]]) -> NDArray[np.bool_]:
+    """(filters,) which surely track one landmark at least of some categories.
+
+    Args:
+        rates: of the categories, from `false_discovery_of_tracking`.
+    """
+    found: NDArray[np.bool_] = np.any([rate <= LEVEL for marks in rates for rate in marks.values()], axis=0)
+    return found
 
 
 def best_filters(categories: Sequence[CategoryStability], count: int | None) -> NDArray[np.bool_]:
@@ -99,7 +125,8 @@ class LayerSummary:
             nothing was resampled.
         random, random_sd, centre, best_constant: of the baselines.
         tracking_share, beating_share: of the filters that are not NULL, which track a landmark, and which beat the best
-            constant position; None where all are NULL.
+            constant position; None where all are NULL. Tracking at a false discovery rate of 5 % of each landmark.
+        sure_tracking_share: which track one, at 5 % over all the landmarks and categories that the layer was asked.
         spread, entropy: means over the filters of how much their own position moves.
         tied_share, silent_share: of filters and images, where another cell is as high, and where nothing is above 0.
     """
@@ -120,6 +147,7 @@ class LayerSummary:
     entropy: float
     tied_share: float
     silent_share: float
+    sure_tracking_share: float | None
 
 
 @dataclass(frozen=True)
@@ -141,7 +169,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class FilterOnLandmark:
-    """A filter on a landmark of a category; see `LandmarkStability` for the figures, None where there are none."""
+    """A filter on a landmark of a category; see `LandmarkStability` for the figures, None where there are none.
+
+    `q_all` is its false discovery rate over all landmarks and categories of the layer, not over one landmark's filters.
+    """
 
     filter: int
     category: str
@@ -149,10 +180,11 @@ class FilterOnLandmark:
     deviation: float | None
     r2: float | None
     q_value: float | None
+    q_all: float | None
 
 
 def category_summary(
-    item: CategoryStability, drawn: Floats, kept: NDArray[np.bool_], found: Inferences
+    item: CategoryStability, drawn: Floats, kept: NDArray[np.bool_], found: Inferences, *, sure: NDArray[np.bool_]
 ) -> LayerSummary:
     """A layer in one category.
 
@@ -161,12 +193,14 @@ def category_summary(
         drawn: (resamples, filters) D_f over images drawn anew.
         kept: (filters,) which filters count.
         found: inferences in the category's images.
+        sure: (filters,) which surely track a landmark of it.
     """
     return _summary(
         item.deviation[kept],
         drawn[:, kept],
         bases={name: getattr(item.baselines, name) for name in _BASELINES},
         tracking=item.tracking[kept],
+        sure=sure[kept],
         spread=float(item.spread.deviation[kept].mean()),
         entropy=float(item.spread.entropy[kept].mean()),
         found=found.filters(kept),
@@ -174,7 +208,13 @@ def category_summary(
 
 
 def pooled_summary(
-    categories: Sequence[CategoryStability], drawn: Floats, kept: NDArray[np.bool_], found: Inferences, *, rule: Rule
+    categories: Sequence[CategoryStability],
+    drawn: Floats,
+    kept: NDArray[np.bool_],
+    found: Inferences,
+    *,
+    rule: Rule,
+    sure: NDArray[np.bool_],
 ) -> LayerSummary:
     """A layer over all categories; baselines are pooled by the same rule: the lowest, or the mean.
 
@@ -184,6 +224,7 @@ def pooled_summary(
         kept: (filters,) which filters count.
         found: inferences in the images of all categories.
         rule: of RULES.
+        sure: (filters,) which surely track a landmark of one of them.
     """
     choose = np.min if rule == "lowest" else np.mean
     return _summary(
@@ -191,6 +232,7 @@ def pooled_summary(
         pooled_resamples(categories, drawn, rule)[:, kept],
         bases={name: float(choose([getattr(item.baselines, name) for item in categories])) for name in _BASELINES},
         tracking=np.any([item.tracking for item in categories], axis=0)[kept],
+        sure=sure[kept],
         spread=float(np.mean([item.spread.deviation[kept].mean() for item in categories])),
         entropy=float(np.mean([item.spread.entropy[kept].mean() for item in categories])),
         found=found.filters(kept),
@@ -203,6 +245,7 @@ def _summary(
     *,
     bases: Mapping[str, float],
     tracking: NDArray[np.bool_],
+    sure: NDArray[np.bool_],
     spread: float,
     entropy: float,
     found: Inferences,
@@ -224,6 +267,7 @@ def _summary(
         entropy=entropy,
         tied_share=float(found.tied.mean()),
         silent_share=float(found.silent.mean()),
+        sure_tracking_share=_share(sure, alive),
     )
 
 

@@ -12,7 +12,7 @@ from microtome.visualize.measures import EXPLANATIONS, SHARES, AttackMeasure, Me
 FLIPPED = AttackMeasure(MeasureKind.FLIPPED)
 CONTROL = "noise like "
 OF_UNITS = frozenset({MeasureKind.UNITS_CHANGED, MeasureKind.UNITS_KEPT})
-WIDEST = 4  # measures beside each other
+WIDEST = 2  # measures beside each other, each with its control
 EXPLAINED = {
     MeasureKind.FLIPPED: "prediction flipped: share of pictures of which the network now says another class",
     MeasureKind.LOGIT_LOST: "logit lost: how much the score of the class that it said before fell, before softmax",
@@ -20,7 +20,7 @@ EXPLAINED = {
     MeasureKind.UNITS_KEPT: "strongest units kept: share of the picture's strongest units that still are",
     MeasureKind.SALIENCY: "saliency, spearman: rank correlation of the gradient map with the one before, 1 is unmoved",
     MeasureKind.LABELS_KEPT: "detectors that keep their label: of those that detect their own concept on "
-    "the same pictures unchanged, the share that still do",
+    "the same pictures unchanged (so many of them), the share that still do",
     MeasureKind.TREE_NODE_KEPT: "second-layer node kept: share of pictures that the tree decides in the same way",
     MeasureKind.TREE_PATH_KEPT: "share of the path kept: how much of a picture's way through the tree stays",
     MeasureKind.NODES_SHIFTED: "shift of strongest nodes: how far the graph's patterns moved, by the picture's side",
@@ -45,6 +45,7 @@ class AttackRow(TypedDict):
     low: float
     high: float
     n: int
+    detectors: int | None
 
 
 class AttackedNumbers(TypedDict):
@@ -92,11 +93,13 @@ class AttackFindings:
         figures: rows of the table `adversarial`, by attack and measure, in the table's order.
         pictures: that are shown.
         size: (height, width) of the frame.
+        steps: of PGD.
     """
 
     figures: Mapping[tuple[AttackKind, AttackMeasure], AttackRow]
     pictures: Sequence[AttackedPicture]
     size: tuple[int, int]
+    steps: int
 
     @property
     def kinds(self) -> list[AttackKind]:
@@ -133,7 +136,7 @@ def _groups(found: AttackFindings) -> Iterator[views.Section]:
         "What moves in what the audit says of it": [m for m in found.measures if m.kind in EXPLANATIONS],
     }
     asked = {what: measures for what, measures in groups.items() if measures}
-    note: list[views.Part] = [_note()]
+    note: list[views.Part] = [_note(found)]
     for what, measures in asked.items():
         tables = [_moved(found, measures[at : at + WIDEST]) for at in range(0, len(measures), WIDEST)]
         yield views.Section(what, [*note, views.Text(_about(measures), "quiet"), *tables])
@@ -175,13 +178,20 @@ def _flipped(found: AttackFindings, kind: AttackKind) -> tuple[str, str]:
     return f"{row['value']:.0%}", f"predictions flipped, 95 %: {row['low']:.0%} to {row['high']:.0%}{beside}"
 
 
-def _note() -> views.Text:
+def _note(found: AttackFindings) -> views.Text:
+    steps = f"{found.steps} steps of a quarter of the bound" if found.steps > 1 else "one step of the whole bound"
+    faint = (
+        " An attack of less than one grey level survives no 8-bit file: rounded, what is less than half a level is "
+        "gone, and what is more becomes a whole one. It is measured on the exact values."
+        if any(kind.eps < 1 for kind in found.kinds)
+        else ""
+    )
     return views.Text(
         "An attack moves every pixel by at most so many of 255 grey levels, so that the network's prediction suffers: "
-        "FGSM (fast gradient sign) in one step, PGD (projected gradient descent) in several. “Noise like it” "
-        "moves every pixel as far in a random direction: what does not exceed it is no effect of the attack. Means "
-        "over pictures with 95 % intervals (of shares by Wilson, else by bootstrap). Tree and graph "
-        "speak of pictures of their own category.",
+        f"FGSM (fast gradient sign) in one step, PGD (projected gradient descent) in {steps}, from one random start; "
+        "from more starts it may do more. “By noise”: every pixel moved as far in a random direction; what does not "
+        "exceed it is no effect of the attack. Means over pictures with 95 % intervals (of shares by Wilson, else by "
+        f"bootstrap). Tree and graph speak of pictures of their own category.{faint}",
         "quiet",
     )
 
@@ -193,12 +203,16 @@ def _about(measures: Sequence[AttackMeasure]) -> str:
 
 
 def _moved(found: AttackFindings, measures: Sequence[AttackMeasure]) -> views.Table:
-    """A row per attack, a column per measure."""
+    """A row per attack, and for each measure a column, with that of noise of its size beside it."""
     lines = []
     for kind in found.kinds:
-        cells = [_cell(found.figures.get((kind, measure)), measure) for measure in measures]
-        lines.append(["noise like it" if kind.name.startswith(CONTROL) else _said(kind), *cells])
-    return views.Table([("attack", False), *((str(measure), True) for measure in measures)], lines)
+        if not kind.name.startswith(CONTROL):
+            both = [
+                (found.figures.get((one, measure)), measure) for measure in measures for one in (kind, _noise(kind))
+            ]
+            lines.append([_said(kind), *(_cell(row, measure) for row, measure in both)])
+    columns = [(name, True) for measure in measures for name in (str(measure), "by noise")]
+    return views.Table([("attack", False), *columns], lines)
 
 
 def _cell(row: AttackRow | None, measure: AttackMeasure) -> str:
@@ -207,7 +221,8 @@ def _cell(row: AttackRow | None, measure: AttackMeasure) -> str:
         return "–"
     form = ".0%" if measure.kind in SHARES or measure.kind is MeasureKind.LABELS_KEPT else ".2f"
     value, low, high = (f"{number:{form}}" for number in (row["value"], row["low"], row["high"]))
-    return f"{value} [{low}, {high}]".replace("-0.00", "0.00").replace("-0%", "0%")
+    count = f" of {row['detectors']}" if row["detectors"] else ""
+    return f"{value} [{low}, {high}]{count}".replace("-0.00", "0.00").replace("-0%", "0%")
 
 
 def _named(number: int, name: str | None) -> str:
@@ -223,7 +238,8 @@ def _attacked(found: AttackFindings) -> list[views.Section]:
     what stronger attacks do to the same, and the pictures of which it says the same."""
     text = (
         "What the network says before and after, each picture by the weakest attack that flips it. The difference is "
-        "drawn at full contrast: grey is no change, the extremes are the attack's size."
+        "drawn at full contrast: grey is no change, the extremes are the attack's size. Files of pictures round and "
+        "compress: what is shown may be another attack than what was measured."
     )
     if any(shown.row["before_name"] is None for shown in found.pictures):
         text += " Classes have numbers here: nobody says what the network's outputs are called."

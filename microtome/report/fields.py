@@ -9,8 +9,9 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.quantify.intervals import share_interval
 from microtome.report import views
-from microtome.report.words import median, worded
+from microtome.report.words import median, percent, worded
 
 PAGE = "fields.html"
 COVERED = 3  # pictures beside a map
@@ -26,6 +27,7 @@ class OcclusionRow(TypedDict):
     size_y: int
     theoretical: float
     images: int
+    whole: int
     file: str
 
 
@@ -39,6 +41,9 @@ class MinimalRow(TypedDict):
     whole_score: float
     area: float
     file: str
+    target: int
+    target_name: str | None
+    kept_at_random: float
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,12 @@ class StrippedPicture:
 
 @dataclass(frozen=True)
 class FieldFindings:
-    """Measured fields, stripped pictures, and (height, width) of the frame."""
+    """Measured fields, stripped pictures, (height, width) of the frame, and the covering square's side in pixels."""
 
     fields: Sequence[MeasuredField]
     stripped: Sequence[StrippedPicture]
     size: tuple[int, int]
+    occluder: int
 
 
 def page(found: FieldFindings) -> views.Page:
@@ -132,11 +138,17 @@ def _headline(layers: Mapping[str, Sequence[OcclusionRow]]) -> str:
     """How wide the units of each layer see: a layer's figure is that of some units, and it says of how many."""
     told = []
     for name, rows in layers.items():
-        sizes = _wide(rows)
+        whole = [row for row in rows if row["whole"]]
+        sizes, cut = _wide(whole), len(rows) - len(whole)
         units = (
-            f"median of {len(rows)} units, {min(sizes):.0f} to {max(sizes):.0f}" if len(rows) > 1 else "one unit alone"
+            f"median of {len(whole)} units, {min(sizes):.0f} to {max(sizes):.0f}"
+            if len(whole) > 1
+            else "one unit alone"
         )
-        told.append(f"{worded(median(sizes), '.0f')} of {rows[0]['theoretical']:g} possible in {name} ({units})")
+        left = f"; {cut} more left out, whose field the picture's edge cuts in every picture" if cut else ""
+        many = f"{worded(median(sizes), '.0f')} of {rows[0]['theoretical']:g} possible in {name} ({units}{left})"
+        none = f"nothing sure in {name}, as the picture's edge cuts the field of each of {len(rows)} units"
+        told.append(many if whole else none)
     return f"Where a picture is covered, units answer to so many pixels across: {'; '.join(told)}."
 
 
@@ -162,69 +174,82 @@ def of_units(found: FieldFindings) -> views.Told:
     """The measured field, beside the pictures over which it was measured."""
     told: dict[views.UnitKey, list[views.Section]] = {}
     for field in found.fields:
-        card, row = _card(field, found.size), field.row
+        card, row = _card(field, found), field.row
         links = [("on the page of fields", f"{PAGE}#{card.anchor}")]
         own = replace(card, unit=None, title=f"over {row['images']} pictures", links=links)
-        text = views.Text(
-            f"{row['size_x']} × {row['size_y']} pixels; its layer could see {row['theoretical']:g}. {_READING}", "quiet"
-        )
+        text = views.Text(f"{_measured(row)}; its layer could see {row['theoretical']:g}. {_READING}", "quiet")
         told[field.key] = [views.Section("Its measured receptive field", [text, views.Gallery([own], True)])]
     return told
 
 
 _READING = (
     "A small square covers one place of a picture after another: where the unit's answer changes, it looks. In the "
-    "map, dark is where covering mattered, and the circle is what the layer's kernels and strides would let it see. In "
-    "the pictures, in which the unit is highest, the circle is as large as the measured field."
+    "map, dark is where covering mattered; the frame holds every place from which the covering square can touch what "
+    "the layer's kernels and strides let it see. In the pictures, in which the unit is highest, the frame is as large "
+    "as the measured field, about the unit's place."
 )
+_CUT = "cut by the edge"
 
 
 def _fields(found: FieldFindings) -> views.Section:
-    cards = views.Gallery([_card(field, found.size) for field in found.fields], True)
-    note = "The covering square's own width is taken off. A unit at the edge of a picture shows part of its field."
+    cards = views.Gallery([_card(field, found) for field in found.fields], True)
+    note = (
+        "The covering square's own width is taken off the measured size. Where the picture's edge cuts a field in "
+        "every picture, as of units that are highest at the edge, it may be larger."
+    )
     return views.Section("Receptive fields", [views.Text(f"{_READING} {note}", "quiet"), cards])
 
 
-def _card(field: MeasuredField, size: tuple[int, int]) -> views.Card:
+def _card(field: MeasuredField, found: FieldFindings) -> views.Card:
     row, (height, width) = field.row, field.size
-    circle = (width / 2, height / 2, row["theoretical"] / 2)
-    spots = [
-        views.Spot(field.picture, f"where covering mattered to unit {row['unit']}", field.size, [circle], (), "map")
-    ]
-    radius = (row["size_x"] + row["size_y"]) / 4
-    spots += [views.Spot(item.thumb, item.file, size, [(*item.at, radius)], ()) for item in field.covered]
+    reach = row["theoretical"] + found.occluder - 1
+    frame = (width / 2, height / 2, min(reach, width), min(reach, height))
+    what = f"where covering mattered to unit {row['unit']}"
+    spots = [views.Spot(field.picture, what, field.size, (), (), "map", [frame])]
+    seen = (row["size_x"], row["size_y"])
+    spots += [views.Spot(item.thumb, item.file, found.size, (), (), "", [(*item.at, *seen)]) for item in field.covered]
     name, anchor = f"{row['layer']} unit {row['unit']}", f"field/{row['layer']}/{row['unit']}"
     facts = [
-        ("measured", f"{row['size_x']} × {row['size_y']} px", "size of the field by covering, over its top pictures"),
+        ("measured", _measured(row), "size of the field by covering, over its top pictures"),
         ("theoretical", f"{row['theoretical']:g} px", "size of the field by the layers' kernels and strides"),
-        ("pictures", str(row["images"]), "over which it was measured"),
+        ("pictures", f"{row['images']}, {row['whole']} show it whole", "over which it was measured"),
     ]
-    return views.Card(name, anchor, "", spots, facts, unit=field.key)
+    return views.Card(name, anchor, "" if row["whole"] else _CUT, spots, facts, unit=field.key)
+
+
+def _measured(row: OcclusionRow) -> str:
+    least = "" if row["whole"] else "at least "
+    return f"{least}{row['size_x']} × {row['size_y']} px"
 
 
 def _minimal(found: FieldFindings) -> views.Section:
-    cards = [
-        views.Card(
-            shown.file,
-            f"minimal/{shown.row['image']}",
-            f"{shown.row['kept']} of {shown.row['segments']} segments",
-            [
-                views.Spot(shown.thumb, shown.file, found.size, (), (), "whole"),
-                views.Spot(shown.left, "what is left", found.size, (), (), "minimal"),
-            ],
-            [
-                ("area left", f"{shown.row['area']:.0%}", "share of the picture"),
-                (
-                    "score",
-                    f"{shown.row['whole_score']:.2f} → {shown.row['score']:.2f}",
-                    "of the predicted class, before softmax",
-                ),
-            ],
-        )
-        for shown in found.stripped
-    ]
+    cards = [_stripped_card(shown, found.size) for shown in found.stripped]
+    share, low, high = share_interval(np.array([shown.row["kept_at_random"] for shown in found.stripped]))
     text = (
-        "A picture is cut into segments of similar colour; they go, what costs the prediction least first, until "
-        "the next would change it. What is left suffices for the prediction, and may show what it rests on."
+        "A picture is cut into segments of similar colour; they go, what costs the prediction least first, until the "
+        "next would change it. What is left suffices for the prediction, and may show what it rests on. As a control "
+        f"as many segments of each picture go at random: the prediction stays in {percent(share)} of the draws "
+        f"[{percent(low)}, {percent(high)}] (95 % over {len(cards)} pictures). Where it stays as often as not, what is "
+        "left says little."
     )
     return views.Section("Minimal images", [views.Text(text, "quiet"), views.Gallery(cards)])
+
+
+def _stripped_card(shown: StrippedPicture, size: tuple[int, int]) -> views.Card:
+    row = shown.row
+    name = row["target_name"] or f"class {row['target']}"
+    return views.Card(
+        shown.file,
+        f"minimal/{row['image']}",
+        f"{row['kept']} of {row['segments']} segments",
+        [
+            views.Spot(shown.thumb, shown.file, size, (), (), "whole"),
+            views.Spot(shown.left, "what is left", size, (), (), "minimal"),
+        ],
+        [
+            ("answer", name, "the predicted class, of the whole picture and of what is left"),
+            ("area left", f"{row['area']:.0%}", "share of the picture"),
+            ("score", f"{row['whole_score']:.2f} → {row['score']:.2f}", "of the predicted class, before softmax"),
+            ("kept at random", percent(row["kept_at_random"]), "of 64 draws in which as many segments go at random"),
+        ],
+    )

@@ -259,7 +259,7 @@ def _following(own: Compared, twin: Compared) -> str:
     """How many filters of the new layer follow what is shown, beside the twin's."""
     if not own.shift or not twin.shift:
         return ""
-    counts = [f"{item.follow} of {item.positions}" for item in (own.shift, twin.shift)]
+    counts = [f"{item.sure} of {item.filters}" for item in (own.shift, twin.shift)]
     return f" When what is shown is moved, {counts[0]} of its filters surely follow, {counts[1]} of the twin's."
 
 
@@ -386,8 +386,8 @@ _STEADY = (
     "picture's diagonal; lower is steadier. Minus the twin: paired difference over the same resampled pictures; it "
     "shows an effect where its interval excludes zero. A filter that stops moving is steady too: so watch whether it "
     "surely follows what is shown when that is moved by a known offset (slope: 1 follows all the way, 0 stays where "
-    "it was; surely, where the interval of its own slope lies above 0.5), still tracks a landmark, and how much it "
-    "moves itself. Filters that are silent, or have too few pictures, are left out."
+    "it was; surely, where its own slope lies above 0.5, at a false discovery rate of 5 %), still tracks a landmark, "
+    "and how much it moves itself. Filters that are silent, or have too few pictures, are left out."
 )
 
 
@@ -400,9 +400,9 @@ def _line(item: Compared, held: float, widest: float, *, against: bool) -> list[
         with_interval(found),
         views.Strip(value, low, high, [mark], f"D {with_interval(found)}"),
         _apart(item.apart) if against and item.phase not in (None, TWIN) else "",
-        "–" if item.shift is None else f"{item.shift.follow} of {item.shift.positions}",
+        "–" if item.shift is None else f"{item.shift.sure} of {item.shift.filters}",
         "–" if item.shift is None else slope(item.shift),
-        worded(found.tracking_share, ".0%"),
+        worded(found.sure_tracking_share, ".0%"),
         f"{found.spread:.3f}",
     ]
 

@@ -146,13 +146,12 @@ def _headline(found: GraphFindings) -> str:
     slopes = [row for row in found.figures if row.metric is Measure.SLOPE and row.of is Of.NODES]
     if slopes:
         text += f". When what new pictures show is moved, the shown nodes move with it, by {_shares(slopes)}"
-    apart = [row for row in found.figures if row.of is Of.DIFFERENCE]
+    apart = [row for row in found.figures if row.of is Of.ALIKE_DIFFERENCE]
     if apart:
         still = [row for row in found.figures if row.of is Of.OWN_FROZEN]
         text += (
-            ". These nodes, chosen in the pictures that the graph was learned from as those that follow best, keep "
-            f"their distance to the parts more steadily than all raw filters together do in {_of(apart)}, and than "
-            f"they would frozen at their own mean places in {_of(still)} (95 % intervals)"
+            ". They keep their distance to the parts more steadily than as many raw filters, chosen as they were, in "
+            f"{_of(apart)}, and than they would frozen at their own mean places in {_of(still)} (95 % intervals)"
         )
     return text + "."
 
@@ -177,15 +176,17 @@ def _ends(row: LayerFigure) -> str:
     return "" if row.low is None or row.high is None else f" [{row.low:.0%}, {row.high:.0%}]"
 
 
+_WHOSE = {Of.NODES: "nodes", Of.ALIKE: "filters chosen alike", Of.FILTERS: "all filters"}
 _PLACES = (("best place held for all pictures", Of.CONSTANT), ("random places", Of.RANDOM))
 _STEADY_NOTE = (
     "Over pictures that the graph was not learned from. Instability: how much the distance from a node, or a filter, "
     "to a landmark varies over the 20 pictures in which it is highest, by the picture's diagonal; lower is steadier; "
     "in brackets 95 % intervals over pictures, paired where two are subtracted. What never moves is steady, too, so "
-    "nodes stand beside themselves frozen at their own mean places. Nodes are those that the page shows, chosen in the "
-    "pictures that the graph was learned from; filters are all of the graph's. Track a landmark: share whose "
-    "places vary with one (q, the share of false discoveries, at most 0.05). Own movement: how much the position "
-    "itself varies."
+    "nodes stand beside themselves frozen at their own mean places. Nodes are those that the page shows: of the "
+    "strongest those that follow best, in the pictures that the graph was learned from. Filters chosen alike are as "
+    "many, chosen by the same rule in the same pictures; beside all filters the nodes would owe something to their "
+    "choice. Track a landmark: share whose places vary with one (q, the share of false discoveries, at most 0.05). "
+    "Own movement: how much the position itself varies."
 )
 
 
@@ -193,22 +194,27 @@ def _steadiness(found: GraphFindings) -> list[views.Part]:
     rows = {(row.layer, row.metric, row.of): row for row in found.figures if row.round is None}
     if not rows:
         return [views.Text("The data set has no landmarks: nothing to be steady against.", "quiet")]
-    names = ("instability", "minus filters", "minus frozen", "track a landmark", "own movement")
+    names = ("instability", "nodes minus it", "track a landmark", "own movement")
     lines = [line for layer in found.graph.layers for line in _steady_rows(layer, rows)]
     return [views.Table([("layer", False), *((name, True) for name in names)], lines, _STEADY_NOTE)]
 
 
 def _steady_rows(layer: str, rows: Figures) -> list[list[str]]:
-    """Nodes, filters, and two kinds of places that look at nothing."""
-    beside = [rows.get((layer, Measure.INSTABILITY, of)) for of in (Of.DIFFERENCE, Of.OWN_FROZEN)]
+    """Nodes, what they are compared with, and two kinds of places that look at nothing."""
     lines = []
-    for of in (Of.NODES, Of.FILTERS):
-        own = rows.get((layer, Measure.INSTABILITY, of))
-        apart = ["–" if row is None else row.interval for row in beside] if of is Of.NODES else ["", ""]
-        shares = [f"{rows[layer, Measure.TRACKS, of].value:.0%}", f"{rows[layer, Measure.SPREAD, of].value:.2f}"]
-        lines.append([f"{layer}, {of.value}", "–" if own is None else own.interval, *apart, *shares])
+    for of, apart in zip(_WHOSE, (None, Of.ALIKE_DIFFERENCE, Of.DIFFERENCE), strict=True):
+        if (layer, Measure.TRACKS, of) in rows:
+            own = rows.get((layer, Measure.INSTABILITY, of))
+            less = rows.get((layer, Measure.INSTABILITY, apart)) if apart else None
+            shares = [f"{rows[layer, Measure.TRACKS, of].value:.0%}", f"{rows[layer, Measure.SPREAD, of].value:.2f}"]
+            said = ["–" if own is None else own.interval, "" if less is None else less.interval]
+            lines.append([f"{layer}, {_WHOSE[of]}", *said, *shares])
+    nodes, still = (rows.get((layer, Measure.INSTABILITY, of)) for of in (Of.NODES, Of.OWN_FROZEN))
+    if nodes and still:
+        frozen = f"{nodes.value - still.value:.3f}"
+        lines.insert(1, [f"{layer}, the same nodes frozen", frozen, still.interval, "", ""])
     places = [
-        [f"{layer}, {name}", f"{rows[layer, Measure.INSTABILITY, of].value:.3f}", *[""] * 4] for name, of in _PLACES
+        [f"{layer}, {name}", f"{rows[layer, Measure.INSTABILITY, of].value:.3f}", "", "", ""] for name, of in _PLACES
     ]
     return [*lines, *places]
 
@@ -216,10 +222,10 @@ def _steady_rows(layer: str, rows: Figures) -> list[list[str]]:
 def _follow(found: GraphFindings) -> list[views.Section]:
     """The shift test; nothing where there was none."""
     rows = {(row.layer, row.metric, row.of): row for row in found.figures if row.round is None}
-    names = ("slope", "surely follow", "instability", "if frozen", "of those that follow")
+    names = ("slope", "follow", "instability", "if frozen", "of those that follow")
     lines = []
     for layer in found.graph.layers:
-        for of in (Of.NODES, Of.FILTERS):
+        for of in _WHOSE:
             if (layer, Measure.SLOPE, of) in rows:
                 each = [
                     rows.get((layer, measure, of))
@@ -227,7 +233,7 @@ def _follow(found: GraphFindings) -> list[views.Section]:
                 ]
                 lines.append(
                     [
-                        f"{layer}, {of.value}",
+                        f"{layer}, {_WHOSE[of]}",
                         rows[layer, Measure.SLOPE, of].interval,
                         f"{rows[layer, Measure.FOLLOWS, of].value:.0%}",
                         *("–" if row is None else f"{row.value:.3f}" for row in each),
@@ -238,9 +244,9 @@ def _follow(found: GraphFindings) -> list[views.Section]:
     note = (
         "Each picture is looked up again with what it shows moved by a known random offset. Slope: how far a node, or "
         "a filter, moves with it, mean over the same ones and pictures as above: 1 follows all the way, 0 stays where "
-        "it was. Surely follow: the 95 % interval of its own slope lies above 0.5. If frozen: instability if each "
-        "stood at its own mean place; where it is no higher, no part need be followed to be as steady. Of those "
-        "that follow: the instability of these alone."
+        "it was. Follow: share whose own slope has a 95 % interval above 0.5, each taken alone. If frozen: "
+        "instability if each stood at its own mean place; where it is no higher, no part need be followed to be as "
+        "steady. Of those that follow: the instability of these alone."
     )
     table = views.Table([("layer", False), *((name, True) for name in names)], lines, note)
     return [views.Section("Do they follow what is shown?", [table])]
@@ -307,14 +313,13 @@ class Over:
             for parent in self._parents(child)
         ]
 
-    def _words(self, drawn: Sequence[int], at: Places) -> list[tuple[float, float, str]]:
-        """Each part that nodes lie on in nearly all pictures, in the middle of them."""
+    def _words(self, drawn: Sequence[int], at: Places) -> list[views.Word]:
+        """Each part that nodes lie on in nearly all pictures, at the side, with a line to the middle of its nodes."""
         by_part: dict[str, list[tuple[float, float]]] = {}
         for node in map(self._named, drawn):
             if on_part(node) and (node.purity or 0.0) >= SURELY:
                 by_part.setdefault(node.concept or "", []).append(at[node.node])
-        return [(round(mean(x), 1), round(mean(y), 1), part) for part, places in by_part.items()
-                for x, y in [zip(*places, strict=True)]]  # fmt: skip
+        return _at_the_sides({part: _middle(places) for part, places in by_part.items()}, self.size)
 
     def _named(self, node: int) -> Node:
         return self.graph.named[node]
@@ -333,15 +338,41 @@ class Over:
         return views.Branch(named(self._named(place.node)), where, "", ())
 
 
+def _middle(places: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return round(mean(x for x, _ in places), 1), round(mean(y for _, y in places), 1)
+
+
+def _at_the_sides(parts: Mapping[str, tuple[float, float]], size: tuple[int, int]) -> list[views.Word]:
+    """Words at the left and right side of a picture, apart from what they name and from each other.
+
+    Args:
+        parts: where each is, in the middle of its nodes.
+        size: (height, width) of the picture.
+    """
+    height, width = size
+    line, taken, words = height / 12, {True: 0.0, False: 0.0}, []
+    for part, (x, y) in sorted(parts.items(), key=lambda item: item[1][1]):
+        left = x > width / 2 if min(x, width - x) < width / 4 else x <= width / 2  # the near side, with room between
+        row = min(max(y, taken[left] + line), height - line / 4)
+        taken[left] = row
+        words.append(views.Word(width / 50 if left else width - width / 50, round(row, 1), part, (x, y), left))
+    return words
+
+
 def _drawings(found: GraphFindings) -> list[views.Part]:
     over = Over(found.graph, found.size)
     which = f"{DRAWN} strongest nodes" + (" that lie on a part" if over.any_part else "")
     text = (
         f"Of each layer the {which}, each joined to up to {PARENTS} nodes of the layer above beside which it keeps "
-        "its place. A dot and a line say what they are when pointed at. Words stand for the parts that nodes lie on "
-        f"in at least {SURELY:.0%} of other pictures, which need not be what is there in this one."
+        "its place. A dot and a line say what they are when pointed at."
     )
-    return [views.Text(text, "quiet"), *(part for picture in found.over for part in over.parts(picture))]
+    drawn = [part for picture in found.over for part in over.parts(picture)]
+    if any(isinstance(part, views.Drawing) and part.words for part in drawn):
+        text += (
+            " A word at the side, and the dashed line from it, lead to the middle of the nodes that lie on that part "
+            f"in at least {SURELY:.0%} of other pictures; in this one they may lie elsewhere."
+        )
+    return [views.Text(text, "quiet"), *drawn]
 
 
 _CARDS = (

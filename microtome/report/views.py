@@ -370,6 +370,7 @@ class Spot:
         circles: x, y, radius.
         crosses: x, y.
         caption: below the picture.
+        boxes: x, y of the middle, width, height.
     """
 
     thumb: str
@@ -378,6 +379,7 @@ class Spot:
     circles: Sequence[tuple[float, float, float]]
     crosses: Sequence[tuple[float, float]]
     caption: str = ""
+    boxes: Sequence[tuple[float, float, float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -485,6 +487,16 @@ class Joined(NamedTuple):
     name: str
 
 
+class Word(NamedTuple):
+    """A word at x, y of a drawing, written from there to the right or to the left, and what a line joins it to."""
+
+    x: float
+    y: float
+    text: str
+    to: tuple[float, float]
+    rightwards: bool
+
+
 @dataclass(frozen=True)
 class Level:
     """A layer of a graph over a picture: its name and number, dots (x, y, name) and lines."""
@@ -504,7 +516,7 @@ class Drawing:
         alt: its name.
         size: (height, width).
         levels: the top layer first.
-        words: x, y and a word that stands there.
+        words: what stands beside it.
         outline: the same as text; None where there is none.
     """
 
@@ -512,7 +524,7 @@ class Drawing:
     alt: str
     size: tuple[int, int]
     levels: Sequence[Level]
-    words: Sequence[tuple[float, float, str]] = ()
+    words: Sequence[Word] = ()
     outline: Branch | None = None
     kind: str = "drawing"
 

@@ -13,6 +13,7 @@ from torch import nn
 from microtome.visualize.attribution import Layer, answer_of, at_rest, located
 
 BATCH = 32
+DRAWS = 64  # of segments removed at random
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,13 @@ class Field:
         heat: (2 height - 1, 2 width - 1) mean discrepancy, centred on the unit's cell.
         size: (height, width) of what exceeds the threshold, freed of the occluder's own width.
         images: how many pictures it is the mean of.
+        whole: in how many of them what stands out ends before the picture does; of 0 the size is a lower bound.
     """
 
     heat: NDArray[np.float64]
     size: tuple[int, int]
     images: int
+    whole: int
 
 
 def receptive_field(
@@ -97,9 +100,14 @@ def receptive_field(
     """
     height, width = maps[0].shape
     total, count = np.zeros((2 * height - 1, 2 * width - 1)), np.zeros((2 * height - 1, 2 * width - 1))
-    for heat, (row, column) in zip(maps, centres, strict=True):
-        top = height - 1 - min(max(round(row - 0.5), 0), height - 1)
-        left = width - 1 - min(max(round(column - 0.5), 0), width - 1)
+    corners = [
+        (
+            height - 1 - min(max(round(row - 0.5), 0), height - 1),
+            width - 1 - min(max(round(column - 0.5), 0), width - 1),
+        )
+        for row, column in centres
+    ]
+    for heat, (top, left) in zip(maps, corners, strict=True):
         seen = np.isfinite(heat)
         total[top : top + height, left : left + width] += np.where(seen, heat, 0)
         count[top : top + height, left : left + width] += seen
@@ -108,7 +116,14 @@ def receptive_field(
     rows, columns = np.flatnonzero(above.any(1)), np.flatnonzero(above.any(0))
     spans = [int(line[-1] - line[0] + 1) if len(line) else 0 for line in (rows, columns)]
     height_, width_ = (max(0, span - (occluder.width - 1)) for span in spans)
-    return Field(mean, (height_, width_), len(maps))
+    whole = sum(
+        all(
+            not len(line) or (first < line[0] and line[-1] < first + side - 1)
+            for line, first, side in ((rows, top, height), (columns, left, width))
+        )
+        for top, left in corners
+    )
+    return Field(mean, (height_, width_), len(maps), whole)
 
 
 @dataclass(frozen=True)
@@ -116,12 +131,14 @@ class MinimalImage:
     """A picture stripped of what the prediction does not need.
 
     Args:
+        predicted: number of the class.
         kept: (segments,) whether each is left.
         order: segments in the order of their removal.
         scores: of the predicted class: whole, then after each removal.
         picture: (3, height, width) what is left, the rest in the fill colour.
     """
 
+    predicted: int
     kept: NDArray[np.bool_]
     order: list[int]
     scores: list[float]
@@ -140,7 +157,7 @@ def minimal_image(
         fill: (3,) what removed pixels become; the picture's mean colour by default.
     """
     colour = picture.mean((1, 2)) if fill is None else fill.to(picture)
-    masks = torch.from_numpy(np.stack([segments == number for number in range(segments.max() + 1)])).to(picture.device)
+    masks = _masks(segments).to(picture.device)
     kept, order = np.ones(len(masks), bool), []
     with torch.no_grad(), at_rest(network):
         answer = network(picture[None])[0]
@@ -158,7 +175,33 @@ def minimal_image(
             kept[candidates[best]] = False
             order.append(int(candidates[best]))
             scores.append(float(value[best]))
-    return MinimalImage(kept, order, scores, now)
+    return MinimalImage(predicted, kept, order, scores, now)
+
+
+def kept_at_random(
+    network: nn.Module, picture: torch.Tensor, segments: NDArray[np.int64], found: MinimalImage, *, seed: int
+) -> NDArray[np.bool_]:
+    """(DRAWS,) whether the prediction stays where as many segments go at random: the control of a minimal image.
+
+    Args:
+        network: takes the picture.
+        picture: (3, height, width).
+        segments: (height, width) numbers from 0.
+        found: the minimal image; as there, what goes becomes the picture's mean colour.
+        seed: of the draws.
+    """
+    masks, rng = _masks(segments), np.random.default_rng(seed)
+    drawn = [rng.permutation(len(masks))[: len(found.order)] for _ in range(DRAWS)]
+    gone = [masks[torch.from_numpy(some)].any(0).to(picture.device) for some in drawn]
+    with torch.no_grad(), at_rest(network):
+        answers = torch.cat(_answers(network, picture, gone, picture.mean((1, 2))))
+    kept: NDArray[np.bool_] = (answers.argmax(1) == found.predicted).cpu().numpy()
+    return kept
+
+
+def _masks(segments: NDArray[np.int64]) -> torch.Tensor:
+    """(segments, height, width) where each is."""
+    return torch.from_numpy(np.stack([segments == number for number in range(segments.max() + 1)]))
 
 
 def _answers(

@@ -87,6 +87,7 @@ STAGE = Stage(
             low=float64("95 % interval over the pictures: of shares by Wilson, else by bootstrap"),
             high=float64("95 % interval over the pictures: of shares by Wilson, else by bootstrap"),
             n=int32("pictures"),
+            detectors=int32("that could keep their label: those that detect it on these pictures unchanged; null else"),
         ),
         table(
             "attacked_images",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from microtome.report.adversarial import AttackedPicture, AttackedRow, AttackFindings, AttackKind, AttackRow
 from microtome.visualize.measures import AttackMeasure
+from tasks.adversarial import AdversarialOptions
 from tasks.adversarial.work import Inputs
 from tasks.pages.shown import Shown
 from tasks.result import StageResult
@@ -26,4 +27,4 @@ def findings(shown: Shown) -> AttackFindings:
         )
         for row in made.typed("attacked_images", AttackedRow)
     ]
-    return AttackFindings(figures, pictures, index.frame.size)
+    return AttackFindings(figures, pictures, index.frame.size, AdversarialOptions.model_validate(made.parameters).steps)

@@ -233,12 +233,21 @@ class _Tally:
             if detecting.any():
                 counts = joined_counts(counted).of(detecting)
                 interval = counts.kept_interval(least)
-                yield _row(name, AttackMeasure(MeasureKind.LABELS_KEPT, layer), interval, len(counts.label))
+                row = _row(name, AttackMeasure(MeasureKind.LABELS_KEPT, layer), interval, len(counts.label))
+                yield {**row, "detectors": int(detecting.sum())}
 
 
 def _row(name: str, measure: AttackMeasure, interval: tuple[float, float, float], count: int) -> Row:
     value, low, high = interval
-    return {"attack": name, "measure": str(measure), "value": value, "low": low, "high": high, "n": count}
+    return {
+        "attack": name,
+        "measure": str(measure),
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": count,
+        "detectors": None,
+    }
 
 
 def _show(draft: Draft, how: _Named, batch: _Batch, network: Scaled, *, most: int) -> Iterator[AttackedNumbers]:

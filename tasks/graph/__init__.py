@@ -156,8 +156,8 @@ STAGE = Stage(
                 "frozen at its own mean, slope when moved, follows when moved, instability of those that follow"
             ),
             of=string(
-                "whose: training, nodes, filters, nodes minus filters, nodes minus themselves frozen, random, centre, "
-                "best constant"
+                "whose: training, nodes, filters, filters chosen alike (as many, by the same evidence), nodes minus "
+                "either, nodes minus themselves frozen, random, centre, best constant"
             ),
             round=int32("of training; null for the others"),
             value=float64("the figure"),

@@ -23,6 +23,7 @@ def metric_rows(
     held: Sequence[JudgedLayer],
     best: Sequence[NDArray[np.int64]],
     *,
+    alike: Sequence[NDArray[np.int64]],
     size: tuple[int, int],
     permutations: int,
 ) -> Gathered:
@@ -33,6 +34,7 @@ def metric_rows(
         held: its layers in the pictures that it was not learned from; without landmarks there are none, and nothing is
             said of steadiness.
         best: per layer places of the nodes that are judged.
+        alike: per layer places of the filters that were chosen alike.
         size: (height, width) of the network's input.
         permutations: of the tracking test.
     """
@@ -41,8 +43,8 @@ def metric_rows(
         for part in found
         for number, metric in enumerate(learning_curve(part.learned.layer), 1)
     ]
-    for part, layer, nodes in zip(found if held else (), held, best if held else (), strict=True):
-        steady = steadiness(layer, nodes, size=size, permutations=permutations)
+    for part, layer, nodes, filters in zip(found, held, best, alike, strict=True) if held else ():
+        steady = steadiness(layer, nodes, alike=filters, size=size, permutations=permutations)
         rows += [_row(part, metric, None) for metric in steady.rows]
     return from_rows(COLUMNS, rows)
 

@@ -15,7 +15,7 @@ from microtome.disentangle.folds import split_by_file
 from microtome.disentangle.graph import Hung, hung_on, learn
 from microtome.disentangle.graph_inference import Seen
 from microtome.disentangle.graph_layers import GraphFilters, LearnedLayer, raw_maps, seen_in
-from microtome.disentangle.graph_metrics import SHOWN, JudgedLayer, MovedLayer, chosen_nodes
+from microtome.disentangle.graph_metrics import SHOWN, JudgedLayer, MovedLayer, chosen_filters, chosen_nodes
 from microtome.errors import InputError
 from microtome.networks.geometry import LayerGeometry
 from microtome.quantify.shift import Shifted
@@ -67,7 +67,10 @@ def run(options: GraphOptions, inputs: Inputs, draft: Draft, session: Session) -
     write_learned(draft, learned, chosen.category)
     write_known(draft, scene.copies[0][0])
     held = _held_out(scene, found, moved)
-    draft.table("graph_metrics", metric_rows(found, held, best, size=scene.size, permutations=options.permutations))
+    figures = metric_rows(
+        found, held, best, alike=_alike(scene, found, best), size=scene.size, permutations=options.permutations
+    )
+    draft.table("graph_metrics", figures)
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,24 @@ def _best(scene: _Copies, found: Sequence[FoundLayer], moved: Sequence[Seen] | N
             count=max(1, SHOWN // len(found)),
         )
         for number, part in enumerate(found)
+    ]
+
+
+def _alike(scene: _Copies, found: Sequence[FoundLayer], best: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Per layer as many filters as nodes are shown, chosen in the training pictures as those were."""
+    maps, moved = scene.copies
+    return [
+        chosen_filters(
+            (
+                maps[number][scene.train][:, part.learned.filters.numbers],
+                moved[number][scene.train][:, part.learned.filters.numbers] if moved else None,
+            ),
+            part.learned.filters.geometry,
+            scene.offset if moved else None,
+            size=scene.size,
+            count=len(nodes),
+        )
+        for number, (part, nodes) in enumerate(zip(found, best, strict=True))
     ]
 
 

@@ -71,6 +71,7 @@ STAGE = Stage(
             size_y=int32("height of the measured field, in pixels"),
             theoretical=float64("size of the field by the layers' kernels and strides, in pixels"),
             images=int32("top images over which it was measured"),
+            whole=int32("of these, in which the picture's edge does not cut it; where 0, the size is a lower bound"),
             file=string("of the stage, that holds the mean discrepancy map"),
         ),
         table(
@@ -83,6 +84,11 @@ STAGE = Stage(
             whole_score=float64("logit in the whole picture"),
             area=float64("share of the pixels that are left"),
             file=string("of the stage, that holds what is left"),
+            target=int32("number of the predicted class"),
+            target_name=string("its name; null where nobody says"),
+            kept_at_random=float64(
+                "share of 64 draws in which as many segments, removed at random, leave the prediction"
+            ),
         ),
     ),
 )

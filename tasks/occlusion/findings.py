@@ -22,6 +22,7 @@ from microtome.report.fields import (
     middle_of,
     shaded,
 )
+from tasks.occlusion import OcclusionOptions
 from tasks.occlusion.work import Inputs
 from tasks.pages.shown import Shown
 from tasks.result import StageResult
@@ -47,7 +48,8 @@ def findings(shown: Shown) -> FieldFindings:
         )
         for row in minimal
     ]
-    return FieldFindings(fields, stripped, index.frame.size)
+    width = OcclusionOptions.model_validate(made.parameters).width
+    return FieldFindings(fields, stripped, index.frame.size, width)
 
 
 def _covered(

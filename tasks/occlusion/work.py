@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,8 +13,15 @@ from safetensors.torch import save
 from microtome.datasets.sampling import sampled
 from microtome.datasets.source import webp
 from microtome.networks.geometry import LayerGeometry
-from microtome.visualize.attribution import laid_out
-from microtome.visualize.occlusion import Occluder, discrepancy, minimal_image, receptive_field, superpixels
+from microtome.visualize.attribution import Scaled, laid_out
+from microtome.visualize.occlusion import (
+    Occluder,
+    discrepancy,
+    kept_at_random,
+    minimal_image,
+    receptive_field,
+    superpixels,
+)
 from storage import Draft
 from storage.tables import Row
 from tasks.index.result import Index
@@ -50,8 +58,7 @@ class Shard:
 
     def __init__(self, options: OcclusionOptions, inputs: Inputs, session: Session) -> None:
         self._options, self._inputs, self._session = options, inputs, session
-        network = laid_out(inputs.network.pixels(session.device))
-        self._covering = _Covering(options, inputs.index, session, network)
+        self._covering = _Covering(options, inputs, session, inputs.network.pixels(session.device))
 
     def __call__(self, draft: Draft, name: str) -> None:
         """Write the picture of one, and leave its row."""
@@ -81,9 +88,19 @@ class _Covering:
     """Covers parts of pictures and watches what the network makes of it."""
 
     options: OcclusionOptions
-    index: Index
+    inputs: Inputs
     session: Session
-    network: torch.nn.Module
+    scaled: Scaled
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """As it is asked."""
+        return laid_out(self.scaled)
+
+    @property
+    def index(self) -> Index:
+        """Of the data set."""
+        return self.inputs.index
 
     def field(self, draft: Draft, layer: LayerGeometry, unit: int, *, images: list[int]) -> Row:
         """A unit's measured field, over its top images."""
@@ -98,12 +115,14 @@ class _Covering:
         file = f"fields/{layer.name}/{unit:05d}.safetensors"
         draft.write(file, save({"heat": torch.from_numpy(found.heat.astype(np.float32))}))
         size = {"size_x": found.size[1], "size_y": found.size[0], "theoretical": layer.field[0]}
-        return {"layer": layer.name, "unit": unit, **size, "images": found.images, "file": file}
+        return {"layer": layer.name, "unit": unit, **size, "images": found.images, "whole": found.whole, "file": file}
 
     def minimal(self, draft: Draft, image: int) -> Row:
         """A picture stripped to what its prediction needs."""
         segments = superpixels(self.index.source.pixels(image), self.options.segments)
-        found = minimal_image(self.network, self._picture(image), segments)
+        picture = self._picture(image)
+        found = minimal_image(self.network, picture, segments)
+        control = kept_at_random(self.network, picture, segments, found, seed=self.session.seed)
         file = f"minimal/{image:06d}.webp"
         shown = (found.picture.cpu().permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         draft.write(file, webp(shown))
@@ -115,6 +134,9 @@ class _Covering:
             "whole_score": found.scores[0],
             "area": float(np.isin(segments, np.flatnonzero(found.kept)).mean()),
             "file": file,
+            "target": found.predicted,
+            "target_name": self.inputs.network.named(self.scaled, picture[None])(found.predicted),
+            "kept_at_random": float(control.mean()),
         }
 
     def _picture(self, image: int) -> torch.Tensor:

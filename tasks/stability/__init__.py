@@ -94,12 +94,13 @@ STAGE = Stage(
     metrics=(
         Metric("stability_layers", "deviation", "low", "high", keys=("layer", "category")),
         Metric("stability_layers", "tracking_share", keys=("layer", "category")),
+        Metric("stability_layers", "sure_tracking_share", keys=("layer", "category")),
         Metric("stability_layers", "beating_share", keys=("layer", "category")),
         Metric("stability_shift", "slope", "low", "high", keys=("layer", "category")),
     ),
     headlines=(
         Headline("stability_layers.deviation", "location deviation"),
-        Headline("stability_layers.tracking_share", "share of filters that follow a landmark"),
+        Headline("stability_layers.sure_tracking_share", "share of filters that surely follow a landmark"),
         Headline("stability_shift.slope", "slope of the shift test"),
     ),
     tables=(
@@ -129,6 +130,11 @@ STAGE = Stage(
             slope_low=float64("95 % bootstrap interval of the slope over pictures"),
             slope_high=float64("95 % bootstrap interval of the slope over pictures"),
             slope_r2=float64("share of its displacement that the offset explains"),
+            slope_p=float64("of a slope of 0.5 at most, by its score"),
+            slope_q=float64("false discovery rate of slope_p, over the layer's filters and over all their categories"),
+            q_all=float64(
+                "false discovery rate of p_value, over the layer's filters and over all their landmarks and categories"
+            ),
         ),
         table(
             "stability_shift",
@@ -148,6 +154,11 @@ STAGE = Stage(
             following_deviation=float64("deviation of the filters that follow, mean"),
             following_frozen=float64("deviation of their own mean places, mean"),
             following_tracking=float64("share of them that follow a landmark"),
+            filters=int32("filters that have a deviation in one category at least"),
+            sure=int32("those that surely follow: slope_q at most 0.05, of several categories in one at least"),
+            sure_deviation=float64("deviation of the filters that surely follow, mean"),
+            sure_frozen=float64("deviation of their own mean places, mean"),
+            sure_tracking=float64("share of them that track a landmark"),
         ),
         table(
             "stability_layers",
@@ -160,7 +171,9 @@ STAGE = Stage(
             random=float64("deviation of uniformly drawn cells"),
             centre=float64("deviation of the constant centre of the picture"),
             best_constant=float64("deviation of the best constant cell"),
-            tracking_share=float64("share of filters that follow a landmark, at a false discovery rate of 5 %"),
+            tracking_share=float64(
+                "share of filters that follow a landmark, at a false discovery rate of 5 % of each landmark"
+            ),
             images=int32("pictures"),
             filters=int32("filters that count"),
             null_filters=int32("those without a deviation"),
@@ -170,6 +183,7 @@ STAGE = Stage(
             silent_share=float64("share of (filter, picture) pairs in which nothing is above zero"),
             spread=float64("mean of the filters' own spread"),
             entropy=float64("mean of the filters' own entropy, in bits"),
+            sure_tracking_share=float64("share of filters that surely follow a landmark: q_all at most 0.05 of one"),
         ),
         table(
             "stability_resamples",

@@ -16,6 +16,7 @@ from microtome.quantify import shift
 from microtome.quantify import stability as science
 from microtome.quantify import stability_summary as summary
 from microtome.quantify.partiou import PartFit
+from microtome.quantify.significance import LEVEL
 from storage import Draft
 from storage.tables import stacked
 from tasks.activations.result import Maps
@@ -160,13 +161,25 @@ class _StabilityOf:
         """(filters,) which filters count."""
         return summary.best_filters(self.categories, self.options.filters)
 
+    @cached_property
+    def follow_rates(self) -> NDArray[np.float64]:
+        """(categories, filters) false discovery rate of following in the shift test."""
+        return shift.false_discovery_of_following(self.shifts)
+
+    @cached_property
+    def track_rates(self) -> Sequence[Mapping[str, NDArray[np.float64]]]:
+        """Per category, by landmark: (filters,) false discovery rate of tracking it."""
+        return summary.false_discovery_of_tracking(self.categories)
+
     def shift_rows(self) -> Iterator[Columns]:
         """The shift test in each category, and their mean."""
-        named = [(item.name, [own]) for item, own in zip(self.categories, self.shifts, strict=False)]
+        named = [(item.name, [number]) for number, item in enumerate(self.categories)] if self.shifts else []
         if len(named) > 1:
-            named.append((pooled_name("mean"), self.shifts))
-        for name, some in named:
-            row = {"layer": self.geometry.name, "category": name, **asdict(shift.shift_summary(some, self.kept))}
+            named.append((pooled_name("mean"), list(range(len(named)))))
+        for name, numbers in named:
+            some, believed = [self.shifts[number] for number in numbers], self.follow_rates[numbers] <= LEVEL
+            found = shift.shift_summary(some, self.kept, believed)
+            row = {"layer": self.geometry.name, "category": name, **asdict(found)}
             yield {column: [value] for column, value in row.items()}
 
     def of_filters(self, **columns: Any) -> Columns:
@@ -178,7 +191,7 @@ class _StabilityOf:
     def filter_rows(self) -> Iterator[Columns]:
         """Every filter on every landmark."""
         nothing = np.full(self.geometry.units, np.nan)
-        without = shift.Following(nothing, nothing, nothing, nothing, nothing[None])
+        without = shift.Following(nothing, nothing, nothing, nothing, nothing[None], nothing)
         for number, item in enumerate(self.categories):
             null = ~np.isfinite(item.deviation)
             follows = self.shifts[number].following if self.shifts else without
@@ -200,6 +213,9 @@ class _StabilityOf:
                     slope_low=_or_none(follows.low),
                     slope_high=_or_none(follows.high),
                     slope_r2=_or_none(follows.r2),
+                    slope_p=_or_none(np.where(null, np.nan, follows.p_value)),
+                    slope_q=_or_none(self.follow_rates[number] if self.shifts else nothing),
+                    q_all=_or_none(self.track_rates[number][name]),
                     reason=[reason or None for reason in item.reasons],
                 )
 
@@ -215,10 +231,12 @@ class _StabilityOf:
         kept = self.kept
         drawn = science.resampled(self.categories, self.protocol, resamples=self.options.bootstrap, seed=self.seed)
         for number, (item, marks) in enumerate(zip(self.categories, self.marks, strict=True)):
-            row = summary.category_summary(item, drawn[:, number], kept, self.found.of(marks.images))
+            sure = summary.surely_tracking([self.track_rates[number]])
+            row = summary.category_summary(item, drawn[:, number], kept, self.found.of(marks.images), sure=sure)
             yield from self.summary_rows(item.name, row, drawn[:, number][:, kept])
         for rule in summary.RULES if len(self.categories) > 1 else ():
-            row = summary.pooled_summary(self.categories, drawn, kept, self.found.of(self.images), rule=rule)
+            sure = summary.surely_tracking(self.track_rates)
+            row = summary.pooled_summary(self.categories, drawn, kept, self.found.of(self.images), rule=rule, sure=sure)
             together = summary.pooled_resamples(self.categories, drawn, rule)[:, kept]
             yield from self.summary_rows(pooled_name(rule), row, together)
 
