@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from microtome.quantify.crossed import crossed_interval
 from microtome.quantify.intervals import (
     expanded_ends,
     mean_interval,
@@ -241,3 +242,16 @@ def test_pairs_are_believed_among_all_pairs_and_all_units():
         believed.append((q.any(0)[~real].sum() / max(1, q.any(0).sum()), q.any(0)[real].mean()))
     false, found = np.mean(believed, axis=0)
     assert false <= 0.05 < 0.9 < found
+
+
+def test_a_mean_over_pictures_and_draws_has_an_interval_over_both():
+    rng, hits, alone = np.random.default_rng(2), 0, 0
+    for _ in range(200):
+        values = 0.1 + 0.12 * rng.normal(size=(8, 1)) + 0.2 * rng.normal(size=(1, 16)) + 0.1 * rng.normal(size=(8, 16))
+        value, low, high = crossed_interval(values)
+        assert value == pytest.approx(values.mean())
+        hits += low <= 0.1 <= high
+        _, low, high = mean_interval(values[0])
+        alone += low <= 0.1 <= high
+    assert 0.91 <= hits / 200 <= 0.99
+    assert alone / 200 < 0.8  # who looks at one draw alone

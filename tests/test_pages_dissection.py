@@ -8,9 +8,9 @@ import pytest
 from flows.console import counted
 from microtome.quantify.resampling import ImageCounts
 from microtome.report import overview, views
-from microtome.report.dissection import DissectedLayer, LayerRow, TopImage, UnitRow, of_units, pages
+from microtome.report.dissection import DissectedLayer, LayerRow, SourceIou, TopImage, UnitRow, of_units, pages
 from microtome.report.words import percent
-from tasks.dissection.findings import FAILURES, _failed
+from tasks.dissection.findings import FAILURES, _by_picture
 from tasks.index.result import ConceptTable
 
 LAYER: LayerRow = {
@@ -162,8 +162,11 @@ def test_failures_are_where_most_is_missed_and_where_most_else_is_lit():
         )  # fmt: skip
 
     tally = SimpleNamespace(image_counts=lambda *_: [counts(0, 8), counts(8, 9), counts(9, images)])
-    seen = SimpleNamespace(index=SimpleNamespace(concepts=concepts), tally=tally)
+    strata = random.integers(0, 3, images)
+    index = SimpleNamespace(concepts=concepts, strata=strata, strata_names=["ade", "dtd", "pascal"])
+    seen, top = SimpleNamespace(index=index, tally=tally), {0: [3, 11], 2: [int(lit[:, 2].argmax())]}
     expected = set()
+    sources = {}
     for unit, number in labels.items():
         for missed in (True, False) if number else ():
             at = concepts.number.tolist().index(number)
@@ -173,9 +176,21 @@ def test_failures_are_where_most_is_missed_and_where_most_else_is_lit():
                 for image in range(images)
                 if annotated[image, category]
             }
-            order = sorted((image for image in apart if apart[image] > 0), key=lambda image: (-apart[image], image))
+            shown = () if missed else top.get(unit, ())  # what the page begins with is not shown again
+            left = [image for image in apart if apart[image] > 0 and image not in shown]
+            order = sorted(left, key=lambda image: (-apart[image], image))
             expected |= {(unit, image, missed) for image in order[:FAILURES]}
-    found = [tuple(item) for item in _failed(seen, 0, labels)]
+            sources[unit] = [
+                (name, sum(labelled[own, at] > 0), inside[own, unit, at].sum() / (
+                    lit[own, unit].sum() + labelled[own, at].sum() - inside[own, unit, at].sum()))
+                for number_, name in enumerate(index.strata_names)
+                if labelled[own := [image for image in apart if strata[image] == number_], at].any()
+            ]  # fmt: skip
+    failed, by_source = _by_picture(seen, 0, labels, top)
+    assert {unit: [tuple(item) for item in some] for unit, some in by_source.items()} == {
+        unit: [(name, count, pytest.approx(value)) for name, count, value in some] for unit, some in sources.items()
+    }
+    found = [tuple(item) for item in failed]
     assert set(found) == expected
     assert len(found) == len(expected)
     assert sum(missed for unit, _, missed in found if unit == 0) < FAILURES  # a rare concept is seldom missed
@@ -252,3 +267,26 @@ def test_a_card_says_what_is_lost_without_the_unit_where_that_was_asked_for():
     said = {card.number: card.causal for card in made.units}
     assert said[0].startswith("Without it bird loses 1.20 [1.00, 1.40] nats of log-odds, without a random unit")
     assert said[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (
+            [("ade", 40, 0.2), ("pascal", 7, 0.1)],
+            "Its label lies above the limit of 0.04 in 2 of 2 sources that show wing.",
+        ),
+        ([("ade", 40, 0.2), ("pascal", 7, 0.01)], "Its label holds in pictures of ade alone, one of 2 sources"),
+        ([("", 40, 0.2)], "wing is annotated in pictures of no source alone"),
+    ],
+)
+def test_a_label_that_holds_in_one_source_alone_is_told_apart(sources, said):
+    found = [SourceIou(*item) for item in sources]
+    layer = DissectedLayer(LAYER, [UNIT | {"concept": "wing"}], {}, (8, 8), sources={0: found})
+    (told,) = of_units([layer]).values()
+    (section,) = [one for one in told if one.heading == "Does its label hold in every source?"]
+    text, table = section.parts
+    assert text.text.startswith(said)
+    assert [row[1] for row in table.rows] == [str(count) for _, count, _ in sources]
+    without = DissectedLayer(LAYER, [UNIT | {"detector": False}], {}, (8, 8), sources={0: found})
+    assert not [one for part in of_units([without]).values() for one in part if "source" in one.heading]

@@ -34,7 +34,8 @@ def marks(made):
 
 
 def test_the_limits_stand_on_the_page():
-    _, told = verdicts(randomised=(0.1, 0.05, 0.15)).sections[0].parts
+    table, told = verdicts(randomised=(0.1, 0.05, 0.15)).sections[0].parts
+    assert "Each of the 3 verdicts stands for itself" in table.note
     assert [line.partition(":")[0] for line in told.items] == [
         "Input invariance, at most 0.001", "Randomisation, at most 0.2", "Class sensitivity, at most 0.8",
     ]  # fmt: skip

@@ -109,7 +109,9 @@ def page() -> views.Page:
     names = views.Branch(EVIL, EVIL, "", [views.Branch(f"{EVIL} {n}", EVIL, "one/1", ()) for n in (1, 2)], open=True)
     joined = views.Joined(3, 3, 60, 60, EVIL)
     levels = [views.Level(EVIL, n, [(3, 3, EVIL), (60, 60, EVIL)], [joined]) for n in (0, 1)]
-    drawing = views.Drawing("assets/0a/s/000000.webp", EVIL, (64, 64), levels, [(30, 30, EVIL)], names)
+    drawing = views.Drawing(
+        "assets/0a/s/000000.webp", EVIL, (64, 64), levels, [views.Word(30, 30, EVIL, (20, 20), True)], names
+    )
     units = [views.UnitKey("layer", 2), None]
     bars = signed_bars(EVIL, [(EVIL, 1.0, -2.0), ("filter 123 (of a part with a long name)", -123.45, 123.45)], units)
     drawn = [drawing, drawing, drawing, views.Outline(names)]

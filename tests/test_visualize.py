@@ -41,6 +41,9 @@ from microtome.visualize.occlusion import (
     superpixels,
 )
 from microtome.visualize.reliability import (
+    DRAWS as REDRAWS,
+)
+from microtome.visualize.reliability import (
     Invariance,
     Limits,
     dithered,
@@ -51,6 +54,7 @@ from microtome.visualize.reliability import (
     layer_label,
     parameter_layers,
     randomised,
+    redrawn,
     shifted_twin,
     shifts,
     similarity,
@@ -745,6 +749,18 @@ def test_randomisation_is_seeded_cascades_and_spares_the_network():
     assert torch.equal(steps[0][1]["0.weight"], before["0.weight"])
     assert not torch.equal(steps[0][1]["6.weight"], before["6.weight"])
     assert torch.equal(steps[1][1]["6.weight"], steps[0][1]["6.weight"])
+
+
+def test_a_layer_is_drawn_anew_several_times_each_otherwise_and_alone():
+    network = padded(True, 1)
+    before = copy.deepcopy(network.state_dict())
+    drawn = [copy.deepcopy(changed.state_dict()) for changed in redrawn(network, "6", 3)]
+    _, cascade = next(randomised(network, ["6", "2"], 3))
+    assert len(drawn) == REDRAWS
+    assert all(torch.equal(drawn[0][key], value) for key, value in cascade.state_dict().items())
+    assert len({float(state["6.weight"].sum()) for state in drawn}) == REDRAWS
+    for state in drawn:
+        assert all(torch.equal(value, before[key]) for key, value in state.items() if not key.startswith("6."))
 
 
 class Token(nn.Module):

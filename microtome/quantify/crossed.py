@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from microtome.quantify.intervals import ENDS, RESAMPLES
+from microtome.quantify.intervals import ENDS, RESAMPLES, expanded_ends
 
 Floats = NDArray[np.float64]
 
@@ -65,6 +65,18 @@ def crossed_resamples(values: Floats, weights: CrossedWeights) -> Floats:
     weight = weights.pictures * (count > 0)
     drawn: Floats = (means * weight).sum(1) / weight.sum(1)
     return drawn
+
+
+def crossed_interval(values: Floats) -> tuple[float, float, float]:
+    """A mean over pictures and draws, and its 95 % interval, expanded for the fewer of both: mean, low, high.
+
+    Args:
+        values: (draws, pictures) as of `crossed_mean`.
+    """
+    draws, pictures = values.shape
+    drawn = crossed_resamples(values, crossed_weights(pictures, draws, seed=[0]))
+    low, high = np.quantile(drawn, expanded_ends(min(draws, pictures)))
+    return crossed_mean(values), float(low), float(high)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 from urllib.parse import quote
 
 from microtome.quantify.dissection import NEAREST
@@ -64,6 +64,14 @@ class Failure:
     dim: str
     outline: str
     marked: str
+
+
+class SourceIou(NamedTuple):
+    """A unit's IoU with its label in one source of the data set, and in how many of its pictures that is annotated."""
+
+    source: str
+    pictures: int
+    iou: float
 
 
 class NearestRow(TypedDict):
@@ -175,6 +183,7 @@ class DissectedLayer:
         histograms: unit -> its values.
         failures: unit -> pictures in which it and its label part most.
         shares: unit -> how much of what it lights its label covers, and how much of its label it lights.
+        sources: unit -> its IoU with its label in each source that shows it; empty where there is one source alone.
         doubt: that IoU does not surely notice wrong labels here; empty where it does, or where nobody tested it.
     """
 
@@ -188,6 +197,7 @@ class DissectedLayer:
     doubt: str = ""
     failures: Mapping[int, Sequence[Failure]] = field(default_factory=dict)
     shares: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    sources: Mapping[int, Sequence[SourceIou]] = field(default_factory=dict)
 
 
 def pages(layers: Sequence[DissectedLayer]) -> list[views.Layer]:
@@ -314,6 +324,7 @@ def of_units(layers: Sequence[DissectedLayer]) -> views.Told:
             *_dead(row, layer),
             *_highest(row, layer),
             *_failures(row, layer),
+            *_by_source(row, layer),
             *_nearest(row, layer),
             *_values(row, layer),
         ]
@@ -383,7 +394,7 @@ def _failures(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
     parts: list[views.Part] = []
     for missed, told in (
         (True, f"Missed: most of {label} is annotated where the unit does not light."),
-        (False, f"Elsewhere: the unit lights most where no {label} is annotated."),
+        (False, f"Elsewhere: the unit lights most where no {label} is annotated, beside the pictures above."),
     ):
         words = "of it missed" if missed else "of its mask lies elsewhere"
         plates = [
@@ -397,6 +408,39 @@ def _failures(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
             parts += [views.Text(told, "quiet"), views.Plates(plates, layer.mask, label, switches=False)]
     if parts:
         yield views.Section("Where it fails", parts)
+
+
+def _by_source(row: UnitRow, layer: DissectedLayer) -> Iterator[views.Section]:
+    """Whether its label holds in every source of a mixture, or tells no more than which source a picture is of."""
+    found, limit, label = layer.sources.get(row["unit"], ()), layer.summary["min_iou"], row["concept"] or ""
+    if not row["detector"] or not found:
+        return
+    holding = [item for item in found if item.iou > limit]
+    if len(found) == 1:
+        said = (
+            f"{label} is annotated in pictures of {_called(found[0])} alone: nothing here tells it from what else "
+            "these pictures have in common."
+        )
+    elif len(holding) == 1:
+        said = (
+            f"Its label holds in pictures of {_called(holding[0])} alone, one of {len(found)} sources that show "
+            f"{label}: it may be something that these pictures have in common."
+        )
+    else:
+        said = (
+            f"Its label lies above the limit of {limit:g} in {len(holding)} of {len(found)} sources that show {label}."
+        )
+    lines = [
+        [_called(item), f"{item.pictures:,}", overlap(item.iou)] for item in sorted(found, key=lambda one: -one.iou)
+    ]
+    columns = [("source", False), (f"pictures that show {label}", True), ("IoU", True)]
+    note = "Few pictures say little: a source's IoU has no interval here."
+    table = views.Table(columns, lines, note, slim=True)
+    yield views.Section("Does its label hold in every source?", [views.Text(said), table])
+
+
+def _called(item: SourceIou) -> str:
+    return item.source or "no source"
 
 
 def _share(value: float) -> str:

@@ -259,7 +259,12 @@ def _table(found: SaliencyFindings, verdicts: Mapping[str, Verdict]) -> views.Se
     lines = [[named(method), *_tested(found, method, verdict)] for method, verdict in verdicts.items()]
     none = views.Badge("– not tested", "unjudged")
     lines += [[named(method), *[none] * len(JUDGED)] for method in _untested(found, verdicts)]
-    note = "In brackets 95 % intervals over the pictures; undecided, where one reaches across the limit."
+    count = sum(len(verdict) for verdict in verdicts.values())
+    note = (
+        "In brackets 95 % intervals over the pictures, and over the draws of randomisation; undecided, where one "
+        f"reaches across the limit. Each of the {count} verdicts stands for itself: of those whose truth lies at the "
+        "limit one in forty would pass by luck, and one in forty fail."
+    )
     told = [f"{test[:1].upper()}{test[1:]}{_limit(found.limits.get(test))}: {_TESTS[test]}" for test in JUDGED]
     return views.Section("Verdict", [views.Table(columns, lines, note), views.Listed(told)])
 
@@ -267,7 +272,8 @@ def _table(found: SaliencyFindings, verdicts: Mapping[str, Verdict]) -> views.Se
 _TESTS = {
     INVARIANCE: "how far the map moves, as a share of its own size, when the same function is computed on shifted "
     "pixels; mean over the pictures of the worst shift, and every single picture has to keep the limit.",
-    "randomisation": "how alike (cosine, 1 is equal) the map stays after the network's last layer was drawn anew.",
+    "randomisation": "how alike (cosine, 1 is equal) the map stays after the network's last layer was drawn anew; mean "
+    "over pictures and draws, as one draw alone may leave a map as it was by luck.",
     "class sensitivity": "how alike (cosine) the maps of the two best classes of a picture are. Maps that are nowhere "
     "negative (Grad-CAM) are compared about their means, in both.",
 }
@@ -318,8 +324,10 @@ def _faithfulness(rows: Sequence[FaithfulnessRow]) -> views.Section:
             parts.append(views.Table(columns, [_faithful(row) for row in mine], slim=True))
     note = (
         "Differences are paired, picture by picture, with 95 % intervals over the pictures: ✓, the interval lies on "
-        "the good side of 0; ✗, on the bad side; ?, undecided, 0 lies within. The last column compares with the better "
-        "of two maps that know no network: edges of the picture, and its centre."
+        "the good side of 0; ✗, on the bad side; ?, undecided, 0 lies within. The last column compares with the "
+        "better of two maps that know no network: edges of the picture, and its centre. Nothing is corrected for how "
+        f"many comparisons there are, {2 * len(rows)}: where nothing differed, one in forty would bear a ✓, and one in "
+        "forty a ✗."
     )
     return views.Section("Does the network use what is marked?", [views.Text(note, "quiet"), *parts])
 

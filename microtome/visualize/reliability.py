@@ -24,6 +24,7 @@ from microtome.errors import InputError
 from microtome.visualize.attribution import Scaled, at_rest
 from microtome.visualize.methods import Method
 
+DRAWS = 8  # of the last layer, for the verdict: the mean likeness to one draw strays by a tenth
 SAME_FUNCTION = 1e-4  # of the logits' standard deviation: beyond it the shifted twin is another network
 
 
@@ -238,6 +239,16 @@ def randomised(network: nn.Module, order: Sequence[str], seed: int) -> Iterator[
         yield name, changed
 
 
+def redrawn(network: nn.Module, layer: str, seed: int) -> Iterator[nn.Module]:
+    """DRAWS copies with one layer drawn anew, each otherwise: what a single draw leaves of a map is chance, too.
+
+    The first is the first of `randomised` from there, at the same seed.
+    """
+    for draw in range(DRAWS):
+        _, changed = next(randomised(network, [layer], seed + draw))
+        yield changed
+
+
 _NORMS = nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm
 
 
@@ -333,7 +344,7 @@ class Limits:
         return None if found.void else bool(found.error.max() <= self.invariance_error)
 
     def forgets(self, cosine: NDArray[np.float64]) -> bool:
-        """Parameter randomisation, of the last layer alone."""
+        """Parameter randomisation, of the last layer alone: over draws and pictures."""
         return bool(np.mean(cosine) <= self.randomised_cosine)
 
     def tells_classes_apart(self, cosine: NDArray[np.float64]) -> bool:

@@ -11,7 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.report.dissection import DissectedLayer, Failure, HistogramRow, LayerRow, NearConcept, TopImage, UnitRow
+from microtome.quantify.dissection import iou
+from microtome.report.dissection import (
+    DissectedLayer,
+    Failure,
+    HistogramRow,
+    LayerRow,
+    NearConcept,
+    SourceIou,
+    TopImage,
+    UnitRow,
+)
 from microtome.report.overlay import dim_path, mask_sheet, outline_path
 from microtome.report.words import percent
 from storage.tables import ReadRow
@@ -39,7 +49,7 @@ def _layer(shown: Shown, made: Dissection, seen: Inputs, number: int) -> Dissect
     top = _TopImages.of(seen.thresholds.rows("top_images", layer=name), shown.top_images, thresholds)
     (summary,), units = made.typed("layers", LayerRow, layer=name), made.typed("units", UnitRow, layer=name)
     labels = {row["unit"]: row["concept_id"] for row in made.rows("units", layer=name)}
-    failed = _failed(seen, number, labels)
+    failed, sources = _by_picture(seen, number, labels, top.of_unit)
     wanted = _by_image([*top.peaks, *((item.image, item.unit) for item in failed)])
     overlays = _Overlays(_masks(shown, made, seen, number, wanted=wanted), _annotations(index, wanted, labels))
     shown.thumbnails(index, sorted(wanted))
@@ -54,6 +64,7 @@ def _layer(shown: Shown, made: Dissection, seen: Inputs, number: int) -> Dissect
         doubt_of_iou(shown, name),
         _failures(shown, index, failed, overlays),
         _shares(seen, name, labels),
+        sources,
     )
 
 
@@ -133,17 +144,21 @@ class _Failed(NamedTuple):
     missed: bool
 
 
-def _failed(seen: Inputs, number: int, labels: Mapping[int, int | None]) -> list[_Failed]:
-    """Of each unit with a label the pictures in which it misses most of it, and those in which most else is lit.
+def _by_picture(
+    seen: Inputs, number: int, labels: Mapping[int, int | None], top: Mapping[int, Sequence[int]]
+) -> tuple[list[_Failed], dict[int, list[SourceIou]]]:
+    """Of each unit with a label the pictures in which it misses most of it, and those in which most else is lit; and
+    its IoU with that label in each source that shows it.
 
     From the counts of pictures alone: missed is the label's pixels without the intersection, elsewhere the unit's. Only
-    pictures count in which the label's category is annotated.
+    pictures count in which the label's category is annotated; elsewhere none of those that a page begins with, `top`.
     """
     index, count = seen.index, len(labels)
     place = {concept: at for at, concept in enumerate(index.concepts.number.tolist())}
     label = np.array([place[found] if (found := labels[unit]) is not None else -1 for unit in range(count)])
     known, category = label >= 0, index.concepts.category_index
-    missed, elsewhere = _Worst(count), _Worst(count)
+    missed, elsewhere = _Worst(count), _Worst(count, top)
+    sources = _Sources(index, count)
     for block in seen.tally.image_counts(index, number, count):
         met = np.zeros(block.activated.shape, np.int64)
         own = block.concept == label[block.unit]
@@ -151,12 +166,50 @@ def _failed(seen: Inputs, number: int, labels: Mapping[int, int | None]) -> list
         judged = block.annotated[:, category[label]] & known  # of no label: -1, which `known` rules out
         missed.update(block.first, np.where(judged, block.label_pixels[:, label] - met, 0))
         elsewhere.update(block.first, np.where(judged, block.activated - met, 0))
-    return [
+        sources.update(block.first, (met, block.activated, block.label_pixels[:, label]), judged)
+    failed = [
         _Failed(unit, image, worst is missed)
         for unit in range(count)
         for worst in (elsewhere, missed)
         for image in worst.images(unit)
     ]
+    return failed, sources.found
+
+
+class _Sources:
+    """Each unit's IoU with its label in each source of a mixture.
+
+    Args:
+        index: of the pictures.
+        units: how many there are.
+    """
+
+    def __init__(self, index: Index, units: int) -> None:
+        self._names, self._of = index.strata_names, index.strata
+        self._sums = np.zeros((3, len(self._names), units), np.int64)
+        self._pictures = np.zeros((len(self._names), units), np.int64)
+
+    def update(self, first: int, counts: Sequence[NDArray[np.int64]], judged: NDArray[np.bool_]) -> None:
+        """Take (images, units) intersections, lit pixels and the label's of the pictures from `first` on."""
+        own = self._of[first : first + len(judged)]
+        for place in np.unique(own):
+            some = judged & (own == place)[:, None]
+            self._sums[:, place] += [np.where(some, pixels, 0).sum(0) for pixels in counts]
+            self._pictures[place] += (some & (counts[2] > 0)).sum(0)
+
+    @property
+    def found(self) -> dict[int, list[SourceIou]]:
+        """Of each unit the sources that show its label; nothing where there is one source alone."""
+        if len(self._names) == 1:
+            return {}
+        values = iou(*self._sums)
+        return {
+            unit: [
+                SourceIou(self._names[place], int(self._pictures[place, unit]), float(values[place, unit]))
+                for place in np.flatnonzero(self._pictures[:, unit])
+            ]
+            for unit in np.flatnonzero(self._pictures.any(0)).tolist()
+        }
 
 
 class _Worst:
@@ -164,13 +217,18 @@ class _Worst:
 
     Args:
         units: how many there are.
+        but: unit -> pictures that do not count.
     """
 
-    def __init__(self, units: int) -> None:
+    def __init__(self, units: int, but: Mapping[int, Sequence[int]] | None = None) -> None:
+        self._but = but or {}
         self._pixels = self._image = np.zeros((0, units), np.int64)
 
     def update(self, first: int, pixels: NDArray[np.int64]) -> None:
         """Take (images, units) of the pictures from `first` on, all of them later than those before."""
+        for unit, images in self._but.items():
+            own = [image - first for image in images if first <= image < first + len(pixels)]
+            pixels[own, unit] = 0
         rows = _highest(pixels)
         found = np.concatenate([self._pixels, np.take_along_axis(pixels, rows, 0)])
         image = np.concatenate([self._image, rows + first])

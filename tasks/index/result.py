@@ -103,6 +103,11 @@ class Index(StageResult):
         return files
 
     @cached_property
+    def strata_names(self) -> list[str]:
+        """Names of the strata, by number; empty of pictures without one."""
+        return sorted({name or "" for name in self.table("images", ["stratum"]).column("stratum").to_pylist()})
+
+    @cached_property
     def strata(self) -> NDArray[np.int64]:
         """(images,) number of each picture's stratum; pictures without one are a stratum, too."""
         names = [name or "" for name in self.table("images", ["stratum"]).column("stratum").to_pylist()]

@@ -45,12 +45,13 @@ def plan(audit: Planner, options: ReliabilityOptions) -> Iterable[Job]:
 
 
 SHIFTS = 4
+DRAWS = 8  # of the last layer
 DOUBLE = 2  # times that a pass in float64 takes as long as one in float32
 
 
 def cost(options: ReliabilityOptions, pace: Pace) -> float:
     """Maps of the network and its twins: shifted ones in float64, randomised ones from both ends; of two classes."""
-    maps = DOUBLE * (SHIFTS + 1) + 2 * options.randomised + 2
+    maps = DOUBLE * (SHIFTS + 1) + 2 * options.randomised + DRAWS - 1 + 2
     return options.images * maps * maps_cost(options.methods, pace)
 
 
@@ -85,9 +86,10 @@ STAGE = Stage(
             test=string("input invariance, randomisation from either end with its measure, class sensitivity, control"),
             shift_or_layer=string("shift of the pixels, layer drawn anew, or control"),
             value=float64("mean over the pictures"),
-            low=float64("95 % bootstrap interval over the pictures"),
-            high=float64("95 % bootstrap interval over the pictures"),
+            low=float64("95 % bootstrap interval over the pictures, and over the draws"),
+            high=float64("95 % bootstrap interval over the pictures, and over the draws"),
             n=int32("pictures"),
+            draws=int32("of the layer, anew each time, over which it is a mean, too"),
             passed=flag("whether the test was passed; null where nothing is judged, or the test is void"),
         ),
         methods_table("reliability_methods"),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.sampling import sampled
 from microtome.errors import InputError
+from microtome.quantify.crossed import crossed_interval
 from microtome.quantify.intervals import mean_interval
 from microtome.visualize import reliability as science
 from microtome.visualize.attribution import Scaled, laid_out
@@ -159,17 +160,30 @@ class Bench:
             for layer, changed in science.randomised(whole, order, self.session.seed):
                 if layer not in self.layers:
                     continue
-                behind = Scaled(changed, *self.network.scale).to(self.x.device)
-                alike = science.similarity(own, self.maps(method, behind))
-                judged = direction == "from the output" and layer == order[0]
-                passed = self.limits.forgets(alike.cosine) if judged else None
                 label = science.layer_label(whole, layer)
-                yield from _alike(f"randomisation {direction}", label, alike, passed)
+                if direction == "from the output" and layer == order[0]:
+                    yield from self.forgetting(method, own, layer, label)
+                else:
+                    yield from _alike(f"randomisation {direction}", label, self.alike(method, own, changed), None)
                 self.session.check()
         noise = science.noise_maps(own, self.session.seed)
         for label, control in {"edges": science.edges(self.x).expand_as(own), "noise": noise}.items():
             yield from _alike("control", label, science.similarity(own, control), None)
         self.session.check()
+
+    def alike(self, method: Method, own: torch.Tensor, changed: torch.nn.Module) -> science.Similarity:
+        """How alike a method's maps are with those of a changed network."""
+        behind = Scaled(changed, *self.network.scale).to(self.x.device)
+        return science.similarity(own, self.maps(method, behind))
+
+    def forgetting(self, method: Method, own: torch.Tensor, layer: str, label: str) -> Iterator[Row]:
+        """The verdict of randomisation: the layer next to the output drawn anew several times."""
+        copies = science.redrawn(self.network.network, layer, self.session.seed)
+        drawn = [self.alike(method, own, changed) for changed in copies]
+        for measure in MEASURES:
+            values = np.array([getattr(alike, measure) for alike in drawn])
+            passed = self.limits.forgets(values) if measure == "cosine" else None
+            yield _row(f"randomisation from the output, {measure}", label, values, passed)
 
     def class_sensitivity(self, method: Method, own: torch.Tensor) -> Iterator[Row]:
         """Between the maps of the two best classes.
@@ -192,7 +206,9 @@ def _alike(test: str, label: str, alike: science.Similarity, passed: bool | None
 
 
 def _row(test: str, label: str, values: NDArray[np.float64], passed: bool | None) -> Row:
-    """Mean over pictures with a bootstrap interval; `passed` is None where nothing is judged, or the test is void."""
-    value, low, high = mean_interval(values)
-    what = {"test": test, "shift_or_layer": label}
-    return {**what, "value": value, "low": low, "high": high, "n": len(values), "passed": passed}
+    """Mean over (pictures,) or (draws, pictures) with a bootstrap interval over both; `passed` is None where nothing is
+    judged, or the test is void."""
+    value, low, high = mean_interval(values) if values.ndim == 1 else crossed_interval(values)
+    draws = 1 if values.ndim == 1 else len(values)
+    what = {"test": test, "shift_or_layer": label, "n": values.shape[-1], "draws": draws}
+    return {**what, "value": value, "low": low, "high": high, "passed": passed}
