@@ -360,6 +360,17 @@ def test_a_run_beside_itself_differs_by_exactly_nothing(two):
     assert not any(KeptLabels.of(layer.matched).meaningless for layer in same.layers)
 
 
+def test_a_record_of_an_earlier_version_is_compared_by_the_names_of_now(two):
+    _, files, first, second = two
+    old = {"different concepts": "unique detectors, per unit",
+           "different concepts, as papers count": "unique detectors, per category"}  # fmt: skip
+    figures = tuple({**figure, "figure": old.get(figure["figure"], figure["figure"])} for figure in first.figures)
+    assert {figure["figure"] for figure in figures} & set(old.values())
+    made = comparison(files, replace(first, figures=figures), second)
+    assert made.figures == comparison(files, first, second).figures
+    assert any(figure.name == "different concepts" and figure.difference.low is not None for figure in made.figures)
+
+
 def looked(files, name, **audit):
     """A run that looked at pictures of some content, with a seed and options."""
     store = RunStore(files)

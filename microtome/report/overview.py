@@ -119,6 +119,7 @@ def overview(
         units=units,
         baseline=_baseline(audited) if layers else "",
         found=_found(layers),
+        rule=next((layer.found.rule for layer in layers if layer.found), ""),
     )
 
 
@@ -135,7 +136,7 @@ def _found(layers: Sequence[views.Layer]) -> views.Table | None:
     columns = [("layer", False), (f"{first.what}, 95 %", True), ("", False), ("of which concepts", False)]
     known = first.strip.low is not None
     legend = [("dot", f"{first.what}, of all units"), *([("range", "95 % interval")] if known else [])]
-    return views.Table(columns, lines, first.rule, legend)
+    return views.Table(columns, lines, "", legend)
 
 
 def _baseline(audited: Audited) -> str:

@@ -692,8 +692,8 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class Report:
-    """The report, but for its `Conclusion`; `baseline` says what the counts of a dissection are to be read beside, and
-    `found` is the table that the overview begins with; None where no layer was dissected."""
+    """The report, but for its `Conclusion`; `found` is the table that the overview begins with, None where no layer was
+    dissected; `rule` says what it counts, and `baseline` what these counts are to be read beside."""
 
     title: str
     network: str
@@ -704,6 +704,7 @@ class Report:
     units: Sequence[UnitPage] = ()
     baseline: str = ""
     found: Table | None = None
+    rule: str = ""
 
     @cached_property
     def by_unit(self) -> Mapping[UnitKey, UnitPage]:
