@@ -93,8 +93,8 @@ def test_headline_counts_layers_whose_interval_excludes_zero():
         "In 9 pictures of bird, what the filters of 2 layers answer to is shared out among 4 nodes, patterns that keep "
         "their place beside each other. Of the 4 nodes shown here 0 lie on one part in most pictures. They keep their "
         "distance to the parts more steadily than as many raw filters, chosen as they were, in 1 of 2 layers, and than "
-        "they would frozen at their own mean places in both layers (95 % intervals). They are surely steadier than the best "
-        "place held for all pictures (0.200 and 0.200)."
+        "they would frozen at their own mean places in both layers (95 % intervals). They are surely steadier than the "
+        "best place held for all pictures (0.200 and 0.200)."
     )
     assert made.figures.items == [
         ("nodes", "4", "part patterns of 2 layers"),
