@@ -173,7 +173,7 @@ def test_features_name_their_unit_and_are_told_on_its_page():
     found = features.FeatureFindings([unit, lost], (8, 8))
     made = features.page(found)
     assert made.headline == (
-        "Made pictures reach 1.50 times their unit's highest natural activation in the middle. 1 of 1 exceed it (of "
+        "Made pictures reach 1.50 times their unit's highest natural activation. 1 of 1 exceed it (of "
         "such units 95 %: 21% to 100%): they lie beyond anything in these pictures. Of 1 unit none could be made: no "
         "gradient reaches it."
     )

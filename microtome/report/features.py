@@ -112,8 +112,8 @@ def _headline(rows: Sequence[FeatureRow], beyond: int) -> str:
     if not ratios:
         return lost or "No unit has a natural activation to compare with."
     low, high = wilson(beyond, len(ratios))
-    far = f"reach {worded(median(ratios), '.2f')} times their unit's highest natural activation in the middle"
-    ends = f", {min(ratios):.2f} to {max(ratios):.2f} in all" if len(ratios) > 1 else ""
+    far = f"reach {worded(median(ratios), '.2f')} times their unit's highest natural activation"
+    ends = f" (median of {len(ratios)} units; {min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
     above = (
         f"{beyond} of {len(ratios)} exceed it (of such units 95 %: {low:.0%} to {high:.0%}): they lie beyond anything "
         "in these pictures."
