@@ -177,8 +177,8 @@ def test_features_name_their_unit_and_are_told_on_its_page():
     made = features.page(found)
     assert made.headline == (
         "Made pictures reach 1.50 times their unit's highest natural activation. 1 of 1 exceed it (21% "
-        "to 100% of units drawn like these, 95 %): they lie beyond anything in these pictures. For 1 unit none could be "
-        "made: no gradient reaches it."
+        "to 100% of units drawn like these, 95 %): they lie beyond anything in these pictures. For 1 unit none could "
+        "be made: no gradient reaches it."
     )
     assert [card.unit for card in made.sections[0].parts[-1].cards] == [("conv", 3), ("conv", 4)]
     assert features.page(features.FeatureFindings([lost], (8, 8))).headline.startswith("For 1 unit none could be made")
@@ -223,8 +223,8 @@ def test_fields_that_the_edge_cuts_are_left_out_of_the_median_and_counted():
     cut = page.sections[0].parts[1].cards[2]
     assert (cut.note, cut.facts[0][1]) == ("cut by the edge", "at least 10 × 20 px")
     assert (
-        "How far units of conv look is not sure: the picture's edge cuts the field of each of 1."
-        == made(cut_row := field_row(3, 10, 0)).headline
+        made(cut_row := field_row(3, 10, 0)).headline
+        == "How far units of conv look is not sure: the picture's edge cuts the field of each of 1."
     )
     assert cut_row["whole"] == 0
 
