@@ -140,16 +140,22 @@ def _headline(layers: Mapping[str, Sequence[OcclusionRow]]) -> str:
     for name, rows in layers.items():
         whole = [row for row in rows if row["whole"]]
         sizes, cut = _wide(whole), len(rows) - len(whole)
+        if not whole:
+            told.append(
+                f"How far units of {name} look is not sure: the picture's edge cuts the field of each of {len(rows)}."
+            )
+            continue
         units = (
             f"median of {len(whole)} units, {min(sizes):.0f} to {max(sizes):.0f}"
             if len(whole) > 1
             else "one unit alone"
         )
         left = f"; {cut} more left out, whose field the picture's edge cuts in every picture" if cut else ""
-        many = f"{worded(median(sizes), '.0f')} of {rows[0]['theoretical']:g} possible in {name} ({units}{left})"
-        none = f"nothing sure in {name}, as the picture's edge cuts the field of each of {len(rows)} units"
-        told.append(many if whole else none)
-    return f"Where a picture is covered, units answer to so many pixels across: {'; '.join(told)}."
+        told.append(
+            f"Units of {name} look at about {worded(median(sizes), '.0f')} of the {rows[0]['theoretical']:g} pixels "
+            f"across that they could ({units}{left})."
+        )
+    return " ".join(told)
 
 
 def middle_of(heat: NDArray[np.float32], theoretical: float) -> NDArray[np.float32]:
