@@ -240,7 +240,7 @@ def test_a_minimal_image_stands_beside_what_chance_would_leave():
     text, gallery = section.parts
     assert "the prediction stays in 50 % of the draws [" in text.text
     assert [card.facts[0][1] for card in gallery.cards] == ["deer", "class 3"]
-    assert [card.facts[-1][1] for card in gallery.cards] == ["25 %", "75 %"]
+    assert [card.facts[-1][1] for card in gallery.cards] == ["25 %", "75 %, so what is left says little"]
 
 
 def test_each_picture_stands_once_by_the_weakest_attack_that_flips_it():

@@ -244,6 +244,8 @@ def _minimal(found: FieldFindings) -> views.Section:
 def _stripped_card(shown: StrippedPicture, size: tuple[int, int]) -> views.Card:
     row = shown.row
     name = row["target_name"] or f"class {row['target']}"
+    often = row["kept_at_random"] >= 0.5
+    kept = f"{percent(row['kept_at_random'])}{', so what is left says little' if often else ''}"
     return views.Card(
         shown.file,
         f"minimal/{row['image']}",
@@ -256,6 +258,6 @@ def _stripped_card(shown: StrippedPicture, size: tuple[int, int]) -> views.Card:
             ("answer", name, "the predicted class, of the whole picture and of what is left"),
             ("area left", f"{row['area']:.0%}", "share of the picture"),
             ("score", f"{row['whole_score']:.2f} → {row['score']:.2f}", "of the predicted class, before softmax"),
-            ("kept at random", percent(row["kept_at_random"]), "of 64 draws in which as many segments go at random"),
+            ("kept at random", kept, "of 64 draws in which as many segments go at random"),
         ],
     )

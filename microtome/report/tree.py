@@ -384,9 +384,11 @@ def _ways(told: TreeFindings) -> str:
     if not sum(visits):
         return f"{told.ways} ways, none of which a held-out picture of {told.category} takes."
     first = max(told.top, key=lambda number: told.nodes[number].visits)
+    rest, others = sum(visits) - max(visits), told.ways - 1
+    other = "the other" if others == 1 else f"the other {others}"
     return (
         f"{told.ways} ways; {max(visits)} of {sum(visits)} held-out pictures of {told.category} take the same one, "
-        f"{told.nodes[first].name}."
+        f"{told.nodes[first].name}, and {rest or 'none'} {other}."
     )
 
 
