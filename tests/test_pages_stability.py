@@ -61,8 +61,8 @@ def test_a_single_category() -> None:
     page = stability_page(stable(("conv", "bird", None, SUMMARY)))
     assert page.headline == (
         "The distance of the filters of conv to landmarks varies 0.5 times as much as that of one place held for every "
-        "picture (0.0500 and 0.1000 of the picture's diagonal). From picture to picture 3 of 7 surely follow a landmark, "
-        "if only a little."
+        "picture (0.0500 and 0.1000 of the picture's diagonal). From picture to picture 3 of 7 surely follow a "
+        "landmark, if only a little."
     )
     assert page.figures.items == [
         ("follow a landmark", "3 of 7", "filters, surely"),
