@@ -92,6 +92,40 @@ def test_cards_tell_the_confirmed_from_the_raw():
     assert alone.endswith("better ones; p ≤ 0.005; 200 shuffles can show no less")
 
 
+@pytest.mark.parametrize(
+    ("changes", "standing", "mark", "failed"),
+    [
+        ({}, "confirmed detector", ("✓ confirmed", "good"), []),
+        (
+            {"iou_low": 0.017},
+            "confirmed detector; interval reaches below 0.04",
+            ("✓ confirmed; interval reaches below 0.04", "warned"),
+            [],
+        ),
+        (
+            {"confirmed": False, "heldout_iou": 0.04},
+            "detector, not confirmed; fails held out",
+            ("? not confirmed", "warned"),
+            ["held out"],
+        ),
+        (
+            {"confirmed": False, "heldout_iou": 0.0, "q_value": 0.096},
+            "detector, not confirmed; fails held out and q",
+            ("? not confirmed", "warned"),
+            ["held out", "q"],
+        ),
+        ({"detector": False, "heldout_iou": 0.0}, "below the limit", ("below the limit", "quiet"), []),
+    ],
+)
+def test_a_card_says_what_is_to_be_held_against_it(changes, standing, mark, failed):
+    (made,) = pages([DissectedLayer(LAYER, [UNIT | changes], {}, (8, 8))])
+    (card,) = made.units
+    assert card.standing == standing
+    assert (card.mark.text, card.mark.state) == mark
+    assert card.failed == failed
+    assert set(failed) <= {name for name, _, _ in card.facts}
+
+
 def test_a_p_value_that_no_exchange_reached_is_the_least_that_they_can_show():
     assert page().least == "the smallest value that 200 shuffles of the annotations can give"
     (made,) = pages([DissectedLayer(LAYER, [UNIT | {"p_value": 2 / 201}], {}, (8, 8))])

@@ -208,7 +208,7 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.01, "iou_low": 0.005, "iou_high": 0.02, "q_value": 0.5},
-            "The nearest to what it lights is wing, no nearer than chance brings some concept (q = 0.5). Where a",
+            "The nearest to what it lights is wing, but shuffled annotations do as well (q = 0.5). Where a",
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.03, "iou_low": 0.02, "iou_high": 0.05, "q_value": None},
@@ -218,7 +218,7 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.03, "heldout_iou": 0.0001},
-            "It answers to wing more than chance explains (q ≤ 0.015), but not on held-out pictures, so",
+            "It answers to wing more than chance explains (q ≤ 0.015), but less than half as well on held-out",
         ),
         (
             {"iou_low": 0.03},

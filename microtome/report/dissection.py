@@ -258,6 +258,8 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
         masks=found.sheets.get(row["unit"], ""),
         causal=_causal(row),
         doubt=_unconfirmed(row, layer["min_iou"]),
+        failed=_failed(row, layer["min_iou"]),
+        caveat=f"interval reaches below {layer['min_iou']:g}" if _reaches_below(row, layer["min_iou"]) else "",
         instead="" if row["detector"] or not row["concept"] else _instead(row, found),
     )
 
@@ -280,33 +282,41 @@ def _instead(row: UnitRow, found: DissectedLayer) -> str:
 
 def _beyond_chance(row: UnitRow, exchanges: int) -> str:
     """How surely a unit answers to the concept that is nearest to what it lights."""
-    name, q, held, chance = row["concept"], row["q_value"], row["heldout_iou"], row["null_p95"]
+    name, q, held = row["concept"], row["q_value"], row["heldout_iou"]
     if q is None:
         return f"The nearest to what it lights is {name}"
     if q > LEVEL:
-        return f"The nearest to what it lights is {name}, no nearer than chance brings some concept (q = {q:.2g})"
+        return f"The nearest to what it lights is {name}, but shuffled annotations do as well (q = {q:.2g})"
     beyond = f"to {name} more than chance explains (q {_least(row['p_value'], exchanges) or '= '}{q:.2g})"
-    if held is not None and chance is not None and held <= chance:
-        return f"It answers {beyond}, but not on held-out pictures, so that it may be luck"
+    if held is not None and held < row["iou"] / 2:
+        return f"It answers {beyond}, but less than half as well on held-out pictures, so that it may be luck"
     return f"Yet it answers {beyond}"
 
 
 def _unconfirmed(row: UnitRow, limit: float) -> str:
     """What to hold against a detector's label: the tests that it fails; of a confirmed one its interval."""
-    held, q, low = row["heldout_iou"], row["q_value"], row["iou_low"]
-    if not row["detector"]:
-        return ""
-    if row["confirmed"]:
-        return f"its interval reaches below the limit of {limit:g}" if low is not None and low <= limit else ""
-    reasons = []
-    if held is not None and held <= limit:
-        reasons.append(
-            f"on the half of the pictures that was not used to choose the label its IoU is {overlap(held)}, not above "
-            f"{limit:g}"
-        )
-    if q is not None and q > LEVEL:
-        reasons.append(f"chance may reach it (q = {q:.2g}, not at most {LEVEL:g})")
-    return ", and ".join(reasons) if row["confirmed"] is False else ""
+    if _reaches_below(row, limit):
+        return f"its interval reaches below the limit of {limit:g}"
+    told = {
+        "held out": f"on the half of the pictures that was not used to choose the label its IoU is "
+        f"{overlap(row['heldout_iou'])}, not above {limit:g}",
+        "q": f"chance may reach it (q = {worded(row['q_value'], '.2g')}, not at most {LEVEL:g})",
+    }
+    return ", and ".join(told[name] for name in _failed(row, limit))
+
+
+def _failed(row: UnitRow, limit: float) -> list[str]:
+    """The tests, by the names of their facts, for which a detector is not confirmed."""
+    held, q = row["heldout_iou"], row["q_value"]
+    if not row["detector"] or row["confirmed"] is not False:
+        return []
+    return ["held out"] * (held is not None and held <= limit) + ["q"] * (q is not None and q > LEVEL)
+
+
+def _reaches_below(row: UnitRow, limit: float) -> bool:
+    """Whether a confirmed detector's interval does: the lower end alone need lie there."""
+    low = row["iou_low"]
+    return row["detector"] and bool(row["confirmed"]) and low is not None and low <= limit
 
 
 def _causal(row: UnitRow) -> str:
@@ -523,7 +533,8 @@ def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str,
         (
             "by chance",
             overlap(row["null_p95"]),
-            "in 95 % of shuffles of annotations between pictures no label has a higher IoU",
+            "in 95 % of shuffles of annotations between pictures no label has a higher IoU; over all pictures, so it "
+            "is to be read beside the IoU, not beside held out",
         ),
         (
             "q",

@@ -63,6 +63,8 @@ class Unit:
         masks: path of a sheet that lies over the pictures, `SHEET` side by side, and dims what the unit does not light.
         causal: what the network loses without it, in a sentence; empty where nobody asked.
         doubt: what to hold against its label, and why it is no confirmed detector; empty where there is nothing.
+        failed: names of the facts for which it is no confirmed detector.
+        caveat: what to hold against a confirmed one, in a few words.
         instead: of one below the limit, what it answers to, in a sentence.
     """
 
@@ -83,6 +85,8 @@ class Unit:
     masks: str = ""
     causal: str = ""
     doubt: str = ""
+    failed: Sequence[str] = ()
+    caveat: str = ""
     instead: str = ""
 
     @property
@@ -103,6 +107,21 @@ class Unit:
         if not self.detector:
             return "below the limit"
         return {None: "detector", True: "confirmed detector", False: "detector, not confirmed"}[self.confirmed]
+
+    @property
+    def standing(self) -> str:
+        """Its state, and what is to be held against it in a few words."""
+        against = self.caveat or (f"fails {' and '.join(self.failed)}" if self.failed else "")
+        return f"{self.state}; {against}" if against else self.state
+
+    @property
+    def mark(self) -> Badge | None:
+        """Its standing, as a card shows it; None where there is nothing to tell beyond that it is a detector."""
+        if self.confirmed and self.detector:
+            return Badge(f"✓ confirmed{'; ' * bool(self.caveat)}{self.caveat}", "warned" if self.caveat else "good")
+        if not self.detector:
+            return Badge("below the limit", "quiet")
+        return None if self.confirmed is None else Badge("? not confirmed", "warned")
 
 
 class ConceptBar(NamedTuple):
@@ -733,7 +752,6 @@ def _listed(card: Unit | None) -> list[str]:
     if card.reason:
         return [card.category, card.state, *[""] * 6]
     known = {name: value for name, value, _ in card.facts}
-    state = f"{card.state}, interval below the limit" if card.confirmed and card.doubt else card.state
     measured = (known.get(name, "") for name in ("held out", "q", "by chance"))
     thumb = card.pictures[0].thumb if card.pictures else ""
-    return [card.category, state, card.iou, card.interval, *measured, thumb]
+    return [card.category, card.standing, card.iou, card.interval, *measured, thumb]

@@ -132,8 +132,11 @@
       item.append(bar);
       return item;
     };
-    const MARKS = { "confirmed detector": ["✓ ", "good"], "detector, not confirmed": ["? ", "warned"] };
-    const marked = (state) => { const known = Object.keys(MARKS).find((name) => state.startsWith(name)); return known ? [MARKS[known][0] + state, MARKS[known][1]] : [state, "quiet"]; };
+    const marked = (state) => {
+      if (state.startsWith("confirmed detector")) return [`✓ ${state}`, state === "confirmed detector" ? "good" : "warned"];
+      return state.startsWith("detector, not confirmed") ? [`? ${state}`, "warned"] : [state, "quiet"];
+    };
+    const failing = (unit, name) => (unit.state.match(/; fails (.*)$/)?.[1].split(" and ").includes(name) ? "n warned" : "n");
     const line = (unit) => {
       const row = document.createElement("tr"), head = document.createElement("th"), [state, mark] = marked(unit.state);
       head.scope = "row";
@@ -142,7 +145,7 @@
       const label = cell("", "", "label");
       label.append(Object.assign(document.createElement("b"), { textContent: unit.concept || "–" }));
       if (unit.category) label.append(" ", Object.assign(document.createElement("span"), { className: "quiet", textContent: unit.category }));
-      row.append(head, label, drawn(unit), cell(`${unit.iou} ${unit.between}`.trim(), "IoU", "n"), cell(unit.held, "held out", "n"), cell(unit.q, "q", "n"), cell(state, "", mark));
+      row.append(head, label, drawn(unit), cell(`${unit.iou} ${unit.between}`.trim(), "IoU", "n"), cell(unit.held, "held out", failing(unit, "held out")), cell(unit.q, "q", failing(unit, "q")), cell(state, "", mark));
       return row;
     };
     let most = STEP;
