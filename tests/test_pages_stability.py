@@ -83,6 +83,30 @@ def test_a_single_category() -> None:
     assert not [part for part in parts_of(page, "text") if part.style == "advice"]
 
 
+@pytest.mark.parametrize(("deviation", "words"), [(0.05, "0.50 times as"), (0.27, "2.7 times as")])
+def test_the_overview_says_how_many_times_a_fixed_points_distance_it_varies_by(deviation: float, words: str) -> None:
+    found = stable(("conv", "bird", None, replace(SUMMARY, deviation=deviation)))
+    assert stability_page(found).teaser == (
+        f"The distances of the filters of conv to landmarks vary {words} much as a fixed point's ({deviation:.3f} and "
+        "0.100 of the picture's diagonal)."
+    )
+    (layer,) = found.layers
+    tested = stability_page(replace(found, layers=[replace(layer, shift={"bird": SHIFT})]))
+    assert "When what is shown is moved, 4 of 7 filters" in tested.teaser
+    assert stability_page(stable(("dark", "bird", None, NULL))).teaser == ""
+
+
+def test_the_overview_says_what_is_marked_in_its_pictures() -> None:
+    (layer,) = stable(("conv", "bird", None, SUMMARY)).layers
+    one = layer.filters[0]
+    found = StabilityFindings("lowest", (90, 96), [replace(layer, filters=[replace(one, spots=[*one.spots] * 3)])])
+    page = stability_page(found)
+    assert page.covered.startswith(f"Filter {one.found.filter} of conv: rings where it is highest, crosses on the ")
+    assert len(page.cover) == 3
+    empty = replace(layer, filters=[replace(one, spots=())])
+    assert stability_page(replace(found, layers=[empty])).covered == ""
+
+
 SHIFT = ShiftSummary(
     8, 5, 0.61, 0.55, 0.67, 0.4, 0.63, 0.58, 0.75, 0.06, 0.0555, 0.0888, 0.125,
     filters=7, sure=4, sure_deviation=0.0444, sure_frozen=0.0777, sure_tracking=0.25,

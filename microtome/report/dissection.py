@@ -261,23 +261,37 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
         failed=_failed(row, layer["min_iou"]),
         caveat=f"interval reaches below {layer['min_iou']:g}" if _reaches_below(row, layer["min_iou"]) else "",
         instead="" if row["detector"] or not row["concept"] else _instead(row, found),
+        besides=". ".join(filter(None, [_covered(row, found), _rivals(row, found)])) if row["detector"] else "",
     )
 
 
 def _instead(row: UnitRow, found: DissectedLayer) -> str:
     """What a unit below the limit answers to: its nearest concept, how it and what the unit lights overlap, and whether
     that is more than chance."""
-    name, category, limit = row["concept"], row["category"] or "concept", found.summary["min_iou"]
+    limit = found.summary["min_iou"]
     iou = f"an IoU of {overlap(row['iou'])} {interval(row['iou'], row['iou_low'], row['iou_high'])}".strip()
     high = row["iou_high"]
     reach = ", which its interval reaches: other pictures may make it one" if high is not None and high > limit else ""
     told = f"{iou}, and a detector needs more than {limit:g}{reach}"
-    if shares := found.shares.get(row["unit"]):
-        known = f"Where a{'n' if category[0] in 'aeiou' else ''} {category} is annotated, {name} covers"
-        told = f"{known} {percent(shares[0])} of what it lights, and it lights {percent(shares[1])} of {name}: {told}"
-    else:
-        told = f"That is {told}"
+    covered = _covered(row, found)
+    told = f"{covered}: {told}" if covered else f"That is {told}"
     return f"{_beyond_chance(row, found.summary['permutations'])}. {told}."
+
+
+def _covered(row: UnitRow, found: DissectedLayer) -> str:
+    """How a unit's label and what it lights overlap; empty where nothing of the label's category is annotated."""
+    name, category, shares = row["concept"], row["category"] or "concept", found.shares.get(row["unit"])
+    if not shares:
+        return ""
+    known = f"Where a{'n' if category[0] in 'aeiou' else ''} {category} is annotated, {name} covers"
+    return f"{known} {percent(shares[0])} of what it lights, and it lights {percent(shares[1])} of {name}"
+
+
+def _rivals(row: UnitRow, found: DissectedLayer) -> str:
+    """Which concepts besides its label overlap with what it lights by more than the limit."""
+    limit, near = found.summary["min_iou"], found.nearest.get(row["unit"], ())
+    names = [item["concept"] for item in near if item["iou"] > limit and item["concept"] != row["concept"]]
+    return f"Also above the limit: {', '.join(names)}" if names else ""
 
 
 def _beyond_chance(row: UnitRow, exchanges: int) -> str:
@@ -533,8 +547,7 @@ def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str,
         (
             "by chance",
             overlap(row["null_p95"]),
-            "in 95 % of shuffles of annotations between pictures no label has a higher IoU; over all pictures, so it "
-            "is to be read beside the IoU, not beside held out",
+            "over all pictures, as the IoU: in 95 % of shuffles of annotations between them no label has a higher one",
         ),
         (
             "q",
@@ -593,6 +606,7 @@ def _found(row: LayerRow, units: Sequence[UnitRow]) -> views.Detected:
     low, high = (row[f"{'confirmed' if firm else 'detectors'}_{end}"] for end in ("low", "high"))  # type: ignore[literal-required]
     between = "" if low is None else f" [{low:.0f}, {high:.0f}]"
     value, *ends = (None if end is None else round(100 * end / row["units"], 2) for end in (count, low, high))
+    held = "" if low is None else f"95 %: {low:.0f} to {high:.0f}"
     said = f"{count} of {row['units']}{between}"
     return views.Detected(
         "confirmed detectors" if firm else "detectors, luck included",
@@ -600,6 +614,7 @@ def _found(row: LayerRow, units: Sequence[UnitRow]) -> views.Detected:
         views.Strip(value, ends[0], ends[1], (), f"{said} units"),
         _concepts(units, firm=firm),
         _rule(row),
+        ("confirmed detectors", str(count), held) if firm else None,
     )
 
 
@@ -703,7 +718,7 @@ def _joined(*parts: str) -> str:
 def _chance(row: LayerRow) -> str:
     if row["significant"] is None:
         return "not asked for"
-    beyond = f"units with q ≤ {LEVEL:g}, as random weights can have, too"
+    beyond = f"units with q ≤ {LEVEL:g}, above IoU {row['min_iou']:g} or not"
     if row["strata"] == 1:
         return beyond
     return f"{beyond}; shuffled across the {row['strata']} sources, {row['significant_across']}"

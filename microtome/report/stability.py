@@ -107,6 +107,8 @@ def page(findings: StabilityFindings) -> views.Page:
         name="location stability",
         page=PAGE,
         headline=_headline(row, layer),
+        teaser=_teaser(row, layer),
+        covered=_covered(findings.layers[0]),
         figures=_figures(row, layer),
         sections=[
             *(
@@ -198,6 +200,32 @@ def _headline(row: Judged, layer: StableLayer) -> str:
     if tested is None or tested.slope is None:
         return f"{whole} {tracked}"
     return f"{_moving(row.layer, tested)} {tracked} {whole}{_of_sure(tested)}"
+
+
+def _teaser(row: Judged, layer: StableLayer) -> str:
+    """On the overview what the distance varies by beside a fixed point's comes first; empty where all filters are
+    NULL."""
+    found, tested = row.summary, _together(layer)
+    if found.deviation is None or not found.best_constant:
+        return ""
+    times = found.deviation / found.best_constant
+    whole = (
+        f"The distances of the filters of {row.layer} to landmarks vary {times:.{1 if times >= 1 else 2}f} times as "
+        f"much as a fixed point's ({found.deviation:.3f} and {found.best_constant:.3f} of the picture's diagonal)."
+    )
+    return f"{whole} {_moving(row.layer, tested)}" if tested and tested.slope is not None else whole
+
+
+def _covered(layer: StableLayer) -> str:
+    """What is marked in the pictures that stand for the page on the overview, those of the first card with several."""
+    item = next((item for item in layer.filters if len(item.spots) >= views.COVER), None)
+    if item is None:
+        return ""
+    found = item.found
+    return (
+        f"Filter {found.filter} of {layer.name}: rings where it is highest, crosses on the {found.landmark} of "
+        f"{found.category}. Shown since the two go together best: R² {worded(found.r2, '.2f')}."
+    )
 
 
 def _moving(layer: str, found: ShiftSummary) -> str:
