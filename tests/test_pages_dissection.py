@@ -36,7 +36,7 @@ UNASKED = {
 }  # fmt: skip
 
 
-BEYOND = "units with q ≤ 0.05, as random weights can have, too"
+BEYOND = "units with q ≤ 0.05, above IoU 0.04 or not"
 
 
 def page(**changes):
@@ -92,6 +92,40 @@ def test_cards_tell_the_confirmed_from_the_raw():
     assert alone.endswith("better ones; p ≤ 0.005; 200 shuffles can show no less")
 
 
+@pytest.mark.parametrize(
+    ("changes", "standing", "mark", "failed"),
+    [
+        ({}, "confirmed detector", ("✓ confirmed", "good"), []),
+        (
+            {"iou_low": 0.017},
+            "confirmed detector; interval reaches below 0.04",
+            ("✓ confirmed; interval reaches below 0.04", "warned"),
+            [],
+        ),
+        (
+            {"confirmed": False, "heldout_iou": 0.04},
+            "detector, not confirmed; fails held out",
+            ("? not confirmed", "warned"),
+            ["held out"],
+        ),
+        (
+            {"confirmed": False, "heldout_iou": 0.0, "q_value": 0.096},
+            "detector, not confirmed; fails held out and q",
+            ("? not confirmed", "warned"),
+            ["held out", "q"],
+        ),
+        ({"detector": False, "heldout_iou": 0.0}, "below the limit", ("below the limit", "quiet"), []),
+    ],
+)
+def test_a_card_says_what_is_to_be_held_against_it(changes, standing, mark, failed):
+    (made,) = pages([DissectedLayer(LAYER, [UNIT | changes], {}, (8, 8))])
+    (card,) = made.units
+    assert card.standing == standing
+    assert (card.mark.text, card.mark.state) == mark
+    assert card.failed == failed
+    assert set(failed) <= {name for name, _, _ in card.facts}
+
+
 def test_a_p_value_that_no_exchange_reached_is_the_least_that_they_can_show():
     assert page().least == "the smallest value that 200 shuffles of the annotations can give"
     (made,) = pages([DissectedLayer(LAYER, [UNIT | {"p_value": 2 / 201}], {}, (8, 8))])
@@ -105,16 +139,21 @@ def test_a_p_value_that_no_exchange_reached_is_the_least_that_they_can_show():
 def test_the_overview_says_how_many_and_of_what():
     found = page().found
     assert (found.what, found.count, found.concepts) == ("confirmed detectors", "1 of 3 [0, 2]", "wing")
+    assert page().brief[0] == ("confirmed detectors", "1", "95 %: 0 to 2")
     assert (found.strip.value, found.strip.low, found.strip.high) == (33.33, 0.0, 66.67)
     assert found.rule.endswith("annotations that are exchanged between pictures do not do as well (q ≤ 0.05).")
     units = [UNIT | {"unit": number, "concept": f"c{number // 2:02}", "confirmed": None} for number in range(30)]
     (made,) = pages([DissectedLayer(LAYER | UNASKED | {"units": 30, "detectors": 30}, units, {}, (8, 8))])
     assert (made.found.what, made.found.count) == ("detectors, luck included", "30 of 30 [1, 3]")
+    assert made.found.tile is None
+    assert made.brief[0][0] == "detectors, luck included"
     assert made.found.concepts.startswith("c00 (2), c01 (2)")
     assert made.found.concepts.endswith("c11 (2), and 3 more")
     assert made.found.rule.endswith("since it was not tested against chance.")
     table = overview._found([made])
-    assert [name for name, _ in table.columns] == ["layer", "detectors, luck included, 95 %", "", "of which concepts"]
+    assert [name for name, _ in table.columns] == [
+        "layer", "detectors, luck included, 95 %", "0 to all units", "of which concepts (so many units)",
+    ]  # fmt: skip
     assert overview._found([]) is None
 
 
@@ -246,6 +285,13 @@ def test_a_gate_is_rounded_as_other_figures_unless_that_hides_what_it_missed():
 
     assert [words(0.180561, 0.3), words(31.0, 30.0), words(0.29996, 0.3)] == ["0.181", "31", "0.29996"]
     assert [words(1234567.0, None), words(0.3, 0.3)] == ["1234567", "0.3"]
+
+
+def test_a_drawing_stands_on_the_overview_with_its_nodes():
+    levels = [views.Level("top", 0, [(8.0, 9.0, "node 1")], []), views.Level("low", 1, [(3.0, 4.0, "node 2")], [])]
+    drawing = views.Drawing("t.webp", "a.jpg", (72, 96), levels)
+    (spot,) = views.Page("p", "p.html", "", views.Figures([]), [views.Section("s", [drawing])]).cover
+    assert spot.circles == [(8.0, 9.0, 2.0), (3.0, 4.0, 2.0)]
 
 
 def test_a_cover_shows_before_and_after():

@@ -60,8 +60,8 @@ def parts_of(page: views.Page, kind: str) -> list:
 def test_a_single_category() -> None:
     page = stability_page(stable(("conv", "bird", None, SUMMARY)))
     assert page.headline == (
-        "The distance of the filters of conv to landmarks varies 0.5 times as much as that of one place held for every "
-        "picture (0.0500 and 0.1000 of the picture's diagonal). From picture to picture 3 of 7 surely follow a "
+        "The distance of the filters of conv to landmarks varies 0.50 times as much as that of one place held for "
+        "every picture (0.0500 and 0.1000 of the picture's diagonal). From picture to picture 3 of 7 surely follow a "
         "landmark, if only a little."
     )
     assert page.figures.items == [
@@ -83,6 +83,32 @@ def test_a_single_category() -> None:
     assert not [part for part in parts_of(page, "text") if part.style == "advice"]
 
 
+@pytest.mark.parametrize(("deviation", "words"), [(0.05, "0.50 times as"), (0.27, "2.7 times as")])
+def test_the_overview_says_how_many_times_a_fixed_points_distance_it_varies_by(deviation: float, words: str) -> None:
+    found = stable(("conv", "bird", None, replace(SUMMARY, deviation=deviation)))
+    assert stability_page(found).teaser == (
+        f"The distance of the filters of conv to landmarks varies {words} much as that of one place held for every "
+        f"picture ({deviation:.4f} and 0.1000 of the picture's diagonal)."
+    )
+    (layer,) = found.layers
+    tested = stability_page(replace(found, layers=[replace(layer, shift={"bird": SHIFT})]))
+    assert "When what is shown is moved, 4 of 7 filters" in tested.teaser
+    assert stability_page(stable(("dark", "bird", None, NULL))).teaser == ""
+    exact = stable(("conv", "bird", None, replace(SUMMARY, best_constant=0.0)))
+    assert "varies more than that of one place held for every picture" in stability_page(exact).teaser
+
+
+def test_the_overview_says_what_is_marked_in_its_pictures() -> None:
+    (layer,) = stable(("conv", "bird", None, SUMMARY)).layers
+    one = layer.filters[0]
+    found = StabilityFindings("lowest", (90, 96), [replace(layer, filters=[replace(one, spots=[*one.spots] * 3)])])
+    page = stability_page(found)
+    assert page.covered.startswith(f"Filter {one.found.filter} of conv: rings where it is highest, crosses on the ")
+    assert len(page.cover) == 3
+    empty = replace(layer, filters=[replace(one, spots=())])
+    assert stability_page(replace(found, layers=[empty])).covered == ""
+
+
 SHIFT = ShiftSummary(
     8, 5, 0.61, 0.55, 0.67, 0.4, 0.63, 0.58, 0.75, 0.06, 0.0555, 0.0888, 0.125,
     filters=7, sure=4, sure_deviation=0.0444, sure_frozen=0.0777, sure_tracking=0.25,
@@ -97,7 +123,7 @@ def test_steadiness_is_claimed_of_filters_that_follow_alone() -> None:
     assert page.headline == (
         "When what is shown is moved, 4 of 7 filters of conv surely go along more than half of the way (mean slope "
         "over all 0.61 [0.55, 0.67]; 1 goes all the way, 0 stays where it was). From picture to picture 3 of 7 surely "
-        "follow a landmark, if only a little. The distance of the filters of conv to landmarks varies 0.5 times as "
+        "follow a landmark, if only a little. The distance of the filters of conv to landmarks varies 0.50 times as "
         "much as that of one place held for every picture (0.0500 and 0.1000 of the picture's diagonal). Of those that "
         "move with the picture it varies by 0.0444, and would by 0.0777 if each stood still at its own mean place."
     )
@@ -132,9 +158,9 @@ def test_several_categories_are_judged_by_the_audits_rule() -> None:
     mean = replace(SUMMARY, deviation=0.07)
     findings = stable(*rows, ("conv", None, "lowest", lowest), ("conv", None, "highest-activation", mean))
     page = stability_page(findings)
-    assert "varies 0.2 times as much" in page.headline
+    assert "varies 0.20 times as much" in page.headline
     other = stability_page(replace(findings, rule="highest-activation"))
-    assert "varies 0.7 times as much" in other.headline
+    assert "varies 0.70 times as much" in other.headline
     table, follow = parts_of(page, "table")
     assert [row[0] for row in table.rows] == ["all categories", "bird", "cat"] == [row[0] for row in follow.rows]
     assert table.rows[0][1] == "0.0200 [0.0400, 0.0600]" == page.figures.items[1][1] + " [0.0400, 0.0600]"

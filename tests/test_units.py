@@ -208,7 +208,7 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.01, "iou_low": 0.005, "iou_high": 0.02, "q_value": 0.5},
-            "The nearest to what it lights is wing, no nearer than chance brings some concept (q = 0.5). Where a",
+            "The nearest to what it lights is wing, but shuffled annotations do as well (q = 0.5). Where a",
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.03, "iou_low": 0.02, "iou_high": 0.05, "q_value": None},
@@ -218,7 +218,7 @@ def test_a_unit_that_only_another_stage_knows_has_a_page_too():
         ),
         (
             {"detector": False, "confirmed": False, "iou": 0.03, "heldout_iou": 0.0001},
-            "It answers to wing more than chance explains (q ≤ 0.015), but not on held-out pictures, so",
+            "It answers to wing more than chance explains (q ≤ 0.015), but less than half as well on held-out",
         ),
         (
             {"iou_low": 0.03},
@@ -236,6 +236,18 @@ def test_the_first_sentence_says_what_the_unit_is(changes, words):
     assert told(**changes)[0].headline.startswith(words)
 
 
+def test_a_detectors_page_says_how_its_label_and_what_it_lights_overlap():
+    (first, *_) = told()
+    assert first.headline.endswith(
+        "Where a part is annotated, wing covers 50 % of what it lights, and it lights 3 % of wing. Also above the "
+        "limit: bird."
+    )
+    layer = dissected()
+    layer.shares.clear()
+    layer.nearest.clear()
+    assert unit_pages(pages([layer]), [])[0].headline.endswith("annotations do not reach it.")
+
+
 def test_a_dead_unit_says_its_value_and_what_follows():
     (section, *rest) = told(reason="dead: it has the same value everywhere", concept=None, threshold=0.25)[0].sections
     assert section.heading == "What that means"
@@ -250,9 +262,13 @@ def test_the_listing_has_what_makes_an_iou_sure():
     first = report.listing["units"][0]
     assert first[:6] == [0, 0, "wing", "part", "confirmed detector", "0.100"]
     facts = {name: value for name, value, _ in made[0].card.facts}
-    assert first[6:] == ["[0.080, 0.120]", "0.090", facts["q"], facts["by chance"], made[0].card.pictures[0].thumb]
+    thumb = made[0].card.pictures[0].thumb
+    assert first[6:] == ["[0.080, 0.120]", "0.090", facts["q"], facts["by chance"], thumb, "", ""]
+    card = replace(made[0].card, masks="assets/masks/0.webp", pictures=made[0].card.pictures * 6)
+    masked = replace(report, units=[replace(made[0], card=card)]).listing["units"][0]
+    assert masked[-2:] == ["assets/masks/0.webp", "2"]
     dead = told(reason="dead: it has the same value everywhere")
-    assert replace(report, units=dead).listing["units"][0][4:] == ["dead", *[""] * 6]
+    assert replace(report, units=dead).listing["units"][0][4:] == ["dead", *[""] * 8]
 
 
 @pytest.mark.parametrize(

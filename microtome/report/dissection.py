@@ -258,55 +258,79 @@ def _unit(row: UnitRow, found: DissectedLayer, widest: float) -> views.Unit:
         masks=found.sheets.get(row["unit"], ""),
         causal=_causal(row),
         doubt=_unconfirmed(row, layer["min_iou"]),
+        failed=_failed(row, layer["min_iou"]),
+        caveat=f"interval reaches below {layer['min_iou']:g}" if _reaches_below(row, layer["min_iou"]) else "",
         instead="" if row["detector"] or not row["concept"] else _instead(row, found),
+        besides=". ".join(filter(None, [_covered(row, found), _rivals(row, found)])) if row["detector"] else "",
     )
 
 
 def _instead(row: UnitRow, found: DissectedLayer) -> str:
     """What a unit below the limit answers to: its nearest concept, how it and what the unit lights overlap, and whether
     that is more than chance."""
-    name, category, limit = row["concept"], row["category"] or "concept", found.summary["min_iou"]
+    limit = found.summary["min_iou"]
     iou = f"an IoU of {overlap(row['iou'])} {interval(row['iou'], row['iou_low'], row['iou_high'])}".strip()
     high = row["iou_high"]
     reach = ", which its interval reaches: other pictures may make it one" if high is not None and high > limit else ""
     told = f"{iou}, and a detector needs more than {limit:g}{reach}"
-    if shares := found.shares.get(row["unit"]):
-        known = f"Where a{'n' if category[0] in 'aeiou' else ''} {category} is annotated, {name} covers"
-        told = f"{known} {percent(shares[0])} of what it lights, and it lights {percent(shares[1])} of {name}: {told}"
-    else:
-        told = f"That is {told}"
+    covered = _covered(row, found)
+    told = f"{covered}: {told}" if covered else f"That is {told}"
     return f"{_beyond_chance(row, found.summary['permutations'])}. {told}."
+
+
+def _covered(row: UnitRow, found: DissectedLayer) -> str:
+    """How a unit's label and what it lights overlap; empty where nothing of the label's category is annotated."""
+    name, category, shares = row["concept"], row["category"] or "concept", found.shares.get(row["unit"])
+    if not shares:
+        return ""
+    known = f"Where a{'n' if category[0] in 'aeiou' else ''} {category} is annotated, {name} covers"
+    return f"{known} {percent(shares[0])} of what it lights, and it lights {percent(shares[1])} of {name}"
+
+
+def _rivals(row: UnitRow, found: DissectedLayer) -> str:
+    """Which concepts besides its label overlap with what it lights by more than the limit."""
+    limit, near = found.summary["min_iou"], found.nearest.get(row["unit"], ())
+    names = [item["concept"] for item in near if item["iou"] > limit and item["concept"] != row["concept"]]
+    return f"Also above the limit: {', '.join(names)}" if names else ""
 
 
 def _beyond_chance(row: UnitRow, exchanges: int) -> str:
     """How surely a unit answers to the concept that is nearest to what it lights."""
-    name, q, held, chance = row["concept"], row["q_value"], row["heldout_iou"], row["null_p95"]
+    name, q, held = row["concept"], row["q_value"], row["heldout_iou"]
     if q is None:
         return f"The nearest to what it lights is {name}"
     if q > LEVEL:
-        return f"The nearest to what it lights is {name}, no nearer than chance brings some concept (q = {q:.2g})"
+        return f"The nearest to what it lights is {name}, but shuffled annotations do as well (q = {q:.2g})"
     beyond = f"to {name} more than chance explains (q {_least(row['p_value'], exchanges) or '= '}{q:.2g})"
-    if held is not None and chance is not None and held <= chance:
-        return f"It answers {beyond}, but not on held-out pictures, so that it may be luck"
+    if held is not None and held < row["iou"] / 2:
+        return f"It answers {beyond}, but less than half as well on held-out pictures, so that it may be luck"
     return f"Yet it answers {beyond}"
 
 
 def _unconfirmed(row: UnitRow, limit: float) -> str:
     """What to hold against a detector's label: the tests that it fails; of a confirmed one its interval."""
-    held, q, low = row["heldout_iou"], row["q_value"], row["iou_low"]
-    if not row["detector"]:
-        return ""
-    if row["confirmed"]:
-        return f"its interval reaches below the limit of {limit:g}" if low is not None and low <= limit else ""
-    reasons = []
-    if held is not None and held <= limit:
-        reasons.append(
-            f"on the half of the pictures that was not used to choose the label its IoU is {overlap(held)}, not above "
-            f"{limit:g}"
-        )
-    if q is not None and q > LEVEL:
-        reasons.append(f"chance may reach it (q = {q:.2g}, not at most {LEVEL:g})")
-    return ", and ".join(reasons) if row["confirmed"] is False else ""
+    if _reaches_below(row, limit):
+        return f"its interval reaches below the limit of {limit:g}"
+    told = {
+        "held out": f"on the half of the pictures that was not used to choose the label its IoU is "
+        f"{overlap(row['heldout_iou'])}, not above {limit:g}",
+        "q": f"chance may reach it (q = {worded(row['q_value'], '.2g')}, not at most {LEVEL:g})",
+    }
+    return ", and ".join(told[name] for name in _failed(row, limit))
+
+
+def _failed(row: UnitRow, limit: float) -> list[str]:
+    """The tests, by the names of their facts, for which a detector is not confirmed."""
+    held, q = row["heldout_iou"], row["q_value"]
+    if not row["detector"] or row["confirmed"] is not False:
+        return []
+    return ["held out"] * (held is not None and held <= limit) + ["q"] * (q is not None and q > LEVEL)
+
+
+def _reaches_below(row: UnitRow, limit: float) -> bool:
+    """Whether a confirmed detector's interval does: the lower end alone need lie there."""
+    low = row["iou_low"]
+    return row["detector"] and bool(row["confirmed"]) and low is not None and low <= limit
 
 
 def _causal(row: UnitRow) -> str:
@@ -523,7 +547,7 @@ def _facts(row: UnitRow, exchanges: int, *, mixed: bool) -> list[tuple[str, str,
         (
             "by chance",
             overlap(row["null_p95"]),
-            "in 95 % of shuffles of annotations between pictures no label has a higher IoU",
+            "over all pictures, as the IoU: in 95 % of shuffles of annotations between them no label has a higher one",
         ),
         (
             "q",
@@ -582,6 +606,7 @@ def _found(row: LayerRow, units: Sequence[UnitRow]) -> views.Detected:
     low, high = (row[f"{'confirmed' if firm else 'detectors'}_{end}"] for end in ("low", "high"))  # type: ignore[literal-required]
     between = "" if low is None else f" [{low:.0f}, {high:.0f}]"
     value, *ends = (None if end is None else round(100 * end / row["units"], 2) for end in (count, low, high))
+    held = "" if low is None else f"95 %: {low:.0f} to {high:.0f}"
     said = f"{count} of {row['units']}{between}"
     return views.Detected(
         "confirmed detectors" if firm else "detectors, luck included",
@@ -589,6 +614,7 @@ def _found(row: LayerRow, units: Sequence[UnitRow]) -> views.Detected:
         views.Strip(value, ends[0], ends[1], (), f"{said} units"),
         _concepts(units, firm=firm),
         _rule(row),
+        ("confirmed detectors", str(count), held) if firm else None,
     )
 
 
@@ -692,7 +718,7 @@ def _joined(*parts: str) -> str:
 def _chance(row: LayerRow) -> str:
     if row["significant"] is None:
         return "not asked for"
-    beyond = f"units with q ≤ {LEVEL:g}, as random weights can have, too"
+    beyond = f"units with q ≤ {LEVEL:g}, above IoU {row['min_iou']:g} or not"
     if row["strata"] == 1:
         return beyond
     return f"{beyond}; shuffled across the {row['strata']} sources, {row['significant_across']}"

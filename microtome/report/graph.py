@@ -104,6 +104,7 @@ def page(found: GraphFindings) -> views.Page:
         subject="the explanatory graph",
         page="graph.html",
         headline=_headline(found),
+        covered="Rings: the strongest nodes of each layer, in a picture that the graph was not learned from.",
         figures=views.Figures(
             [
                 ("nodes", f"{len(found.graph.nodes):,}", f"part patterns of {_layers(len(found.graph.layers))}"),

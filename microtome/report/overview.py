@@ -133,7 +133,8 @@ def _found(layers: Sequence[views.Layer]) -> views.Table | None:
     first = next((layer.found for layer in layers if layer.found), None)
     if first is None:
         return None
-    columns = [("layer", False), (f"{first.what}, 95 %", True), ("", False), ("of which concepts", False)]
+    columns = [("layer", False), (f"{first.what}, 95 %", True), ("0 to all units", False)]
+    columns.append(("of which concepts (so many units)", False))
     known = first.strip.low is not None
     legend = [("dot", f"{first.what}, of all units"), *([("range", "95 % interval")] if known else [])]
     return views.Table(columns, lines, "", legend)

@@ -109,6 +109,8 @@ def page(findings: StabilityFindings) -> views.Page:
         name="location stability",
         page=PAGE,
         headline=_headline(row, layer),
+        teaser=_teaser(row, layer),
+        covered=_covered(findings.layers[0]),
         figures=_figures(row, layer),
         sections=[
             *(
@@ -202,9 +204,32 @@ def _apart(layer: str, deviation: float | None, held: float) -> str:
     """How steady filters are, beside one place that is held for every picture."""
     if deviation is None:
         return f"No filter of {layer} is high in pictures enough for its distance to a landmark to be judged."
+    times = f"{deviation / held:.{1 if deviation >= held else 2}f} times as much as" if held else "more than"
     return (
-        f"The distance of the filters of {layer} to landmarks varies {deviation / held:.1f} times as much as that of "
-        f"one place held for every picture ({deviation:.4f} and {held:.4f} of the picture's diagonal)."
+        f"The distance of the filters of {layer} to landmarks varies {times} that of one place held for every picture "
+        f"({deviation:.4f} and {held:.4f} of the picture's diagonal)."
+    )
+
+
+def _teaser(row: Judged, layer: StableLayer) -> str:
+    """On the overview what the distance varies by beside a fixed point's comes first; empty where all filters are
+    NULL."""
+    found, tested = row.summary, _together(layer)
+    if found.deviation is None:
+        return ""
+    whole = _apart(row.layer, found.deviation, found.best_constant)
+    return f"{whole} {_moving(row.layer, tested)}" if tested and tested.slope is not None else whole
+
+
+def _covered(layer: StableLayer) -> str:
+    """What is marked in the pictures that stand for the page on the overview, those of the first card with several."""
+    item = next((item for item in layer.filters if len(item.spots) >= views.COVER), None)
+    if item is None:
+        return ""
+    found = item.found
+    return (
+        f"Filter {found.filter} of {layer.name}: rings where it is highest, crosses on the {found.landmark} of "
+        f"{found.category}. Shown since the two go together best: R² {worded(found.r2, '.2f')}."
     )
 
 

@@ -43,7 +43,7 @@ def _headline(card: views.Unit | None) -> str:
         return f"This unit is {card.reason}."
     if not card.concept:
         return "What it lights meets nothing that is annotated. Its pictures below show what they have in common."
-    causal = f" {card.causal}" if card.causal else ""
+    further = "".join(f" {told}" for told in (card.besides and f"{card.besides}.", card.causal) if told)
     iou = card.iou + (f" {card.interval}" if card.interval else "")
     measured = f"Its IoU with {card.concept} is {iou}"
     return {
@@ -53,7 +53,7 @@ def _headline(card: views.Unit | None) -> str:
         f"not reach it{'; but ' + card.doubt if card.doubt else ''}.",
         "detector, not confirmed": f"{measured}, but it is not confirmed: "
         f"{card.doubt or 'the label does not hold on other pictures, or against chance'}.",
-    }[card.state] + causal
+    }[card.state] + further
 
 
 def _figures(card: views.Unit | None) -> views.Figures:

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import quote
 
+from microtome.report.overlay import SHEET
+
 
 class UnitKey(NamedTuple):
     """A unit of the audit's network: its layer's dotted name, and its number. Pages name units so, to link to them."""
@@ -63,7 +65,10 @@ class Unit:
         masks: path of a sheet that lies over the pictures, `SHEET` side by side, and dims what the unit does not light.
         causal: what the network loses without it, in a sentence; empty where nobody asked.
         doubt: what to hold against its label, and why it is no confirmed detector; empty where there is nothing.
+        failed: names of the facts for which it is no confirmed detector.
+        caveat: what to hold against a confirmed one, in a few words.
         instead: of one below the limit, what it answers to, in a sentence.
+        besides: of a detector, how its label and what it lights overlap, and what else it may be called.
     """
 
     number: int
@@ -83,7 +88,10 @@ class Unit:
     masks: str = ""
     causal: str = ""
     doubt: str = ""
+    failed: Sequence[str] = ()
+    caveat: str = ""
     instead: str = ""
+    besides: str = ""
 
     @property
     def sure(self) -> float:
@@ -103,6 +111,21 @@ class Unit:
         if not self.detector:
             return "below the limit"
         return {None: "detector", True: "confirmed detector", False: "detector, not confirmed"}[self.confirmed]
+
+    @property
+    def standing(self) -> str:
+        """Its state, and what is to be held against it in a few words."""
+        against = self.caveat or (f"fails {' and '.join(self.failed)}" if self.failed else "")
+        return f"{self.state}; {against}" if against else self.state
+
+    @property
+    def mark(self) -> Badge | None:
+        """Its standing, as a card shows it; None where there is nothing to tell beyond that it is a detector."""
+        if self.confirmed and self.detector:
+            return Badge(f"✓ confirmed{'; ' * bool(self.caveat)}{self.caveat}", "warned" if self.caveat else "good")
+        if not self.detector:
+            return Badge("below the limit", "quiet")
+        return None if self.confirmed is None else Badge("? not confirmed", "warned")
 
 
 class ConceptBar(NamedTuple):
@@ -139,6 +162,7 @@ class Detected:
         strip: the same on a line of all units.
         concepts: what they detect.
         rule: what the counted are, in a sentence.
+        tile: the count as a figure with its interval; None where it is among the layer's figures.
     """
 
     what: str
@@ -146,6 +170,7 @@ class Detected:
     strip: Strip
     concepts: str
     rule: str
+    tile: tuple[str, str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,8 +193,10 @@ class Layer:
 
     @property
     def brief(self) -> Sequence[tuple[str, str, str]]:
-        """Its figures on the overview: without the last ones, and of each no more remarks than fit on a line or two."""
-        return [(name, value, _brief(note)) for name, value, note in self.figures[:BRIEF]]
+        """Its figures on the overview, what is surest first: without the last ones, and of each no more remarks than
+        fit on a line or two."""
+        first = [self.found.tile] if self.found and self.found.tile else []
+        return [(name, value, _brief(note)) for name, value, note in [*first, *self.figures][:BRIEF]]
 
     @property
     def cover(self) -> Sequence[Unit]:
@@ -220,6 +247,7 @@ class Links:
 
 BRIEF = 4  # figures of a layer on the overview
 NOTED = 45  # letters of what stands below each
+RING = 36  # the height of a drawing on the overview, by the radius of a node's ring
 COVER = 3  # pictures of a page, or units of a layer, on the overview
 
 
@@ -590,6 +618,8 @@ class Page:
         subject: the name as it stands in a sentence, where it takes an article.
         title: above it, where that is not its name.
         links: beside the title, to the reports that it is about: text and place.
+        teaser: what the overview says instead of the headline; empty where that will do.
+        covered: what its pictures on the overview show.
     """
 
     name: str
@@ -601,6 +631,8 @@ class Page:
     subject: str = ""
     title: str = ""
     links: Sequence[tuple[str, str]] = ()
+    teaser: str = ""
+    covered: str = ""
 
     @property
     def cover(self) -> Sequence[Spot]:
@@ -608,7 +640,9 @@ class Page:
         parts = [part for section in self.sections for part in section.parts]
         for part in parts:
             if isinstance(part, Drawing):
-                return [Spot(part.thumb, part.alt, part.size, (), ())]
+                radius = round(part.size[0] / RING, 1)
+                dots = [(x, y, radius) for level in part.levels for x, y, _ in level.dots]
+                return [Spot(part.thumb, part.alt, part.size, dots, ())]
             if isinstance(part, Gallery) and part.cards:
                 cards = [card for card in part.cards if len(card.spots) >= COVER]
                 return (
@@ -727,13 +761,14 @@ class Report:
 
 def _listed(card: Unit | None) -> list[str]:
     """What the listing says of a unit: category, state, and where they were measured IoU, interval, held out, q, by
-    chance, and the thumbnail of the picture in which it is highest."""
+    chance, the thumbnail of the picture in which it is highest, and the sheet of masks whose first lies over it, with
+    its rows."""
     if card is None:
-        return [""] * 8
+        return [""] * 10
     if card.reason:
-        return [card.category, card.state, *[""] * 6]
+        return [card.category, card.state, *[""] * 8]
     known = {name: value for name, value, _ in card.facts}
-    state = f"{card.state}, interval below the limit" if card.confirmed and card.doubt else card.state
     measured = (known.get(name, "") for name in ("held out", "q", "by chance"))
     thumb = card.pictures[0].thumb if card.pictures else ""
-    return [card.category, state, card.iou, card.interval, *measured, thumb]
+    rows = str(-(-len(card.pictures) // SHEET)) if card.masks else ""
+    return [card.category, card.standing, card.iou, card.interval, *measured, thumb, card.masks, rows]

@@ -100,8 +100,8 @@
   all(".listing").forEach((listing) => {
     const read = JSON.parse(listing.querySelector("script").textContent);
     const alone = listing.dataset.listing !== "pages";
-    const units = read.units.map(([layer, number, concept, category, state, iou, between, held, q, chance, thumb], place) => ({
-      number, concept, category, state, iou, between, held, q, chance, thumb: alone ? "" : thumb, place, limit: read.layers[layer][2], shown: read.layers[layer][0], layer: plain(read.layers[layer][0]),
+    const units = read.units.map(([layer, number, concept, category, state, iou, between, held, q, chance, thumb, masks, rows], place) => ({
+      number, concept, category, state, iou, between, held, q, chance, thumb: alone ? "" : thumb, masks, rows, place, limit: read.layers[layer][2], shown: read.layers[layer][0], layer: plain(read.layers[layer][0]),
       text: plain(`${concept} ${category}`),
       to: alone ? `#${read.layers[layer][0]}/${number}` : `${read.layers[layer][1]}/${number}.html`,
     }));
@@ -132,19 +132,44 @@
       item.append(bar);
       return item;
     };
-    const MARKS = { "confirmed detector": ["✓ ", "good"], "detector, not confirmed": ["? ", "warned"] };
-    const marked = (state) => { const known = Object.keys(MARKS).find((name) => state.startsWith(name)); return known ? [MARKS[known][0] + state, MARKS[known][1]] : [state, "quiet"]; };
+    const marked = (state) => {
+      if (state.startsWith("confirmed detector")) return [`✓ ${state}`, state === "confirmed detector" ? "good" : "warned"];
+      return state.startsWith("detector, not confirmed") ? [`? ${state}`, "warned"] : [state, "quiet"];
+    };
+    const failing = (unit, name) => (unit.state.match(/; fails (.*)$/)?.[1].split(" and ").includes(name) ? "n warned" : "n");
+    const lit = (unit) => {
+      const box = Object.assign(document.createElement("span"), { className: "lit" });
+      box.append(Object.assign(new Image(56, 56), { loading: "lazy", src: unit.thumb, alt: `where unit ${unit.number} is highest` }));
+      if (!unit.masks) return box;
+      const over = Object.assign(new Image(), { loading: "lazy", src: unit.masks, alt: "", className: "m" });
+      over.style.height = `${100 * unit.rows}%`;
+      box.append(over);
+      return box;
+    };
     const line = (unit) => {
       const row = document.createElement("tr"), head = document.createElement("th"), [state, mark] = marked(unit.state);
       head.scope = "row";
-      if (unit.thumb) head.append(Object.assign(new Image(40, 40), { src: unit.thumb, alt: `where unit ${unit.number} is highest`, loading: "lazy" }));
+      if (unit.thumb) head.append(lit(unit));
       head.append(Object.assign(document.createElement("a"), { href: unit.to, textContent: `${unit.shown} unit ${unit.number}` }));
       const label = cell("", "", "label");
       label.append(Object.assign(document.createElement("b"), { textContent: unit.concept || "–" }));
       if (unit.category) label.append(" ", Object.assign(document.createElement("span"), { className: "quiet", textContent: unit.category }));
-      row.append(head, label, drawn(unit), cell(`${unit.iou} ${unit.between}`.trim(), "IoU", "n"), cell(unit.held, "held out", "n"), cell(unit.q, "q", "n"), cell(state, "", mark));
+      row.append(head, label, drawn(unit), cell(`${unit.iou} ${unit.between}`.trim(), "IoU", "n"), cell(unit.held, "held out", failing(unit, "held out")), cell(unit.q, "q", failing(unit, "q")), cell(state, "", mark));
       return row;
     };
+    // Above the lines stand their ends and, where all layers have one limit, the limit, where it leaves room for them.
+    const limits = new Set(read.layers.map((layer) => layer[2])), axis = listing.querySelector("[data-axis]");
+    const at = (value, text) => {
+      const item = Object.assign(document.createElement("span"), { textContent: text });
+      item.style.left = `${100 * value / widest}%`;
+      axis.append(item);
+    };
+    if (axis && widest) {
+      const [limit] = limits.size === 1 ? limits : [0];
+      if (!limit || limit > 0.25 * widest) at(0, "0");
+      if (limit && limit < 0.8 * widest) at(limit, limit);
+      at(widest, String(Number(widest.toFixed(2))));
+    }
     let most = STEP;
     const show = () => {
       const firm = (unit) => !find("firm").checked || unit.state.startsWith("confirmed detector");
