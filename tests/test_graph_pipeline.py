@@ -64,11 +64,14 @@ def test_metrics_hold_nodes_and_filters_under_one_rule_beside_baselines(done):
     for layer in ("features.9", "features.12"):
         of = {row["of"] for row in rows if row["layer"] == layer and row["metric"] == "instability"}
         assert of == {
-            "nodes", "filters", "nodes minus filters", "nodes minus themselves frozen", "random", "centre",
-            "best constant",
+            "nodes", "filters", "filters chosen alike", "nodes minus filters", "nodes minus filters chosen alike",
+            "nodes minus themselves frozen", "random", "centre", "best constant",
         }  # fmt: skip
         value = {row["of"]: row["value"] for row in rows if row["layer"] == layer and row["metric"] == "instability"}
         assert value["nodes minus filters"] == pytest.approx(value["nodes"] - value["filters"])
+        assert value["nodes minus filters chosen alike"] == pytest.approx(
+            value["nodes"] - value["filters chosen alike"]
+        )
         curve = [row["value"] for row in rows if row["layer"] == layer and row["metric"] == "log-likelihood"]
         assert len(curve) == 5
         assert curve[-1] > 0.98 * curve[0]  # parents are chosen anew in every round: it need not rise

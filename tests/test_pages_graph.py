@@ -78,6 +78,7 @@ FOUND = GraphFindings(
     patches={2: [Patch("assets/x/000001.webp", "one.png", Place(2, 0.25, 0.75, 4.0))]},
     units={views.UnitKey("low", 2): "wing", views.UnitKey("low", 0): "no concept"},
     size=SIZE,
+    category="bird",
 )
 
 
@@ -89,10 +90,11 @@ def part_of(made, heading, kind):
 def test_headline_counts_layers_whose_interval_excludes_zero():
     made = page(FOUND)
     assert made.headline == (
-        "What the filters of 2 layers answer to is shared out among 4 nodes, patterns that keep their place beside "
-        "each other. Of the 4 nodes shown here 0 lie on one part in most pictures. They keep their distance to the "
-        "parts more steadily than as many raw filters, chosen as they were, in 1 of 2 layers, and than they would "
-        "frozen at their own mean places in both layers (95 % intervals)."
+        "In 9 pictures of bird, what the filters of 2 layers answer to is shared out among 4 nodes, patterns that keep "
+        "their place beside each other. Of the 4 nodes shown here 0 lie on one part in most pictures. They keep their "
+        "distance to the parts more steadily than as many raw filters, chosen as they were, in 1 of 2 layers, and than "
+        "they would frozen at their own mean places in both layers (95 % intervals). They are surely steadier than the "
+        "best place held for all pictures (0.200 and 0.200)."
     )
     assert made.figures.items == [
         ("nodes", "4", "part patterns of 2 layers"),
@@ -134,13 +136,27 @@ def test_the_shift_test_is_said_of_nodes_and_filters():
     ]
     tested.append(LayerFigure("low", Measure.FOLLOWING, Of.NODES, None, 0.04, n=8))
     made = page(replace(FOUND, figures=[*FOUND.figures, *tested]))
-    assert "the shown nodes move with it, by 80% [70%, 90%] of the way in low." in made.headline
+    assert "The 4 nodes that follow best there are judged in 3 others: when what these show is moved, the nodes" in (
+        made.headline
+    )
+    assert "move with it, by 80% [70%, 90%] of the way in low." in made.headline
     table = part_of(made, "Do they follow what is shown?", "table")
     assert table.rows == [
         ["low, nodes", "0.800 [0.700, 0.900]", "90%", "0.050", "0.060", "0.040"],
         ["low, all filters", "0.400 [0.700, 0.900]", "45%", "0.070", "0.060", "–"],
     ]
     assert len(table.columns) == len(table.rows[0])
+
+
+def test_nodes_are_held_against_the_best_place_held_for_all_pictures():
+    def said(top, low):
+        held = {"top": top, "low": low}
+        figures = [replace(row, value=held[row.layer]) if row.of is Of.CONSTANT else row for row in FOUND.figures]
+        return page(replace(FOUND, figures=figures)).headline.rpartition(". ")[2]
+
+    place = "the best place held for all pictures"
+    assert said(0.07, 0.05) == f"They are surely steadier than {place} (0.070 and 0.050), in top alone."
+    assert said(0.05, 0.05) == f"They are not surely steadier than {place} (0.050 and 0.050)."
 
 
 def test_without_landmarks_nothing_is_said_of_steadiness():

@@ -105,6 +105,9 @@ def test_what_the_network_uses_has_three_states_too(measure, low, high, mark):
     made = saliency.page(SaliencyFindings([], [], [], [row]))
     table = made.sections[0].parts[-1]
     assert table.rows[0][2].text == mark
+    than = "surely says more of what the network uses than the picture's edges or centre, which know no network, in"
+    who, where = ("Gradient", "one of 1 measures at least") if mark == "✓" else ("No method", "any of 1 measures")
+    assert made.headline.endswith(f"{who} {than} {where} (9 pictures).")
 
 
 def attacked(before_name, after_name):
@@ -124,7 +127,7 @@ def test_one_figure_is_rounded_in_one_way():
     made = attacked("dragon", "cat")
     tables = [part for section in made.sections for part in section.parts if isinstance(part, views.Table)]
     assert made.headline == (
-        "The strongest attack, PGD that moves no pixel by more than 4 of 255 grey levels, flips 31% [0%, 45%] of 48 "
+        "The attack, PGD that moves no pixel by more than 4 of 255 grey levels, flips 31% [0%, 45%] of 48 "
         "predictions; random noise of the same size flips 0% [0%, 45%]."
     )
     assert made.figures.items == [("PGD, 4/255", "31%", "predictions flipped, 95 %: 0% to 45%; noise of that size 0%")]
@@ -173,12 +176,12 @@ def test_features_name_their_unit_and_are_told_on_its_page():
     found = features.FeatureFindings([unit, lost], (8, 8))
     made = features.page(found)
     assert made.headline == (
-        "Made pictures reach 1.50 times their unit's highest natural activation in the middle. 1 of 1 exceed it (of "
-        "such units 95 %: 21% to 100%): they lie beyond anything in these pictures. Of 1 unit none could be made: no "
-        "gradient reaches it."
+        "Made pictures reach 1.50 times their unit's highest natural activation. 1 of 1 exceed it (21% "
+        "to 100% of units drawn like these, 95 %): they lie beyond anything in these pictures. For 1 unit none could "
+        "be made: no gradient reaches it."
     )
     assert [card.unit for card in made.sections[0].parts[-1].cards] == [("conv", 3), ("conv", 4)]
-    assert features.page(features.FeatureFindings([lost], (8, 8))).headline.startswith("Of 1 unit none could be made")
+    assert features.page(features.FeatureFindings([lost], (8, 8))).headline.startswith("For 1 unit none could be made")
     assert [len(card.spots) for card in made.sections[0].parts[-1].cards] == [1, 0]  # no grey picture is called made
     assert [card.facts[0][1] for card in made.sections[0].parts[-1].cards] == ["1.50", "–"]
     (section,) = features.of_units(found)["conv", 3]
@@ -214,14 +217,14 @@ def test_fields_that_the_edge_cuts_are_left_out_of_the_median_and_counted():
 
     page = made(field_row(1, 30, 1), field_row(2, 50, 4), field_row(3, 10, 0))
     assert page.headline == (
-        "Where a picture is covered, units answer to so many pixels across: 30 of 55 possible in conv (median of 2 "
-        "units, 25 to 35; 1 more left out, whose field the picture's edge cuts in every picture)."
+        "Units of conv look at about 30 of the 55 pixels across that they could (median of 2 units, 25 to 35; 1 more "
+        "left out, whose field the picture's edge cuts in every picture)."
     )
     cut = page.sections[0].parts[1].cards[2]
     assert (cut.note, cut.facts[0][1]) == ("cut by the edge", "at least 10 × 20 px")
     assert (
-        "nothing sure in conv, as the picture's edge cuts the field of each of 1 units"
-        in made(cut_row := field_row(3, 10, 0)).headline
+        made(cut_row := field_row(3, 10, 0)).headline
+        == "How far units of conv look is not sure: the picture's edge cuts the field of each of 1."
     )
     assert cut_row["whole"] == 0
 
@@ -237,7 +240,7 @@ def test_a_minimal_image_stands_beside_what_chance_would_leave():
     text, gallery = section.parts
     assert "the prediction stays in 50 % of the draws [" in text.text
     assert [card.facts[0][1] for card in gallery.cards] == ["deer", "class 3"]
-    assert [card.facts[-1][1] for card in gallery.cards] == ["25 %", "75 %"]
+    assert [card.facts[-1][1] for card in gallery.cards] == ["25 %", "75 %, so what is left says little"]
 
 
 def test_each_picture_stands_once_by_the_weakest_attack_that_flips_it():

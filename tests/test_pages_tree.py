@@ -84,7 +84,7 @@ def section(made: views.Page, heading: str) -> list:
 def test_the_headline_can_be_read_aloud():
     assert page(TOLD).headline == (
         "Asked whether a picture shows bird, the network decides in 2 ways; 7 of 8 held-out pictures of bird take the "
-        "same one, node 3."
+        "same one, node 3, and 1 the other."
     )
 
 
@@ -95,7 +95,10 @@ def test_nodes_that_nobody_visits_are_no_way_to_decide():
     )
     others = replace(TOLD, nodes=[*NODES[:2], replace(NODES[2], visits=0, others=3), NODES[3]])
     assert others.ways == 2  # a way to say no
-    assert "decides in 2 ways; 7 of 7 held-out pictures of bird take the same one, node 3." in page(others).headline
+    assert (
+        "decides in 2 ways; 7 of 7 held-out pictures of bird take the same one, node 3, and none the other."
+        in page(others).headline
+    )
 
 
 def test_a_tree_of_one_rule_says_so_and_draws_nothing():

@@ -308,7 +308,7 @@ def test_the_report_has_a_page_each(done):
         "saliency.html": "✗ fails",
         "features.html": "highest natural activation",
         "fields.html": "Minimal images",
-        "adversarial.html": "noise like it",
+        "adversarial.html": "by noise",
     }.items():
         page = report.read(name).decode()
         assert words in page

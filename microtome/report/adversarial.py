@@ -158,7 +158,9 @@ def _headline(found: AttackFindings) -> str:
     strongest, row = max(flips, key=lambda item: (item[1]["value"], -item[0].eps))
     control = found.figures[_noise(strongest), FLIPPED]
     attacks = [other["value"] for kind, other in flips if not kind.name.startswith(CONTROL)]
-    said = "The strongest attack" if attacks.count(row["value"]) == 1 else "The weakest of the attacks that flip most"
+    alone = attacks.count(row["value"]) == 1
+    strong = f"The strongest of {len(attacks)} attacks" if len(attacks) > 1 else "The attack"
+    said = strong if alone else "The weakest of the attacks that flip most"
     return (
         f"{said}, {_short(strongest.name)} that moves no pixel by more than {strongest.eps:g} of 255 "
         f"grey levels, flips {_cell(row, FLIPPED)} of {row['n']} predictions; random noise of the same size flips "
@@ -186,12 +188,14 @@ def _note(found: AttackFindings) -> views.Text:
         if any(kind.eps < 1 for kind in found.kinds)
         else ""
     )
+    others = {MeasureKind.TREE_NODE_KEPT, MeasureKind.NODES_KEPT}
+    own = " Tree and graph speak of pictures of their own category." if others & set(found.measures) else ""
     return views.Text(
         "An attack moves every pixel by at most so many of 255 grey levels, so that the network's prediction suffers: "
         f"FGSM (fast gradient sign) in one step, PGD (projected gradient descent) in {steps}, from one random start; "
         "from more starts it may do more. “By noise”: every pixel moved as far in a random direction; what does not "
         "exceed it is no effect of the attack. Means over pictures with 95 % intervals (of shares by Wilson, else by "
-        f"bootstrap). Tree and graph speak of pictures of their own category.{faint}",
+        f"bootstrap).{own}{faint}",
         "quiet",
     )
 
@@ -238,8 +242,8 @@ def _attacked(found: AttackFindings) -> list[views.Section]:
     what stronger attacks do to the same, and the pictures of which it says the same."""
     text = (
         "What the network says before and after, each picture by the weakest attack that flips it. The difference is "
-        "drawn at full contrast: grey is no change, the extremes are the attack's size. Files of pictures round and "
-        "compress: what is shown may be another attack than what was measured."
+        "drawn at full contrast: grey is no change, the extremes are the attack's size. The shown files are "
+        "rounded and compressed; what was measured was not."
     )
     if any(shown.row["before_name"] is None for shown in found.pictures):
         text += " Classes have numbers here: nobody says what the network's outputs are called."

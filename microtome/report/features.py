@@ -108,15 +108,16 @@ def _headline(rows: Sequence[FeatureRow], beyond: int) -> str:
     """How far beyond natural pictures made ones go: what a unit can answer to is not what it meets."""
     ratios = [row["ratio"] for row in rows if not row["unreached"] and row["ratio"] is not None]
     missed = sum(row["unreached"] for row in rows)
-    lost = f"Of {missed} unit{'s' * (missed > 1)} none could be made: no gradient reaches it." if missed else ""
+    reaches = "it" if missed == 1 else "them"
+    lost = f"For {missed} unit{'s' * (missed > 1)} none could be made: no gradient reaches {reaches}." if missed else ""
     if not ratios:
         return lost or "No unit has a natural activation to compare with."
     low, high = wilson(beyond, len(ratios))
-    far = f"reach {worded(median(ratios), '.2f')} times their unit's highest natural activation in the middle"
-    ends = f", {min(ratios):.2f} to {max(ratios):.2f} in all" if len(ratios) > 1 else ""
+    far = f"reach {worded(median(ratios), '.2f')} times their unit's highest natural activation"
+    ends = f" (median of {len(ratios)} units; {min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
     above = (
-        f"{beyond} of {len(ratios)} exceed it (of such units 95 %: {low:.0%} to {high:.0%}): they lie beyond anything "
-        "in these pictures."
+        f"{beyond} of {len(ratios)} exceed it ({low:.0%} to {high:.0%} of units drawn like these, 95 %): they lie "
+        "beyond anything in these pictures."
     )
     return " ".join(filter(None, [f"Made pictures {far}{ends}.", above, lost]))
 

@@ -140,16 +140,22 @@ def _headline(layers: Mapping[str, Sequence[OcclusionRow]]) -> str:
     for name, rows in layers.items():
         whole = [row for row in rows if row["whole"]]
         sizes, cut = _wide(whole), len(rows) - len(whole)
+        if not whole:
+            told.append(
+                f"How far units of {name} look is not sure: the picture's edge cuts the field of each of {len(rows)}."
+            )
+            continue
         units = (
             f"median of {len(whole)} units, {min(sizes):.0f} to {max(sizes):.0f}"
             if len(whole) > 1
             else "one unit alone"
         )
         left = f"; {cut} more left out, whose field the picture's edge cuts in every picture" if cut else ""
-        many = f"{worded(median(sizes), '.0f')} of {rows[0]['theoretical']:g} possible in {name} ({units}{left})"
-        none = f"nothing sure in {name}, as the picture's edge cuts the field of each of {len(rows)} units"
-        told.append(many if whole else none)
-    return f"Where a picture is covered, units answer to so many pixels across: {'; '.join(told)}."
+        told.append(
+            f"Units of {name} look at about {worded(median(sizes), '.0f')} of the {rows[0]['theoretical']:g} pixels "
+            f"across that they could ({units}{left})."
+        )
+    return " ".join(told)
 
 
 def middle_of(heat: NDArray[np.float32], theoretical: float) -> NDArray[np.float32]:
@@ -238,6 +244,8 @@ def _minimal(found: FieldFindings) -> views.Section:
 def _stripped_card(shown: StrippedPicture, size: tuple[int, int]) -> views.Card:
     row = shown.row
     name = row["target_name"] or f"class {row['target']}"
+    often = row["kept_at_random"] >= 0.5
+    kept = f"{percent(row['kept_at_random'])}{', so what is left says little' if often else ''}"
     return views.Card(
         shown.file,
         f"minimal/{row['image']}",
@@ -250,6 +258,6 @@ def _stripped_card(shown: StrippedPicture, size: tuple[int, int]) -> views.Card:
             ("answer", name, "the predicted class, of the whole picture and of what is left"),
             ("area left", f"{row['area']:.0%}", "share of the picture"),
             ("score", f"{row['whole_score']:.2f} → {row['score']:.2f}", "of the predicted class, before softmax"),
-            ("kept at random", percent(row["kept_at_random"]), "of 64 draws in which as many segments go at random"),
+            ("kept at random", kept, "of 64 draws in which as many segments go at random"),
         ],
     )

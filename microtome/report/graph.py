@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
@@ -83,6 +83,7 @@ class GraphFindings:
         patches: of the nodes that have a card, by number.
         units: what the dissection calls each filter; empty without a dissection.
         size: (height, width) of the network's input.
+        category: of the pictures, or `all`.
     """
 
     graph: PatternGraph
@@ -93,6 +94,7 @@ class GraphFindings:
     patches: Mapping[int, Sequence[Patch]]
     units: Mapping[views.UnitKey, str]
     size: tuple[int, int]
+    category: str = "all"
 
 
 def page(found: GraphFindings) -> views.Page:
@@ -137,24 +139,51 @@ def named(node: Node) -> str:
 
 def _headline(found: GraphFindings) -> str:
     nodes, layers = len(found.graph.nodes), len(found.graph.layers)
+    pictures = "pictures" if found.category == "all" else f"pictures of {found.category}"
     text = (
-        f"What the filters of {_layers(layers)} answer to is shared out among {nodes:,} nodes, "
-        "patterns that keep their place beside each other"
+        f"In {found.training} {pictures}, what the filters of {_layers(layers)} answer to is shared out among "
+        f"{nodes:,} nodes, patterns that keep their place beside each other"
     )
+    return ". ".join([text, *_judged(found)]) + "."
+
+
+def _judged(found: GraphFindings) -> Iterator[str]:
+    """What the shown nodes are worth, in the other pictures."""
     shown = found.graph.chosen
     if any(node.purity is not None for node in shown):
-        text += f". Of the {len(shown)} nodes shown here {sum(map(on_part, shown))} lie on one part in most pictures"
+        yield f"Of the {len(shown)} nodes shown here {sum(map(on_part, shown))} lie on one part in most pictures"
     slopes = [row for row in found.figures if row.metric is Measure.SLOPE and row.of is Of.NODES]
     if slopes:
-        text += f". When what new pictures show is moved, the shown nodes move with it, by {_shares(slopes)}"
+        others = found.images - found.training
+        yield (
+            f"The {len(shown)} nodes that follow best there are judged in {others} others: when what these show is "
+            f"moved, the nodes move with it, by {_shares(slopes)}"
+        )
     apart = [row for row in found.figures if row.of is Of.ALIKE_DIFFERENCE]
     if apart:
         still = [row for row in found.figures if row.of is Of.OWN_FROZEN]
-        text += (
-            ". They keep their distance to the parts more steadily than as many raw filters, chosen as they were, in "
+        yield (
+            "They keep their distance to the parts more steadily than as many raw filters, chosen as they were, in "
             f"{_of(apart)}, and than they would frozen at their own mean places in {_of(still)} (95 % intervals)"
         )
-    return text + "."
+    if held := _held(found.figures):
+        yield held
+
+
+def _held(figures: Sequence[LayerFigure]) -> str:
+    """Whether nodes are surely steadier than one place that is held for all pictures."""
+    steady = [row for row in figures if row.metric is Measure.INSTABILITY and row.round is None]
+    places = {row.layer: row.value for row in steady if row.of is Of.CONSTANT}
+    nodes = [row for row in steady if row.of is Of.NODES and row.layer in places and row.high is not None]
+    if not nodes:
+        return ""
+    sure = [row.layer for row in nodes if row.high is not None and row.high < places[row.layer]]
+    values = " and ".join(f"{places[row.layer]:.3f}" for row in nodes)
+    place = f"the best place held for all pictures ({values})"
+    if not sure:
+        return f"They are not surely steadier than {place}"
+    where = f", in {' and '.join(sure)} alone" if len(sure) < len(nodes) else ""
+    return f"They are surely steadier than {place}{where}"
 
 
 def _layers(count: int) -> str:
@@ -195,7 +224,7 @@ def _steadiness(found: GraphFindings) -> list[views.Part]:
     rows = {(row.layer, row.metric, row.of): row for row in found.figures if row.round is None}
     if not rows:
         return [views.Text("The data set has no landmarks: nothing to be steady against.", "quiet")]
-    names = ("instability", "nodes minus it", "track a landmark", "own movement")
+    names = ("instability", "nodes minus these", "track a landmark", "own movement")
     lines = [line for layer in found.graph.layers for line in _steady_rows(layer, rows)]
     return [views.Table([("layer", False), *((name, True) for name in names)], lines, _STEADY_NOTE)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypedDict
@@ -149,7 +149,7 @@ def page(found: SaliencyFindings) -> views.Page:
     return views.Page(
         name="saliency",
         page="saliency.html",
-        headline=_headline(verdicts, _untested(found, verdicts)),
+        headline=" ".join([_headline(verdicts, _untested(found, verdicts)), *_worth(found.faithfulness)]),
         figures=views.Figures(_tiles(verdicts, _untested(found, verdicts))),
         sections=[
             *_gallery("One picture, by every method", found.pictures[:1], verdicts),
@@ -212,6 +212,20 @@ def _headline(verdicts: Mapping[str, Verdict], untested: Sequence[str]) -> str:
     if untested:
         told.append(f"Not tested: {_together(untested)}.")
     return " ".join(told)
+
+
+def _worth(rows: Sequence[FaithfulnessRow]) -> Iterator[str]:
+    """Which methods say more than maps that know no network, and by how many pictures."""
+    methods = dict.fromkeys(row["method"] for row in rows if row["method"] not in CONTROLS)
+    sure = {row["method"] for row in rows if _stands(row, row["beyond_low"], row["beyond_high"]) is State.PASSES}
+    better = [method for method in methods if method in sure]
+    if methods:
+        measures, pictures = len({row["measure"] for row in rows}), rows[0]["n"]
+        where = f"in one of {measures} measures at least" if better else f"in any of {measures} measures"
+        yield (
+            f"{_listed(better) or 'No method'} surely {'says' if len(better) < 2 else 'say'} more of what the network "
+            f"uses than the picture's edges or centre, which know no network, {where} ({pictures} pictures)."
+        )
 
 
 def _together(names: Sequence[str]) -> str:
@@ -341,10 +355,15 @@ def _faithful(row: FaithfulnessRow) -> list[views.Cell]:
 
 
 def _marked(row: FaithfulnessRow, value: float, low: float, high: float) -> views.Badge:
+    state = _stands(row, low, high)
+    return state.shown(state.mark, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]")
+
+
+def _stands(row: FaithfulnessRow, low: float, high: float) -> State:
+    """On which side of 0 a difference's whole interval lies."""
     lower_is_better = row["measure"] == "deletion"
     good, bad = (high < 0, low > 0) if lower_is_better else (low > 0, high < 0)
-    state = State.PASSES if good else State.FAILS if bad else State.UNDECIDED
-    return state.shown(state.mark, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]")
+    return State.PASSES if good else State.FAILS if bad else State.UNDECIDED
 
 
 def _made(methods: Sequence[MethodRow]) -> views.Section:

@@ -23,6 +23,8 @@ _RULES: Mapping[Rule, str] = {
     "mean": "the mean over categories",
 }
 
+MOSTLY = 0.5  # share of a filter's movement that a landmark explains, from which it is said to follow it
+
 
 @dataclass(frozen=True)
 class Spotted:
@@ -107,7 +109,6 @@ def page(findings: StabilityFindings) -> views.Page:
         name="location stability",
         page=PAGE,
         headline=_headline(row, layer),
-        teaser=_teaser(row, layer),
         covered=_covered(findings.layers[0]),
         figures=_figures(row, layer),
         sections=[
@@ -190,11 +191,7 @@ def _of_unit(items: Sequence[FilterOnLandmark], card: views.Card | None) -> view
 def _headline(row: Judged, layer: StableLayer) -> str:
     """What moves with the picture first, where that was asked: steadiness alone says nothing."""
     found, tested = row.summary, _together(layer)
-    less = "less than" if (found.deviation or 9) < found.best_constant else "no less than"
-    whole = (
-        f"The distance of the filters of {row.layer} to landmarks varies by {worded(found.deviation, '.4f')} of the "
-        f"picture's diagonal, {less} that of one place held for every picture ({found.best_constant:.4f})."
-    )
+    whole = _apart(row.layer, found.deviation, found.best_constant)
     sure_of = _share(found, found.sure_tracking_share)
     tracked = f"From picture to picture {sure_of} surely follow a landmark, if only a little."
     if tested is None or tested.slope is None:
@@ -202,18 +199,14 @@ def _headline(row: Judged, layer: StableLayer) -> str:
     return f"{_moving(row.layer, tested)} {tracked} {whole}{_of_sure(tested)}"
 
 
-def _teaser(row: Judged, layer: StableLayer) -> str:
-    """On the overview what the distance varies by beside a fixed point's comes first; empty where all filters are
-    NULL."""
-    found, tested = row.summary, _together(layer)
-    if found.deviation is None or not found.best_constant:
-        return ""
-    times = found.deviation / found.best_constant
-    whole = (
-        f"The distances of the filters of {row.layer} to landmarks vary {times:.{1 if times >= 1 else 2}f} times as "
-        f"much as a fixed point's ({found.deviation:.3f} and {found.best_constant:.3f} of the picture's diagonal)."
+def _apart(layer: str, deviation: float | None, held: float) -> str:
+    """How steady filters are, beside one place that is held for every picture."""
+    if deviation is None:
+        return f"No filter of {layer} is high in pictures enough for its distance to a landmark to be judged."
+    return (
+        f"The distance of the filters of {layer} to landmarks varies {deviation / held:.1f} times as much as that of "
+        f"one place held for every picture ({deviation:.4f} and {held:.4f} of the picture's diagonal)."
     )
-    return f"{whole} {_moving(row.layer, tested)}" if tested and tested.slope is not None else whole
 
 
 def _covered(layer: StableLayer) -> str:
@@ -240,8 +233,8 @@ def _of_sure(found: ShiftSummary) -> str:
     if found.sure_deviation is None:
         return " Of none of them can it be said that it is steady on anything."
     return (
-        f" Of those that move with the picture it varies by {found.sure_deviation:.4f}; frozen, each at its own mean "
-        f"place, theirs would by {worded(found.sure_frozen, '.4f')}."
+        f" Of those that move with the picture it varies by {found.sure_deviation:.4f}, and would by "
+        f"{worded(found.sure_frozen, '.4f')} if each stood still at its own mean place."
     )
 
 
@@ -498,13 +491,20 @@ def _card(anchor: str, item: Pictured, size: tuple[int, int]) -> views.Card:
     return views.Card(
         f"filter {found.filter}",
         anchor,
-        f"{'follows' if sure(found) else 'most with, not surely:'} {found.landmark} of {found.category}",
+        f"{_how(found)} {found.landmark} of {found.category}",
         [_spot(found, spotted, size) for spotted in item.spots],
         [
             ("D", worded(found.deviation, ".3f"), "deviation of the distance to the landmark"),
             ("R²", worded(found.r2, ".2f"), "share of the filter's movement that the landmark explains"),
         ],
     )
+
+
+def _how(found: FilterOnLandmark) -> str:
+    """How a filter goes with a landmark: that it surely does may be a little."""
+    if not sure(found):
+        return "most with, not surely:"
+    return "follows" if found.r2 is not None and found.r2 >= MOSTLY else "partly follows"
 
 
 def _spot(found: FilterOnLandmark, spotted: Spotted, size: tuple[int, int]) -> views.Spot:

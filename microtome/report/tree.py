@@ -362,7 +362,18 @@ def path_page(path: ParsePath) -> views.Page:
 
 def _headline(told: TreeFindings) -> str:
     """What can be read aloud; how far it speaks for the network say the figures below it."""
-    return f"Asked whether a picture shows {told.category}, the network decides in {_ways(told)}"
+    return f"Asked whether a picture shows {told.category}, the network decides in {_ways(told)}{_no_better(told)}"
+
+
+def _no_better(told: TreeFindings) -> str:
+    """That one rule for all pictures does as well, where it does: then the ways are of its reasons alone."""
+    own, one = told.metric("fidelity"), told.single("fidelity")
+    if told.ways == 1 or not own or not one or one["value"] < own["value"]:
+        return ""
+    return (
+        " One rule for all pictures answers as the network no less often: the ways tell its reasons apart, not its "
+        "answers."
+    )
 
 
 def _ways(told: TreeFindings) -> str:
@@ -373,9 +384,11 @@ def _ways(told: TreeFindings) -> str:
     if not sum(visits):
         return f"{told.ways} ways, none of which a held-out picture of {told.category} takes."
     first = max(told.top, key=lambda number: told.nodes[number].visits)
+    rest, others = sum(visits) - max(visits), told.ways - 1
+    other = "the other" if others == 1 else f"the other {others}"
     return (
         f"{told.ways} ways; {max(visits)} of {sum(visits)} held-out pictures of {told.category} take the same one, "
-        f"{told.nodes[first].name}."
+        f"{told.nodes[first].name}, and {rest or 'none'} {other}."
     )
 
 

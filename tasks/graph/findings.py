@@ -36,6 +36,7 @@ def findings(shown: Shown) -> GraphFindings:
         patches={node.node: _patches(shown, made, index, node.node) for node in graph.chosen},
         units=_units(shown),
         size=index.frame.size,
+        category=next((row["category"] for row in made.pictures), "all"),
     )
 
 
