@@ -42,7 +42,8 @@ _LOOK = r"""() => {
   }
   return {
     "is not there": all("img").filter((image) => image.complete && !image.naturalWidth).map((image) => image.src),
-    "has no words": all("img").filter((image) => !image.alt && !image.matches(".sheet > .m")).map((image) => image.src),
+    "has no words": all("img").filter((image) => !image.alt && !image.matches(".sheet > .m, .lit > .m"))
+      .map((image) => image.src),
     "has a literal backtick": texts.filter(([text, at]) => text.includes("`") && !at.closest("pre, code, .file"))
       .map(([text]) => text),
     "is cut": all("table").filter(cut).map((table) => table.textContent.trim().slice(0, 60)),

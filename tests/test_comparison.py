@@ -153,10 +153,16 @@ def test_the_verdict(figure, words):
 def test_figures_that_surely_differ_are_named():
     more = [replace(detectors(3, 9, 5, 7), name=name) for name in ("a", "b, luck included", "c", "d")]
     told = sentences(found(detectors(31, 31, 0, 0), detectors(27, 31, 2, 6), detectors(1, 2, -1, 3), *more))
-    assert told[0] == ("new surely differs from old in 5 of 7 figures: detectors, a, b (luck included), c, d of 4.")
+    assert told[0] == (
+        "Over these pictures new surely differs from old in 5 of 7 figures: detectors, a, b (luck included), c, d of 4."
+    )
+    still = sentences(found(detectors(27, 31, 2, 6), more[0], replace(detectors(31, 31, 0, 0), row="9")))
+    assert still[0].endswith("detectors, a of 4. In the dissection of 9 nothing surely differs.")
     assert told[1].startswith("new has more detectors in 4 than old: 31 against 27")  # what surely differs comes first
     both = found(detectors(27, 31, 2, 6), replace(more[0], row="9"), replace(more[0], row="", stage="tree"))
-    assert sentences(both)[0] == "new surely differs from old in 3 of 3 figures: detectors of 4; a of 9; a."
+    assert sentences(both)[0] == (
+        "Over these pictures new surely differs from old in 3 of 3 figures: detectors of 4; a of 9; a."
+    )
     rows = [replace(more[0], row=str(n)) for n in range(5)]
     assert sentences(found(*rows, replace(detectors(1, 1, 0, 0), name="a")))[0].endswith(
         "5 of 6 figures: a in 5 of 6 rows."
@@ -175,10 +181,13 @@ def test_one_figure_that_surely_differs_is_the_verdict():
 
 def test_a_control_of_one_is_said_to_be_one():
     whole = found(detectors(27, 31, 2, 6))
-    one = sentences(replace(whole, first=replace(whole.first, random=True)))
+    one_random = replace(whole.first, random=True)
+    one = sentences(replace(whole, first=one_random))
     assert one[1].startswith("old is one random initialisation: another would give other figures, and the intervals")
     both = replace(whole, first=replace(whole.first, random=True), second=replace(whole.second, random=True))
     assert sentences(both)[1].startswith("Both are random initialisations: another")
+    several = replace(found(detectors(27, 31, 2, 6), replace(detectors(3, 9, 5, 7), name="a")), first=one_random)
+    assert sentences(several)[0].startswith("Over these pictures, and with this one random initialisation, new surely")
     assert not any("initialisation" in sentence for sentence in sentences(whole))
 
 

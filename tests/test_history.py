@@ -139,7 +139,7 @@ def test_what_is_said():
     told = list(sentences(history()))
     assert told == [
         f"The latest run, on 9 May, failed (stage tree: {EVIL}); what follows is of the finished ones.",
-        "Since the run before, 1 of 1 figures surely moved; in the last run the one gate failed.",
+        "Since the run before, 1 of 1 figures surely moved (0 up, 1 down); in the last run the one gate failed.",
         f"The gate {EVIL}: min 28: failed, got 27 [26, 28], after passing.",
         "Detectors of 4 surely fell, from 30 [28, 32] to 27 [25, 29]: −3.0 [−5.8, −0.2].",
         "Nothing that the records know of changed in the making since then.",
@@ -155,7 +155,7 @@ def test_what_is_said():
     risen = PastFigure("a", "b", "c", [None, Figure(1, 0, 2), Figure(4, 3, 5)])
     more = [PastFigure("a", "b", str(n), [None, Figure(1, 0, 2), Figure(3 + n, 2 + n, 4 + n)]) for n in range(4)]
     told = list(sentences(replace(calm, figures=[*more, risen])))
-    assert told[0] == "Since the run before, 5 of 5 figures surely moved."
+    assert told[0].startswith("Since the run before, 5 of 5 figures surely moved (")
     assert told[1] == "B of 3 surely rose, from 1 [0, 2] to 6 [5, 7]: +5.0 [+3.6, +6.4]."  # the surest first
     assert told[4] == "2 more figures surely moved."
     again = replace(run(3), times=2, ended=MAY + 5 * 86400)

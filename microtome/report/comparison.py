@@ -356,10 +356,22 @@ def _which(found: Comparison) -> list[str]:
     names = _named_together(sure, judged)
     more = f"; and {len(names) - SHOWN_NAMED} more" if len(names) > SHOWN_NAMED else ""
     told = "; ".join(names[:SHOWN_NAMED])
+    random = [run for run in (found.first, found.second) if run.random]
+    over = f"Over these pictures{', and with this one random initialisation,' if len(random) == 1 else ''}"
     return [
-        f"{_first(found.second.name)} surely differs from {found.first.name} in {len(sure)} of {len(judged)} figures: "
-        f"{told}{more}."
+        f"{over} {found.second.name} surely differs from {found.first.name} in {len(sure)} of {len(judged)} figures: "
+        f"{told}{more}.{_unmoved(judged)}"
     ]
+
+
+def _unmoved(judged: Sequence[ComparedFigure]) -> str:
+    """In which dissected layers no figure surely differs, in a sentence; empty where there is none."""
+    rows: dict[str, list[bool]] = defaultdict(list)
+    for figure in judged:
+        if figure.stage == "dissection" and figure.row:
+            rows[figure.row].append(figure.sure)
+    still = [row for row, sure in rows.items() if not any(sure)]
+    return f" In the dissection of {' and '.join(still)} nothing surely differs." if still else ""
 
 
 def _named_together(sure: Sequence[ComparedFigure], judged: Sequence[ComparedFigure]) -> list[str]:

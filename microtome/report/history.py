@@ -396,12 +396,22 @@ def _moved_said(found: History) -> str:
     if not steps:
         return "the last run and the one before measured no figure in common"
     if sure:
-        return f"{since}, {sure} of {len(steps)} figures surely moved"
+        return f"{since}, {sure} of {len(steps)} figures surely moved{_which_way(steps)}"
     if not moved:
         return f"{since}, none of {len(steps)} figures changed"
     bare = sum(step.moved and step.apart.low is None for step in steps)
     beside = f"; {bare} of them {'has' if bare == 1 else 'have'} no interval"
     return f"{since}, no figure surely moved ({moved} of {len(steps)} did a little{beside if bare else ''})"
+
+
+def _which_way(steps: Sequence[Step]) -> str:
+    """How many of those that surely moved rose and fell, and how many luck alone may move of all that have an interval
+    of 95 %."""
+    sure = [step for step in steps if step.sure]
+    rose = sum((step.apart.value or 0) > 0 for step in sure)
+    luck = round(0.05 * sum(step.apart.low is not None for step in steps))
+    beside = f"; luck alone may move {luck}" if luck else ""
+    return f" ({rose} up, {len(sure) - rose} down{beside})"
 
 
 def _missed(found: History) -> Iterator[str]:
@@ -506,7 +516,7 @@ def _trends(found: History) -> Iterator[views.Section]:
     for heading, some, folded in (
         (f"{what[:1].upper()}{what[1:]}", first[:SHOWN_CARDS], False),
         (f"{_counted(len(more), 'more figure')} that surely moved", more, True),
-        ("Other gates" if missed else "Gates", groups["gates"], False),
+        ("Other gates" if any(each.gates for each in first) else "Gates", groups["gates"], False),
         ("Surely moved since the first of these runs", groups["slowly"], False),
         (f"{_counted(len(groups['rest']), 'figure')} that moved, not surely", groups["rest"], True),
     ):

@@ -109,7 +109,6 @@ def page(findings: StabilityFindings) -> views.Page:
         name="location stability",
         page=PAGE,
         headline=_headline(row, layer),
-        teaser=_teaser(row, layer),
         covered=_covered(findings.layers[0]),
         figures=_figures(row, layer),
         sections=[
@@ -209,16 +208,6 @@ def _apart(layer: str, deviation: float | None, held: float) -> str:
         f"The distance of the filters of {layer} to landmarks varies {times} that of one place held for every picture "
         f"({deviation:.4f} and {held:.4f} of the picture's diagonal)."
     )
-
-
-def _teaser(row: Judged, layer: StableLayer) -> str:
-    """On the overview what the distance varies by beside a fixed point's comes first; empty where all filters are
-    NULL."""
-    found, tested = row.summary, _together(layer)
-    if found.deviation is None:
-        return ""
-    whole = _apart(row.layer, found.deviation, found.best_constant)
-    return f"{whole} {_moving(row.layer, tested)}" if tested and tested.slope is not None else whole
 
 
 def _covered(layer: StableLayer) -> str:

@@ -618,7 +618,6 @@ class Page:
         subject: the name as it stands in a sentence, where it takes an article.
         title: above it, where that is not its name.
         links: beside the title, to the reports that it is about: text and place.
-        teaser: what the overview says instead of the headline; empty where that will do.
         covered: what its pictures on the overview show.
     """
 
@@ -631,7 +630,6 @@ class Page:
     subject: str = ""
     title: str = ""
     links: Sequence[tuple[str, str]] = ()
-    teaser: str = ""
     covered: str = ""
 
     @property
