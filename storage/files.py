@@ -433,8 +433,12 @@ class LocalFiles(Files):
 
     def linked(self, name: str, below: str) -> bool:
         """By lstat(2) of the file and of each folder between."""
-        parts, folder = name.split("/"), self._root / below
-        return any(folder.joinpath(*parts[:depth]).is_symlink() for depth in range(1, len(parts) + 1))
+        place = os.path.join(self._root, below)  # asked of every file of a cached audit: pathlib takes thrice the time
+        for part in name.split("/"):
+            place = os.path.join(place, part)
+            if os.path.islink(place):
+                return True
+        return False
 
     def cut_links(self, folder: str) -> None:
         """Removed one by one."""

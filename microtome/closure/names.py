@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from microtome.closure.text import Function, reads_annotations
+from microtome.closure.text import Function, children, reads_annotations
 
 Chain = tuple[str, ...]
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -149,7 +149,7 @@ def _in_same_scope(node: ast.AST) -> Iterable[ast.AST]:
         return ()
     if isinstance(node, Function | ast.Lambda | ast.ClassDef):
         return _outside(node)
-    return ast.iter_child_nodes(node)
+    return children(node)
 
 
 def _bind_import(node: ast.Import | ast.ImportFrom, package: str, found: Bound) -> None:
@@ -180,7 +180,7 @@ def _walruses(node: ast.AST) -> set[str]:
     if isinstance(node, ast.Lambda):
         return set()
     found = {node.target.id} if isinstance(node, ast.NamedExpr) else set()
-    return found.union(*(_walruses(child) for child in ast.iter_child_nodes(node)))
+    return found.union(*(_walruses(child) for child in children(node)))
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class _Reader:
         elif isinstance(node, ast.Global):
             self.references |= {Reference(None, (name,)) for name in node.names}
         else:
-            self._each(ast.iter_child_nodes(node), scope)
+            self._each(children(node), scope)
 
     def annotation(self, node: ast.AST, scope: _Scope | None) -> None:
         """Note what an annotation names; strings in it are read as code.
@@ -235,7 +235,7 @@ class _Reader:
         elif isinstance(node, ast.Subscript) and _last(node.value) in ("Literal", "Callable"):
             self.visit(node.value, scope)
         else:
-            for child in ast.iter_child_nodes(node):
+            for child in children(node):
                 self.annotation(child, scope)
 
     def _written_annotation(self, text: str, scope: _Scope | None) -> None:

@@ -22,9 +22,12 @@ class ModuleCode:
         is_package: whether it is an `__init__`.
         tree: its syntax.
         ours: names of the packages whose decorators count as effects.
+        has_globals: whether any function may assign a global.
     """
 
-    def __init__(self, name: str, *, is_package: bool, tree: ast.Module, ours: Collection[str]) -> None:
+    def __init__(
+        self, name: str, *, is_package: bool, tree: ast.Module, ours: Collection[str], has_globals: bool
+    ) -> None:
         self.name = name
         self.is_package = is_package
         self.package = name if is_package else name.rpartition(".")[0]
@@ -39,7 +42,8 @@ class ModuleCode:
         effects = self._split(tree.body) + self._decorated()
         if effects:
             self.units[EFFECTS] = effects
-        self._note_globals()
+        if has_globals:
+            self._note_globals()
 
     def read(self, unit: str) -> tuple[str, Names]:
         """Digest of a definition's own code, and what it names.
@@ -145,7 +149,8 @@ def module_code(name: str, content: bytes, *, is_package: bool, ours: tuple[str,
     Raises:
         SyntaxError: it is not Python.
     """
-    return ModuleCode(name, is_package=is_package, tree=ast.parse(content), ours=ours)
+    has_globals = b"global" in content  # no walk through all of it for what most modules have not
+    return ModuleCode(name, is_package=is_package, tree=ast.parse(content), ours=ours, has_globals=has_globals)
 
 
 def _only_binds(node: ast.AST) -> bool:

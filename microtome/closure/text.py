@@ -52,6 +52,18 @@ def _fields(kind: type[ast.AST]) -> tuple[str, ...]:
     return tuple(name for name in kind._fields if name not in _IDLE)
 
 
+def children(node: ast.AST) -> list[ast.AST]:
+    """The nodes right below one, but for those that say nothing: whether a name is read or bound, it says itself."""
+    found: list[ast.AST] = []
+    for name in _fields(type(node)):  # type: ignore[arg-type]  # its cache wants a hashable type
+        value = getattr(node, name, None)
+        if isinstance(value, ast.AST):
+            found.append(value)
+        elif isinstance(value, list):
+            found += [item for item in value if isinstance(item, ast.AST)]
+    return found
+
+
 def _write(node: ast.AST, out: list[str], *, in_class: bool) -> None:
     if isinstance(node, ast.Constant):
         out.append(f"{type(node.value).__name__} {node.value!r};")
