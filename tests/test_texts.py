@@ -64,10 +64,13 @@ def test_a_row_of_broden_takes_few_bytes_and_its_masks_are_all_named(tmp_path):
     rows = [f"{name}.jpg,train,300,400,150,200,{masks.format(name)},7" for name in names]
     (tmp_path / "index.csv").write_text("\n".join(["image,split,ih,iw,sh,sw,color,material,object,part,scene", *rows]))
     (tmp_path / "label.csv").write_text("number,name,category\n1,red,color\n7,street,scene")
-    open_dataset("broden", tmp_path, {})  # so that what is imported, and Python's table of names, counts nothing
-    with held() as bytes_held:
-        found = open_dataset("broden", tmp_path, {})
-        assert bytes_held() < 1_000 * MANY
+    open_dataset("broden", tmp_path, {})  # so that what is imported counts nothing
+    taken = []
+    for _ in range(2):  # Python's table of names may grow in one of them, by a megabyte where much is imported
+        with held() as bytes_held:
+            found = open_dataset("broden", tmp_path, {})
+            taken.append(bytes_held())
+    assert min(taken) < 1_000 * MANY
     assert {record.stratum for record in found.records} == {"pascal"}
     of_last = [file.name for file in found.files()][-5:]
     assert of_last == [
