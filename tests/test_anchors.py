@@ -18,7 +18,6 @@ from microtome.disentangle.anchors import (
     places,
     similarity,
     usual_and_error,
-    variances,
 )
 from microtome.disentangle.graph import (
     COUNTS,
@@ -220,14 +219,14 @@ def test_the_mean_place_is_the_peak_where_only_one_cell_answers():
     found = torch.zeros(1, 1, 3, 4)
     found[0, 0, 2, 1] = 100.0
     axis = torch.arange(4.0)
-    assert places(found, axis, axis[:3]).tolist() == [[[1.0, 2.0]]]
+    assert places(found, axis, axis[:3])[0].tolist() == [[[1.0, 2.0]]]
 
 
 def test_the_doubt_about_a_place_is_the_literal_variance_along_one_axis():
     draw = torch.Generator().manual_seed(3)
     found = torch.rand(2, 3, 4, 5, generator=draw, dtype=torch.float64)
     x, y = torch.linspace(0.1, 0.9, 5).double(), torch.linspace(0.2, 0.8, 4).double()
-    got, place = variances(found, x, y), places(found, x, y)
+    place, got = places(found, x, y)
     for picture, anchor in ((0, 0), (1, 2)):
         chance = {
             (r, c): math.exp(module.BETA * float(found[picture, anchor, r, c])) for r in range(4) for c in range(5)
@@ -248,7 +247,7 @@ def test_of_patches_that_follow_alike_those_found_in_one_place_are_kept(found):
     anchors, layer, _, _ = found
     fields = torch.stack([fields_of(layer.maps[[image]], anchors.mean, anchors.basis)[0] for image in range(24)])
     answer = torch.stack([similarity(field, anchors.templates, anchors.weights) for field in fields])
-    doubt = variances(answer / anchors.scale[:, None, None], layer.x, layer.y).mean(0) / anchors.slope.square()
+    doubt = places(answer / anchors.scale[:, None, None], layer.x, layer.y)[1].mean(0) / anchors.slope.square()
     assert bool((doubt[1:] >= doubt[:-1]).all())
 
 

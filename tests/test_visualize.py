@@ -31,17 +31,14 @@ from microtome.visualize.attribution import (
 )
 from microtome.visualize.features import FeatureRecipe, diverse, high_frequency_share, visualise
 from microtome.visualize.methods import integrated_gradients, methods, notes, rise, smoothgrad
+from microtome.visualize.names import REDRAWN, REMOVALS
 from microtome.visualize.occlusion import (
-    DRAWS,
     Occluder,
     discrepancy,
     kept_at_random,
     minimal_image,
     receptive_field,
     superpixels,
-)
-from microtome.visualize.reliability import (
-    DRAWS as REDRAWS,
 )
 from microtome.visualize.reliability import (
     Invariance,
@@ -756,9 +753,9 @@ def test_a_layer_is_drawn_anew_several_times_each_otherwise_and_alone():
     before = copy.deepcopy(network.state_dict())
     drawn = [copy.deepcopy(changed.state_dict()) for changed in redrawn(network, "6", 3)]
     _, cascade = next(randomised(network, ["6", "2"], 3))
-    assert len(drawn) == REDRAWS
+    assert len(drawn) == REDRAWN
     assert all(torch.equal(drawn[0][key], value) for key, value in cascade.state_dict().items())
-    assert len({float(state["6.weight"].sum()) for state in drawn}) == REDRAWS
+    assert len({float(state["6.weight"].sum()) for state in drawn}) == REDRAWN
     for state in drawn:
         assert all(torch.equal(value, before[key]) for key, value in state.items() if not key.startswith("6."))
 
@@ -890,7 +887,7 @@ def test_a_class_decided_by_one_patch_has_it_as_its_minimal_image():
     assert found.scores[0] == found.scores[-1] == pytest.approx(10)
     assert found.predicted == 0
     kept = kept_at_random(Patch(), picture, (y * 3 + x).astype(np.int64), found, seed=0)
-    assert kept.shape == (DRAWS,)
+    assert kept.shape == (REMOVALS,)
     assert kept.mean() == pytest.approx(1 / 9, abs=0.1)  # one segment of nine is left, and the mean is too dark
     nothing = replace(found, order=[])
     assert kept_at_random(Patch(), picture, (y * 3 + x).astype(np.int64), nothing, seed=0).all()

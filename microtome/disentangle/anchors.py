@@ -94,7 +94,7 @@ class Anchors:
         fields = fields_of(layer.maps, self.mean, self.basis)
         found = torch.stack([similarity(field, self.templates, self.weights) for field in fields])
         found = found / self.scale[:, None, None]
-        place, doubt = places(found, layer.x, layer.y), variances(found, layer.x, layer.y)
+        place, doubt = places(found, layer.x, layer.y)
         unsure = (doubt / self.slope.square()).mean(1, keepdim=True)
         measured = agreed(place, self.home, self.slope)
         moved = likeliest(measured, self.usual_move, (self.error.square() + unsure).sqrt())
@@ -138,11 +138,11 @@ def learn_anchors(
     found = torch.stack([similarity(field, templates, weights) for field in fields])
     scale = found[: len(offset)].transpose(0, 1).flatten(1).double().std(1).clamp(min=1e-12).to(found)
     found = found / scale[:, None, None]
-    where, plain = places(found, layer.x, layer.y), found[: len(offset)]
+    where, doubts = places(found, layer.x, layer.y)
     slope, sigma = followed(where[: len(offset)], where[len(offset) :], offset)
-    doubt = variances(plain, layer.x, layer.y).mean(0) / slope.square()
+    doubt = doubts[: len(offset)].mean(0) / slope.square()
     kept = chosen_anchors(sigma, doubt)
-    usual = plain.flatten(2).amax(2).mean(0)
+    usual = found[: len(offset)].flatten(2).amax(2).mean(0)
     scale, usual, home, slope, sigma = (own[kept] for own in (scale, usual, where.mean(0), slope, sigma))
     moves = agreed(where[:, kept], home, slope)
     spread = usual_and_error(moves[: len(offset)], moves[len(offset) :], offset)
@@ -271,31 +271,23 @@ def similarity(field: torch.Tensor, templates: torch.Tensor, weights: torch.Tens
     return (templates.flatten(1) @ windows / total).reshape(-1, rows, columns)
 
 
-def places(found: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Mean place under exp(BETA s).
+def places(found: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean places under exp(BETA s), and their variances along one axis.
 
     Args:
         found: (pictures, anchors, rows, columns) s, in deviations.
         x, y: centres of columns and rows.
 
     Returns:
-        (pictures, anchors, 2).
+        (pictures, anchors, 2) and (pictures, anchors).
     """
-    across, down = _chances(found)
-    return torch.stack([(across * x.to(found)).sum(2), (down * y.to(found)).sum(2)], 2)
-
-
-def variances(found: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """(pictures, anchors) variance of a place under exp(BETA s), along one axis; arguments as for `places`."""
-    place = places(found, x, y)
-    apart = [(axis.to(found) - place[..., [number]]).square() for number, axis in enumerate((x, y))]
-    return torch.stack([(own * chance).sum(2) for own, chance in zip(apart, _chances(found), strict=True)]).mean(0)
-
-
-def _chances(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """P of each column and of each row: (pictures, anchors, columns), (pictures, anchors, rows)."""
     chance = (BETA * found).flatten(2).softmax(2).reshape(found.shape)
-    return chance.sum(2), chance.sum(3)
+    axes = (x.to(found), y.to(found))
+    chances = (chance.sum(2), chance.sum(3))  # of each column, and of each row
+    place = torch.stack([(own * axis).sum(2) for own, axis in zip(chances, axes, strict=True)], 2)
+    apart = [(axis - place[..., [number]]).square() for number, axis in enumerate(axes)]
+    variance = torch.stack([(far * own).sum(2) for far, own in zip(apart, chances, strict=True)]).mean(0)
+    return place, variance
 
 
 def _patches(fields: torch.Tensor, weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from microtome.quantify.intervals import share_interval
 from microtome.report import views
 from microtome.report.words import median, percent, worded
+from microtome.visualize.names import REMOVALS
 
 PAGE = "fields.html"
 COVERED = 3  # pictures beside a map
@@ -258,6 +259,6 @@ def _stripped_card(shown: StrippedPicture, size: tuple[int, int]) -> views.Card:
             ("answer", name, "the predicted class, of the whole picture and of what is left"),
             ("area left", f"{row['area']:.0%}", "share of the picture"),
             ("score", f"{row['whole_score']:.2f} → {row['score']:.2f}", "of the predicted class, before softmax"),
-            ("kept at random", kept, "of 64 draws in which as many segments go at random"),
+            ("kept at random", kept, f"of {REMOVALS} draws in which as many segments go at random"),
         ],
     )

@@ -15,4 +15,6 @@ MORE_THAN_ONCE: Mapping[MethodName, tuple[int, int]] = {
     "rise": (500, 0),
 }
 """How often the network sees a picture for one map, forward alone, and forward and backward: others, once both ways."""
+REDRAWN = 8  # times that the last layer is, for a verdict: the mean likeness to one draw strays by a tenth
+REMOVALS = 64  # draws in which segments go at random, beside a minimal image
 TESTED: tuple[MethodName, ...] = METHODS[:-1]  # each test of RISE would cost its masks anew

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from microtome.visualize.attribution import Layer, answer_of, at_rest, located
+from microtome.visualize.names import REMOVALS
 
 BATCH = 32
-DRAWS = 64  # of segments removed at random
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def minimal_image(
 def kept_at_random(
     network: nn.Module, picture: torch.Tensor, segments: NDArray[np.int64], found: MinimalImage, *, seed: int
 ) -> NDArray[np.bool_]:
-    """(DRAWS,) whether the prediction stays where as many segments go at random: the control of a minimal image.
+    """(REMOVALS,) whether the prediction stays where as many segments go at random: the control of a minimal image.
 
     Args:
         network: takes the picture.
@@ -191,7 +191,7 @@ def kept_at_random(
         seed: of the draws.
     """
     masks, rng = _masks(segments), np.random.default_rng(seed)
-    drawn = [rng.permutation(len(masks))[: len(found.order)] for _ in range(DRAWS)]
+    drawn = [rng.permutation(len(masks))[: len(found.order)] for _ in range(REMOVALS)]
     gone = [masks[torch.from_numpy(some)].any(0).to(picture.device) for some in drawn]
     with torch.no_grad(), at_rest(network):
         answers = torch.cat(_answers(network, picture, gone, picture.mean((1, 2))))

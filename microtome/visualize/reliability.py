@@ -23,8 +23,8 @@ from torch.nn import functional
 from microtome.errors import InputError
 from microtome.visualize.attribution import Scaled, at_rest
 from microtome.visualize.methods import Method
+from microtome.visualize.names import REDRAWN
 
-DRAWS = 8  # of the last layer, for the verdict: the mean likeness to one draw strays by a tenth
 SAME_FUNCTION = 1e-4  # of the logits' standard deviation: beyond it the shifted twin is another network
 
 
@@ -240,11 +240,11 @@ def randomised(network: nn.Module, order: Sequence[str], seed: int) -> Iterator[
 
 
 def redrawn(network: nn.Module, layer: str, seed: int) -> Iterator[nn.Module]:
-    """DRAWS copies with one layer drawn anew, each otherwise: what a single draw leaves of a map is chance, too.
+    """REDRAWN copies with one layer drawn anew, each otherwise: what a single draw leaves of a map is chance, too.
 
     The first is the first of `randomised` from there, at the same seed.
     """
-    for draw in range(DRAWS):
+    for draw in range(REDRAWN):
         _, changed = next(randomised(network, [layer], seed + draw))
         yield changed
 

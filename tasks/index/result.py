@@ -102,17 +102,21 @@ class Index(StageResult):
         files: list[str] = self.table("images", ["file"]).column("file").to_pylist()
         return files
 
-    @cached_property
+    @property
     def strata_names(self) -> list[str]:
         """Names of the strata, by number; empty of pictures without one."""
-        return sorted({name or "" for name in self.table("images", ["stratum"]).column("stratum").to_pylist()})
+        return self._strata[0]
 
-    @cached_property
+    @property
     def strata(self) -> NDArray[np.int64]:
         """(images,) number of each picture's stratum; pictures without one are a stratum, too."""
+        return self._strata[1]
+
+    @cached_property
+    def _strata(self) -> tuple[list[str], NDArray[np.int64]]:
         names = [name or "" for name in self.table("images", ["stratum"]).column("stratum").to_pylist()]
-        numbers: NDArray[np.int64] = np.unique(names, return_inverse=True)[1].astype(np.int64)
-        return numbers
+        known, numbers = np.unique(names, return_inverse=True)
+        return known.tolist(), numbers.astype(np.int64)
 
     @cached_property
     def concepts(self) -> ConceptTable:

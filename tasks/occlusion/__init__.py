@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from microtome.visualize.names import REMOVALS
 from storage.tables import float64, int32, string, table
 from tasks.options import Count, DatasetName, Number, Options, Several
 from tasks.pace import Pace
@@ -39,9 +40,10 @@ def plan(audit: Planner, options: OcclusionOptions) -> Iterable[Job]:
 
 
 def cost(options: OcclusionOptions, pace: Pace) -> float:
-    """A pass for each place of the square that touches a unit's field, and for each segment that might go next."""
+    """A pass for each place of the square that touches a unit's field, for each segment that might go next, and for
+    each draw of those that go at random."""
     covered = options.units * options.top_images * pace.touching(options.width, options.stride)
-    return pace.passes(covered + options.minimal_images * options.segments**2 / 2)
+    return pace.passes(covered + options.minimal_images * (options.segments**2 / 2 + REMOVALS))
 
 
 STAGE = Stage(
@@ -87,7 +89,7 @@ STAGE = Stage(
             target=int32("number of the predicted class"),
             target_name=string("its name; null where nobody says"),
             kept_at_random=float64(
-                "share of 64 draws in which as many segments, removed at random, leave the prediction"
+                f"share of {REMOVALS} draws in which as many segments, removed at random, leave the prediction"
             ),
         ),
     ),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from microtome.visualize.names import TESTED, MethodName
+from microtome.visualize.names import REDRAWN, TESTED, MethodName
 from storage.tables import flag, float64, int32, string, table
 from tasks.index import index
 from tasks.options import LAYER, DatasetName, Options, Positive, Several, Share, Word
@@ -45,13 +45,12 @@ def plan(audit: Planner, options: ReliabilityOptions) -> Iterable[Job]:
 
 
 SHIFTS = 4
-DRAWS = 8  # of the last layer
 DOUBLE = 2  # times that a pass in float64 takes as long as one in float32
 
 
 def cost(options: ReliabilityOptions, pace: Pace) -> float:
     """Maps of the network and its twins: shifted ones in float64, randomised ones from both ends; of two classes."""
-    maps = DOUBLE * (SHIFTS + 1) + 2 * options.randomised + DRAWS - 1 + 2
+    maps = DOUBLE * (SHIFTS + 1) + 2 * options.randomised + REDRAWN - 1 + 2
     return options.images * maps * maps_cost(options.methods, pace)
 
 
